@@ -1,0 +1,64 @@
+"""The command line: flags in, one clear sentence out when something is wrong."""
+
+import sys
+from collections.abc import Callable, Iterable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from musilingo_jax.errors import UsageError, UserError
+
+
+def define_config() -> None:
+    """Defines `--config=configs/x.py`, whose keys `--config.a.b=1` overrides."""
+    config_flags.DEFINE_config_file(
+        "config", None, "the experiment: a file of configs/", lock_config=True
+    )
+
+
+def progress(
+    iterable: Iterable | None = None, *, total: int, unit: str, label: str, **options
+) -> tqdm:
+    """A progress bar on stderr with rate and time left."""
+    return tqdm(
+        iterable,
+        total=total,
+        unit=unit,
+        desc=label,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        **options,
+    )
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a program: parses flags, calls `main(argv)`, exits with an honest status.
+
+    Exit status: 0 done; 1 a `UserError`; 2 a wrong command line; 130 interrupted. Each
+    but the first prints one sentence on stderr. Any other exception is a bug of ours
+    and keeps its traceback.
+    """
+    # Orbax tells of every thread it starts; `--verbosity=0` listens to it.
+    logging.set_verbosity(logging.WARNING)
+    try:
+        app.run(main, flags_parser=_parse)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(
+            "interrupted: what was finished is kept; the same command continues there.",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UsageError(f"{error} (try --help)") from error
+    except (AttributeError, KeyError, ValueError, TypeError, FileNotFoundError) as error:
+        # config_flags reads the file and sets the overrides while flags are parsed.
+        raise UsageError(f"--config: {error}") from error

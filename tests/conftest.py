@@ -1,0 +1,10 @@
+"""Every test may use up to eight simulated devices."""
+
+import os
+
+# Before JAX makes its first array: afterwards the number of devices is fixed.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
