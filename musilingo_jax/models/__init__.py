@@ -1,0 +1,1 @@
+"""The encoder that hears, the language model that speaks, the adapter between."""

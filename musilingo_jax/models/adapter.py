@@ -1,0 +1,77 @@
+"""From the encoder's frames to a few vectors that a language model can read.
+
+The encoder gives 75 vectors a second; a language model needs one every few seconds.
+`pool` averages over windows of frames, and `Adapter`, one linear map into the space of
+the word embeddings, is the only thing that learns (Deng et al. 2023, "MusiLingo").
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from musilingo_jax.models.layers import Linear
+from musilingo_jax.models.names import Names
+
+NAMES: Names = {
+    "projection.kernel": "llama_proj.weight",
+    "projection.bias": "llama_proj.bias",
+}
+
+
+class Adapter(nnx.Module):
+    """One linear map, with bias, from pooled audio to word embeddings.
+
+    Its few parameters name no axes, so every device holds a copy: the gradient is the
+    only thing that devices exchange for them.
+    """
+
+    def __init__(self, width_in: int, width_out: int, *, rngs: nnx.Rngs):
+        self.projection = Linear(
+            width_in, width_out, axes=(None, None), bias=True, rngs=rngs
+        )
+
+    def __call__(
+        self, features: Float[Array, "batch windows width_in"]
+    ) -> Float[Array, "batch windows width_out"]:
+        return self.projection(features)
+
+
+def windows_of(
+    frames: int | Int[Array, "*batch"], window: int
+) -> int | Int[Array, "*batch"]:
+    """Windows that hold `frames` frames: ⌈frames / window⌉. Ints, or arrays of them."""
+    return -(-frames // window)
+
+
+def pool(
+    x: Float[Array, "batch time width"], valid: Bool[Array, "batch time"], window: int
+) -> tuple[Float[Array, "batch windows width"], Bool[Array, "batch windows"]]:
+    """Mean over the valid frames of each window, in float32; the rest is a last window.
+
+    With window = 3, for a clip that fills 7 frames and one that fills 4 of them
+    (letters are frames, dots are padding):
+
+        a b c | d e f | g        →  mean(a b c)  mean(d e f)  mean(g)    True True True
+        h i j | k . . | .        →  mean(h i j)  mean(k)      zeros      True True False
+
+    Padding neither enters a mean nor changes its divisor, so that a clip gets the same
+    vectors in any batch.
+
+    Args:
+      x: frames.
+      valid: which frames are sound, as opposed to padding.
+      window: frames per window.
+
+    Returns:
+      The means, and which windows have any valid frame.
+    """
+    batch, time, width = x.shape
+    windows = windows_of(time, window)
+    missing = windows * window - time
+    valid = jnp.pad(valid, ((0, 0), (0, missing))).reshape(batch, windows, window)
+    x = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, missing), (0, 0)))
+    x = x.reshape(batch, windows, window, width)
+    # A select, not a product: padding may hold infinities, and 0 · ∞ is not 0.
+    total = jnp.sum(jnp.where(valid[..., None], x, 0.0), axis=2)
+    count = jnp.sum(valid, axis=2, dtype=jnp.int32)
+    return total / jnp.maximum(count, 1)[..., None], count > 0
