@@ -1,0 +1,1 @@
+"""Songs with questions and answers: one file per corpus."""

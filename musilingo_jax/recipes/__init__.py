@@ -1,0 +1,1 @@
+"""How the embedded model and corpus are made, from nothing."""
