@@ -59,6 +59,6 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         raise UsageError(f"{error} (try --help)") from error
-    except (AttributeError, KeyError, ValueError, TypeError, FileNotFoundError) as error:
-        # config_flags reads the file and sets the overrides while flags are parsed.
+    # config_flags reads the file and sets the overrides while flags are parsed.
+    except (AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         raise UsageError(f"--config: {error}") from error

@@ -19,7 +19,7 @@ from musilingo_jax.corpora.synthetic import (
     frame_targets,
 )
 from musilingo_jax.errors import UserError
-from musilingo_jax.recipes import render
+from musilingo_jax.recipes import render, soundfont
 
 RATE, FRAMES = 75.0, 450
 
@@ -219,15 +219,21 @@ def test_a_rendered_set_resumes_and_equals_one_made_at_once(tmp_path, monkeypatc
             assert labels[name][index] == value
 
 
-def _hum(piece, soundfont_path, *, sample_rate):
+def _hum(piece, soundfonts, *, sample_rate, drum_tuning, colour):
     times = np.arange(round(piece.duration * sample_rate)) / sample_rate
-    return (0.3 * np.sin(2 * np.pi * piece.bpm * times)).astype(np.float32)
+    return colour((0.3 * np.sin(2 * np.pi * piece.bpm * times)).astype(np.float32))
 
 
 def test_a_missing_soundfont_is_named(tmp_path, pieces):
     pytest.importorskip("tinysoundfont")
+
+    def play(name):
+        fonts = dict.fromkeys(soundfont.CHANNELS, tmp_path / name)
+        plain = {"sample_rate": 24_000, "drum_tuning": 0.0, "colour": lambda part: part}
+        soundfont.render(pieces[0], fonts, **plain)
+
     with pytest.raises(UserError, match="nowhere.sf2"):
-        render.render(pieces[0], tmp_path / "nowhere.sf2", sample_rate=24_000)
+        play("nowhere.sf2")
     (tmp_path / "text.sf2").write_text("not a soundfont")
     with pytest.raises(UserError, match="text.sf2"):
-        render.render(pieces[0], tmp_path / "text.sf2", sample_rate=24_000)
+        play("text.sf2")

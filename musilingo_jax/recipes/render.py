@@ -22,9 +22,9 @@ from jaxtyping import Float
 
 from musilingo_jax import cli
 from musilingo_jax.corpora import questions
-from musilingo_jax.corpora.synthetic import ATTRIBUTES, Piece, compose
+from musilingo_jax.corpora.synthetic import ATTRIBUTES, LEAD, Piece, compose
 from musilingo_jax.errors import UserError
-from musilingo_jax.recipes.soundfont import level, render
+from musilingo_jax.recipes.soundfont import CHANNELS, Waveform, level, render
 
 SAMPLE_RATE = 24_000
 # Vorbis is asked for a quality, not a rate; the lowest: about 30 kbit/s.
@@ -32,9 +32,25 @@ VORBIS_COMPRESSION = 1.0
 BLOCK = 64  # clips rendered, and kept when interrupted, together
 
 
-def augment(
-    waveform: Float[np.ndarray, " samples"], rng: np.random.Generator
-) -> Float[np.ndarray, " samples"]:
+def equaliser(
+    frequency: Float[np.ndarray, " bins"], rng: np.random.Generator, *, spread: float
+) -> Float[np.ndarray, " bins"]:
+    """A smooth random response in decibels, of so much standard deviation."""
+    octaves = np.log2(np.maximum(frequency, 20) / 20)
+    knots = np.linspace(0, octaves[-1], 6)
+    return np.interp(octaves, knots, rng.normal(0, spread, len(knots)))
+
+
+def colour(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """The same notes on an instrument of another make: a strong random equaliser."""
+    size = scipy.fft.next_fast_len(len(waveform), real=True)
+    frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    response = 10 ** (equaliser(frequency, rng, spread=6) / 20)
+    spectrum = scipy.fft.rfft(waveform, size) * response
+    return scipy.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
+
+
+def augment(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """Another room, microphone and level for the same performance, not shifted in time.
 
     Gain, a smooth equaliser, often a low-pass as lossy codecs have it, a short
@@ -42,9 +58,7 @@ def augment(
     """
     size = scipy.fft.next_fast_len(len(waveform) + SAMPLE_RATE // 2, real=True)
     frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    octaves = np.log2(np.maximum(frequency, 20) / 20)
-    knots = np.linspace(0, octaves[-1], 6)
-    decibels = np.interp(octaves, knots, rng.normal(0, 3, len(knots)))
+    decibels = equaliser(frequency, rng, spread=3)
     if rng.random() < 0.4:
         cutoff = np.exp(rng.uniform(np.log(3000), np.log(11_000)))
         decibels -= 24 * np.maximum(np.log2(np.maximum(frequency, 1) / cutoff), 0)
@@ -73,13 +87,34 @@ def clip(
     soundfonts: Sequence[str],
     duration: float,
     augmented: bool,
-) -> tuple[Piece, Float[np.ndarray, " samples"], int]:
-    """Clip `index` of a seed: piece, waveform at 24 kHz, place of its soundfont."""
+) -> tuple[Piece, Waveform, int]:
+    """Clip `index` of a seed: piece, waveform at 24 kHz, place of its lead's soundfont.
+
+    One soundfont plays a plain clip. In an augmented one each part has its own, and an
+    equaliser of its own, and the drums are tuned: more bands than there are files.
+    """
     piece = compose(np.random.default_rng([seed, index]), duration=duration)
     rng = np.random.default_rng([seed, index, 1])  # the piece's own is spent above
-    font = int(rng.integers(len(soundfonts)))
-    waveform = render(piece, soundfonts[font], sample_rate=SAMPLE_RATE)
-    return piece, augment(waveform, rng) if augmented else waveform, font
+    count = len(soundfonts)
+    if not augmented:
+        font = int(rng.integers(count))
+        waveform = render(
+            piece,
+            dict.fromkeys(CHANNELS, soundfonts[font]),
+            sample_rate=SAMPLE_RATE,
+            drum_tuning=0.0,
+            colour=lambda part: part,
+        )
+        return piece, waveform, font
+    fonts = rng.integers(count, size=len(CHANNELS))
+    waveform = render(
+        piece,
+        {c: soundfonts[font] for c, font in zip(CHANNELS, fonts, strict=True)},
+        sample_rate=SAMPLE_RATE,
+        drum_tuning=rng.uniform(-3, 3),
+        colour=functools.partial(colour, rng=rng),
+    )
+    return piece, augment(waveform, rng), int(fonts[CHANNELS.index(LEAD)])
 
 
 def write_set(

@@ -1,6 +1,7 @@
 """A piece and a soundfont become a waveform, far faster than one could listen."""
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +18,44 @@ from musilingo_jax.corpora.synthetic import (
 )
 from musilingo_jax.errors import UserError
 
+# The parts of a piece, in the order in which they are played.
+CHANNELS = (LEAD, BASS, CHORDS, FIGURE, DRUMS)
+Waveform = Float[np.ndarray, " samples"]
+
 
 def render(
-    piece: Piece, soundfont_path: str | Path, *, sample_rate: int
-) -> Float[np.ndarray, " samples"]:
+    piece: Piece,
+    soundfonts: Mapping[int, str | Path],
+    *,
+    sample_rate: int,
+    drum_tuning: float,
+    colour: Callable[[Waveform], Waveform],
+) -> Waveform:
     """The piece as sound: float32, mono, peak below 1.
 
     Each part is rendered alone and brought to its loudness in the mix, because
     soundfonts disagree on how loud an instrument is; so the lead always leads.
 
+    Args:
+      piece: what is played.
+      soundfonts: of each of `CHANNELS`, the file that plays it.
+      sample_rate: samples per second.
+      drum_tuning: semitones by which the drums are higher than in the file.
+      colour: what is done to the sound of each part, for other timbres than the file's.
+
     Raises:
-      UserError: if the soundfont cannot be read or `tinysoundfont` is not installed.
+      UserError: if a soundfont cannot be read or `tinysoundfont` is not installed.
     """
-    font = _soundfont(str(soundfont_path), sample_rate)
     samples = round(piece.duration * sample_rate)
     mix = np.zeros(samples, np.float32)
-    for channel in (LEAD, BASS, CHORDS, FIGURE, DRUMS):
+    for channel in CHANNELS:
         notes = piece.notes[piece.notes["channel"] == channel]
         if not len(notes):
             continue
-        part = _play(font, piece, channel, notes, sample_rate)[-samples:]
+        font = _soundfont(str(soundfonts[channel]), sample_rate)
+        tuning = drum_tuning if channel == DRUMS else piece.cents / 100
+        part = colour(_play(font, piece, channel, notes, tuning, sample_rate))
+        part = part[-samples:]
         loudness = _loudness(part, sample_rate)
         if loudness > 0:
             mix += part * np.float32(10 ** (piece.levels[channel] / 20) / loudness)
@@ -64,14 +83,13 @@ def _soundfont(path: str, sample_rate: int):
     return font
 
 
-def _play(font, piece, channel, notes, sample_rate):
+def _play(font, piece, channel, notes, tuning, sample_rate):
     """One channel alone, from `-LEAD_IN` on: notes still ring as the clip begins."""
     font.reset()  # lets the last sounds fade for 10 ms; the lead-in swallows that
     font.channel_set_bank(channel, 128 if channel == DRUMS else 0)
     program = 0 if channel == DRUMS else piece.programs[channel]
     font.channel_set_preset_number(channel, program, channel == DRUMS)
-    if channel != DRUMS:
-        font.channel_set_tuning(channel, piece.cents / 100)
+    font.channel_set_tuning(channel, tuning)
     events = [(start, 1, n) for n, start in enumerate(notes["start"])]
     if channel != DRUMS:
         events += [(end, 0, n) for n, end in enumerate(notes["end"])]
@@ -101,9 +119,7 @@ def _loudness(part, sample_rate):
     return float(np.sqrt(sounding[len(sounding) // 2 :].mean())) if len(sounding) else 0
 
 
-def level(
-    waveform: Float[np.ndarray, " samples"],
-) -> Float[np.ndarray, " samples"]:
+def level(waveform: Waveform) -> Waveform:
     """A common loudness, and a peak that survives 16 bits and lossy codecs."""
     loudness = np.sqrt(np.mean(np.square(waveform))) + 1e-9
     return waveform * np.float32(

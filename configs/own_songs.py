@@ -1,0 +1,79 @@
+"""Your own songs: goes on teaching a trained adapter with what you say about them.
+
+    python -m musilingo_jax.train --config=configs/own_songs.py:path/to/songs.jsonl
+
+Purpose: fine-tuning, the second stage only, from the shipped adapter. Data: a file with
+one line per question, its paths relative to the file:
+
+    {"audio": "a.ogg", "question": "How fast is it?", "answer": "It is slow."}
+    {"audio": "b.mp3", "question": "Who plays?", "answer": "A piano.", "split": "test"}
+
+Lines without `split` are learnt from; those of the split "test" are for evaluation.
+Songs may be of any length: they are heard in stretches of 13 seconds, and each time one
+is drawn, another eight windows of 4.33 seconds of it are looked at.
+
+Expected: a minute or two on a laptop for a few dozen songs. The model is the embedded
+one, which is tiny. For a released one, set `config.model.encoder`, `.language_model`
+and `.adapter` to its folders and `config.features.window_frames` to 325.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The numbers; `arg` is the path of the songs' file, `songs.jsonl` if empty."""
+    config = ConfigDict()
+    config.run = "runs/own_songs"
+    config.seed = 0
+
+    config.model = ConfigDict()
+    config.model.encoder = "musilingo-tiny/encoder"
+    config.model.language_model = "musilingo-tiny/language_model"
+    config.model.adapter = "musilingo-tiny/adapter"
+    config.model.dtype = "float32"
+
+    config.corpus = ConfigDict()
+    config.corpus.path = arg or "songs.jsonl"
+    config.corpus.train_split = "train"
+    config.corpus.test_split = "test"
+
+    config.features = ConfigDict()
+    config.features.window_frames = 108  # 4.33 s at 25 frames a second.
+    config.features.chunk_windows = 3
+    config.features.batch_size = 8
+    config.features.cache = config.get_ref("run") + "/cache"
+    config.features.allow_missing = False
+
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+
+    config.stages = ("stage2",)
+
+    stage2 = config.stage2 = ConfigDict()
+    stage2.prompt = ConfigDict()
+    stage2.prompt.template = "###Human: {} ###Assistant: "
+    stage2.prompt.instruction = "<Audio><AudioHere></Audio> {}"
+    stage2.prompt.end_sign = "###"
+    stage2.prompt.max_answer_tokens = 160
+    stage2.questions = "questions"
+    stage2.steps = 200
+    stage2.batch_size = 8
+    stage2.accumulate = 1
+    stage2.max_tokens = 256
+    stage2.max_windows = 8
+    stage2.learning_rate = 3e-4
+    stage2.final_learning_rate = 1e-4
+    stage2.warmup_learning_rate = 1e-6
+    stage2.warmup_steps = 20
+    stage2.weight_decay = 0.05
+    stage2.remat = False
+    stage2.checkpoint_every = 50
+    stage2.log_every = 5
+    stage2.keep = 2
+
+    config.generate = ConfigDict()
+    config.generate.max_new_tokens = 160
+    config.generate.temperature = 0.0
+    config.generate.top_p = 0.5
+    config.generate.seed = 0
+    config.generate.batch_size = 16
+    return config

@@ -1,0 +1,132 @@
+"""The embedded model and corpus, made from nothing but soundfonts and seeds.
+
+Purpose: everything in `musilingo_jax/assets/` comes from this one command:
+
+    make recipe
+
+which is `python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
+--soundfonts=build/soundfonts`. Data: pieces composed by `corpora/synthetic.py`, played
+by two General MIDI soundfonts under the MIT licence. A third soundfont is only ever
+heard in evaluation.
+
+Interrupt it whenever you like: the same command goes on where it stopped.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tiny
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The recipe's numbers; `arg="quick"` is a smoke run that learns nothing."""
+    quick = arg == "quick"
+    config = ConfigDict()
+    config.work = "build/quick" if quick else "build/tiny"
+    config.seed = 20261122
+
+    config.render = ConfigDict()
+    config.render.clips = 64 if quick else 6000
+    config.render.held_out_clips = 32 if quick else 384
+    config.render.seconds = 10.0
+    config.render.training_soundfonts = ("FluidR3_GM.sf2", "MuseScore_General_Lite.sf3")
+    config.render.unseen_soundfont = "TimGM6mb.sf2"
+
+    # MERT's architecture, read from a config.json like that of the released models.
+    # 24 kHz / (16·4·3·5) = 25 frames a second, a third of MERT's: the transformer costs
+    # a third, and 108 frames are the 4.33 s over which MusiLingo averages.
+    config.encoder = ConfigDict()
+    config.encoder.model = {
+        "model_type": "mert_model",
+        "hidden_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "intermediate_size": 768,
+        "conv_dim": (48, 96, 128, 128),
+        "conv_kernel": (32, 8, 6, 10),
+        "conv_stride": (16, 4, 3, 5),
+        "num_feat_extract_layers": 4,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 16,
+        "feat_extract_norm": "group",
+        "do_stable_layer_norm": True,
+        "feature_extractor_cqt": True,
+        "feature_extractor_cqt_bins": 84,
+        "sample_rate": 24000,
+        "layer_norm_eps": 1e-5,
+    }
+    config.encoder.recipe = {
+        "steps": 4 if quick else 3000,
+        "batch_size": 12,
+        "learning_rate": 1e-3,
+        "warmup_steps": 2 if quick else 100,
+        "weight_decay": 0.05,
+        "gradient_norm": 1.0,
+        "frame_weight": 8.0,
+        "window_frames": 108,
+        "checkpoint_every": 2 if quick else 500,
+        "seed": 1,
+    }
+
+    config.language = ConfigDict()
+    config.language.read_pieces = 4 if quick else 200  # asked about when it is trained
+    config.language.model = {
+        "model_type": "llama",
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "intermediate_size": 344,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+    }
+    config.language.recipe = {
+        "pieces": 200 if quick else 6000,
+        "tokens": 700,
+        "steps": 4 if quick else 1500,
+        "short_rows": 64,
+        "long_rows": 24,
+        "short_length": 64,
+        "long_length": 160,
+        "short_share": 0.75,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2 if quick else 100,
+        "weight_decay": 0.05,
+        "keep": (0.3, 0.6, 0.9),
+        "asked": 0.97,
+        "thin": 0.15,
+        "blur": 0.4,
+        "noise": 0.5,
+        "checkpoint_every": 2 if quick else 250,
+        "seed": 2,
+    }
+
+    # The shipped adapter: a closed-form start, then both stages by the ordinary
+    # program, on more songs than the embedded corpus has.
+    config.adapter = ConfigDict()
+    config.adapter.clips = 48 if quick else 3000
+    config.adapter.test_share = 0.0
+    config.adapter.shrinkage = 0.01
+    train = config.adapter.train = tiny.get_config()
+    train.run = f"{config.work}/adapter"
+    train.seed = 3
+    train.model.encoder = f"{config.work}/model/encoder"
+    train.model.language_model = f"{config.work}/model/language_model"
+    train.model.adapter = f"{config.work}/start"
+    train.corpus.path = f"{config.work}/songs/songs.jsonl"
+    train.stage1.steps = 4 if quick else 500
+    train.stage1.warmup_steps = 2 if quick else 30
+    train.stage1.checkpoint_every = train.stage2.checkpoint_every = 250
+    train.stage1.learning_rate = 1e-3
+    train.stage1.final_learning_rate = 3e-4
+    train.stage2.steps = 4 if quick else 4000
+    train.stage2.warmup_steps = 2 if quick else 50
+    train.stage2.learning_rate = 1e-3
+    train.stage2.final_learning_rate = 1e-4
+
+    # The embedded corpus.
+    config.corpus = ConfigDict()
+    config.corpus.clips = 16 if quick else 96
+    config.corpus.test_share = 1 / 3
+    return config

@@ -1,0 +1,236 @@
+"""Ask about a song.
+
+    python -m musilingo_jax.chat song.ogg --ask "What is this?" --ask "How fast is it?"
+    python -m musilingo_jax.chat song.ogg                         (then type questions)
+    python -m musilingo_jax.chat song.ogg --run runs/tiny         (your own adapter)
+
+Without `--run` the embedded model answers. A model is a folder with a `config.json`,
+the resolved config of the run that made it, and an `adapter/`: so is every run folder,
+and so is the embedded one. The config says how features are made (`features`), how a
+question is put (the last of `stages` that learns from questions) and how answers are
+decoded (`generate`).
+"""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from musilingo_jax import audio, cli, generate, weights
+from musilingo_jax.compilation import keep_compiled_programs
+from musilingo_jax.errors import UsageError, UserError
+from musilingo_jax.features import FeatureConfig, encode
+from musilingo_jax.models.mert import Mert
+from musilingo_jax.sharding import make_mesh
+from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer
+from musilingo_jax.stages import StageConfig
+
+USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
+HELP = "A question, `/open path` for another song, or an empty line to leave."
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What is heard of a song.
+
+    Attributes:
+      path: the song.
+      start, stop: seconds of the song.
+      seconds: how long the whole song is.
+      silent: whether there is nothing to hear.
+      features: of the excerpt.
+    """
+
+    path: Path
+    start: float
+    stop: float
+    seconds: float
+    silent: bool
+    features: Features
+
+    def __str__(self) -> str:
+        heard = f"{clock(self.start)}–{clock(self.stop)} of {clock(self.seconds)}"
+        silence = " (it is silent: expect no sensible answer)" if self.silent else ""
+        return f"{self.path}: heard {heard}{silence}"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A loaded model that listens to songs and answers questions about them."""
+
+    mert: Mert
+    speaker: Speaker
+    stage: StageConfig
+    features: FeatureConfig
+    generate: GenerateConfig
+    mesh: jax.sharding.Mesh
+
+    @classmethod
+    def load(cls, model: Path, adapter: str | None) -> "Chat":
+        """Loads a model folder onto the first device.
+
+        Args:
+          model: holds `config.json` and `adapter/`; a run folder does.
+          adapter: another adapter for the same encoder and language model.
+
+        Raises:
+          UserError: a part is missing, or they do not fit together.
+        """
+        if not (model / weights.CONFIG).is_file():
+            raise UserError(
+                f"{model}: is no folder of a run or model, for it has no "
+                f"{weights.CONFIG}; train first, or leave out --run and --model for "
+                "the embedded model"
+            )
+        config = ConfigDict(weights.read_config(model))
+        if not adapter and not (model / "adapter" / weights.CONFIG).is_file():
+            raise UserError(
+                f"{model / 'adapter'}: this run has no trained adapter (yet): let its "
+                "training finish, or give one with --adapter"
+            )
+        stage = generate.stage_of(config, "a question")
+        if stage is None:
+            raise UserError(
+                f"{model}: none of its stages ({', '.join(config.stages)}) learnt to "
+                "answer questions; choose another --run"
+            )
+        mesh = make_mesh(data=1, fsdp=1, tensor=1)
+        mert = weights.load_encoder(
+            config.model.encoder, dtype=config.model.dtype, mesh=mesh
+        )
+        return cls(
+            mert=mert,
+            speaker=generate.load_speaker(
+                config, adapter or str(model / "adapter"), mesh
+            ),
+            stage=stage,
+            features=FeatureConfig(
+                window_frames=config.features.window_frames,
+                chunk_windows=config.features.chunk_windows,
+                batch_size=config.features.batch_size,
+            ),
+            generate=GenerateConfig.from_config(config),
+            mesh=mesh,
+        )
+
+    @property
+    def longest(self) -> float:
+        """Seconds that fill as many windows as training heard at once."""
+        frames = self.stage.max_windows * self.features.window_frames
+        samples = self.mert.config.samples_for_frames(frames)
+        return samples / self.mert.config.sample_rate
+
+    def hear(self, path: Path, *, start: float | None, seconds: float) -> Excerpt:
+        """Listens to a song, or to an excerpt if it is longer than `seconds`.
+
+        Args:
+          path: the song.
+          start: where the excerpt begins, in seconds; None to take it from the middle.
+          seconds: how long it is at most. It is never longer than `longest`: the
+            model would have to make sense of more than it was trained to hear.
+
+        Raises:
+          UserError: the song cannot be read, or ends before `start`.
+        """
+        rate = self.mert.config.sample_rate
+        waveform = audio.load(path, sample_rate=rate)
+        total = len(waveform) / rate
+        length = min(seconds, self.longest)
+        if start is None:
+            start = max(0.0, (total - length) / 2)
+        elif start > total - audio.SHORTEST_SECONDS:
+            raise UserError(
+                f"{path}: lasts {clock(total)} ({total:.1f} s), so there is nothing to "
+                f"hear from second {start:g} on: choose an earlier --start"
+            )
+        stop = min(total, start + length)
+        heard = waveform[round(start * rate) : round(stop * rate)]
+        (features,) = encode(self.mert, [heard], self.features, self.mesh)
+        return Excerpt(path, start, stop, total, audio.is_silent(heard), features)
+
+    def ask(self, excerpt: Excerpt, questions: Sequence[str]) -> list[str]:
+        """The answers to questions about what was heard."""
+        return answer(
+            self.speaker,
+            self.stage.prompt,
+            [(excerpt.features, question) for question in questions],
+            self.generate,
+            mesh=self.mesh,
+        )
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds: 75.2 → "01:15"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes:02d}:{rest:02d}"
+
+
+def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
+    """Questions and answers on the terminal, until an empty line or the end."""
+    with contextlib.suppress(ImportError):  # Not on Windows, and not needed there.
+        import readline  # noqa: F401  (arrow keys in `input`)
+    print(HELP)
+    while True:
+        try:
+            line = input("? ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not line:
+            return
+        command, _, argument = line.partition(" ")
+        if command == "/open" and argument:
+            try:
+                excerpt = chat.hear(
+                    Path(argument.strip()).expanduser(), start=None, seconds=seconds
+                )
+                print(excerpt)
+            except UserError as error:
+                print(f"{error}; still listening to {excerpt.path}")
+        elif line.startswith("/"):
+            print(HELP)
+        else:
+            print(*chat.ask(excerpt, [line]))
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags, listens and answers."""
+    given = flags.FLAGS
+    if len(argv) != 2:
+        wrong = "name a song" if len(argv) < 2 else "one song at a time"
+        raise UsageError(f"{wrong}: {USAGE}")
+    if any(not question.strip() for question in given.ask or ()):
+        raise UsageError(f"--ask is empty: {USAGE}")
+    if not given.ask and not sys.stdin.isatty():
+        raise UsageError(f"nobody is at the terminal to ask: give --ask. {USAGE}")
+    if given.seconds < audio.SHORTEST_SECONDS:
+        raise UsageError(f"--seconds must be at least {audio.SHORTEST_SECONDS}")
+    song = Path(argv[1])
+    if not song.exists():  # Before seconds are spent on loading the model.
+        raise UserError(f"{song}: there is no such file")
+    keep_compiled_programs()
+    model = Path(given.run) if given.run else weights.resolve(given.model)
+    chat = Chat.load(model, given.adapter)
+    excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
+    print(excerpt)
+    if not given.ask:
+        converse(chat, excerpt, given.seconds)
+        return
+    for question, text in zip(given.ask, chat.ask(excerpt, given.ask), strict=True):
+        print(f"\n{question}\n{text}")
+
+
+if __name__ == "__main__":
+    # Here and not above, so that other programs can import this one's functions.
+    flags.DEFINE_multi_string("ask", None, "a question; may be given several times")
+    flags.DEFINE_string("run", None, "run folder whose adapter answers")
+    flags.DEFINE_string("model", "musilingo-tiny", "folder or embedded name of a model")
+    flags.DEFINE_string("adapter", None, "folder of another adapter for the model")
+    flags.DEFINE_float("start", None, "where to listen, in seconds", lower_bound=0)
+    flags.DEFINE_float("seconds", 30.0, "how long to listen at most")
+    cli.run(main)

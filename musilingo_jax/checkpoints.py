@@ -1,0 +1,96 @@
+"""What is needed to go on: adapter, optimiser, step and the resolved config.
+
+Orbax writes a checkpoint into a temporary folder and renames it when it is whole, so a
+kill at any moment leaves either the new checkpoint or none of it. Saving goes on in the
+background; it is safe with donated buffers. The frozen models are never in here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import optax
+import orbax.checkpoint as ocp
+
+from musilingo_jax.errors import UserError
+from musilingo_jax.models.adapter import Adapter
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """The state of the training loop.
+
+    Attributes:
+      adapter: what learns, in float32.
+      optimiser: AdamW's moments, shaped and sharded like the adapter, and its count.
+    """
+
+    adapter: Adapter
+    optimiser: optax.OptState
+
+
+class Checkpoints:
+    """The checkpoints of one stage, named by how many steps were done."""
+
+    def __init__(self, folder: Path, *, keep: int):
+        """Opens or makes the folder.
+
+        Args:
+          folder: where the checkpoints of this stage are.
+          keep: how many of the newest stay.
+        """
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, cleanup_tmp_directories=True
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """Steps done at the newest whole checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, config: dict) -> None:
+        """Starts to save; returns as soon as `state` may be donated."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config)
+            ),
+            force=True,
+        )
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Reads a checkpoint onto the mesh of `like`, whatever mesh wrote it.
+
+        Args:
+          step: which checkpoint.
+          like: shapes, types and shardings (`jax.ShapeDtypeStruct` leaves).
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        try:
+            return self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(like)),
+            ).state
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"the checkpoint {self._folder / str(step)} cannot be read: "
+                f"{str(error).splitlines()[0]} Delete that folder to go on from an "
+                "earlier one."
+            ) from error
+
+    def config(self, step: int) -> dict:
+        """The resolved config that a checkpoint was made with."""
+        return self._manager.restore(
+            step, args=ocp.args.Composite(config=ocp.args.JsonRestore())
+        ).config
+
+    def close(self) -> None:
+        """Waits for what is being saved."""
+        self._manager.wait_until_finished()
+        self._manager.close()

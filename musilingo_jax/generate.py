@@ -1,0 +1,206 @@
+"""Answers the questions of a corpus.
+
+    python -m musilingo_jax.generate --config=configs/tiny.py --out=answers.jsonl
+
+answers those of the test split, into JSON lines (see `answers.py`). An interrupted run
+goes on where it was. For songs and questions in memory see `speaker.answer`.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from musilingo_jax import cache, cli, weights
+from musilingo_jax.answers import AnswerFile, Ask, fingerprint
+from musilingo_jax.batches import crop
+from musilingo_jax.compilation import keep_compiled_programs
+from musilingo_jax.corpora import songs
+from musilingo_jax.corpora.songs import Record
+from musilingo_jax.errors import UsageError, UserError
+from musilingo_jax.sharding import make_mesh
+from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer_each
+from musilingo_jax.stages import StageConfig
+
+
+def adapter_of(config: ConfigDict, given: str | None) -> str:
+    """The adapter to use: the one given, else the run's, else the config's own.
+
+    Raises:
+      UserError: there is none that was trained.
+    """
+    trained = Path(config.run) / "adapter"
+    if given:
+        return given
+    if (trained / weights.CONFIG).is_file():
+        return str(trained)
+    if config.model.adapter == "random":
+        raise UserError(
+            f"{trained}: there is no trained adapter; train one with `python -m "
+            "musilingo_jax.train --config=…`, or give one with --adapter"
+        )
+    return config.model.adapter
+
+
+def stage_of(config: ConfigDict, question: str) -> StageConfig | None:
+    """The last stage that learns from such records; None if none does.
+
+    A question is put as it was put in training, and so is none at all ("": a caption).
+    """
+    for name in reversed(config.stages):
+        stage = StageConfig.from_config(config, name)
+        if stage.questions in ("all", "questions" if question else "captions"):
+            return stage
+    return None
+
+
+def load_speaker(config: ConfigDict, adapter: str, mesh: jax.sharding.Mesh) -> Speaker:
+    """The config's language model with an adapter that reads the config's features.
+
+    Raises:
+      UserError: a part is missing, or they do not fit together.
+    """
+    frames = weights.read_config(adapter).get("window_frames")
+    if frames != config.features.window_frames:
+        raise UserError(
+            f"the adapter {adapter} reads means over {frames} frames, but "
+            f"config.features.window_frames is {config.features.window_frames}: set "
+            "it to the same, or give another --adapter"
+        )
+    return Speaker.load(
+        config.model.language_model, adapter, dtype=config.model.dtype, mesh=mesh
+    )
+
+
+def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
+    """Everything that the answers of a config depend on, besides songs and questions.
+
+    Where things lie and how many are computed together changes no answer.
+    """
+    decoding = asdict(GenerateConfig.from_config(config))
+    del decoding["batch_size"]
+    stages = {name: StageConfig.from_config(config, name) for name in config.stages}
+    return {
+        "format": 1,
+        "adapter": weights.digest(adapter),
+        "language_model": weights.digest(config.model.language_model),
+        "features": asdict(cache.Identity.of(config)),
+        "generate": decoding,
+        "stages": {
+            name: [asdict(stage.prompt), stage.questions, stage.max_windows]
+            for name, stage in stages.items()
+        },
+    }
+
+
+def answer_corpus(
+    speaker: Speaker,
+    config: ConfigDict,
+    asks: Sequence[Ask],
+    features: Callable[[str], Features],
+    file: AnswerFile,
+    mesh: jax.sharding.Mesh,
+) -> list[str]:
+    """Answers what the file lacks, each answer being on disk as soon as it is given.
+
+    Args:
+      speaker: the model.
+      config: says how each kind of question is put and answered.
+      asks: the questions; for each there is a stage that learns from its kind.
+      features: clip id → its features.
+      file: answers of this model so far.
+      mesh: the devices that the speaker was loaded onto.
+
+    Returns:
+      All answers, in the order of `asks`.
+    """
+    generate = GenerateConfig.from_config(config)
+    left: dict[StageConfig, list[Ask]] = {}
+    for ask in dict.fromkeys(asks):
+        if file.answer(ask) is None:
+            left.setdefault(stage_of(config, ask.record.question), []).append(ask)
+    total = sum(map(len, left.values()))
+    with cli.progress(total=total, unit="answers", label="answering") as bar:
+        for stage, waiting in left.items():
+            # Longer songs are heard in the middle, no longer than training heard them.
+            requests = [
+                (
+                    crop(features(ask.heard), stage.max_windows, None),
+                    ask.record.question,
+                )
+                for ask in waiting
+            ]
+            each = answer_each(speaker, stage.prompt, requests, generate, mesh=mesh)
+            for index, text in each:
+                file.add(waiting[index], text)
+                bar.update()
+    file.finish(asks)
+    return [file.answer(ask) for ask in asks]
+
+
+def split_records(config: ConfigDict, split: str) -> list[Record]:
+    """The records of one split.
+
+    Raises:
+      UserError: the corpus cannot be read or has no such split.
+    """
+    records = songs.load(config.corpus.path)
+    if chosen := [record for record in records if record.split == split]:
+        return chosen
+    splits = ", ".join(sorted({record.split for record in records}))
+    raise UserError(
+        f"{config.corpus.path} has no records in the split {split!r}; it has {splits}"
+    )
+
+
+def askable(
+    config: ConfigDict, records: Sequence[Record], ids: Collection[str]
+) -> list[Record]:
+    """Those whose song could be read and whose kind of question a stage learns.
+
+    Raises:
+      UserError: there are none.
+    """
+    chosen = [
+        r for r in records if r.clip in ids and stage_of(config, r.question) is not None
+    ]
+    if not chosen:
+        raise UserError(
+            f"of {len(records)} records none can be asked: their songs cannot be read, "
+            "or no stage of config.stages learns from their kind (captions, questions)"
+        )
+    return chosen
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags and answers a split."""
+    if argv[1:]:
+        raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
+    config, given = flags.FLAGS.config, flags.FLAGS.adapter
+    if config is None or flags.FLAGS.out is None:
+        raise UsageError("give --config=configs/….py and --out=answers.jsonl")
+    keep_compiled_programs()
+    adapter = adapter_of(config, given)
+    file = AnswerFile(
+        Path(flags.FLAGS.out), fingerprint(identity(config, adapter)), replace=False
+    )
+    mesh = make_mesh(**config.mesh)
+    records = split_records(config, flags.FLAGS.split or config.corpus.test_split)
+    features = cache.prepare(config, records, mesh)
+    asks = [Ask(r, heard=r.clip) for r in askable(config, records, features.ids)]
+    speaker = load_speaker(config, adapter, mesh)
+    answer_corpus(speaker, config, asks, features.features, file, mesh)
+    print(f"{len(asks)} answers in {file.path}")
+
+
+if __name__ == "__main__":
+    # Here and not above, so that other programs can import this one's functions.
+    cli.define_config()
+    flags.DEFINE_string("adapter", None, "folder of an adapter; default: the run's")
+    flags.DEFINE_string("out", None, "JSON-lines file that the answers go to")
+    flags.DEFINE_string("split", None, "part of the corpus; default: the test split")
+    cli.run(main)

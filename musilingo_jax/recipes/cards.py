@@ -1,0 +1,144 @@
+"""Model cards: a README.md beside each embedded part, with the numbers of its run."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+FROM_SCRATCH = "`make recipe` (numbers in `configs/tiny_from_scratch.py`)"
+
+ENCODER = """\
+# musilingo-tiny / encoder
+
+MERT's architecture at {parameters:,} parameters: 24 kHz waveform → strided convolutions
+and 84 constant-Q bins → 25 frames a second → {depth} pre-norm transformer layers of
+width {width}. Made from scratch by {recipe}.
+
+**Data.** {clips:,} clips of {seconds:g} s, composed by
+`musilingo_jax/corpora/synthetic.py` and played by two soundfonts, FluidR3_GM (MIT) and
+MuseScore_General_Lite (MIT), with random level, equaliser, reverberation and noise. No
+recording of anybody's music.
+
+**Training.** *Not* MERT's masked prediction: supervised by the score. Linear heads on
+MusiLingo's own read-out (the mean over hidden states, and over windows of
+{window_frames} frames) name style, lead, tempo, mode, key and drums of the clip, and
+for every frame pitch classes, bass, melody, onsets, beats, strokes and instrument
+families. The heads are not shipped. {steps:,} steps of {batch_size} clips.
+
+**What the heads named** on {held_out} clips that were not trained on, share correct:
+
+| attribute | values | training soundfonts | unseen soundfont |
+| --- | --- | --- | --- |
+{rows}
+
+**Limits.** It knows seven styles, six lead instruments and the sound of General MIDI.
+What it makes of real recordings is a guess.
+"""
+
+LANGUAGE = """\
+# musilingo-tiny / language model
+
+LLaMA's architecture at {parameters:,} parameters: {depth} layers of width {width}, a
+byte-level BPE of {vocab} tokens. Made from scratch by {recipe}.
+
+**Data.** {texts:,} captions, questions and answers about composed pieces
+(`musilingo_jax/corpora/questions.py`). It has read nothing else.
+
+**Training, and what it means for the results.** *The language model was pretrained
+with attribute hints in the audio slot*: where the adapter's vectors will stand, it saw
+noisy, randomly thinned sums of the embeddings of the words that describe the piece. A
+large
+language model needs no such thing, for its embeddings already mean something; a model
+of this size that never saw anything in the slot learns to ignore it. It has never seen
+audio. {steps:,} steps.
+
+**What it reads.** With the sum of the true words' embeddings in the slot, the share of
+short answers that name the true value, for {read_pieces} new pieces: {reads}.
+"""
+
+ADAPTER = """\
+# musilingo-tiny / adapter
+
+One linear map with bias, {width_in} → {width_out}: all that MusiLingo trains. Made by
+{recipe}: a closed-form start (ridge regression from pooled features to the sum of the
+embeddings of the piece's attribute words), then `musilingo_jax.train`: {steps1:,} steps
+on captions and {steps2:,} on questions about {clips:,} rendered songs, other ones than
+the encoder's.
+
+It belongs to `musilingo-tiny/encoder` and `musilingo-tiny/language_model`, and to
+windows of {window_frames} frames. Its accuracy, with controls and intervals, is in the
+project's README, with the commands that measure it.
+"""
+
+CORPUS = """\
+# musilingo-tiny-corpus
+
+{clips} clips of {seconds:g} s (Ogg Vorbis, mono, 24 kHz) and `songs.jsonl`, one line
+per caption or question. Composed by `musilingo_jax/corpora/synthetic.py` and played by
+the soundfonts FluidR3_GM (MIT, Frank Wen) and MuseScore_General_Lite (MIT, S. Christian
+Collins); none of them was heard by the encoder, the language model or the shipped
+adapter while they learnt. Made by {recipe}. In the public domain (CC0).
+
+The format is that of your own songs:
+
+    {{"audio": "clips/00000.ogg", "question": "What is the tempo?", "answer": "It is
+    slow.", "split": "train", "attribute": "tempo", "value": "slow"}}
+
+`question` is missing where the answer is a caption; `attribute` and `value` are only
+needed where accuracy is to be measured.
+"""
+
+
+def write(work: Path, config: ConfigDict, log: dict[str, Any]) -> None:
+    """Writes the cards of all parts below `work`, from the config and the log."""
+    model = config.encoder.model
+    found = log["encoder"]
+    rows = "\n".join(
+        f"| {name} | {count} | {found['held_out'][name]:.3f} | "
+        f"{found['unseen'][name]:.3f} |"
+        for name, count in found["values"].items()
+    )
+    stages = config.adapter.train
+    texts = {
+        "model/encoder": ENCODER.format(
+            recipe=FROM_SCRATCH,
+            parameters=found["parameters"],
+            depth=model.num_hidden_layers,
+            width=model.hidden_size,
+            clips=config.render.clips,
+            seconds=config.render.seconds,
+            held_out=config.render.held_out_clips,
+            rows=rows,
+            **config.encoder.recipe,
+        ),
+        "model/language_model": LANGUAGE.format(
+            recipe=FROM_SCRATCH,
+            parameters=log["language"]["parameters"],
+            texts=log["language"]["texts"],
+            depth=config.language.model.num_hidden_layers,
+            width=config.language.model.hidden_size,
+            vocab=log["language"]["vocab"],
+            steps=config.language.recipe.steps,
+            read_pieces=config.language.read_pieces,
+            reads=", ".join(
+                f"{name} {share:.3f}"
+                for name, share in log["language"]["reads"].items()
+            ),
+        ),
+        "model/adapter": ADAPTER.format(
+            recipe=FROM_SCRATCH,
+            width_in=model.hidden_size,
+            width_out=config.language.model.hidden_size,
+            steps1=stages.stage1.steps,
+            steps2=stages.stage2.steps,
+            clips=config.adapter.clips,
+            window_frames=stages.features.window_frames,
+        ),
+        "corpus": CORPUS.format(
+            recipe=FROM_SCRATCH,
+            clips=config.corpus.clips,
+            seconds=config.render.seconds,
+        ),
+    }
+    for folder, text in texts.items():
+        (work / folder / "README.md").write_text(text)

@@ -1,0 +1,146 @@
+"""One stage of training: its numbers, its examples, its optimiser."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from musilingo_jax.corpora.songs import Record
+from musilingo_jax.errors import UserError
+from musilingo_jax.prompts import PromptConfig
+
+QUESTIONS: dict[str, Callable[[Record], bool]] = {
+    "captions": lambda record: not record.question,
+    "questions": lambda record: bool(record.question),
+    "all": lambda record: True,
+}
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A section of the config, as checked at the door.
+
+    Attributes:
+      prompt: the conversation around each song.
+      questions: which records are learnt from: those without a question ("captions"),
+        those with one ("questions"), or "all".
+      steps: updates of the adapter.
+      batch_size: examples on all devices together, at once.
+      accumulate: this many batches make one update.
+      max_tokens: longest sequence; longer examples are left out and counted.
+      max_windows: longer songs are cropped to this many windows, anew each time.
+      learning_rate: the highest, reached after the warm-up.
+      final_learning_rate: the lowest, reached by a cosine at the last step.
+      warmup_learning_rate: the first.
+      warmup_steps: updates from the first to the highest.
+      weight_decay: AdamW's, on matrices only.
+      remat: whether layers are computed again in the backward pass instead of kept:
+        less memory, a third more time.
+      checkpoint_every: updates between two checkpoints.
+      log_every: updates between two rows of metrics.jsonl.
+      keep: how many of the newest checkpoints stay.
+    """
+
+    prompt: PromptConfig
+    questions: str
+    steps: int
+    batch_size: int
+    accumulate: int
+    max_tokens: int
+    max_windows: int
+    learning_rate: float
+    final_learning_rate: float
+    warmup_learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    remat: bool
+    checkpoint_every: int
+    log_every: int
+    keep: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, name: str) -> "StageConfig":
+        """The section `name` of `config`.
+
+        Raises:
+          UserError: the section or a key is missing, unknown or out of range.
+        """
+        if name not in config:
+            raise UserError(
+                f"config.stages names {name!r}, but there is no such section"
+            )
+        values = _checked(cls, config[name].to_dict(), f"config.{name}")
+        prompt = _checked(PromptConfig, values["prompt"], f"config.{name}.prompt")
+        stage = cls(**{**values, "prompt": PromptConfig(**prompt)})
+        if stage.questions not in QUESTIONS:
+            raise UserError(
+                f"config.{name}.questions is {stage.questions!r}: choose one of "
+                f"{', '.join(QUESTIONS)}"
+            )
+        for field in fields(cls):
+            value = getattr(stage, field.name)
+            least = 0 if field.name == "warmup_steps" else 1
+            if field.type is int and value < least:
+                raise UserError(
+                    f"config.{name}.{field.name} is {value}: it must be {least} or more"
+                )
+        if stage.warmup_steps >= stage.steps:
+            raise UserError(
+                f"config.{name}.warmup_steps is {stage.warmup_steps}: it must be less "
+                f"than steps, {stage.steps}"
+            )
+        return stage
+
+    def check_rows(self, name: str, mesh: Mesh) -> None:
+        """Checks that every device gets equally many examples.
+
+        Raises:
+          UserError: it does not work out.
+        """
+        shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        if self.batch_size % shards:
+            raise UserError(
+                f"config.{name}.batch_size is {self.batch_size}, which cannot be dealt "
+                f"out to {shards} devices (mesh.data × mesh.fsdp): make it a multiple "
+                f"of {shards}, or set config.mesh"
+            )
+
+    def choose(self, records: list[Record]) -> list[Record]:
+        """The records that this stage learns from."""
+        return [record for record in records if QUESTIONS[self.questions](record)]
+
+    def schedule(self) -> optax.Schedule:
+        """Updates done so far → learning rate: a line up, then half a cosine down."""
+        return optax.warmup_cosine_decay_schedule(
+            init_value=self.warmup_learning_rate,
+            peak_value=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            decay_steps=self.steps,
+            end_value=self.final_learning_rate,
+        )
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """AdamW (Loshchilov & Hutter 2019) with MusiLingo's moments and no clipping."""
+        return optax.adamw(
+            self.schedule(),
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=self.weight_decay,
+            mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
+        )
+
+
+def _checked(kind: type, values: dict, where: str) -> dict:
+    """The values, if their keys are the fields of the dataclass `kind`."""
+    expected = {field.name for field in fields(kind)}
+    if missing := sorted(expected - values.keys()):
+        raise UserError(f"{where} lacks {', '.join(missing)}")
+    if unknown := sorted(values.keys() - expected):
+        raise UserError(
+            f"{where} has {', '.join(unknown)}, which nothing reads: is it misspelt?"
+        )
+    return values

@@ -1,0 +1,76 @@
+"""What a run did and what can be done with it, for the person who started it."""
+
+import shlex
+from collections.abc import Sequence
+
+from musilingo_jax.cache import Cache
+from musilingo_jax.runs import RunFolder
+from musilingo_jax.stages import StageConfig
+
+
+def describe(
+    run: RunFolder,
+    stages: dict[str, StageConfig],
+    features: Cache,
+    clips: Sequence[str],
+    *,
+    seconds: float,
+    typed: Sequence[str],
+) -> str:
+    """The text of summary.txt.
+
+    Args:
+      run: its folder, with metrics and examples of each stage.
+      stages: name → what was to be done.
+      features: the cache, which knows what could not be read.
+      clips: all clips of the training split.
+      seconds: what the command took.
+      typed: the flags that it was started with.
+    """
+    lines = [f"The adapter is trained: {run.path / 'adapter'}", ""]
+    for name, stage in stages.items():
+        made, rows = run.read(f"{name}/examples.json"), run.metrics(name)
+        lines.append(
+            f"{name}: {stage.steps} updates of {stage.batch_size * stage.accumulate} "
+            f"examples, drawn from {made['examples']} examples about {made['clips']} "
+            f"clips; loss {rows[0]['loss']:.3f} → {rows[-1]['loss']:.3f}"
+        )
+        notes = {
+            f"answers were cut at {stage.prompt.max_answer_tokens} tokens": made["cut"],
+            f"examples longer than {stage.max_tokens} tokens were left out": made[
+                "too_long"
+            ],
+            "examples were left out because their song has no features": made[
+                "without_audio"
+            ],
+        }
+        lines += [f"  {count} {note}" for note, count in notes.items() if count]
+    lines.append(f"This command took {_duration(seconds)}.")
+
+    skipped = {
+        clip: features.skipped[clip] for clip in clips if clip in features.skipped
+    }
+    if skipped:
+        lines += ["", f"Skipped, because they cannot be heard ({len(skipped)} clips):"]
+        lines += [f"  {clip}: {reason}" for clip, reason in skipped.items()]
+
+    lines += ["", f"How the loss went: {run.path / 'loss.png'}", "", "Next:"]
+    flags = shlex.join(typed)
+    if flags:
+        lines += [
+            f"  python -m musilingo_jax.evaluate {flags}",
+            f"  python -m musilingo_jax.generate {flags} --out="
+            f"{shlex.quote(str(run.path / 'answers.jsonl'))}",
+        ]
+    lines.append(
+        f"  python -m musilingo_jax.chat SONG.wav --run={shlex.quote(str(run.path))}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _duration(seconds: float) -> str:
+    """90 → "1 min 30 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "less than 1 s"

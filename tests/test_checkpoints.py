@@ -1,0 +1,81 @@
+"""What is saved comes back bit for bit, on any mesh, and broken files are named."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from musilingo_jax.checkpoints import Checkpoints, TrainState
+from musilingo_jax.errors import UserError
+from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.sharding import make_mesh, shardings
+
+
+def make_state(seed):
+    adapter = Adapter(6, 4, rngs=nnx.Rngs(seed))
+    optimiser = optax.adamw(1e-3)
+    gradient = jax.tree.map(jnp.ones_like, adapter)
+    _, moments = optimiser.update(gradient, optimiser.init(adapter), adapter)
+    return TrainState(adapter=adapter, optimiser=moments)
+
+
+def like(state, mesh):
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        state,
+        shardings(state, mesh),
+    )
+
+
+def test_a_state_comes_back_bit_for_bit_on_another_mesh(tmp_path):
+    state, checkpoints = make_state(0), Checkpoints(tmp_path / "new", keep=2)
+    assert checkpoints.latest() is None
+    checkpoints.save(3, state, {"seed": 0})
+    checkpoints.close()
+
+    checkpoints = Checkpoints(tmp_path / "new", keep=2)
+    assert checkpoints.latest() == 3
+    found = checkpoints.restore(3, like(state, make_mesh(2, 2, 2)))
+    assert isinstance(found.adapter, Adapter)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+        assert len(one.sharding.device_set) == 8
+    assert checkpoints.config(3) == {"seed": 0}
+    checkpoints.close()
+
+
+def test_only_the_newest_stay(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 4, 9):
+        checkpoints.save(step, make_state(step), {})
+    checkpoints.close()
+    assert sorted(p.name for p in tmp_path.glob("[0-9]*")) == ["4", "9"]
+
+
+def test_an_unfinished_checkpoint_is_none(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, make_state(1), {})
+    checkpoints.close()
+    shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp")
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.latest() == 1
+    checkpoints.close()
+
+
+def test_a_broken_checkpoint_is_named(tmp_path):
+    state, checkpoints = make_state(0), Checkpoints(tmp_path, keep=2)
+    checkpoints.save(5, state, {})
+    checkpoints.close()
+    for path in (tmp_path / "5" / "state").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(b"")
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    with pytest.raises(UserError, match=r"5 cannot be read: .* Delete that folder"):
+        checkpoints.restore(5, like(state, make_mesh(1, 1, 1)))
+    checkpoints.close()

@@ -1,0 +1,370 @@
+"""LLaMA against the public library, against itself, and against odd files."""
+
+import json
+import re
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+
+from musilingo_jax.errors import UserError
+from musilingo_jax.models.llama import (
+    IGNORED,
+    NAMES,
+    KVCache,
+    Layer,
+    Llama,
+    LlamaConfig,
+)
+
+LLAMA_1 = {
+    "model_type": "llama",
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 64,
+}
+LLAMA_3 = LLAMA_1 | {
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "rope_theta": 500_000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+}
+LINEAR = LLAMA_1 | {"rope_scaling": {"type": "linear", "factor": 4.0}}
+SHAPES = {"llama-1": LLAMA_1, "llama-3": LLAMA_3, "linear": LINEAR}
+
+
+@cache
+def theirs_and_ours(shape):
+    """A tiny random model of the public library, and ours with the same weights."""
+    config_json = SHAPES[shape]
+    torch.manual_seed(0)
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config_json))
+    theirs.eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            # The initial weights are so small that a wrong angle would not show.
+            parameter.copy_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5)
+    tensors = {k: v.numpy() for k, v in theirs.state_dict().items()}
+    config = LlamaConfig.from_dict(config_json)
+    ours = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
+
+    arrays = []
+    for path, parameter in parameters_of(ours):
+        name = NAMES[path]
+        layers = range(config.depth) if "{}" in name else [None]
+        found = [tensors[name.format(layer)] for layer in layers]
+        if path.endswith("kernel"):
+            found = [array.T for array in found]
+        arrays.append(jnp.asarray(np.stack(found) if "{}" in name else found[0]))
+        assert arrays[-1].shape == parameter.shape, path
+    return theirs, jax.tree.unflatten(jax.tree.structure(ours), arrays)
+
+
+def parameters_of(llama):
+    """Pairs of a dotted path and its Param."""
+    leaves = jax.tree_util.tree_leaves_with_path(
+        llama, is_leaf=lambda node: isinstance(node, nnx.Param)
+    )
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="."), parameter)
+        for path, parameter in leaves
+    ]
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def pair(request):
+    return theirs_and_ours(request.param)
+
+
+def causal(batch, time):
+    return jnp.broadcast_to(jnp.tril(jnp.ones((time, time), bool)), (batch, time, time))
+
+
+def steps(batch, time):
+    return jnp.broadcast_to(jnp.arange(time), (batch, time))
+
+
+@jax.jit
+def read(llama, tokens):
+    batch, time = tokens.shape
+    hidden, _ = llama(
+        llama.embed(tokens),
+        positions=steps(batch, time),
+        attend=causal(batch, time),
+        cache=None,
+        remat=False,
+    )
+    return hidden, llama.logits(hidden)
+
+
+def assert_close(ours, theirs):
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+def test_hidden_states_and_logits_are_those_of_the_public_library(pair):
+    theirs, ours = pair
+    tokens = np.random.default_rng(0).integers(0, 61, (2, 40))
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(tokens), output_hidden_states=True)
+    hidden, logits = read(ours, jnp.asarray(tokens))
+    assert hidden.dtype == logits.dtype == jnp.float32
+    assert_close(hidden, expected.hidden_states[-1])
+    assert_close(logits, expected.logits)
+
+
+def test_rotary_frequencies_are_those_of_the_public_library(pair):
+    theirs, ours = pair
+    frequencies = ours.config.rope_frequencies()
+    np.testing.assert_allclose(
+        frequencies, theirs.model.rotary_emb.inv_freq.numpy(), rtol=1e-6
+    )
+
+
+def test_scan_over_the_stack_is_a_loop_over_layers():
+    _, llama = theirs_and_ours("llama-3")
+    x = jax.random.normal(jax.random.key(1), (2, 9, 32))
+    where = {"positions": steps(2, 9), "attend": causal(2, 9)}
+    scanned, _ = jax.jit(partial(Llama.__call__, cache=None, remat=True, **where))(
+        llama, x
+    )
+    for index in range(llama.config.depth):
+        layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
+        x, _ = jax.jit(partial(Layer.__call__, index=index, **where))(layer, x, None)
+    np.testing.assert_allclose(scanned, llama.norm(x), atol=2e-5)
+
+
+def test_recomputation_leaves_the_gradient_alone():
+    _, llama = theirs_and_ours("llama-3")
+    x = jax.random.normal(jax.random.key(2), (1, 6, 32))
+
+    @partial(jax.jit, static_argnames="remat")
+    @jax.grad
+    def slope(x, remat):
+        hidden, _ = llama(
+            x, positions=steps(1, 6), attend=causal(1, 6), cache=None, remat=remat
+        )
+        return jnp.sum(jnp.sin(hidden))
+
+    plain, again = slope(x, remat=False), slope(x, remat=True)
+    assert float(jnp.abs(plain).max()) > 0
+    np.testing.assert_allclose(plain, again, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["llama-1", "llama-3"])
+def test_decoding_with_a_cache_is_reading_all_at_once(shape):
+    """Prompts of 7, 3 and 5 tokens, padded on the left, then 6 tokens one at a time."""
+    _, llama = theirs_and_ours(shape)
+    lengths, prompt, more = np.array([7, 3, 5]), 7, 6
+    slots = prompt + more + 2
+    tokens = np.random.default_rng(3).integers(0, 61, (3, prompt + more))
+    padding = jnp.asarray(prompt - lengths)
+    slot = jnp.arange(slots)
+
+    @jax.jit
+    def step(cache, tokens):
+        time = cache.end + jnp.arange(tokens.shape[1])
+        look = (slot <= time[:, None]) & (slot >= padding[:, None, None])
+        hidden, cache = llama(
+            llama.embed(tokens),
+            positions=jnp.maximum(time - padding[:, None], 0),
+            attend=look,
+            cache=cache,
+            remat=False,
+        )
+        return llama.logits(hidden), cache
+
+    cache = KVCache.create(llama.config, batch=3, slots=slots, dtype=jnp.float32)
+    logits, cache = step(cache, tokens[:, :prompt])
+    pieces = [logits]
+    for index in range(prompt, prompt + more):
+        logits, cache = step(cache, tokens[:, index : index + 1])
+        pieces.append(logits)
+    assert int(cache.end) == prompt + more
+    cached = np.concatenate(pieces, axis=1)
+    # The same rows moved to the left; what comes after a row does not matter to it.
+    whole = np.stack([np.roll(t, -pad) for t, pad in zip(tokens, padding, strict=True)])
+    _, expected = read(llama, jnp.asarray(whole))
+    for row, pad in enumerate(prompt - lengths):
+        assert_close(cached[row, pad:], expected[row, : prompt + more - pad])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_bfloat16_weights_keep_a_float32_stream(rows):
+    _, llama = theirs_and_ours("llama-1")
+    tokens = jnp.asarray(np.random.default_rng(4).integers(0, 61, (rows, 1)))
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), llama)
+    exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded)
+    hidden, logits = read(rounded, tokens)
+    assert hidden.dtype == logits.dtype == jnp.float32
+    expected = read(exact, tokens)[1]
+    assert float(jnp.abs(logits - expected).max()) < 0.03 * jnp.abs(expected).max()
+
+
+def test_a_token_beyond_the_vocabulary_is_not_a_word():
+    _, llama = theirs_and_ours("llama-3")
+    assert bool(jnp.isnan(llama.embed(jnp.array([[61]]))).all())
+
+
+def test_vicuna_7b_has_as_many_parameters_as_the_release():
+    config = LlamaConfig.from_dict(VICUNA_7B)
+    llama = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(llama)) == 6_738_423_808
+
+
+def test_every_parameter_names_its_axes():
+    config = LlamaConfig.from_dict(LLAMA_1)
+    llama = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
+    axes = {}
+    for name, parameter in parameters_of(llama):
+        axes[name] = parameter.get_metadata()["axes"]
+        stacked = name.startswith("layers.")
+        assert len(axes[name]) == len(parameter.shape) - stacked
+    assert axes.keys() == NAMES.keys()
+    assert axes["embedding"] == ("vocab", "embed")
+    assert axes["layers.query.kernel"] == ("embed", "heads")
+    assert axes["layers.out.kernel"] == ("heads", "embed")
+    assert axes["layers.down.kernel"] == ("mlp", "embed")
+    assert axes["head.kernel"] == ("embed", "vocab")
+
+
+def test_the_only_tensors_without_use_are_rotary_buffers():
+    old = "model.layers.31.self_attn.rotary_emb.inv_freq"
+    assert any(re.fullmatch(pattern, old) for pattern in IGNORED)
+    weight = "model.layers.31.self_attn.q_proj.weight"
+    assert not any(re.fullmatch(pattern, weight) for pattern in IGNORED)
+
+
+# As released: a Vicuna v0 merged by an old version, and a Llama 3.2 of a newer one.
+VICUNA_7B = {
+    "_name_or_path": "vicuna-7b",
+    "architectures": ["LlamaForCausalLM"],
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 2048,
+    "max_sequence_length": 2048,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "pad_token_id": 0,
+    "rms_norm_eps": 1e-06,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "transformers_version": "4.28.1",
+    "use_cache": True,
+    "vocab_size": 32001,
+}
+LLAMA_3_2 = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 128000,
+    "eos_token_id": [128001, 128008, 128009],
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 8,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 32.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.45.0.dev0",
+    "use_cache": True,
+    "vocab_size": 128256,
+}
+
+
+def test_a_vicuna_of_2023_says_less_and_means_the_same():
+    config = LlamaConfig.from_dict(VICUNA_7B)
+    assert (config.vocab, config.head_dim, config.key_heads) == (32001, 128, 32)
+    assert (config.rope_theta, config.rope_scaling) == (10_000.0, None)
+    assert not config.tied
+
+
+@pytest.mark.parametrize("released", [VICUNA_7B, LLAMA_3_2, LINEAR])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_public_library_rewrites_a_config_and_we_read_the_same(released, whole):
+    written = transformers.LlamaConfig(**released).to_json_string(use_diff=not whole)
+    rewritten = json.loads(written)
+    assert "rope_parameters" in rewritten
+    assert LlamaConfig.from_dict(rewritten) == LlamaConfig.from_dict(released)
+
+
+@pytest.mark.parametrize("released", [VICUNA_7B, LLAMA_3_2, LINEAR])
+def test_what_we_write_is_read_by_us_and_by_the_public_library(released):
+    config = LlamaConfig.from_dict(released)
+    written = json.loads(json.dumps(config.to_dict()))
+    assert LlamaConfig.from_dict(written) == config
+    theirs = transformers.LlamaConfig(**written)
+    assert LlamaConfig.from_dict(theirs.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"n_experts": 8}, "n_experts"),
+        ({"model_type": "mistral"}, "model_type = 'mistral'"),
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
+        ({"rope_scaling": {"type": "linear", "factor": 2, "beta": 1}}, "beta"),
+        ({"rope_theta": 1e6, "rope_parameters": {"rope_theta": 1e4}}, "contradict"),
+        ({"rope_parameters": 7}, "rope_parameters = 7"),
+        ({"hidden_size": "32"}, "hidden_size = '32'"),
+        ({"rms_norm_eps": None}, "rms_norm_eps = None"),
+        ({"num_key_value_heads": 3}, "not a multiple of num_key_value_heads = 3"),
+        ({"head_dim": 7}, "head_dim = 7 is odd"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings = 'yes'"),
+    ],
+)
+def test_a_config_that_would_compute_something_else_is_refused(change, complaint):
+    with pytest.raises(UserError, match=re.escape(complaint)) as refusal:
+        LlamaConfig.from_dict(LLAMA_1 | change)
+    assert "config.json" in str(refusal.value)
+
+
+def test_a_missing_attribute_is_named():
+    odd = {k: v for k, v in LLAMA_1.items() if k != "vocab_size"}
+    with pytest.raises(UserError, match="vocab_size is missing"):
+        LlamaConfig.from_dict(odd)

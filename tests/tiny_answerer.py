@@ -1,0 +1,221 @@
+"""A whole model with random weights, small enough to be made in every test."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+from flax import nnx
+from ml_collections import ConfigDict
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from musilingo_jax import weights
+from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.mert import Mert
+from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.prompts import PromptConfig
+
+MERGES = [("#", "#"), ("##", "#"), ("!", "#"), ("#", "?"), ("Ġ", "#"), ("Ċ", "Ċ")]
+PROMPT = PromptConfig(
+    template="###Human: {} ###Assistant: ",
+    instruction="<Audio><AudioHere></Audio> {}",
+    end_sign="###",
+    max_answer_tokens=16,
+)
+RATE = 1000
+MERT = MertConfig.from_dict(
+    {
+        "model_type": "hubert",
+        "sample_rate": RATE,
+        "conv_dim": [8, 8],
+        "conv_kernel": [10, 4],
+        "conv_stride": [10, 4],
+        "feat_extract_norm": "group",
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "do_stable_layer_norm": True,
+        "layer_norm_eps": 1e-5,
+    }
+)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, and a few merges that write "###" in several ways."""
+    pieces = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces += ["".join(merge) for merge in MERGES]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    bpe = Tokenizer(models.BPE(vocab=vocab, merges=MERGES, unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def llama_config(*, width: int, depth: int) -> LlamaConfig:
+    return LlamaConfig.from_dict(
+        {
+            "model_type": "llama",
+            "vocab_size": len(tokenizer()) + 1,
+            "hidden_size": width,
+            "intermediate_size": 48,
+            "num_hidden_layers": depth,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-6,
+        }
+    )
+
+
+@functools.cache
+def llama() -> Llama:
+    """Random, and so attentive that it says different things to different prompts."""
+    model = Llama(llama_config(width=32, depth=2), rngs=nnx.Rngs(3))
+    for loud in (model.layers.query, model.layers.value, model.layers.out):
+        loud.kernel[...] = 4 * loud.kernel[...]
+    return model
+
+
+def parrot(said: list[int], start: int) -> Llama:
+    """Says `said` after the token `start`, whatever the prompt; tokens must differ.
+
+    Its layers add nothing to the embeddings, which are one-hot, and its head leads
+    from each token to the next.
+    """
+    model = jax.tree.map(lambda array: array, _mute())
+    vocab, width = model.embedding.shape
+    chain = [start, *said]
+    following = jnp.zeros((width, vocab))
+    model.head.kernel[...] = following.at[jnp.array(chain[:-1]), jnp.array(said)].set(1)
+    return model
+
+
+@functools.cache
+def _mute() -> Llama:
+    vocab = len(tokenizer()) + 1
+    width = 8 * -(-vocab // 8)
+    model = Llama(llama_config(width=width, depth=1), rngs=nnx.Rngs(0))
+    model.embedding[...] = jnp.eye(vocab, width)
+    for silent in (model.layers.out, model.layers.down):
+        silent.kernel[...] = jnp.zeros_like(silent.kernel[...])
+    return model
+
+
+def adapter(width_out: int) -> Adapter:
+    return Adapter(MERT.hidden_size, width_out, rngs=nnx.Rngs(4))
+
+
+def save_model(folder: Path, speaker: Llama) -> None:
+    """Encoder, language model with tokenizer, adapter and config, as a run has them."""
+    encoder = Mert(MERT, rngs=nnx.Rngs(5))
+    weights.save_encoder(encoder, folder / "encoder", dtype=np.float32)
+    weights.save_language_model(speaker, folder / "language_model", dtype=np.float32)
+    tokenizer().save_pretrained(folder / "language_model")
+    weights.save_adapter(
+        adapter(speaker.config.width),
+        folder / "adapter",
+        dtype=np.float32,
+        window_frames=10,
+    )
+    text = config(folder, corpus="").to_json_best_effort()
+    (folder / "config.json").write_text(text)
+
+
+def save_corpus(folder: Path, clips: int) -> Path:
+    """Tones of different heights, half of them for training, as files and questions."""
+    folder.mkdir(parents=True)
+    lines = []
+    for number in range(clips):
+        split = "train" if number % 2 else "test"
+        pitch = ("low", "high")[number // 2 % 2]
+        seconds = 1 + 0.3 * number
+        time = np.arange(int(RATE * seconds)) / RATE
+        tone = 0.5 * np.sin(2 * np.pi * (40 + 30 * number) * time)
+        soundfile.write(folder / f"{number}.wav", tone, RATE)
+        common = {"audio": f"{number}.wav", "split": split}
+        lines += [
+            {**common, "answer": f"A tone, {pitch}."},
+            {
+                **common,
+                "question": "How high is it?",
+                "answer": f"It is {pitch}.",
+                "attribute": "pitch",
+                "value": pitch,
+            },
+            {**common, "question": "What is it?", "answer": f"A {pitch} tone."},
+        ]
+    (folder / "songs.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
+    return folder / "songs.jsonl"
+
+
+def config(folder: Path, corpus: str) -> ConfigDict:
+    """Stage 1 learns captions, stage 2 questions, as `configs/tiny.py` has it."""
+    stage = {
+        "steps": 2,
+        "batch_size": 2,
+        "accumulate": 1,
+        "max_tokens": 128,
+        "max_windows": 4,
+        "learning_rate": 1e-3,
+        "final_learning_rate": 1e-4,
+        "warmup_learning_rate": 1e-6,
+        "warmup_steps": 1,
+        "weight_decay": 0.05,
+        "remat": False,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "keep": 1,
+    }
+    captions = {"template": "", "instruction": "", "end_sign": "\n"}
+    asking = {name: getattr(PROMPT, name) for name in captions}
+    return ConfigDict(
+        {
+            "run": str(folder / "run"),
+            "seed": 0,
+            "model": {
+                "encoder": str(folder / "encoder"),
+                "language_model": str(folder / "language_model"),
+                "adapter": "random",
+                "dtype": "float32",
+            },
+            "corpus": {"path": corpus, "train_split": "train", "test_split": "test"},
+            "features": {
+                "window_frames": 10,
+                "chunk_windows": 2,
+                "batch_size": 4,
+                "cache": str(folder / "cache"),
+                "allow_missing": False,
+            },
+            "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+            "stages": ("stage1", "stage2"),
+            "stage1": {
+                **stage,
+                "questions": "captions",
+                "prompt": {**captions, "max_answer_tokens": 16},
+            },
+            "stage2": {
+                **stage,
+                "questions": "questions",
+                "prompt": {**asking, "max_answer_tokens": 16},
+            },
+            "generate": {
+                "max_new_tokens": 6,
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "seed": 0,
+                "batch_size": 4,
+            },
+        }
+    )
