@@ -109,7 +109,7 @@ def test_texts_vary_but_their_words_are_few(texts):
 
 
 def test_a_written_corpus_is_read_back(tmp_path, monkeypatch):
-    def noise(piece, soundfont_path, *, sample_rate):
+    def noise(piece, soundfonts, *, sample_rate, **others):
         rng = np.random.default_rng(int(piece.bpm * 1000))
         samples = round(piece.duration * sample_rate)
         return (0.1 * rng.standard_normal(samples)).astype(np.float32)
