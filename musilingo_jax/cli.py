@@ -59,6 +59,28 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         raise UsageError(f"{error} (try --help)") from error
-    # config_flags reads the file and sets the overrides while flags are parsed.
-    except (AttributeError, KeyError, ValueError, TypeError, OSError) as error:
+    # config_flags runs the file and sets the overrides while flags are parsed.
+    except OSError as error:
+        named = next((flag for flag in argv if flag.startswith("--config")), "--config")
+        reason = error.strerror or "there is no such file"
+        raise UsageError(f"{named}: {reason}") from error
+    except SyntaxError as error:
+        raise UsageError(
+            f"--config: {error.filename}:{error.lineno} is no Python: {error.msg}"
+        ) from error
+    except (KeyError, AttributeError) as error:
+        raise UsageError(_unknown_key(error, argv)) from error
+    except (TypeError, ValueError) as error:
         raise UsageError(f"--config: {error}") from error
+
+
+def _unknown_key(error: Exception, argv: list[str]) -> str:
+    """One sentence from the nested errors with which config_flags refuses a key."""
+    while isinstance(error.args[0], Exception):
+        error = error.args[0]
+    key, _, advice = str(error.args[0]).partition("\n")
+    key = key.strip("'\"")
+    # The error names the last part of the key only; the flag has all of it.
+    typed = (flag.split("=")[0] for flag in argv if flag.startswith("--config."))
+    flag = next((flag for flag in typed if key in flag.split(".")), "--config")
+    return f"{flag}: the config has no key {key!r}. {advice}".strip()

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags, logging
+from absl import flags
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -51,8 +51,6 @@ def main(argv: list[str]) -> None:
     """Reads the flags and trains."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every thread it starts.
     if flags.FLAGS.config is None:
         raise UsageError("say what to train, for example --config=configs/tiny.py")
     train(flags.FLAGS.config, typed=sys.argv[1:])
@@ -325,7 +323,5 @@ def fingerprints(config: ConfigDict, records: list[Record]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # The cache, which is also a program, may have defined it.
-    if "config" not in flags.FLAGS:
-        cli.define_config()
+    cli.define_config()
     cli.run(main)

@@ -5,6 +5,6 @@ import os
 # Before JAX makes its first array: afterwards the number of devices is fixed.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_num_cpu_devices", 8)

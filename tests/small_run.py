@@ -162,13 +162,7 @@ def start_training(flags: list[str], *, devices: int) -> subprocess.Popen:
         "JAX_NUM_CPU_DEVICES": str(devices),
     }
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "musilingo_jax.train",
-            *flags,
-            f"--config.mesh.data={mesh_data}",
-        ],
+        [sys.executable, "-m", "musilingo_jax.train", *flags],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
