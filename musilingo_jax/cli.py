@@ -56,7 +56,10 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+            flags.FLAGS.config.keys()  # A file that is missing is told only now.
+        return rest
     except flags.Error as error:
         raise UsageError(f"{error} (try --help)") from error
     # config_flags runs the file and sets the overrides while flags are parsed.
