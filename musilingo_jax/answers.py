@@ -11,7 +11,6 @@ finds, and never mixes the answers of two models.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from musilingo_jax.corpora.songs import Record
 from musilingo_jax.errors import UserError
+from musilingo_jax.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ class AnswerFile:
                     f"{path} holds answers of another adapter or configuration: give "
                     "another --out, or delete it"
                 )
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._write(kept)
 
     def answer(self, ask: Ask) -> str | None:
@@ -96,11 +95,8 @@ class AnswerFile:
         )
 
     def _write(self, rows: Sequence[dict[str, Any]]) -> None:
-        temporary = self.path.with_name(self.path.name + ".new")
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        os.replace(temporary, self.path)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_whole(self.path, "".join(lines))
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:

@@ -119,7 +119,11 @@ class Batches:
         kept, lengths, answers, audio = [], [], [], []
         self.cut = 0
         for record in cli.progress(
-            records, total=len(records), unit="examples", label="measuring"
+            records,
+            total=len(records),
+            unit="examples",
+            label="measuring",
+            disable=jax.process_index() != 0,
         ):
             heard = min(features.windows(record.clip), max_windows)
             example = self._encode(record, heard)

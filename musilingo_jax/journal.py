@@ -48,7 +48,11 @@ class Journal:
         self._waiting: tuple[int, Report] | None = None
         self._tokens, self._since = 0, time.monotonic()
         self._bar = cli.progress(
-            total=stage.steps, initial=start, unit="steps", label=name
+            total=stage.steps,
+            initial=start,
+            unit="steps",
+            label=name,
+            disable=jax.process_index() != 0,
         )
 
     def add(self, done: int, report: Report) -> None:

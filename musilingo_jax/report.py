@@ -1,7 +1,6 @@
 """Scores → a report to read (Markdown), to compute with (JSON), and to see (PNG)."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from musilingo_jax.files import write_whole
 from musilingo_jax.metrics import FEWEST_CLIPS
 
 RULES = {
@@ -105,9 +105,11 @@ def write(
         "identity": identity,
         "config": json.loads(config.to_json_best_effort()),
     }
-    _replace(folder / "report.json", json.dumps(content, indent=2, ensure_ascii=False))
+    write_whole(
+        folder / "report.json", json.dumps(content, indent=2, ensure_ascii=False)
+    )
     text = markdown(title, accuracies, rouges, left_out)
-    _replace(folder / "report.md", text)
+    write_whole(folder / "report.md", text)
     plot = folder / "accuracy.png"
     plot.unlink(missing_ok=True)
     if accuracies:
@@ -241,10 +243,3 @@ def _range(estimate: Estimate, *, sign: bool = False) -> str:
 
 def _as_dict(score: Score) -> dict[str, Any]:
     return {**asdict(score), "beats_shuffled": score.beats_shuffled}
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -9,7 +9,6 @@ Only the first process writes, always a whole file at once; all of them read.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from musilingo_jax.errors import UserError
+from musilingo_jax.files import write_whole
 
 # What may change when a run goes on, because the adapter it learns stays the same.
 FREE = (
@@ -102,11 +102,7 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """Writes a text file, whole or not at all."""
         if jax.process_index() == 0:
-            path = self.path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+            write_whole(self.path / name, text)
 
     def log(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl."""

@@ -38,6 +38,7 @@ from ml_collections import ConfigDict
 from musilingo_jax import cache, cli, train, weights
 from musilingo_jax.corpora import songs, synthetic
 from musilingo_jax.errors import UsageError, UserError
+from musilingo_jax.files import write_whole
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.prompts import PromptConfig
@@ -85,7 +86,6 @@ class Log:
 
     def __init__(self, path: Path):
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def read(self) -> dict[str, Any]:
         """What is known so far: {stage: {"seconds": …, …}}."""
@@ -95,9 +95,7 @@ class Log:
         """Adds what a stage found."""
         known = self.read()
         known[stage] = known.get(stage, {"seconds": 0.0}) | found
-        unfinished = self.path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(known, indent=2) + "\n")
-        os.replace(unfinished, self.path)
+        write_whole(self.path, json.dumps(known, indent=2) + "\n")
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
