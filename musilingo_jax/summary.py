@@ -14,6 +14,7 @@ def describe(
     features: Cache,
     clips: Sequence[str],
     *,
+    not_learnt: int,
     seconds: float,
     typed: Sequence[str],
 ) -> str:
@@ -24,6 +25,7 @@ def describe(
       stages: name → what was to be done.
       features: the cache, which knows what could not be read.
       clips: all clips of the training split.
+      not_learnt: records of the training split that are of no stage's kind.
       seconds: what the command took.
       typed: the flags that it was started with.
     """
@@ -45,6 +47,12 @@ def describe(
             ],
         }
         lines += [f"  {count} {note}" for note, count in notes.items() if count]
+    if not_learnt:
+        lines.append(
+            f"{not_learnt} records of the training split were not learnt from, because "
+            "no stage takes their kind (`questions` of a stage chooses between captions "
+            "and questions)"
+        )
     lines.append(f"This command took {_duration(seconds)}.")
 
     skipped = {

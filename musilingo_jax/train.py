@@ -127,8 +127,15 @@ def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
         plots.loss_curves({s: run.metrics(s) for s in stages}, run.path / "loss.png")
         clips = list(dict.fromkeys(record.clip for record in records))
         seconds = time.monotonic() - started
+        learnt = {r for stage in stages.values() for r in stage.choose(records)}
         text = summary.describe(
-            run, stages, features, clips, seconds=seconds, typed=typed
+            run,
+            stages,
+            features,
+            clips,
+            not_learnt=sum(record not in learnt for record in records),
+            seconds=seconds,
+            typed=typed,
         )
         run.write("summary.txt", text)
         print(text, end="")

@@ -340,12 +340,19 @@ def test_summary_tells_of_what_was_left_out(folder):
     stage = StageConfig.from_config(small_config(folder, "x"), "stage1")
     features = SimpleNamespace(skipped={"a": "a.wav: is empty", "b": "elsewhere"})
     text = training.summary.describe(
-        run, {"stage1": stage}, features, ["a", "c"], seconds=3723, typed=[]
+        run,
+        {"stage1": stage},
+        features,
+        ["a", "c"],
+        not_learnt=7,
+        seconds=3723,
+        typed=[],
     )
     assert "loss 3.000 → 1.500" in text
     assert "4 answers were cut at 32 tokens" in text
     assert "5 examples longer than 96 tokens were left out" in text
     assert "6 examples were left out because their song" in text
+    assert "7 records of the training split were not learnt from" in text
     assert "a.wav: is empty" in text
     assert "elsewhere" not in text
     assert "1 h 2 min 3 s" in text
