@@ -72,8 +72,8 @@ class AnswerFile:
                 kept.append(row)
             elif not replace:
                 raise UserError(
-                    f"{path} holds answers of another adapter or configuration: give "
-                    "another --out, or delete it"
+                    f"{path} holds answers of another adapter, configuration, corpus "
+                    "or split: give another --out, or delete it"
                 )
         self._write(kept)
 

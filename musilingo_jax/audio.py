@@ -38,8 +38,9 @@ def load(path: Path | str, *, sample_rate: int) -> Float[np.ndarray, " samples"]
       ⌈seconds · sample_rate⌋ samples, full scale = 1.
 
     Raises:
-      UserError: the file is missing, empty, damaged, cut off, no sound at all, shorter
-        than half a second, or holds NaN or infinite samples.
+      UserError: the file is missing, empty, damaged, no sound at all, shorter than half
+        a second, holds NaN or infinite samples, or its format tells that it is cut off
+        (FLAC does; WAV, Ogg and MP3 files then yield what is there).
     """
     path = Path(path)
     try:

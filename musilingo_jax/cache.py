@@ -41,7 +41,7 @@ _OPEN_SHARDS = 128
 
 
 class Clip(NamedTuple):
-    """A song to encode: `id` names these very contents of the file at `path`."""
+    """A song to encode: `id` tells these contents of the file at `path` from others."""
 
     id: str
     path: Path
@@ -294,6 +294,7 @@ def prepare(
         `config.features.allow_missing` is false.
     """
     folder, identity = Path(config.features.cache), Identity.of(config)
+    numbers = FeatureConfig.from_config(config)
     clips = list({r.clip: Clip(r.clip, r.audio) for r in records}.values())
     lines, damaged = [], []
     if (folder / shards.INDEX).is_file():
@@ -303,12 +304,7 @@ def prepare(
         mert = weights.load_encoder(
             config.model.encoder, dtype=config.model.dtype, mesh=mesh
         )
-        features = FeatureConfig(
-            window_frames=config.features.window_frames,
-            chunk_windows=config.features.chunk_windows,
-            batch_size=config.features.batch_size,
-        )
-        cache = build(clips, mert, features, folder, identity, mesh)
+        cache = build(clips, mert, numbers, folder, identity, mesh)
     reasons = [cache.skipped[clip.id] for clip in clips if clip.id in cache.skipped]
     if reasons and not config.features.allow_missing:
         listed = "".join(f"\n  {reason}" for reason in reasons)
@@ -322,7 +318,8 @@ def prepare(
 
 def main(argv: list[str]) -> None:
     """Encodes the songs of `config.corpus` and says what the cache holds."""
-    del argv
+    if argv[1:]:
+        raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     config = flags.FLAGS.config
     if config is None:
         raise UsageError("--config is missing: name a file of configs/")

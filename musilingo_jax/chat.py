@@ -109,11 +109,7 @@ class Chat:
                 config, adapter or str(model / "adapter"), mesh
             ),
             stage=stage,
-            features=FeatureConfig(
-                window_frames=config.features.window_frames,
-                chunk_windows=config.features.chunk_windows,
-                batch_size=config.features.batch_size,
-            ),
+            features=FeatureConfig.from_config(config),
             generate=GenerateConfig.from_config(config),
             mesh=mesh,
         )
@@ -208,7 +204,7 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--ask is empty: {USAGE}")
     if not given.ask and not sys.stdin.isatty():
         raise UsageError(f"nobody is at the terminal to ask: give --ask. {USAGE}")
-    if given.seconds < audio.SHORTEST_SECONDS:
+    if not given.seconds >= audio.SHORTEST_SECONDS:  # No number is not, either.
         raise UsageError(f"--seconds must be at least {audio.SHORTEST_SECONDS}")
     song = Path(argv[1])
     if not song.exists():  # Before seconds are spent on loading the model.

@@ -84,12 +84,6 @@ class Checkpoints:
                 "earlier one."
             ) from error
 
-    def config(self, step: int) -> dict:
-        """The resolved config that a checkpoint was made with."""
-        return self._manager.restore(
-            step, args=ocp.args.Composite(config=ocp.args.JsonRestore())
-        ).config
-
     def close(self) -> None:
         """Waits for what is being saved."""
         self._manager.wait_until_finished()

@@ -109,7 +109,7 @@ def decode(
       llama: the language model.
       prompts: left-padded.
       stops: `stops[state, token]` is the next state of a row that says `token`; the
-        last state means finished and leads only to itself (see `generate.stop_table`).
+        last state means finished and leads only to itself (see `stops.stop_table`).
       sampling: how a token is chosen.
       max_new_tokens: where to stop at the latest.
 

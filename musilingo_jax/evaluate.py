@@ -89,6 +89,8 @@ def accuracies(
         rows = [a for a in asked if a.record.attribute == attribute]
         of_corpus = [r for r in records if r.attribute == attribute]
         values = {r.value for r in of_corpus}
+        told = [metrics.named_value(a.record.answer, values) for a in rows]
+        silent = sum(t != a.record.value for t, a in zip(told, rows, strict=True))
         constant = _most_frequent(r.value for r in of_corpus if r.split == train_split)
 
         def right(said: Sequence[str | None], rows: list[Asked] = rows) -> Scores:
@@ -109,6 +111,7 @@ def accuracies(
                 None if constant is None else right([constant] * len(rows)),
                 constant_answer=constant,
                 unanswered=named.count(None),
+                unscorable=silent,
                 interval=_wilson,
                 seed=seed,
             )
@@ -147,6 +150,7 @@ def rouges(
                 None if constant is None else rouge([constant] * len(rows)),
                 constant_answer=constant,
                 unanswered=None,
+                unscorable=0,
                 interval=_bootstrap,
                 seed=seed,
             )
@@ -164,6 +168,7 @@ def _score(
     *,
     constant_answer: str | None,
     unanswered: int | None,
+    unscorable: int,
     interval: Callable[[Scores, Sequence[str], int], tuple[float, float]],
     seed: int,
 ) -> Score:
@@ -189,6 +194,7 @@ def _score(
         above_constant=None if constant is None else above(constant),
         constant_answer=constant_answer,
         unanswered=unanswered,
+        unscorable=unscorable,
     )
 
 
@@ -221,6 +227,8 @@ def evaluate(config: ConfigDict, adapter: str | None, out: Path | None) -> Path:
     Raises:
       UserError: there is no adapter, no test split, or a part cannot be read.
     """
+    if config.seed < 0:
+        raise UserError(f"config.seed is {config.seed}: it must be 0 or more")
     adapter = generate.adapter_of(config, adapter)
     folder = out or Path(config.run) / "evaluation"
     identity = generate.identity(config, adapter)
@@ -239,12 +247,14 @@ def evaluate(config: ConfigDict, adapter: str | None, out: Path | None) -> Path:
     asked = list(map(Asked, test_records, own, shuffled))
     records = songs.load(config.corpus.path)
     split, seed = config.corpus.train_split, config.seed
+    trained_on = {r.clip for r in records if r.split == split}
     report.write(
         folder,
         title=f"{adapter} on {config.corpus.path} ({config.corpus.test_split})",
         accuracies=accuracies(asked, records, split, seed),
         rouges=rouges(asked, records, split, seed),
         left_out=len(test) - len(test_records),
+        not_held_out=len({r.clip for r in test_records} & trained_on),
         identity=identity,
         config=config,
     )

@@ -17,14 +17,16 @@ import itertools
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
 from musilingo_jax import audio
+from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import pool, windows_of
 from musilingo_jax.models.mert import Mert, MertConfig
 from musilingo_jax.sharding import RULES, batch_sharding
@@ -47,6 +49,22 @@ class FeatureConfig:
     window_frames: int
     chunk_windows: int
     batch_size: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "FeatureConfig":
+        """The section `features`, as far as it is about this.
+
+        Raises:
+          UserError: a number is missing or less than 1.
+        """
+        numbers = {field.name: config.features.get(field.name) for field in fields(cls)}
+        for name, number in numbers.items():
+            if not isinstance(number, int) or number < 1:
+                raise UserError(
+                    f"config.features.{name} is {number}: it must be a whole number, 1 "
+                    "or more"
+                )
+        return cls(**numbers)
 
 
 class _Chunk(NamedTuple):

@@ -1,7 +1,35 @@
-"""Text files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that one program writes."""
 
+import fcntl
 import os
 from pathlib import Path
+
+from musilingo_jax.errors import UserError
+
+# Locks that this process holds, by path: the system takes them back when it dies,
+# however it dies.
+_LOCKS = {}
+
+
+def claim(folder: Path, *, doing: str) -> None:
+    """Takes the folder for this process, until it ends.
+
+    Raises:
+      UserError: another process has it.
+    """
+    path = folder / "lock"
+    if path in _LOCKS:
+        return
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f"{folder}: another program is {doing} here; wait for it, or choose "
+            "another folder"
+        ) from error
+    _LOCKS[path] = file
 
 
 def write_whole(path: Path, text: str) -> None:

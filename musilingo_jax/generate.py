@@ -38,10 +38,11 @@ def adapter_of(config: ConfigDict, given: str | None) -> str:
         return given
     if (trained / weights.CONFIG).is_file():
         return str(trained)
-    if config.model.adapter == "random":
+    unfinished = any(Path(config.run).glob("*/checkpoints/[0-9]*"))
+    if config.model.adapter == "random" or unfinished:
         raise UserError(
-            f"{trained}: there is no trained adapter; train one with `python -m "
-            "musilingo_jax.train --config=…`, or give one with --adapter"
+            f"{trained}: there is no trained adapter (yet); let `python -m "
+            "musilingo_jax.train --config=…` finish, or give one with --adapter"
         )
     return config.model.adapter
 
@@ -64,7 +65,15 @@ def load_speaker(config: ConfigDict, adapter: str, mesh: jax.sharding.Mesh) -> S
     Raises:
       UserError: a part is missing, or they do not fit together.
     """
-    frames = weights.read_config(adapter).get("window_frames")
+    said = weights.read_config(adapter)
+    width = weights.read_config(config.model.encoder).get("hidden_size")
+    if said.get("encoder_width") != width:
+        raise UserError(
+            f"the adapter {adapter} reads features of width "
+            f"{said.get('encoder_width')}, but the encoder {config.model.encoder} "
+            f"makes {width}: give the two that were trained together"
+        )
+    frames = said.get("window_frames")
     if frames != config.features.window_frames:
         raise UserError(
             f"the adapter {adapter} reads means over {frames} frames, but "
@@ -185,11 +194,15 @@ def main(argv: list[str]) -> None:
         raise UsageError("give --config=configs/….py and --out=answers.jsonl")
     keep_compiled_programs()
     adapter = adapter_of(config, given)
+    split = flags.FLAGS.split or config.corpus.test_split
+    asked = {"corpus": config.corpus.path, "split": split}
     file = AnswerFile(
-        Path(flags.FLAGS.out), fingerprint(identity(config, adapter)), replace=False
+        Path(flags.FLAGS.out),
+        fingerprint(identity(config, adapter) | asked),
+        replace=False,
     )
     mesh = make_mesh(**config.mesh)
-    records = split_records(config, flags.FLAGS.split or config.corpus.test_split)
+    records = split_records(config, split)
     features = cache.prepare(config, records, mesh)
     asks = [Ask(r, heard=r.clip) for r in askable(config, records, features.ids)]
     speaker = load_speaker(config, adapter, mesh)

@@ -54,6 +54,8 @@ class Score:
       above_constant: `own` − `constant`, paired.
       constant_answer: that answer.
       unanswered: answers that name no value or several; None for ROUGE-L.
+      unscorable: references that do not name their own value, so that no answer in the
+        same words can be right; 0 for ROUGE-L.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Score:
     above_constant: Estimate | None
     constant_answer: str | None
     unanswered: int | None
+    unscorable: int
 
     @property
     def beats_shuffled(self) -> bool:
@@ -81,6 +84,7 @@ def write(
     accuracies: Sequence[Score],
     rouges: Sequence[Score],
     left_out: int,
+    not_held_out: int,
     identity: dict[str, Any],
     config: ConfigDict,
 ) -> None:
@@ -92,6 +96,7 @@ def write(
       accuracies: a score per attribute.
       rouges: a score per kind of question.
       left_out: test records that could not be asked.
+      not_held_out: test clips that are clips of the training split too.
       identity: what the answers depend on.
       config: the experiment.
     """
@@ -101,6 +106,7 @@ def write(
         "accuracy": [_as_dict(score) for score in accuracies],
         "rouge_l": [_as_dict(score) for score in rouges],
         "left_out": left_out,
+        "not_held_out": not_held_out,
         "rules": RULES,
         "identity": identity,
         "config": json.loads(config.to_json_best_effort()),
@@ -108,7 +114,7 @@ def write(
     write_whole(
         folder / "report.json", json.dumps(content, indent=2, ensure_ascii=False)
     )
-    text = markdown(title, accuracies, rouges, left_out)
+    text = markdown(title, accuracies, rouges, left_out, not_held_out)
     write_whole(folder / "report.md", text)
     plot = folder / "accuracy.png"
     plot.unlink(missing_ok=True)
@@ -117,10 +123,20 @@ def write(
 
 
 def markdown(
-    title: str, accuracies: Sequence[Score], rouges: Sequence[Score], left_out: int
+    title: str,
+    accuracies: Sequence[Score],
+    rouges: Sequence[Score],
+    left_out: int,
+    not_held_out: int,
 ) -> str:
     """The report as text, all numbers in percent."""
     lines = [f"# {title}", ""]
+    if not_held_out:
+        lines += [
+            f"**Not held out:** {not_held_out} of the clips below are in the training "
+            "split too. What is right about them may be remembered, not heard.",
+            "",
+        ]
     if accuracies:
         lines += ["## Does it hear? Accuracy by attribute", ""]
         lines += [*_table(accuracies), ""]
@@ -160,6 +176,11 @@ def interpretation(score: Score) -> str:
         verdict += (
             f"; {'better' if better else 'not better'} than always saying "
             f"“{score.constant_answer}” ({100 * score.constant.value:.1f} %)"
+        )
+    if score.unscorable:
+        verdict += (
+            f"; {score.unscorable} references do not name their own value as written, "
+            "so no answer like them can count as right: mend `value` or `answer`"
         )
     mark = "" if score.beats_shuffled else " ✗"
     return f"**{score.name}**{mark}: {verdict}."

@@ -16,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from musilingo_jax.errors import UserError
-from musilingo_jax.files import write_whole
+from musilingo_jax.files import claim, write_whole
 
 # What may change when a run goes on, because the adapter it learns stays the same.
 FREE = (
@@ -66,6 +66,8 @@ class RunFolder:
         Raises:
           UserError: the folder holds checkpoints that were learnt from something else.
         """
+        if jax.process_index() == 0:
+            claim(self.path, doing="training")
         claims = {"config.json": self.config, "inputs.json": inputs}
         if any(self.path.glob("*/checkpoints/[0-9]*")):
             changed = []

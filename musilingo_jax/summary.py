@@ -35,8 +35,10 @@ def describe(
         lines.append(
             f"{name}: {stage.steps} updates of {stage.batch_size * stage.accumulate} "
             f"examples, drawn from {made['examples']} examples about {made['clips']} "
-            f"clips; loss {rows[0]['loss']:.3f} → {rows[-1]['loss']:.3f}"
+            "clips"
         )
+        if rows:
+            lines[-1] += f"; loss {rows[0]['loss']:.3f} → {rows[-1]['loss']:.3f}"
         notes = {
             f"answers were cut at {stage.prompt.max_answer_tokens} tokens": made["cut"],
             f"examples longer than {stage.max_tokens} tokens were left out": made[
@@ -49,8 +51,8 @@ def describe(
         lines += [f"  {count} {note}" for note, count in notes.items() if count]
     if not_learnt:
         lines.append(
-            f"{not_learnt} records of the training split were not learnt from, because "
-            "no stage takes their kind (`questions` of a stage chooses between captions "
+            f"{not_learnt} records of the training split were not learnt from, for no "
+            "stage takes their kind (a stage's `questions` chooses between captions "
             "and questions)"
         )
     lines.append(f"This command took {_duration(seconds)}.")

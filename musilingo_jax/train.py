@@ -72,6 +72,8 @@ def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
     stages = {name: StageConfig.from_config(config, name) for name in config.stages}
     if not stages:
         raise UserError("config.stages is empty: name at least one stage")
+    if config.seed < 0:
+        raise UserError(f"config.seed is {config.seed}: it must be 0 or more")
     mesh = make_mesh(**config.mesh)
     for name, stage in stages.items():
         stage.check_rows(name, mesh)
@@ -318,8 +320,7 @@ def fingerprints(config: ConfigDict, records: list[Record]) -> dict[str, Any]:
     """What a run learns from, besides the numbers of its config."""
     adapter = config.model.adapter
     lines = [
-        json.dumps([record.audio.name, record.question, record.answer])
-        for record in records
+        json.dumps([record.clip, record.question, record.answer]) for record in records
     ]
     return {
         "features": asdict(Identity.of(config)),

@@ -179,13 +179,14 @@ def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
 def digest(folder: str | Path) -> str:
     """A fingerprint of a model: sha256 over the names and contents of its files.
 
-    Counted are the weights and all that says how to compute with them; a copy has the
-    same digest wherever and whenever it was made.
+    Counted are the weights, the tokenizer and all that says how to compute with them; a
+    copy has the same digest wherever and whenever it was made.
     """
     folder = resolve(folder)
     names = {path.name for path in folder.glob("*.safetensors")}
     total = hashlib.sha256()
-    for name in sorted(names | {CONFIG, INDEX, PREPROCESSOR}):
+    said = {CONFIG, INDEX, PREPROCESSOR, *TOKENIZERS, "tokenizer_config.json"}
+    for name in sorted(names | said):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()

@@ -126,6 +126,7 @@ def test_conversation_ends_with_the_input(loaded, model, monkeypatch, end):
         (["a.wav"], {"ask": [" "]}, "--ask is empty"),
         (["a.wav"], {"ask": None}, "give --ask"),
         (["a.wav"], {"seconds": 0.1}, "--seconds must be at least"),
+        (["a.wav"], {"seconds": float("nan")}, "--seconds must be at least"),
     ],
 )
 def test_wrong_command_lines(monkeypatch, songs, given, reason):

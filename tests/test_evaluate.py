@@ -59,10 +59,11 @@ def test_what_does_not_beat_shuffled_audio_is_marked():
     )
     assert score.above_shuffled == Estimate(0.0, 0.0, 0.0)
     assert not score.beats_shuffled
-    text = report.markdown("title", [score], [], left_out=3)
+    text = report.markdown("title", [score], [], left_out=3, not_held_out=2)
     assert "| tempo ✗ |" in text
     assert "no sign that this comes from the music" in text
     assert "3 records of the split were left out" in text
+    assert "**Not held out:** 2 of the clips" in text
 
 
 def test_few_clips_prove_nothing():
@@ -80,6 +81,20 @@ def test_answers_that_name_no_or_several_values_are_wrong_and_counted():
     (score,) = evaluate.accuracies(rows, [a.record for a in rows], "train", seed=0)
     assert score.unanswered == 10
     assert score.own.value == 0.5
+
+
+def test_references_that_do_not_name_their_value_are_told():
+    """`value` "fast" is fine, "Fast" is never found in "It is fast."."""
+    rows = asked(20, "It is {}.".format, lambda value: "")
+    rows = [
+        dataclasses.replace(
+            a, record=dataclasses.replace(a.record, value=a.record.value.title())
+        )
+        for a in rows
+    ]
+    (score,) = evaluate.accuracies(rows, [a.record for a in rows], "train", seed=0)
+    assert score.own.value == 0.0 and score.unscorable == 20
+    assert "20 references do not name" in report.interpretation(score)
 
 
 def test_rouge_by_kind_with_the_same_controls():
@@ -217,6 +232,7 @@ def test_intervals_of_the_plot_never_point_inwards(tmp_path):
         above_constant=None,
         constant_answer=None,
         unanswered=0,
+        unscorable=0,
     )
     report.draw(tmp_path / "plot.png", "title", [score])
     assert (tmp_path / "plot.png").stat().st_size > 0

@@ -13,6 +13,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from configs import tiny_from_scratch
 from musilingo_jax import decoding, generate, speaker, stops, weights
 from musilingo_jax.answers import AnswerFile, Ask
 from musilingo_jax.corpora.songs import Record
@@ -20,6 +21,7 @@ from musilingo_jax.decoding import Greedy, Nucleus, Prompts, decode
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.musilingo import splice
 from musilingo_jax.prompts import encode
+from musilingo_jax.sharding import make_mesh
 from musilingo_jax.speaker import GenerateConfig, Speaker, answer
 
 # Threads that wait for each other are slow where cores are shared.
@@ -382,10 +384,27 @@ def test_adapter_of_prefers_the_given_then_the_run_then_the_config(tmp_path):
         generate.adapter_of(config, None)
     config.model.adapter = "somewhere"
     assert generate.adapter_of(config, None) == "somewhere"
+    # A run that was interrupted has none, and its start is no substitute.
+    (tmp_path / "run/stage2/checkpoints/40").mkdir(parents=True)
+    with pytest.raises(UserError, match="no trained adapter"):
+        generate.adapter_of(config, None)
     run = tmp_path / "run/adapter"
     weights.save_adapter(tiny.adapter(32), run, dtype=np.float32, window_frames=10)
     assert generate.adapter_of(config, None) == str(run)
     assert generate.adapter_of(config, "mine") == "mine"
+
+
+def test_an_adapter_for_another_encoder_is_refused(tmp_path):
+    """Before anything is multiplied."""
+    config = tiny_from_scratch.get_config().adapter.train
+    config.model.encoder = "musilingo-tiny/encoder"
+    folder = tmp_path / "other"
+    frames = config.features.window_frames
+    weights.save_adapter(
+        tiny.adapter(32), folder, dtype=np.float32, window_frames=frames
+    )
+    with pytest.raises(UserError, match="encoder musilingo-tiny/encoder makes 192"):
+        generate.load_speaker(config, str(folder), make_mesh(1, 1, 1))
 
 
 def record(number: int) -> Record:
@@ -422,7 +441,7 @@ def test_answer_file_never_mixes_two_models(tmp_path):
     path = tmp_path / "answers.jsonl"
     ask = Ask(record(0), heard="0.wav")
     AnswerFile(path, "model", replace=False).add(ask, "null")
-    with pytest.raises(UserError, match="another adapter or configuration"):
+    with pytest.raises(UserError, match="another adapter, configuration"):
         AnswerFile(path, "other", replace=False)
     assert AnswerFile(path, "other", replace=True).answer(ask) is None
     assert path.read_text() == ""

@@ -66,10 +66,18 @@ def test_the_clip_id_moves_with_the_corpus_and_changes_with_the_file(tmp_path):
         (tmp_path / name).mkdir()
         (record,) = songs.load(corpus(tmp_path / name, line))
         ids.append(record.clip)
-    assert ids[0] == ids[1] and ids[0].startswith("../a.wav:")
-    os.utime(tmp_path / "a.wav", ns=(0, 1))
-    (record,) = songs.load(tmp_path / "here")
-    assert record.clip == "../a.wav:5:1"
+    assert ids[0] == ids[1] and ids[0].startswith("../a.wav:5:")
+    # Another file of the same size and time is another clip, wherever they differ.
+    for place in (0, 300_000):
+        sound = bytearray(300_001)
+        (tmp_path / "a.wav").write_bytes(sound)
+        os.utime(tmp_path / "a.wav", ns=(0, 1))
+        (before,) = songs.load(tmp_path / "here")
+        sound[place] = 1
+        (tmp_path / "a.wav").write_bytes(sound)
+        os.utime(tmp_path / "a.wav", ns=(0, 1))
+        (after,) = songs.load(tmp_path / "here")
+        assert before.clip != after.clip
 
 
 GOOD = {"audio": "a.wav", "answer": "A song."}
@@ -87,6 +95,13 @@ GOOD = {"audio": "a.wav", "answer": "A song."}
         ({"answer": "A song."}, "`audio` is missing"),
         ({**GOOD, "attribute": "tempo", "value": 120}, "`value` must be text"),
         ({**GOOD, "attribute": "tempo"}, "go together"),
+        ({**GOOD, "attribute": "tempo", "value": ""}, "`value` is empty"),
+        ({**GOOD, "attribute": " ", "value": "x"}, "`attribute` is empty"),
+        (
+            r'{"audio": "a.wav", "answer": "x", "question": "\ud800"}',
+            "`question` holds half a character",
+        ),
+        ("[" * 100_000, "is no JSON"),
         ({**GOOD, "audio": "b.wav"}, "b.wav is missing"),
         ({**GOOD, "audio": "."}, "is missing"),
     ],

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -278,6 +280,37 @@ def test_a_folder_of_another_run_is_refused(folder, change, named):
         training.train(small_config(folder, "whole", **ONE, **change))
 
 
+def test_two_programs_do_not_train_in_one_folder(folder):
+    """The other one is a process of its own: a process may claim a folder again."""
+    hold = "from musilingo_jax import files; from pathlib import Path; import sys; "
+    hold += (
+        "files.claim(Path(sys.argv[1]), doing='training'); print(flush=True); input()"
+    )
+    (folder / "shared").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder / "shared")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="another program is training here"):
+            training.train(small_config(folder, "shared", **ONE))
+        other.communicate(b"\n")
+    training.train(small_config(folder, "shared", **ONE))
+
+
+def test_a_replaced_song_is_another_run(folder):
+    corpus = make_corpus(folder / "replaced", songs=3)
+    changes = {"corpus__path": str(corpus), **ONE}
+    training.train(small_config(folder, "replaced_run", **changes))
+    song = next(corpus.parent.glob("*.wav"))
+    sound = bytearray(song.read_bytes())
+    sound[-2:] = bytes([sound[-2] ^ 1, sound[-1]])
+    song.write_bytes(sound)
+    with pytest.raises(UserError, match="differs in records"):
+        training.train(small_config(folder, "replaced_run", **changes))
+
+
 def test_changed_records_are_another_run(folder):
     corpus = make_corpus(folder / "other", songs=3)
     lines = corpus.read_text().replace("quiet", "loud")
@@ -292,6 +325,8 @@ def test_changed_records_are_another_run(folder):
     [
         ({"corpus__train_split": "trian"}, "no records in the split 'trian'"),
         ({"stages": ()}, "config.stages is empty"),
+        ({"seed": -1}, "config.seed is -1"),
+        ({"features__window_frames": 0}, "features.window_frames is 0"),
         ({"mesh__data": 3}, "config.stage1.batch_size is 8, which cannot be dealt out"),
         ({"stage1__max_tokens": 4}, "none of the 5 examples fits"),
         ({"model__adapter": "whole/adapter", "features__window_frames": 5}, "belongs"),

@@ -265,8 +265,11 @@ def test_digest_is_that_of_the_contents_only(folder, tmp_path):
     assert weights.digest(copy) == before
     rewrite(copy, lambda stored: stored["conv.weight"].__imul__(2))
     assert weights.digest(copy) != before
+    (folder / "tokenizer.json").write_text("{}")
+    told = weights.digest(folder)
+    assert told != before
     (folder / "config.json").write_text("{}")
-    assert weights.digest(folder) != before
+    assert weights.digest(folder) != told
 
 
 def test_embedded_models_are_found_by_name(tmp_path, monkeypatch):

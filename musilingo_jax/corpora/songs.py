@@ -1,5 +1,6 @@
 """Anybody's songs: a JSONL file that says of each song what could be asked of it."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ EMBEDDED = {
     / "assets/musilingo-tiny-corpus/songs.jsonl",
 }
 FILE_NAME = "songs.jsonl"
+_END = 1 << 16  # bytes of each end of a sound file that its clip id depends on
 
 _REQUIRED = ("audio", "answer")
 _OPTIONAL = ("question", "split", "attribute", "value")
@@ -25,7 +27,7 @@ class Record:
     Attributes:
       audio: the sound file.
       clip: identifies the file's contents: its path relative to the corpus, its size
-        and its time of change. A file that is replaced is another clip.
+        and a digest of both its ends. A file that is replaced is another clip.
       question: what is asked; "" where the answer is a caption.
       answer: what should be said.
       split: the part of the corpus that the record belongs to.
@@ -74,6 +76,7 @@ def load(path: Path | str) -> list[Record]:
     """
     path = resolve(str(path))
     records, missing = [], []
+    clips: dict[Path, str] = {}
     try:
         # Not splitlines, which also cuts at separators that JSON allows inside strings.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -85,10 +88,11 @@ def load(path: Path | str) -> list[Record]:
         fields = _fields(line, where=f"{path}:{number}")
         audio = path.parent / fields["audio"]
         try:
-            clip = _clip(audio, path.parent)
+            clip = clips.get(audio) or _clip(audio, path.parent)
         except OSError:
             missing.append(f"{path}:{number}: the sound file {audio} is missing")
             continue
+        clips[audio] = clip
         records.append(
             Record(
                 audio=audio,
@@ -113,19 +117,25 @@ def load(path: Path | str) -> list[Record]:
 
 
 def _clip(audio: Path, folder: Path) -> str:
-    """Path, size and time of change: all that can be known without reading the file."""
-    if not audio.is_file():
-        raise FileNotFoundError(audio)
-    status = audio.stat()
+    """Path, size, and a digest of both ends of the file.
+
+    Two reads per song, however long it is, tell copies from replacements, which the
+    time of change does not: it is lost in archives and kept by careful copying.
+    """
+    size = audio.stat().st_size
+    with audio.open("rb") as file:
+        ends = file.read(_END)
+        file.seek(max(0, size - _END))
+        ends += file.read(_END)
     name = Path(os.path.relpath(audio, folder)).as_posix()
-    return f"{name}:{status.st_size}:{status.st_mtime_ns}"
+    return f"{name}:{size}:{hashlib.sha256(ends).hexdigest()[:16]}"
 
 
 def _fields(line: str, *, where: str) -> dict[str, Any]:
     """The checked keys of one line."""
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{where}: is no JSON: {error}") from error
     if not isinstance(fields, dict):
         raise UserError(f"{where}: is no JSON object with the keys {_REQUIRED}")
@@ -142,6 +152,13 @@ def _fields(line: str, *, where: str) -> dict[str, Any]:
             raise UserError(
                 f"{where}: `{key}` must be text in quotes, not {fields[key]}"
             )
+        try:
+            (fields.get(key) or "").encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: `{key}` holds half a character") from error
+    for key in ("attribute", "value"):
+        if fields.get(key) is not None and not fields[key].strip():
+            raise UserError(f"{where}: `{key}` is empty; leave it out or fill it in")
     if (fields.get("attribute") is None) != (fields.get("value") is None):
         raise UserError(f"{where}: `attribute` and `value` go together; one is missing")
     return fields
