@@ -16,8 +16,9 @@ width {width}. Made from scratch by {recipe}.
 
 **Data.** {clips:,} clips of {seconds:g} s, composed by
 `musilingo_jax/corpora/synthetic.py` and played by two soundfonts, FluidR3_GM (MIT) and
-MuseScore_General_Lite (MIT), with random level, equaliser, reverberation and noise. No
-recording of anybody's music.
+MuseScore_General_Lite (MIT), which share the parts of a piece at random; each part with
+an equaliser of its own, the drums tuned, the whole with random level, equaliser,
+reverberation and noise. No recording of anybody's music.
 
 **Training.** *Not* MERT's masked prediction: supervised by the score. Linear heads on
 MusiLingo's own read-out (the mean over hidden states, and over windows of
@@ -47,10 +48,9 @@ byte-level BPE of {vocab} tokens. Made from scratch by {recipe}.
 **Training, and what it means for the results.** *The language model was pretrained
 with attribute hints in the audio slot*: where the adapter's vectors will stand, it saw
 noisy, randomly thinned sums of the embeddings of the words that describe the piece. A
-large
-language model needs no such thing, for its embeddings already mean something; a model
-of this size that never saw anything in the slot learns to ignore it. It has never seen
-audio. {steps:,} steps.
+large language model needs no such thing, for its embeddings already mean something; a
+model of this size that never saw anything in the slot learns to ignore it. It has never
+seen audio. {steps:,} steps.
 
 **What it reads.** With the sum of the true words' embeddings in the slot, the share of
 short answers that name the true value, for {read_pieces} new pieces: {reads}.
@@ -60,9 +60,11 @@ ADAPTER = """\
 # musilingo-tiny / adapter
 
 One linear map with bias, {width_in} → {width_out}: all that MusiLingo trains. Made by
-{recipe}: a closed-form start (ridge regression from pooled features to the sum of the
-embeddings of the piece's attribute words), then `musilingo_jax.train`: {steps1:,} steps
-on captions and {steps2:,} on questions about {clips:,} rendered songs, other ones than
+{recipe}.
+
+A closed-form start (ridge regression from pooled features to the sum of the embeddings
+of the piece's attribute words), then `musilingo_jax.train`: {steps1:,} steps on
+captions and {steps2:,} on questions about {clips:,} rendered songs, other ones than
 the encoder's.
 
 It belongs to `musilingo-tiny/encoder` and `musilingo-tiny/language_model`, and to
