@@ -4,11 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/tiny
-# Keeps glibc from handing large arrays back to the system and fetching them again,
-# which costs a CPU up to a fifth of its time.
-MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 \
-  MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1
-SONG ?= musilingo_jax/assets/musilingo-tiny-corpus/clips/00000.ogg
+SONG ?= musilingo_jax/assets/musilingo-tiny-corpus/clips/00002.ogg
 
 .PHONY: demo test lint lock recipe soundfonts
 
@@ -24,9 +20,17 @@ $(VENV)/test.stamp: requirements-test.lock $(VENV)/demo.stamp
 	$(VENV)/bin/python -m pip install --quiet -r requirements-test.lock
 	touch $@
 
+# Keeps glibc from handing large arrays back to the system and fetching them again,
+# which costs a CPU up to a fifth of its time.
+demo recipe: export MALLOC_MMAP_MAX_ = 0
+demo recipe: export MALLOC_TRIM_THRESHOLD_ = 8000000000
+demo recipe: export MALLOC_TOP_PAD_ = 67108864
+demo recipe: export MALLOC_ARENA_MAX = 1
+
+# Asks about a bundled clip that was not trained on, or about SONG=path.
 demo: $(VENV)/demo.stamp
-	$(MALLOC) $(VENV)/bin/python -m musilingo_jax.train --config=configs/tiny.py \
-	  --config.run=$(RUN)
+	@test -f "$(SONG)" || { echo "error: $(SONG): there is no such file" >&2; exit 1; }
+	$(VENV)/bin/python -m musilingo_jax.train --config=configs/tiny.py --config.run=$(RUN)
 	$(VENV)/bin/python -m musilingo_jax.evaluate --config=configs/tiny.py --config.run=$(RUN)
 	$(VENV)/bin/python -m musilingo_jax.chat "$(SONG)" --run=$(RUN) \
 	  --ask "What style of music is this?" \
@@ -56,7 +60,7 @@ build/soundfonts/.stamp:
 # (tinysoundfont asks for an audio device library that rendering to files never uses.)
 recipe: $(VENV)/demo.stamp build/soundfonts/.stamp
 	$(VENV)/bin/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
-	$(MALLOC) $(VENV)/bin/python -m musilingo_jax.recipes.tiny \
+	$(VENV)/bin/python -m musilingo_jax.recipes.tiny \
 	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts
 
 # Resolves the newest versions that pyproject.toml allows; needs `uv`.
