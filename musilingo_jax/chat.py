@@ -26,6 +26,7 @@ from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.features import FeatureConfig, encode
 from musilingo_jax.models.mert import Mert
+from musilingo_jax.prompts import encode as encode_prompt
 from musilingo_jax.sharding import make_mesh
 from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer
 from musilingo_jax.stages import StageConfig
@@ -150,7 +151,25 @@ class Chat:
         return Excerpt(path, start, stop, total, audio.is_silent(heard), features)
 
     def ask(self, excerpt: Excerpt, questions: Sequence[str]) -> list[str]:
-        """The answers to questions about what was heard."""
+        """The answers to questions about what was heard.
+
+        Raises:
+          UserError: a question is longer than anything that training heard.
+        """
+        for question in questions:
+            asked = encode_prompt(
+                self.speaker.tokenizer,
+                self.stage.prompt,
+                question,
+                None,
+                len(excerpt.features),
+            )
+            if len(asked.tokens) > self.stage.max_tokens:
+                raise UserError(
+                    f"the question {question[:40]!r}… takes {len(asked.tokens)} tokens "
+                    f"with its song, and training saw at most {self.stage.max_tokens}: "
+                    "ask a shorter one"
+                )
         return answer(
             self.speaker,
             self.stage.prompt,
@@ -191,7 +210,10 @@ def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
         elif line.startswith("/"):
             print(HELP)
         else:
-            print(*chat.ask(excerpt, [line]))
+            try:
+                print(*chat.ask(excerpt, [line]))
+            except UserError as error:
+                print(error)
 
 
 def main(argv: list[str]) -> None:

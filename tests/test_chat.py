@@ -86,6 +86,12 @@ def test_questions_are_answered_in_order(loaded, model):
     assert len(set(answers)) == 2
 
 
+def test_a_question_longer_than_training_saw_is_refused(loaded, model):
+    heard = loaded.hear(model / "short.wav", start=None, seconds=30.0)
+    with pytest.raises(UserError, match=r"the question 'why why .*ask a shorter one"):
+        loaded.ask(heard, ["why " * 1000])
+
+
 def test_conversation(loaded, model, monkeypatch, capsys):
     lines = iter(
         [
