@@ -35,7 +35,7 @@ demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python -m musilingo_jax.chat "$(SONG)" --run=$(RUN) \
 	  --ask "What style of music is this?" \
 	  --ask "Which instrument plays the melody?" \
-	  --ask "Please describe the music."
+	  --ask "Describe this music."
 
 test: $(VENV)/test.stamp
 	$(VENV)/bin/python -m pytest

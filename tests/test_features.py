@@ -1,20 +1,17 @@
 """Chunked, batched, padded and sharded features against the encoder called plainly."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
 
-jax.config.update("jax_num_cpu_devices", 8)
-
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from flax import nnx  # noqa: E402
-
-from musilingo_jax import features  # noqa: E402
-from musilingo_jax.features import FeatureConfig, encode  # noqa: E402
-from musilingo_jax.models.adapter import pool  # noqa: E402
-from musilingo_jax.models.mert import Mert  # noqa: E402
-from musilingo_jax.models.mert_config import MertConfig  # noqa: E402
-from musilingo_jax.sharding import make_mesh  # noqa: E402
+from musilingo_jax import features
+from musilingo_jax.features import FeatureConfig, encode
+from musilingo_jax.models.adapter import pool
+from musilingo_jax.models.mert import Mert
+from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.sharding import make_mesh
 
 WINDOW = 5
 CONFIG = FeatureConfig(window_frames=WINDOW, chunk_windows=3, batch_size=4)

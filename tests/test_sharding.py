@@ -10,8 +10,6 @@ from musilingo_jax import sharding
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.layers import Linear, Norm, parameter
 
-jax.config.update("jax_num_cpu_devices", 8)
-
 
 class Layer(nnx.Module):
     def __init__(self, *, rngs):

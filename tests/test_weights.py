@@ -22,8 +22,6 @@ from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.layers import Linear, Norm, parameter
 from musilingo_jax.models.names import Derived
 
-jax.config.update("jax_num_cpu_devices", 8)
-
 
 class Layer(nnx.Module):
     def __init__(self, *, rngs):

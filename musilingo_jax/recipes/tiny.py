@@ -69,11 +69,11 @@ def main(argv: list[str]) -> None:
     with log.stage("language"):
         log.note("language", make_language_model(config, work))
     with log.stage("songs"):
-        make_songs(config, work, fonts)
+        make_songs(work / "songs", config.adapter, config, fonts, seed=config.seed + 3)
     with log.stage("adapter"):
         make_adapter(config, work)
     with log.stage("corpus"):
-        make_corpus(config, work, fonts)
+        make_songs(work / "corpus", config.corpus, config, fonts, seed=config.seed + 4)
     cards.write(work, config, log.read())
     for part in PARTS:
         print(f"{part}: {weights.digest(work / 'model' / part)}")
@@ -226,17 +226,18 @@ def parameters(module: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(module))
 
 
-def make_songs(config: ConfigDict, work: Path, fonts: Path) -> None:
-    """Renders the songs that the adapter learns from, as files."""
-    folder = work / "songs"
+def make_songs(
+    folder: Path, numbers: ConfigDict, config: ConfigDict, fonts: Path, *, seed: int
+) -> None:
+    """Renders `numbers.clips` songs as files, unless they are there already."""
     if not (folder / songs.FILE_NAME).exists():
         render.write_corpus(
             folder,
-            clips=config.adapter.clips,
-            seed=config.seed + 3,
+            clips=numbers.clips,
+            seed=seed,
             soundfonts=soundfonts(fonts, config.render.training_soundfonts),
             duration=config.render.seconds,
-            test_share=config.adapter.test_share,
+            test_share=numbers.test_share,
         )
 
 
@@ -289,20 +290,6 @@ def make_adapter(config: ConfigDict, work: Path) -> None:
     (work / "model" / "config.json").write_text(
         json.dumps(shipped.to_dict(), indent=2) + "\n"
     )
-
-
-def make_corpus(config: ConfigDict, work: Path, fonts: Path) -> None:
-    """Renders the embedded corpus."""
-    folder = work / "corpus"
-    if not (folder / songs.FILE_NAME).exists():
-        render.write_corpus(
-            folder,
-            clips=config.corpus.clips,
-            seed=config.seed + 4,
-            soundfonts=soundfonts(fonts, config.render.training_soundfonts),
-            duration=config.render.seconds,
-            test_share=config.corpus.test_share,
-        )
 
 
 def install(work: Path) -> None:
