@@ -7,9 +7,8 @@ evaluation and chat, whatever stands beside them.
 
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from musilingo_jax.errors import UserError
+from musilingo_jax.tokenizer import Tokenizer
 
 AUDIO = "<AudioHere>"
 
@@ -82,7 +81,7 @@ class Example:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompt: PromptConfig,
     question: str,
     answer: str | None,
@@ -101,17 +100,17 @@ def encode(
       UserError: the tokenizer has no start token, or the end sign alone is longer
         than `prompt.max_answer_tokens`.
     """
-    if tokenizer.bos_token_id is None:
+    if tokenizer.start is None:
         raise UserError(
-            f"the tokenizer {tokenizer.name_or_path!r} names no start token (bos_token)"
+            f"the tokenizer {tokenizer.name} names no start token (bos_token)"
             " in its tokenizer_config.json, which every sequence begins with"
         )
     # Replaced, not formatted: braces in the question or elsewhere are only text.
     before, after = (
-        _tokens(tokenizer, piece.replace("{}", question)) for piece in prompt.pieces
+        tokenizer.encode(piece.replace("{}", question)) for piece in prompt.pieces
     )
     target, cut = ([], False) if answer is None else _answer(tokenizer, prompt, answer)
-    start = [tokenizer.bos_token_id, *before]
+    start = [tokenizer.start, *before]
     rest = [*after, *target]
     return Example(
         tokens=start + [0] * windows + rest,
@@ -123,18 +122,18 @@ def encode(
 
 
 def _answer(
-    tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, answer: str
+    tokenizer: Tokenizer, prompt: PromptConfig, answer: str
 ) -> tuple[list[int], bool]:
     """The answer and its end sign, and whether the answer had to be cut.
 
     They are tokenised as one text, as in MusiLingo, but a long answer is cut before
     its end sign: a model that never sees the sign does not learn to stop.
     """
-    tokens = _tokens(tokenizer, answer + prompt.end_sign)
+    tokens = tokenizer.encode(answer + prompt.end_sign)
     if len(tokens) <= prompt.max_answer_tokens:
         return tokens, False
     # The sign may join the last letters in one token: its tokens are what it changes.
-    alone = _tokens(tokenizer, answer)
+    alone = tokenizer.encode(answer)
     same = [ours == theirs for ours, theirs in zip(tokens, alone, strict=False)]
     sign = tokens[same.index(False) if False in same else len(same) :]
     room = prompt.max_answer_tokens - len(sign)
@@ -144,7 +143,3 @@ def _answer(
             f"{prompt.end_sign!r} alone takes {len(sign)}: raise it"
         )
     return tokens[:room] + sign, True
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False) if text else []

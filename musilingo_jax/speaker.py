@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
-from transformers import PreTrainedTokenizerBase
 
 from musilingo_jax import weights
 from musilingo_jax.decoding import Greedy, Nucleus, Prompts, Sampling, decode
@@ -19,6 +18,7 @@ from musilingo_jax.models.llama import Llama
 from musilingo_jax.prompts import Example, PromptConfig, encode
 from musilingo_jax.sharding import batch_sharding
 from musilingo_jax.stops import stop_table, tidy
+from musilingo_jax.tokenizer import Tokenizer
 
 Features = Float[np.ndarray, "windows width"]
 
@@ -82,7 +82,7 @@ class Speaker:
 
     adapter: Adapter
     llama: Llama
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
 
     @classmethod
     def load(
@@ -182,11 +182,7 @@ def answer_each(
             max_new_tokens=config.max_new_tokens,
         )
         for index, tokens in zip(indices, np.asarray(said), strict=False):
-            text = speaker.tokenizer.decode(
-                tokens[tokens >= 0],
-                skip_special_tokens=True,
-                clean_up_tokenization_spaces=False,
-            )
+            text = speaker.tokenizer.decode(tokens[tokens >= 0])
             yield index, tidy(text, prompt.end_sign)
 
 

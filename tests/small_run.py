@@ -1,10 +1,12 @@
 """A random model, a few seconds of noise and a command line, to train in tests."""
 
+import functools
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,9 +17,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
 
-from musilingo_jax import weights
+from musilingo_jax import tokenizer, weights
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
@@ -54,33 +55,41 @@ LANGUAGE_MODEL = {
 }
 
 
-def small_tokenizer() -> PreTrainedTokenizerFast:
+@functools.cache
+def small_tokenizer() -> tokenizer.Tokenizer:
     """Byte-level BPE; like sentencepiece, it puts a space before each text."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Prepend(" ")
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(Path(folder))
+        return tokenizer.load(Path(folder))
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Writes the files of `small_tokenizer`."""
+    pairs = Tokenizer(models.BPE())
+    pairs.normalizer = normalizers.Prepend(" ")
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=300,
         special_tokens=["<unk>", "<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXT, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
-    )
+    pairs.train_from_iterator(TEXT, trainer)
+    pairs.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def make_models(folder: Path) -> None:
     """Saves `encoder` and `language_model`, with random weights."""
     mert = Mert(MertConfig.from_dict(ENCODER), rngs=nnx.Rngs(0))
     weights.save_encoder(mert, folder / "encoder", dtype="float32")
-    tokenizer = small_tokenizer()
-    config = LlamaConfig.from_dict({**LANGUAGE_MODEL, "vocab_size": len(tokenizer)})
+    rows = {"vocab_size": small_tokenizer().size}
+    config = LlamaConfig.from_dict(LANGUAGE_MODEL | rows)
     llama = Llama(config, rngs=nnx.Rngs(1))
     weights.save_language_model(llama, folder / "language_model", dtype="float32")
-    tokenizer.save_pretrained(folder / "language_model")
+    save_tokenizer(folder / "language_model")
 
 
 def make_corpus(folder: Path, *, songs: int = 6) -> Path:

@@ -44,7 +44,7 @@ def test_the_parts_fit_together_by_the_loader_of_released_weights():
         llama.config.width,
     )
     tokenizer = weights.load_tokenizer("musilingo-tiny/language_model")
-    assert len(tokenizer) == llama.config.vocab
+    assert tokenizer.size == llama.config.vocab
 
 
 def test_the_corpus_is_what_its_card_says():

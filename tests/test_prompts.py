@@ -22,14 +22,10 @@ def tokenizer():
     return small_tokenizer()
 
 
-def ids(tokenizer, text):
-    return tokenizer.encode(text, add_special_tokens=False)
-
-
 def test_caption_is_start_audio_answer_end_sign(tokenizer):
     example = encode(tokenizer, CAPTION, "", "A piano.", windows=3)
-    answer = ids(tokenizer, "A piano.\n")
-    assert example.tokens == [tokenizer.bos_token_id, 0, 0, 0, *answer]
+    answer = tokenizer.encode("A piano.\n")
+    assert example.tokens == [tokenizer.start, 0, 0, 0, *answer]
     assert example.audio_slot == [-1, 0, 1, 2] + [-1] * len(answer)
     assert example.target_mask == [False] * 4 + [True] * len(answer)
     assert not example.cut
@@ -37,10 +33,10 @@ def test_caption_is_start_audio_answer_end_sign(tokenizer):
 
 def test_pieces_of_a_question_are_tokenised_separately(tokenizer):
     example = encode(tokenizer, CHAT, "How fast?", "Slow.", windows=2)
-    before = ids(tokenizer, "###Human: <Audio>")
-    after = ids(tokenizer, "</Audio> How fast? ###Assistant: ")
-    answer = ids(tokenizer, "Slow.###")
-    assert example.tokens == [tokenizer.bos_token_id, *before, 0, 0, *after, *answer]
+    before = tokenizer.encode("###Human: <Audio>")
+    after = tokenizer.encode("</Audio> How fast? ###Assistant: ")
+    answer = tokenizer.encode("Slow.###")
+    assert example.tokens == [tokenizer.start, *before, 0, 0, *after, *answer]
     assert example.audio_slot.index(0) == 1 + len(before)
     assert sum(example.target_mask) == len(answer)
     assert all(example.target_mask[-len(answer) :])
@@ -71,7 +67,7 @@ def test_cut_answer_keeps_its_end_sign(tokenizer, prompt, limit):
 
 
 def test_answer_that_just_fits_is_whole(tokenizer):
-    fits = len(ids(tokenizer, "Slow and quiet.###"))
+    fits = len(tokenizer.encode("Slow and quiet.###"))
     prompt = dataclasses.replace(CHAT, max_answer_tokens=fits)
     assert not encode(tokenizer, prompt, "What?", "Slow and quiet.", windows=1).cut
 
@@ -90,8 +86,7 @@ def test_end_sign_longer_than_the_limit_is_refused(tokenizer):
 
 
 def test_tokenizer_without_start_is_refused(tokenizer):
-    nameless = small_tokenizer()
-    nameless.bos_token = None
+    nameless = dataclasses.replace(tokenizer, start=None)
     with pytest.raises(UserError, match="no start token"):
         encode(nameless, CHAT, "What?", "Slow.", windows=1)
 

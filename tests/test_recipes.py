@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from flax import nnx
 
 from configs import tiny_from_scratch
@@ -100,28 +101,42 @@ def test_a_few_steps_teach_the_encoder_its_clips(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def talk():
+def talk(tmp_path_factory):
     """A tokenizer, texts and a random language model of the recipe's kind."""
     settings = tiny_from_scratch.get_config("quick")
     recipe = language.LanguageRecipe(
         **settings.language.recipe.to_dict() | {"pieces": 40, "tokens": 400}
     )
     found = texts.texts(pieces=recipe.pieces, seed=recipe.seed)
-    tokenizer = texts.train_tokenizer(found, tokens=recipe.tokens)
+    tokenizer = texts.train_tokenizer(
+        found, tmp_path_factory.mktemp("tokenizer"), tokens=recipe.tokens
+    )
     config = LlamaConfig.from_dict(
         settings.language.model.to_dict()
-        | {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1}
+        | {"vocab_size": tokenizer.size, "hidden_size": 16, "num_hidden_layers": 1}
     )
     return recipe, found, tokenizer, Llama(config, rngs=nnx.Rngs(0)), settings
 
 
 def test_the_tokenizer_keeps_the_end_sign_apart_and_text_whole(talk):
     _, found, tokenizer, _, _ = talk
-    (sign,) = tokenizer.encode("###", add_special_tokens=False)[1:]
+    (sign,) = tokenizer.encode("###")[1:]
     for text in found[:50]:
-        tokens = tokenizer.encode(text.answer + "###", add_special_tokens=False)
+        tokens = tokenizer.encode(text.answer + "###")
         assert tokens[-1] == sign
         assert tokenizer.decode(tokens[:-1]) == " " + text.answer
+
+
+def test_the_tokenizer_is_read_by_transformers_too(talk):
+    _, found, tokenizer, _, _ = talk
+    theirs = transformers.AutoTokenizer.from_pretrained(tokenizer.name)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (
+        tokenizer.start,
+        tokenizer.end,
+    )
+    for text in found[:20]:
+        tokens = tokenizer.encode(text.answer)
+        assert theirs.encode(text.answer, add_special_tokens=False) == tokens
 
 
 def test_clean_hints_are_the_words_of_the_kept_attributes(talk):
@@ -130,7 +145,7 @@ def test_clean_hints_are_the_words_of_the_kept_attributes(talk):
     words = np.asarray(language.value_embeddings(llama, table))
     # "A minor" is the sum of its words' embeddings.
     key = synthetic.ATTRIBUTES["key"].index("A minor")
-    tokens = tokenizer.encode("A minor", add_special_tokens=False)
+    tokens = tokenizer.encode("A minor")
     place = list(synthetic.ATTRIBUTES).index("key")
     expected = np.asarray(llama.embed(jnp.array([tokens])))[0].sum(0)
     np.testing.assert_allclose(words[place, key], expected, atol=1e-5)

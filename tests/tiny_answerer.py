@@ -2,16 +2,17 @@
 
 import functools
 import json
+import tempfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import soundfile
+import tokenizers
 from flax import nnx
 from ml_collections import ConfigDict
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import decoders, models, pre_tokenizers
 
 from musilingo_jax import weights
 from musilingo_jax.models.adapter import Adapter
@@ -20,8 +21,11 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.prompts import PromptConfig
+from musilingo_jax.tokenizer import Tokenizer, load
 
 MERGES = [("#", "#"), ("##", "#"), ("!", "#"), ("#", "?"), ("Ġ", "#"), ("Ċ", "Ċ")]
+PIECES = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+PIECES += ["".join(merge) for merge in MERGES]
 PROMPT = PromptConfig(
     template="###Human: {} ###Assistant: ",
     instruction="<Audio><AudioHere></Audio> {}",
@@ -49,24 +53,35 @@ MERT = MertConfig.from_dict(
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def token(piece: str) -> int:
+    """The number of a piece, spelt byte-level: "Ġ" is the space."""
+    return PIECES.index(piece)
+
+
+@functools.cache
+def tokenizer() -> Tokenizer:
     """Bytes, and a few merges that write "###" in several ways."""
-    pieces = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    pieces += ["".join(merge) for merge in MERGES]
-    vocab = {piece: index for index, piece in enumerate(pieces)}
-    bpe = Tokenizer(models.BPE(vocab=vocab, merges=MERGES, unk_token="<unk>"))
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(Path(folder))
+        return load(Path(folder))
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Writes the files of `tokenizer`."""
+    vocab = {piece: index for index, piece in enumerate(PIECES)}
+    bpe = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=MERGES))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    bpe.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def llama_config(*, width: int, depth: int) -> LlamaConfig:
     return LlamaConfig.from_dict(
         {
             "model_type": "llama",
-            "vocab_size": len(tokenizer()) + 1,
+            "vocab_size": tokenizer().size + 1,
             "hidden_size": width,
             "intermediate_size": 48,
             "num_hidden_layers": depth,
@@ -102,7 +117,7 @@ def parrot(said: list[int], start: int) -> Llama:
 
 @functools.cache
 def _mute() -> Llama:
-    vocab = len(tokenizer()) + 1
+    vocab = tokenizer().size + 1
     width = 8 * -(-vocab // 8)
     model = Llama(llama_config(width=width, depth=1), rngs=nnx.Rngs(0))
     model.embedding[...] = jnp.eye(vocab, width)
@@ -120,7 +135,7 @@ def save_model(folder: Path, speaker: Llama) -> None:
     encoder = Mert(MERT, rngs=nnx.Rngs(5))
     weights.save_encoder(encoder, folder / "encoder", dtype=np.float32)
     weights.save_language_model(speaker, folder / "language_model", dtype=np.float32)
-    tokenizer().save_pretrained(folder / "language_model")
+    save_tokenizer(folder / "language_model")
     weights.save_adapter(
         adapter(speaker.config.width),
         folder / "adapter",
@@ -195,6 +210,7 @@ def config(folder: Path, corpus: str) -> ConfigDict:
                 "window_frames": 10,
                 "chunk_windows": 2,
                 "batch_size": 4,
+                "shard_clips": 64,
                 "cache": str(folder / "cache"),
                 "allow_missing": False,
             },

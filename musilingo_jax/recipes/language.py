@@ -20,7 +20,6 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float
-from transformers import PreTrainedTokenizerFast
 
 from musilingo_jax import cli, metrics, prompts
 from musilingo_jax.checkpoints import Checkpoints
@@ -32,6 +31,7 @@ from musilingo_jax.recipes import start
 from musilingo_jax.recipes.encoder import resume
 from musilingo_jax.recipes.texts import Pool
 from musilingo_jax.speaker import GenerateConfig, Speaker, answer
+from musilingo_jax.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +77,10 @@ class LanguageRecipe:
     seed: int
 
 
-def value_tokens(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+def value_tokens(tokenizer: Tokenizer) -> np.ndarray:
     """The tokens of every value's words, int32 [attributes, values, words], else -1."""
     spelt = [
-        [tokenizer(value, add_special_tokens=False).input_ids for value in values]
+        [tokenizer.encode(value) for value in values]
         for values in synthetic.ATTRIBUTES.values()
     ]
     most = max(len(values) for values in spelt)
@@ -181,7 +181,7 @@ def train(
     config: LlamaConfig,
     recipe: LanguageRecipe,
     *,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     short: Pool,
     long: Pool,
     folder: Path,
@@ -246,7 +246,7 @@ def train(
 
 def reading_accuracy(
     llama: Llama,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     recipe: LanguageRecipe,
     prompt: prompts.PromptConfig,
     *,

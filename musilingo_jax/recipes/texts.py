@@ -1,14 +1,17 @@
 """What the embedded language model learns from: texts, and their tokens."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
 
-from musilingo_jax import cli, prompts
+from musilingo_jax import cli, prompts, tokenizer
 from musilingo_jax.corpora import questions, synthetic
+from musilingo_jax.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,21 +40,26 @@ def texts(*, pieces: int, seed: int) -> list[Text]:
     return found
 
 
-def train_tokenizer(found: list[Text], *, tokens: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with LLaMA's habits.
+def train_tokenizer(found: list[Text], folder: Path, *, tokens: int) -> Tokenizer:
+    """Byte-level BPE with LLaMA's habits, saved to a folder and read from there.
 
     Every piece of text gets a leading space, as sentencepiece gives it, and `###` is
     never merged with its neighbours.
+
+    Args:
+      found: what to learn from.
+      folder: gets the files, as the transformers library reads them too.
+      tokens: size of the vocabulary, special tokens included.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Prepend(" ")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    pairs = tokenizers.Tokenizer(models.BPE())
+    pairs.normalizer = normalizers.Prepend(" ")
+    pairs.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split("###", "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
+    pairs.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=tokens,
         special_tokens=["<unk>", "<s>", "</s>"],
@@ -60,14 +68,19 @@ def train_tokenizer(found: list[Text], *, tokens: int) -> PreTrainedTokenizerFas
     )
     frame = "###Human: <Audio></Audio> {} ###Assistant: {}###"
     lines = (frame.format(text.question, text.answer) for text in found)
-    tokenizer.train_from_iterator(lines, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-    )
+    pairs.train_from_iterator(lines, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs.save(str(folder / tokenizer.LIBRARY))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "clean_up_tokenization_spaces": False,
+    }
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    return tokenizer.load(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +103,7 @@ class Pool:
 
 def pools(
     found: list[Text],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompt_of: dict[bool, prompts.PromptConfig],
     *,
     short_length: int,

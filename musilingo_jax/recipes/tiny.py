@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
         make_songs(work / "corpus", config.corpus, config, fonts, seed=config.seed + 4)
     cards.write(work, config, log.read())
     for part in PARTS:
-        print(f"{part}: {weights.digest(work / 'model' / part)}")
+        print(f"{part}: {weights.digest(work / 'model', part)}")
     if flags.FLAGS.install:
         install(work)
 
@@ -180,7 +180,7 @@ def make_language_model(config: ConfigDict, work: Path) -> dict[str, Any]:
     recipe = LanguageRecipe(**config.language.recipe)
     folder = work / "model" / "language_model"
     found = texts.texts(pieces=recipe.pieces, seed=recipe.seed)
-    tokenizer = texts.train_tokenizer(found, tokens=recipe.tokens)
+    tokenizer = texts.train_tokenizer(found, folder, tokens=recipe.tokens)
     stages = config.adapter.train
     short, long, left_out = texts.pools(
         found,
@@ -194,7 +194,7 @@ def make_language_model(config: ConfigDict, work: Path) -> dict[str, Any]:
         seed=recipe.seed,
     )
     llama_config = LlamaConfig.from_dict(
-        config.language.model.to_dict() | {"vocab_size": len(tokenizer)}
+        config.language.model.to_dict() | {"vocab_size": tokenizer.size}
     )
     llama = language.train(
         llama_config,
@@ -205,11 +205,10 @@ def make_language_model(config: ConfigDict, work: Path) -> dict[str, Any]:
         folder=work / "checkpoints" / "language",
     )
     weights.save_language_model(llama, folder, dtype=STORED)
-    tokenizer.save_pretrained(folder)
     return {
         "texts": len(found),
         "left_out": left_out,
-        "vocab": len(tokenizer),
+        "vocab": tokenizer.size,
         "parameters": parameters(llama),
         "reads": language.reading_accuracy(
             llama,
@@ -285,7 +284,7 @@ def make_adapter(config: ConfigDict, work: Path) -> None:
     )
     # What `chat` and others need to know to use the three parts together.
     shipped = experiment.copy_and_resolve_references()
-    shipped.model.update({part: f"musilingo-tiny/{part}" for part in PARTS})
+    shipped.model.update(pretrained="musilingo-tiny", **dict.fromkeys(PARTS, ""))
     shipped.run, shipped.features.cache = "runs/tiny", "runs/tiny/cache"
     (work / "model" / "config.json").write_text(
         json.dumps(shipped.to_dict(), indent=2) + "\n"
