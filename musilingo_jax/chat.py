@@ -4,32 +4,35 @@
     python -m musilingo_jax.chat song.ogg                         (then type questions)
     python -m musilingo_jax.chat song.ogg --run runs/tiny         (your own adapter)
 
-Without `--run` the embedded model answers. A model is a folder with a `config.json`,
-the resolved config of the run that made it, and an `adapter/`: so is every run folder,
-and so is the embedded one. The config says how features are made (`features`), how a
-question is put (the last of `stages` that learns from questions) and how answers are
-decoded (`generate`).
+    python -m musilingo_jax.chat song.ogg --model m-a-p/MusiLingo-long-v1   (a release)
+
+Without `--run` the embedded model answers. A run's `config.json` says how features are
+made (`features`), how a question is put (the last of `stages` that learns from
+questions) and how answers are decoded (`generate`); for the releases of MusiLingo,
+folders or names on the hub, `released.py` does.
 """
 
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import audio, cli, generate, weights
+from musilingo_jax import audio, cli, generate, released, sources, weights
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.features import FeatureConfig, encode
 from musilingo_jax.models.mert import Mert
+from musilingo_jax.prompts import PromptConfig
 from musilingo_jax.prompts import encode as encode_prompt
 from musilingo_jax.sharding import make_mesh
+from musilingo_jax.sources import ModelConfig
 from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer
-from musilingo_jax.stages import StageConfig
+from musilingo_jax.tensor_files import CONFIG, read_json
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
 HELP = "A question, `/open path` for another song, or an empty line to leave."
@@ -61,64 +64,110 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
+class Manner:
+    """How a model is used: as it was trained.
+
+    Attributes:
+      model: the sources of its parts.
+      prompt: how a question is put.
+      max_windows: audio vectors that training heard at once.
+      max_tokens: of a question with its song.
+      features: how a song becomes vectors.
+      generate: how answers are decoded.
+    """
+
+    model: ModelConfig
+    prompt: PromptConfig
+    max_windows: int
+    max_tokens: int
+    features: FeatureConfig
+    generate: GenerateConfig
+
+    @classmethod
+    def of(cls, source: str, adapter: str | None) -> "Manner":
+        """That of a run, an embedded model or a MusiLingo release.
+
+        Args:
+          source: a folder, or a name; its `config.json` tells.
+          adapter: another adapter for the same encoder and language model.
+
+        Raises:
+          UserError: the source is no such thing, or never learnt to answer questions.
+        """
+        folder = sources.resolve(source)
+        if not (folder / CONFIG).is_file():
+            raise UserError(
+                f"{folder}: is no folder of a run or model, for it has no {CONFIG}; "
+                "train first, or leave out --run and --model for the embedded model"
+            )
+        said = read_json(folder / CONFIG)
+        if sources.is_release(said):
+            return cls(
+                model=ModelConfig(
+                    source, source, adapter or source, dtype=released.DTYPE
+                ),
+                prompt=released.prompt_of(said),
+                max_windows=released.MAX_WINDOWS,
+                max_tokens=released.CONTEXT - released.GENERATE.max_new_tokens,
+                features=released.FEATURES,
+                generate=released.GENERATE,
+            )
+        if not sources.is_run(said):
+            raise UserError(
+                f"{folder}: its {CONFIG} is that of one part of a model; name a run, a "
+                "MusiLingo release, or leave out --model for the embedded model"
+            )
+        config = ConfigDict(said)
+        stage = generate.stage_of(config, "a question")
+        if stage is None:
+            raise UserError(
+                f"{folder}: none of its stages ({', '.join(config.stages)}) learnt to "
+                "answer questions; choose another --run"
+            )
+        return cls(
+            model=replace(
+                ModelConfig.from_config(config), adapter=adapter or str(source)
+            ),
+            prompt=stage.prompt,
+            max_windows=stage.max_windows,
+            max_tokens=stage.max_tokens,
+            features=FeatureConfig.from_config(config),
+            generate=GenerateConfig.from_config(config),
+        )
+
+
+@dataclass(frozen=True)
 class Chat:
     """A loaded model that listens to songs and answers questions about them."""
 
     mert: Mert
     speaker: Speaker
-    stage: StageConfig
-    features: FeatureConfig
-    generate: GenerateConfig
+    manner: Manner
     mesh: jax.sharding.Mesh
 
     @classmethod
-    def load(cls, model: Path, adapter: str | None) -> "Chat":
-        """Loads a model folder onto the first device.
-
-        Args:
-          model: holds `config.json` and `adapter/`; a run folder does.
-          adapter: another adapter for the same encoder and language model.
+    def load(cls, source: str, adapter: str | None) -> "Chat":
+        """Loads a model onto the first device; arguments and errors as `Manner.of`.
 
         Raises:
-          UserError: a part is missing, or they do not fit together.
+          UserError: besides, a part is missing, or they do not fit together.
         """
-        if not (model / weights.CONFIG).is_file():
-            raise UserError(
-                f"{model}: is no folder of a run or model, for it has no "
-                f"{weights.CONFIG}; train first, or leave out --run and --model for "
-                "the embedded model"
-            )
-        config = ConfigDict(weights.read_config(model))
-        if not adapter and not (model / "adapter" / weights.CONFIG).is_file():
-            raise UserError(
-                f"{model / 'adapter'}: this run has no trained adapter (yet): let its "
-                "training finish, or give one with --adapter"
-            )
-        stage = generate.stage_of(config, "a question")
-        if stage is None:
-            raise UserError(
-                f"{model}: none of its stages ({', '.join(config.stages)}) learnt to "
-                "answer questions; choose another --run"
-            )
+        manner = Manner.of(source, adapter)
+        model = manner.model
         mesh = make_mesh(data=1, fsdp=1, tensor=1)
-        mert = weights.load_encoder(
-            config.model.encoder, dtype=config.model.dtype, mesh=mesh
-        )
+        # The adapter first: it is what a run may lack, and it is small.
+        sources.find(model.adapter, "adapter")
         return cls(
-            mert=mert,
-            speaker=generate.load_speaker(
-                config, adapter or str(model / "adapter"), mesh
-            ),
-            stage=stage,
-            features=FeatureConfig.from_config(config),
-            generate=GenerateConfig.from_config(config),
+            mert=weights.load_encoder(model.encoder, dtype=model.dtype, mesh=mesh),
+            speaker=generate.load_speaker(model, manner.features.window_frames, mesh),
+            manner=manner,
             mesh=mesh,
         )
 
     @property
     def longest(self) -> float:
         """Seconds that fill as many windows as training heard at once."""
-        frames = self.stage.max_windows * self.features.window_frames
+        frames = self.manner.max_windows * self.manner.features.window_frames
         samples = self.mert.config.samples_for_frames(frames)
         return samples / self.mert.config.sample_rate
 
@@ -147,7 +196,10 @@ class Chat:
             )
         stop = min(total, start + length)
         heard = waveform[round(start * rate) : round(stop * rate)]
-        (features,) = encode(self.mert, [heard], self.features, self.mesh)
+        songs = [[heard]]
+        ((_, features),) = encode(self.mert, songs, self.manner.features, self.mesh)
+        if isinstance(features, UserError):
+            raise UserError(f"{path}: {features}")
         return Excerpt(path, start, stop, total, audio.is_silent(heard), features)
 
     def ask(self, excerpt: Excerpt, questions: Sequence[str]) -> list[str]:
@@ -159,22 +211,22 @@ class Chat:
         for question in questions:
             asked = encode_prompt(
                 self.speaker.tokenizer,
-                self.stage.prompt,
+                self.manner.prompt,
                 question,
                 None,
                 len(excerpt.features),
             )
-            if len(asked.tokens) > self.stage.max_tokens:
+            most = self.manner.max_tokens
+            if len(asked.tokens) > most:
                 raise UserError(
                     f"the question {question[:40]!r}… takes {len(asked.tokens)} tokens "
-                    f"with its song, and training saw at most {self.stage.max_tokens}: "
-                    "ask a shorter one"
+                    f"with its song, and training saw at most {most}: ask a shorter one"
                 )
         return answer(
             self.speaker,
-            self.stage.prompt,
+            self.manner.prompt,
             [(excerpt.features, question) for question in questions],
-            self.generate,
+            self.manner.generate,
             mesh=self.mesh,
         )
 
@@ -232,8 +284,7 @@ def main(argv: list[str]) -> None:
     if not song.exists():  # Before seconds are spent on loading the model.
         raise UserError(f"{song}: there is no such file")
     keep_compiled_programs()
-    model = Path(given.run) if given.run else weights.resolve(given.model)
-    chat = Chat.load(model, given.adapter)
+    chat = Chat.load(given.run or given.model, given.adapter)
     excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)
     if not given.ask:

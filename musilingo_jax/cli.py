@@ -1,6 +1,5 @@
 """The command line: flags in, one clear sentence out when something is wrong."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -9,9 +8,6 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from musilingo_jax.errors import UsageError, UserError
-
-# Only its tokenizers are used, so PyTorch is not missed. Said before it is imported.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def define_config() -> None:

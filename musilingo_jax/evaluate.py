@@ -11,7 +11,7 @@ accuracy.png and answers.jsonl.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,12 @@ from ml_collections import ConfigDict
 from musilingo_jax import cache, cli, generate, metrics, report
 from musilingo_jax.answers import AnswerFile, Ask, fingerprint
 from musilingo_jax.compilation import keep_compiled_programs
-from musilingo_jax.corpora import songs
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.report import Estimate, Score
 from musilingo_jax.sharding import make_mesh
+from musilingo_jax.sources import ModelConfig
 
 RESAMPLES = 2000
 # Training answers among which the most typical one is looked for: their square counts.
@@ -233,7 +234,7 @@ def evaluate(config: ConfigDict, adapter: str | None, out: Path | None) -> Path:
     folder = out or Path(config.run) / "evaluation"
     identity = generate.identity(config, adapter)
     mesh = make_mesh(**config.mesh)
-    test = generate.split_records(config, config.corpus.test_split)
+    test = mixture.split(config.corpus, config.corpus.test_split, answered=True)
     features = cache.prepare(config, test, mesh)
     test_records = generate.askable(config, test, features.ids)
     heard = derangement([r.clip for r in test_records], config.seed)
@@ -241,16 +242,18 @@ def evaluate(config: ConfigDict, adapter: str | None, out: Path | None) -> Path:
     asks += [Ask(r, heard=heard[r.clip]) for r in test_records]
 
     file = AnswerFile(folder / "answers.jsonl", fingerprint(identity), replace=True)
-    speaker = generate.load_speaker(config, adapter, mesh)
+    model = replace(ModelConfig.from_config(config), adapter=adapter)
+    speaker = generate.load_speaker(model, config.features.window_frames, mesh)
     said = generate.answer_corpus(speaker, config, asks, features.features, file, mesh)
     own, shuffled = said[: len(test_records)], said[len(test_records) :]
     asked = list(map(Asked, test_records, own, shuffled))
-    records = songs.load(config.corpus.path)
+    records = mixture.load(config.corpus)
     split, seed = config.corpus.train_split, config.seed
+    corpus = f"{mixture.title(config.corpus)} ({config.corpus.test_split})"
     trained_on = {r.clip for r in records if r.split == split}
     report.write(
         folder,
-        title=f"{adapter} on {config.corpus.path} ({config.corpus.test_split})",
+        title=f"{adapter} on {corpus}",
         accuracies=accuracies(asked, records, split, seed),
         rouges=rouges(asked, records, split, seed),
         left_out=len(test) - len(test_records),

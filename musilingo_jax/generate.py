@@ -7,7 +7,7 @@ goes on where it was. For songs and questions in memory see `speaker.answer`.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, weights
+from musilingo_jax import cache, cli, sources, weights
 from musilingo_jax.answers import AnswerFile, Ask, fingerprint
 from musilingo_jax.batches import crop
 from musilingo_jax.compilation import keep_compiled_programs
-from musilingo_jax.corpora import songs
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.sharding import make_mesh
+from musilingo_jax.sources import ModelConfig
 from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer_each
 from musilingo_jax.stages import StageConfig
+from musilingo_jax.tensor_files import CONFIG
 
 
 def adapter_of(config: ConfigDict, given: str | None) -> str:
@@ -36,15 +38,16 @@ def adapter_of(config: ConfigDict, given: str | None) -> str:
     trained = Path(config.run) / "adapter"
     if given:
         return given
-    if (trained / weights.CONFIG).is_file():
+    if (trained / CONFIG).is_file():
         return str(trained)
     unfinished = any(Path(config.run).glob("*/checkpoints/[0-9]*"))
-    if config.model.adapter == "random" or unfinished:
+    named = ModelConfig.from_config(config).adapter
+    if named == "random" or unfinished:
         raise UserError(
             f"{trained}: there is no trained adapter (yet); let `python -m "
             "musilingo_jax.train --config=…` finish, or give one with --adapter"
         )
-    return config.model.adapter
+    return named
 
 
 def stage_of(config: ConfigDict, question: str) -> StageConfig | None:
@@ -59,30 +62,37 @@ def stage_of(config: ConfigDict, question: str) -> StageConfig | None:
     return None
 
 
-def load_speaker(config: ConfigDict, adapter: str, mesh: jax.sharding.Mesh) -> Speaker:
-    """The config's language model with an adapter that reads the config's features.
+def load_speaker(
+    model: ModelConfig, window_frames: int, mesh: jax.sharding.Mesh
+) -> Speaker:
+    """The language model with an adapter that reads the encoder's features.
+
+    Args:
+      model: the sources of all three.
+      window_frames: encoder frames per feature vector.
+      mesh: where the arrays go.
 
     Raises:
       UserError: a part is missing, or they do not fit together.
     """
-    said = weights.read_config(adapter)
-    width = weights.read_config(config.model.encoder).get("hidden_size")
+    adapter = model.adapter
+    said = sources.find(adapter, "adapter").config
+    encoder = weights.blueprint(sources.find(model.encoder, "encoder")).module
+    width = encoder.config.hidden_size
     if said.get("encoder_width") != width:
         raise UserError(
             f"the adapter {adapter} reads features of width "
-            f"{said.get('encoder_width')}, but the encoder {config.model.encoder} "
+            f"{said.get('encoder_width')}, but the encoder {model.encoder} "
             f"makes {width}: give the two that were trained together"
         )
     frames = said.get("window_frames")
-    if frames != config.features.window_frames:
+    if frames != window_frames:
         raise UserError(
             f"the adapter {adapter} reads means over {frames} frames, but "
-            f"config.features.window_frames is {config.features.window_frames}: set "
-            "it to the same, or give another --adapter"
+            f"config.features.window_frames is {window_frames}: set it to the same, "
+            "or give another --adapter"
         )
-    return Speaker.load(
-        config.model.language_model, adapter, dtype=config.model.dtype, mesh=mesh
-    )
+    return Speaker.load(model.language_model, adapter, dtype=model.dtype, mesh=mesh)
 
 
 def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
@@ -95,8 +105,10 @@ def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
     stages = {name: StageConfig.from_config(config, name) for name in config.stages}
     return {
         "format": 1,
-        "adapter": weights.digest(adapter),
-        "language_model": weights.digest(config.model.language_model),
+        "adapter": weights.digest(adapter, "adapter"),
+        "language_model": weights.digest(
+            ModelConfig.from_config(config).language_model, "language_model"
+        ),
         "features": asdict(cache.Identity.of(config)),
         "generate": decoding,
         "stages": {
@@ -151,21 +163,6 @@ def answer_corpus(
     return [file.answer(ask) for ask in asks]
 
 
-def split_records(config: ConfigDict, split: str) -> list[Record]:
-    """The records of one split.
-
-    Raises:
-      UserError: the corpus cannot be read or has no such split.
-    """
-    records = songs.load(config.corpus.path)
-    if chosen := [record for record in records if record.split == split]:
-        return chosen
-    splits = ", ".join(sorted({record.split for record in records}))
-    raise UserError(
-        f"{config.corpus.path} has no records in the split {split!r}; it has {splits}"
-    )
-
-
 def askable(
     config: ConfigDict, records: Sequence[Record], ids: Collection[str]
 ) -> list[Record]:
@@ -195,17 +192,18 @@ def main(argv: list[str]) -> None:
     keep_compiled_programs()
     adapter = adapter_of(config, given)
     split = flags.FLAGS.split or config.corpus.test_split
-    asked = {"corpus": config.corpus.path, "split": split}
+    asked = {"corpus": mixture.title(config.corpus), "split": split}
     file = AnswerFile(
         Path(flags.FLAGS.out),
         fingerprint(identity(config, adapter) | asked),
         replace=False,
     )
     mesh = make_mesh(**config.mesh)
-    records = split_records(config, split)
+    records = mixture.split(config.corpus, split, answered=False)
     features = cache.prepare(config, records, mesh)
     asks = [Ask(r, heard=r.clip) for r in askable(config, records, features.ids)]
-    speaker = load_speaker(config, adapter, mesh)
+    model = replace(ModelConfig.from_config(config), adapter=adapter)
+    speaker = load_speaker(model, config.features.window_frames, mesh)
     answer_corpus(speaker, config, asks, features.features, file, mesh)
     print(f"{len(asks)} answers in {file.path}")
 

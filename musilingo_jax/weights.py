@@ -1,14 +1,16 @@
-"""The folders in which models are released, shipped and saved.
+"""The three parts of a model, from wherever they lie into modules, and back.
 
-Each is a `config.json` and safetensors, of our own or of the `transformers` library:
-what one writes the other reads. Where a folder is expected, the name of an embedded
-model will do.
+A part is a `config.json` and safetensors, of our own or of the `transformers` library:
+what one writes the other reads. `sources.py` says what may be named.
 """
 
 import hashlib
-from importlib import resources
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from musilingo_jax import sources, tokenizer
 from musilingo_jax.errors import UserError
 from musilingo_jax.models import adapter as adapters
 from musilingo_jax.models import llama as llamas
@@ -25,87 +28,119 @@ from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
-from musilingo_jax.tensors import CONFIG, INDEX, WEIGHTS, load, read_json, save
+from musilingo_jax.models.names import Names
+from musilingo_jax.sources import TOKENIZER_FILES, Part
+from musilingo_jax.tensor_files import Tensor
+from musilingo_jax.tensors import load, save
+from musilingo_jax.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-PREPROCESSOR = "preprocessor_config.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+_ADAPTER_CONFIG = ("encoder_width", "language_model_width", "window_frames")
+# One file as long as it is convenient to copy, else shards of this size.
+SHARD_BYTES = 5 * 10**9
 
 
-def resolve(source: str | Path) -> Path:
-    """The folder that `source` means: a path, or the name of an embedded model.
+class Blueprint(NamedTuple):
+    """What a configuration describes, before there are any numbers.
+
+    Attributes:
+      module: abstract, as under `jax.eval_shape`.
+      names: our parameter path → released name.
+      ignored: patterns of released tensors that have no use here.
+    """
+
+    module: Any
+    names: Names
+    ignored: tuple[str, ...]
+
+
+def encoder_blueprint(config: Mapping[str, Any]) -> Blueprint:
+    """A MERT; raises what `MertConfig.from_dict` does."""
+    said = MertConfig.from_dict(config)
+    module = jax.eval_shape(lambda: Mert(said, rngs=nnx.Rngs(0)))
+    return Blueprint(module, merts.NAMES, merts.IGNORED)
+
+
+def language_model_blueprint(config: Mapping[str, Any]) -> Blueprint:
+    """A LLaMA; raises what `LlamaConfig.from_dict` does."""
+    said = LlamaConfig.from_dict(config)
+    module = jax.eval_shape(lambda: Llama(said, rngs=nnx.Rngs(0)))
+    # Some files whose head is the embedding carry a copy of it all the same.
+    copies = (r"lm_head\.weight",) if said.tied else ()
+    return Blueprint(module, llamas.NAMES, (*llamas.IGNORED, *copies))
+
+
+def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
+    """An adapter.
 
     Raises:
-      UserError: there is neither.
+      UserError: a width is missing.
     """
-    assets = Path(str(resources.files("musilingo_jax"))) / "assets"
-    for folder in (Path(source), assets / source):
-        if folder.is_dir():
-            return folder
-    found = (path.parent.relative_to(assets) for path in assets.rglob(WEIGHTS))
-    embedded = ", ".join(sorted(folder.as_posix() for folder in found))
-    raise UserError(
-        f"{source}: there is no such folder; give the folder of a model"
-        + (f", or the name of an embedded one ({embedded})" if embedded else "")
-    )
+    widths = [config.get(key) for key in _ADAPTER_CONFIG[:2]]
+    if not all(isinstance(width, int) and width > 0 for width in widths):
+        raise UserError(
+            "an adapter's config.json needs encoder_width and language_model_width, "
+            "both positive whole numbers"
+        )
+    module = jax.eval_shape(lambda: Adapter(*widths, rngs=nnx.Rngs(0)))
+    return Blueprint(module, adapters.NAMES, ())
 
 
-def read_config(source: str | Path) -> dict[str, Any]:
-    """The `config.json` of a model.
+def blueprint(part: Part) -> Blueprint:
+    """What a part's configuration describes.
 
     Raises:
-      UserError: the folder or the file is missing, or the file is no JSON object.
+      UserError: it cannot be used; the message begins with where it is.
     """
-    folder = resolve(source)
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder}: not a model folder, for it has no {CONFIG}")
-    return read_json(folder / CONFIG)
+    describe = {
+        "encoder": encoder_blueprint,
+        "language_model": language_model_blueprint,
+        "adapter": adapter_blueprint,
+    }[part.kind]
+    try:
+        return describe(part.config)
+    except UserError as error:
+        raise UserError(f"{part.folder}: {error}") from error
 
 
 def load_encoder(source: str | Path, *, dtype: DTypeLike, mesh: Mesh | None) -> Mert:
-    """A MERT; arguments and errors as in `tensors.load`."""
-    folder = resolve(source)
-    said = read_config(folder)
-    if (folder / PREPROCESSOR).is_file():
-        # Released files say here what is done to the waveform; ours in the config.
-        preprocessor = read_json(folder / PREPROCESSOR)
-        renamed = {"do_normalize": "do_normalize", "sampling_rate": "sample_rate"}
-        said = {
-            ours: preprocessor[theirs]
-            for theirs, ours in renamed.items()
-            if theirs in preprocessor
-        } | said
-    config = MertConfig.from_dict(said)
-    abstract = jax.eval_shape(lambda: Mert(config, rngs=nnx.Rngs(0)))
-    return load(abstract, merts.NAMES, merts.IGNORED, folder, dtype=dtype, mesh=mesh)
+    """A MERT; arguments and errors as in `sources.find` and `tensors.load`."""
+    return _load(sources.find(source, "encoder"), dtype, mesh)
 
 
 def load_language_model(
     source: str | Path, *, dtype: DTypeLike, mesh: Mesh | None
 ) -> Llama:
-    """A LLaMA; arguments and errors as in `tensors.load`."""
-    folder = resolve(source)
-    config = LlamaConfig.from_dict(read_config(folder))
-    abstract = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
-    # Some files whose head is the embedding carry a copy of it all the same.
-    ignored = (*llamas.IGNORED, *([r"lm_head\.weight"] if config.tied else []))
-    return load(abstract, llamas.NAMES, ignored, folder, dtype=dtype, mesh=mesh)
+    """A LLaMA; arguments and errors as in `sources.find` and `tensors.load`.
+
+    Raises:
+      UserError: besides, the files are only a difference to another model.
+    """
+    part = sources.find(source, "language_model")
+    if sources.is_delta(part.tensors()):
+        raise UserError(
+            f"{part.folder}: these are only differences to another model (its norms "
+            "scale by nearly 0), which speak no language; merge them with `python -m "
+            f"musilingo_jax.convert merge --base=… --delta={part.source} --out=…`"
+        )
+    return _load(part, dtype, mesh)
 
 
 def load_adapter(source: str | Path, *, mesh: Mesh | None) -> Adapter:
-    """An adapter, in float32 because it learns; errors as in `tensors.load`."""
-    folder = resolve(source)
-    config = read_config(folder)
-    widths = [config.get(key) for key in ("encoder_width", "language_model_width")]
-    if not all(isinstance(width, int) and width > 0 for width in widths):
-        raise UserError(
-            f"{folder / CONFIG}: an adapter's file needs encoder_width and "
-            "language_model_width, both positive whole numbers"
-        )
-    abstract = jax.eval_shape(lambda: Adapter(*widths, rngs=nnx.Rngs(0)))
-    return load(abstract, adapters.NAMES, (), folder, dtype=np.float32, mesh=mesh)
+    """An adapter, in float32 because it learns; errors as in `load_encoder`."""
+    return _load(sources.find(source, "adapter"), np.float32, mesh)
+
+
+def _load(part: Part, dtype: DTypeLike, mesh: Mesh | None) -> Any:
+    abstract, names, ignored = blueprint(part)
+    return load(
+        abstract,
+        names,
+        ignored,
+        part.tensors(),
+        source=str(part.folder),
+        dtype=dtype,
+        mesh=mesh,
+    )
 
 
 def save_encoder(mert: Mert, folder: Path, *, dtype: DTypeLike) -> None:
@@ -113,13 +148,29 @@ def save_encoder(mert: Mert, folder: Path, *, dtype: DTypeLike) -> None:
     # Without masking in training, HubertModel misses no vector for masked frames.
     unmasked = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
     config = mert.config.to_dict() | unmasked
-    save(mert, merts.NAMES, folder, dtype=dtype, config=config, metadata={})
+    save(
+        mert,
+        merts.NAMES,
+        folder,
+        dtype=dtype,
+        config=config,
+        metadata={},
+        shard_bytes=SHARD_BYTES,
+    )
 
 
 def save_language_model(llama: Llama, folder: Path, *, dtype: DTypeLike) -> None:
     """Writes what `load_language_model` and transformers' `LlamaForCausalLM` read."""
     config = llama.config.to_dict()
-    save(llama, llamas.NAMES, folder, dtype=dtype, config=config, metadata={})
+    save(
+        llama,
+        llamas.NAMES,
+        folder,
+        dtype=dtype,
+        config=config,
+        metadata={},
+        shard_bytes=SHARD_BYTES,
+    )
 
 
 def save_adapter(
@@ -140,55 +191,74 @@ def save_adapter(
         "language_model_width": width_out,
         "window_frames": window_frames,
     }
-    save(adapter, adapters.NAMES, folder, dtype=dtype, config=config, metadata={})
+    save(
+        adapter,
+        adapters.NAMES,
+        folder,
+        dtype=dtype,
+        config=config,
+        metadata={},
+        shard_bytes=SHARD_BYTES,
+    )
 
 
-def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer beside a language model. Nothing is downloaded, no code is run.
+def load_tokenizer(source: str | Path) -> Tokenizer:
+    """The tokenizer of a language model; no code of its folder is run.
 
     Raises:
       UserError: there is none, it cannot be read, or it has tokens that the language
-        model of the same folder has no embedding for.
+        model has no embedding for.
     """
-    folder = resolve(source)
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    part = sources.find(source, "language_model")
+    if part.tokenizer is None:
         raise UserError(
-            f"{folder}: has no tokenizer; copy the {' or '.join(TOKENIZERS)} that "
-            "belongs to the language model there"
+            f"{part.folder}: has no tokenizer; copy the "
+            f"{' or '.join(TOKENIZER_FILES[:2])} that belongs to the language model "
+            "there"
         )
-    # Seconds to import, and who loads weights need not read text.
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # Whatever its many parsers raise.
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{folder}: its tokenizer cannot be read: {reason}") from error
-    rows = LlamaConfig.from_dict(read_config(folder)).vocab
-    tokens = max(tokenizer.get_vocab().values()) + 1
-    if tokens > rows:
+    found = tokenizer.load(part.tokenizer)
+    rows = blueprint(part).module.config.vocab
+    if found.size > rows:
         raise UserError(
-            f"{folder}: the tokenizer has {tokens} tokens but the language model "
-            f"embeds only {rows}; copy the tokenizer that belongs to it there"
+            f"{part.tokenizer}: the tokenizer has {found.size} tokens but the language "
+            f"model embeds only {rows}; copy the tokenizer that belongs to it there"
         )
-    return tokenizer
+    return found
 
 
-def digest(folder: str | Path) -> str:
-    """A fingerprint of a model: sha256 over the names and contents of its files.
+def digest(source: str | Path, kind: str) -> str:
+    """A fingerprint of a part: of what it computes, not of how it is stored.
 
-    Counted are the weights, the tokenizer and all that says how to compute with them; a
-    copy has the same digest wherever and whenever it was made.
+    sha256 over the numbers that its module has, the names, types and contents of the
+    tensors that it uses, and its tokenizer. The same part has the same digest alone,
+    in a whole model, in a release, in one file or in many.
+
+    Raises:
+      UserError: as in `sources.find` and `sources.open_tensors`.
     """
-    folder = resolve(folder)
-    names = {path.name for path in folder.glob("*.safetensors")}
-    total = hashlib.sha256()
-    said = {CONFIG, INDEX, PREPROCESSOR, *TOKENIZERS, "tokenizer_config.json"}
-    for name in sorted(names | said):
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{name} {content}\n".encode())
+    part = sources.find(source, kind)
+    module, _, ignored = blueprint(part)
+    useless = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
+    tensors = {
+        name: tensor
+        for name, tensor in sorted(part.tensors().items())
+        if not useless.fullmatch(name)
+    }
+
+    def content(tensor: Tensor) -> str:
+        # As bytes, because a buffer knows no bfloat16.
+        return hashlib.sha256(tensor[...].reshape(-1).view(np.uint8)).hexdigest()
+
+    said = {key: part.config.get(key) for key in _ADAPTER_CONFIG}
+    described = said if kind == "adapter" else module.config
+    total = hashlib.sha256(f"{kind} {described}\n".encode())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents = pool.map(content, tensors.values())
+        for (name, tensor), found in zip(tensors.items(), contents, strict=True):
+            total.update(f"{name} {tensor.dtype} {tensor.shape} {found}\n".encode())
+    for name in TOKENIZER_FILES if part.tokenizer else ():
+        if (part.tokenizer / name).is_file():
+            with (part.tokenizer / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            total.update(f"{name} {found}\n".encode())
     return total.hexdigest()

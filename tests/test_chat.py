@@ -149,10 +149,10 @@ def test_a_missing_song_is_refused_before_the_model_is_loaded(monkeypatch):
 
 
 def test_a_run_without_config_or_adapter_is_refused(model, tmp_path):
-    with pytest.raises(UserError, match="is no folder of a run"):
+    with pytest.raises(UserError, match="there is no such folder"):
         Chat.load(tmp_path / "nowhere", None)
     (tmp_path / "config.json").write_text((model / "config.json").read_text())
-    with pytest.raises(UserError, match=r"adapter: this run has no trained adapter"):
+    with pytest.raises(UserError, match="this run has no trained adapter"):
         Chat.load(tmp_path, None)
 
 

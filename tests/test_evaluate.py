@@ -10,10 +10,12 @@ import pytest
 import tiny_answerer as tiny
 
 from musilingo_jax import evaluate, generate, report
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
 from musilingo_jax.evaluate import Asked
 from musilingo_jax.report import Estimate, Score
+from musilingo_jax.sources import ModelConfig
 
 
 def record(clip: int, value: str | None, split: str = "test") -> Record:
@@ -194,23 +196,25 @@ def test_evaluation_without_a_trained_adapter_is_refused(tmp_path):
 
 def test_another_window_than_the_adapters_is_refused(evaluated):
     config, folder, _ = evaluated
-    changed = config.copy_and_resolve_references()
-    changed.features.window_frames = 5
+    model = dataclasses.replace(
+        ModelConfig.from_config(config), adapter=str(folder / "adapter")
+    )
     with pytest.raises(UserError, match=r"over 10 frames.*window_frames is 5"):
-        generate.load_speaker(changed, str(folder / "adapter"), None)
+        generate.load_speaker(model, 5, None)
 
 
 def test_a_missing_split_is_refused(evaluated):
     config, _, _ = evaluated
-    with pytest.raises(UserError, match="no records in the split 'valid'; it has test"):
-        generate.split_records(config, "valid")
+    message = "no records in the split 'valid': choose one of 'test"
+    with pytest.raises(UserError, match=message):
+        mixture.split(config.corpus, "valid", answered=True)
 
 
 def test_kinds_that_no_stage_learns_are_left_out(evaluated):
     config, _, _ = evaluated
     changed = config.copy_and_resolve_references()
     changed.stages = ("stage2",)
-    test = generate.split_records(config, "test")
+    test = mixture.split(config.corpus, "test", answered=True)
     ids = {r.clip for r in test}
     assert len(generate.askable(config, test, ids)) == 12
     assert len(generate.askable(changed, test, ids)) == 8

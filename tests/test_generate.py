@@ -13,15 +13,15 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from configs import tiny_from_scratch
-from musilingo_jax import decoding, generate, speaker, stops, weights
+from musilingo_jax import decoding, generate, speaker, stops, tokenizer, weights
 from musilingo_jax.answers import AnswerFile, Ask
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.decoding import Greedy, Nucleus, Prompts, decode
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.musilingo import splice
 from musilingo_jax.prompts import encode
 from musilingo_jax.sharding import make_mesh
+from musilingo_jax.sources import ModelConfig
 from musilingo_jax.speaker import GenerateConfig, Speaker, answer
 
 # Threads that wait for each other are slow where cores are shared.
@@ -207,7 +207,7 @@ class Counted(Greedy):
 
 
 def test_the_loop_ends_when_all_rows_have():
-    said = tiny.tokenizer().encode("ab###cdefg", add_special_tokens=False)
+    said = tiny.tokenizer().encode("ab###cdefg")
     llama, prompts = parrot_prompts(said)
     counts = []
     sampling = Counted((counts,))
@@ -246,7 +246,7 @@ def parrot_prompts(said: list[int]):
 )
 def test_stops_on_the_stop_text_in_any_tokenisation(pieces):
     tokenizer = tiny.tokenizer()
-    said = tokenizer.convert_tokens_to_ids(pieces)
+    said = [tiny.token(piece) for piece in pieces]
     assert len(set(said)) == len(said)
     start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
     llama = tiny.parrot(said, start=start)
@@ -264,9 +264,9 @@ def test_stops_on_the_stop_text_in_any_tokenisation(pieces):
 
 def test_goes_on_where_the_stop_text_is_not_complete():
     tokenizer = tiny.tokenizer()
-    said = tokenizer.convert_tokens_to_ids(["#", "a", "##", "b", "!#", "#?", "c"])
+    said = [tiny.token(piece) for piece in ["#", "a", "##", "b", "!#", "#?", "c"]]
     start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
-    llama = tiny.parrot([*said, tokenizer.eos_token_id], start=start)
+    llama = tiny.parrot([*said, tokenizer.end], start=start)
     model = Speaker(tiny.adapter(llama.config.width), llama, tokenizer)
     asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
     assert answer(model, tiny.PROMPT, asked, GREEDY, mesh=None) == ["#a##b!##?c"]
@@ -275,10 +275,10 @@ def test_goes_on_where_the_stop_text_is_not_complete():
 @pytest.mark.parametrize("stop", ["###", "\n"])
 def test_stop_table_agrees_with_the_decoded_text(stop):
     tokenizer = tiny.tokenizer()
-    table = stops.stop_table(tokenizer, stop, len(tokenizer) + 1)
+    table = stops.stop_table(tokenizer, stop, tokenizer.size + 1)
     likely = [
         token
-        for token in range(len(tokenizer))
+        for token in range(tokenizer.size)
         if set(tokenizer.decode([token])) & set("#!?\n ")
     ]
     draw = random.Random(0)
@@ -290,7 +290,7 @@ def test_stop_table_agrees_with_the_decoded_text(stop):
             assert (state == len(stop)) == (stop in tokenizer.decode(said)), said
 
 
-def test_stop_table_with_sentencepiece_spaces_and_bytes():
+def test_stop_table_with_sentencepiece_spaces_and_bytes(tmp_path):
     pieces = ["<unk>", "<s>", "</s>", "<0x23>", "a", "▁", "#", "##", "▁#", "▁##"]
     bpe = Tokenizer(
         models.BPE(
@@ -309,10 +309,8 @@ def test_stop_table_with_sentencepiece_spaces_and_bytes():
             decoders.Strip(" ", 1, 0),
         ]
     )
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    table = stops.stop_table(tokenizer, "###", len(pieces))
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    table = stops.stop_table(tokenizer.load(tmp_path), "###", len(pieces))
 
     def spelled(*tokens):
         state = 0
@@ -396,15 +394,13 @@ def test_adapter_of_prefers_the_given_then_the_run_then_the_config(tmp_path):
 
 def test_an_adapter_for_another_encoder_is_refused(tmp_path):
     """Before anything is multiplied."""
-    config = tiny_from_scratch.get_config().adapter.train
-    config.model.encoder = "musilingo-tiny/encoder"
-    folder = tmp_path / "other"
-    frames = config.features.window_frames
+    folder, frames = tmp_path / "other", 108
+    model = ModelConfig("musilingo-tiny", "musilingo-tiny", str(folder), "float32")
     weights.save_adapter(
         tiny.adapter(32), folder, dtype=np.float32, window_frames=frames
     )
-    with pytest.raises(UserError, match="encoder musilingo-tiny/encoder makes 192"):
-        generate.load_speaker(config, str(folder), make_mesh(1, 1, 1))
+    with pytest.raises(UserError, match="encoder musilingo-tiny makes 192"):
+        generate.load_speaker(model, frames, make_mesh(1, 1, 1))
 
 
 def record(number: int) -> Record:

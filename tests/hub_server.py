@@ -1,0 +1,81 @@
+"""A hub on this machine, with the few answers that a download needs."""
+
+import hashlib
+import http.server
+import json
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def serve(folder: Path):
+    """Serves `folder/owner/name/` as models; yields the address and what was asked.
+
+    Those whose name begins with "gated" are refused as gated models are.
+    """
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer()
+
+        def do_GET(self):
+            self.answer()
+
+        def log_message(self, *_):
+            pass
+
+        def answer(self):
+            parts = self.path.split("?")[0].strip("/").split("/")
+            asked.append((self.command, "/".join(parts)))
+            if parts[:2] == ["api", "models"]:
+                model = folder / parts[2] / parts[3]
+                if parts[3].startswith("gated"):
+                    self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+                elif not model.is_dir():
+                    self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+                elif parts[5] not in ("main", COMMIT):
+                    self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+                else:
+                    self.send(200, json.dumps(self.listing(model, parts)).encode(), {})
+                return
+            file = folder / "/".join(parts[:2]) / parts[-1]
+            if "resolve" in parts and file.is_file():
+                content = file.read_bytes()
+                tag = hashlib.sha1(content).hexdigest()
+                headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}
+                self.send(200, content, headers)
+            else:
+                self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
+
+        def listing(self, model, parts):
+            if parts[4] == "tree":
+                return [
+                    {
+                        "type": "file",
+                        "path": path.name,
+                        "size": path.stat().st_size,
+                        "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
+                    }
+                    for path in sorted(model.iterdir())
+                ]
+            files = [{"rfilename": path.name} for path in sorted(model.iterdir())]
+            return {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": files}
+
+        def send(self, status, content, headers):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
