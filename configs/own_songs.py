@@ -13,8 +13,11 @@ Songs may be of any length: they are heard in stretches of 13 seconds, and each 
 is drawn, another eight windows of 4.33 seconds of it are looked at.
 
 Expected: a minute or two on a laptop for a few dozen songs. The model is the embedded
-one, which is tiny. For a released one, set `config.model.encoder`, `.language_model`
-and `.adapter` to its folders and `config.features.window_frames` to 325.
+one, which is tiny; `configs/musilingo.py` does the same with a released one.
+
+A table saved as CSV with the same keys will do in place of JSON lines, and a folder in
+place of a file. `start` and `end` in seconds, where given, are the stretch of the song
+that a line speaks of.
 """
 
 from ml_collections import ConfigDict
@@ -27,13 +30,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seed = 0
 
     config.model = ConfigDict()
-    config.model.encoder = "musilingo-tiny/encoder"
-    config.model.language_model = "musilingo-tiny/language_model"
-    config.model.adapter = "musilingo-tiny/adapter"
+    config.model.pretrained = "musilingo-tiny"  # A part that is "" is this one's.
+    config.model.encoder = ""
+    config.model.language_model = ""
+    config.model.adapter = ""
     config.model.dtype = "float32"
 
     config.corpus = ConfigDict()
     config.corpus.path = arg or "songs.jsonl"
+    config.corpus.mixture = ConfigDict()  # Several, by weight: corpora/mixture.py.
     config.corpus.train_split = "train"
     config.corpus.test_split = "test"
 
@@ -41,6 +46,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.features.window_frames = 108  # 4.33 s at 25 frames a second.
     config.features.chunk_windows = 3
     config.features.batch_size = 8
+    config.features.reduction = "pooled"
+    config.features.shard_clips = 256
     config.features.cache = config.get_ref("run") + "/cache"
     config.features.allow_missing = False
 

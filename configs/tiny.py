@@ -11,8 +11,7 @@ Data: the embedded corpus of rendered songs with known answers.
 Expected: half a minute on two cores. An adapter from random numbers and 64 clips names
 the style of three in four held-out clips, the drums of all, the key (of 24) of every
 second; `evaluate` says it with intervals and controls. The shipped adapter learnt from
-3,000 clips and knows more; `--config.model.adapter=musilingo-tiny/adapter` starts from
-that.
+3,000 clips and knows more; `--config.model.adapter=musilingo-tiny` starts from that.
 """
 
 from ml_collections import ConfigDict
@@ -26,13 +25,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seed = 0
 
     config.model = ConfigDict()
-    config.model.encoder = "musilingo-tiny/encoder"
-    config.model.language_model = "musilingo-tiny/language_model"
+    config.model.pretrained = "musilingo-tiny"  # A part that is "" is this one's.
+    config.model.encoder = ""
+    config.model.language_model = ""
     config.model.adapter = "random"
     config.model.dtype = "float32"
 
     config.corpus = ConfigDict()
     config.corpus.path = "musilingo-tiny-corpus"
+    config.corpus.mixture = ConfigDict()  # Several, by weight: corpora/mixture.py.
     config.corpus.train_split = "train"
     config.corpus.test_split = "test"
 
@@ -40,6 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.features.window_frames = 108  # 4.33 s at 25 frames a second.
     config.features.chunk_windows = 3
     config.features.batch_size = 8
+    config.features.reduction = "pooled"
+    config.features.shard_clips = 256
     config.features.cache = config.get_ref("run") + "/cache"
     config.features.allow_missing = False
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
 from musilingo_jax.files import write_whole
 

@@ -5,21 +5,22 @@ next, so a run that stops at any step goes on as if it had not, on any number of
 processes and devices. Each process reads only the rows that its devices hold.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-import grain
 import jax
 import numpy as np
 from jaxtyping import Float
-from transformers import PreTrainedTokenizerBase
 
 from musilingo_jax import cli, prompts
 from musilingo_jax.cache import Cache
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.prompts import Example, PromptConfig
 from musilingo_jax.sharding import batch_sharding
+from musilingo_jax.tokenizer import Tokenizer
 
 Features = Float[np.ndarray, "windows width"]
 
@@ -79,6 +80,7 @@ class Batches:
 
     Attributes:
       examples: how many examples are drawn from, each once per epoch.
+      of_corpus: how many of them are of which corpus of a mixture.
       too_long: how many were left out because they do not fit `max_tokens`.
       cut: how many answers are cut at `prompt.max_answer_tokens`, end sign kept.
     """
@@ -87,8 +89,9 @@ class Batches:
         self,
         records: Sequence[Record],
         features: Cache,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         prompt: PromptConfig,
+        weights: Mapping[str, float],
         *,
         rows: int,
         max_tokens: int,
@@ -103,6 +106,7 @@ class Batches:
           features: the cache of all their clips.
           tokenizer: the language model's.
           prompt: the conversation around each song.
+          weights: how often each corpus of a mixture is drawn from; {} for one corpus.
           rows: examples per batch, over all devices and processes.
           max_tokens: longest sequence, audio included.
           max_windows: longer songs are cropped to this many windows, anew each time.
@@ -141,7 +145,9 @@ class Batches:
         self.examples, self.too_long = len(kept), len(records) - len(kept)
         self._records, self._lengths = kept, np.asarray(lengths)
         self._windows, self._answer = max(audio), max(answers)
-        self._order = grain.MapDataset.range(len(kept)).seed(seed).shuffle().repeat()
+        corpora = [record.corpus for record in kept]
+        self.of_corpus = dict(Counter(corpora))
+        self._order = mixture.order(corpora, weights, seed)
         self._drawn = self._order.random_map(self._draw)
 
     def clips(self, step: int) -> list[str]:

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
 from musilingo_jax.prompts import PromptConfig
 

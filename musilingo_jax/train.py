@@ -29,13 +29,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, plots, summary, weights
+from musilingo_jax import cache, cli, plots, sources, summary, weights
 from musilingo_jax.batches import Batches
 from musilingo_jax.cache import Identity
 from musilingo_jax.checkpoints import Checkpoints, TrainState
 from musilingo_jax.compilation import keep_compiled_programs
-from musilingo_jax.corpora import songs
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.interruption import told_to_stop
 from musilingo_jax.journal import Journal, Report
@@ -44,6 +44,7 @@ from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch, answer_loss
 from musilingo_jax.runs import RunFolder
 from musilingo_jax.sharding import make_mesh, shardings
+from musilingo_jax.sources import ModelConfig
 from musilingo_jax.stages import StageConfig
 
 
@@ -84,10 +85,12 @@ def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
     features = cache.prepare(config, records, mesh)
     heard = [record for record in records if record.clip in features.ids]
     if not heard:
-        raise UserError(f"{config.corpus.path}: none of its songs can be read")
-    tokenizer = weights.load_tokenizer(config.model.language_model)
+        title = mixture.title(config.corpus)
+        raise UserError(f"{title}: none of its songs can be read")
+    model = ModelConfig.from_config(config)
+    tokenizer = weights.load_tokenizer(model.language_model)
     llama = weights.load_language_model(
-        config.model.language_model, dtype=config.model.dtype, mesh=mesh
+        model.language_model, dtype=model.dtype, mesh=mesh
     )
     width = features.features(heard[0].clip).shape[1]
     adapter = first_adapter(config, width, llama.config.width, mesh)
@@ -103,6 +106,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
             features,
             tokenizer,
             stage.prompt,
+            mixture.weights(config.corpus),
             rows=stage.batch_size * stage.accumulate,
             max_tokens=stage.max_tokens,
             max_windows=stage.max_windows,
@@ -112,6 +116,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
         examples = {
             "clips": len({record.clip for record in chosen}),
             "examples": batches.examples,
+            "of_corpus": batches.of_corpus,
             "cut": batches.cut,
             "too_long": batches.too_long,
             "without_audio": len(stage.choose(records)) - len(chosen),
@@ -273,7 +278,8 @@ def first_adapter(
     Raises:
       UserError: the named one was made for another encoder, language model or window.
     """
-    if config.model.adapter == "random":
+    named = ModelConfig.from_config(config).adapter
+    if named == "random":
         make = functools.partial(Adapter, width_in, width_out)
         abstract = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
         seeded = jax.jit(
@@ -281,8 +287,8 @@ def first_adapter(
             out_shardings=shardings(abstract, mesh),
         )
         return seeded()
-    found = weights.read_config(config.model.adapter)
-    adapter = weights.load_adapter(config.model.adapter, mesh=mesh)
+    found = sources.find(named, "adapter").config
+    adapter = weights.load_adapter(named, mesh=mesh)
     wanted = {
         "encoder_width": width_in,
         "language_model_width": width_out,
@@ -291,7 +297,7 @@ def first_adapter(
     for key, value in wanted.items():
         if found.get(key) != value:
             raise UserError(
-                f"config.model.adapter = {config.model.adapter!r} has {key} "
+                f"config.model.adapter = {named!r} has {key} "
                 f"{found.get(key)}, and here it is {value}: choose the adapter that "
                 'belongs to this encoder and language model, or "random"'
             )
@@ -299,33 +305,24 @@ def first_adapter(
 
 
 def training_records(config: ConfigDict) -> list[Record]:
-    """The records of the training split.
-
-    Raises:
-      UserError: there are none.
-    """
-    records = songs.load(config.corpus.path)
-    found = [r for r in records if r.split == config.corpus.train_split]
-    if not found:
-        splits = ", ".join(sorted({repr(record.split) for record in records}))
-        raise UserError(
-            f"{config.corpus.path} has no records in the split "
-            f"{config.corpus.train_split!r}: set config.corpus.train_split to one of "
-            f"{splits}"
-        )
-    return found
+    """The records of the training split; errors as in `mixture.split`."""
+    return mixture.split(config.corpus, config.corpus.train_split, answered=True)
 
 
 def fingerprints(config: ConfigDict, records: list[Record]) -> dict[str, Any]:
     """What a run learns from, besides the numbers of its config."""
-    adapter = config.model.adapter
+    model = ModelConfig.from_config(config)
+    adapter = model.adapter
     lines = [
-        json.dumps([record.clip, record.question, record.answer]) for record in records
+        json.dumps([record.corpus, record.clip, record.question, record.answer])
+        for record in records
     ]
     return {
         "features": asdict(Identity.of(config)),
-        "language_model": weights.digest(config.model.language_model),
-        "adapter": adapter if adapter == "random" else weights.digest(adapter),
+        "language_model": weights.digest(model.language_model, "language_model"),
+        "adapter": (
+            adapter if adapter == "random" else weights.digest(adapter, "adapter")
+        ),
         "records": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     }
 

@@ -8,7 +8,7 @@ import pytest
 from small_run import small_tokenizer
 
 from musilingo_jax.batches import Batches, crop
-from musilingo_jax.corpora.songs import Record
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
 from musilingo_jax.prompts import PromptConfig, encode
 from musilingo_jax.sharding import make_mesh
@@ -54,7 +54,7 @@ def make(tokenizer, records=None, cache=CACHE, **changes):
     values |= {"mesh": make_mesh(1, 1, 1)} | changes
     if records is None:
         records = [record(index) for index in range(11)]
-    return Batches(records, cache, tokenizer, PROMPT, **values)
+    return Batches(records, cache, tokenizer, PROMPT, {}, **values)
 
 
 def numpy(batch):

@@ -80,6 +80,88 @@ def test_the_clip_id_moves_with_the_corpus_and_changes_with_the_file(tmp_path):
         assert before.clip != after.clip
 
 
+def table(folder, text, name="songs.csv"):
+    (folder / "a.wav").write_bytes(b"sound")
+    (folder / name).write_bytes(text.encode("utf-8-sig"))
+    return folder / name
+
+
+def test_a_table_says_the_same_as_lines(tmp_path):
+    lines = [
+        {"audio": "a.wav", "answer": 'A "calm",\nlong song.', "split": "test"},
+        {"audio": "a.wav", "question": "Fast?", "answer": "No; slow.", "start": 1.5},
+    ]
+    expected = songs.load(corpus(tmp_path, *lines))
+    head = "audio,question,answer,split,start"
+    rows = ['a.wav,,"A ""calm"",\nlong song.",test,', "a.wav,Fast?,No; slow.,,1.5", ""]
+    for end in ("\n", "\r\n"):
+        path = table(tmp_path, end.join([head, *rows]))
+        said = [(r.question, r.answer.replace("\r", "")) for r in songs.load(path)]
+        assert said == [(r.question, r.answer) for r in expected]
+    assert songs.load(path)[1] == expected[1]
+    # As spreadsheets elsewhere write it.
+    text = "audio;answer;start;split\na.wav;No, slow.;1,5;\n"
+    for path in (
+        table(tmp_path, text),
+        table(tmp_path, text.replace(";", "\t"), "songs.tsv"),
+    ):
+        (record,) = songs.load(path)
+        assert (record.answer, record.start, record.split) == (
+            "No, slow.",
+            1.5,
+            "train",
+        )
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", r"1: there is no column audio, answer"),
+        ("audio,question\n", r"1: there is no column answer"),
+        ("audio,answer,answer\n", r"1: a column is there twice"),
+        ("audio,answer,author\na.wav,b,c\n", r"2: unknown key author"),
+        ("audio,answer\na.wav,Calm, and slow.\n", r"2: has 3 cells, not 2; put text"),
+        ('audio,answer\n\na.wav,"A\nb"\na.wav,\n', r"5: `answer` is missing, empty"),
+        ('audio,answer\na.wav,"A\n', r"2: is no CSV"),
+        ("audio,answer,start\na.wav,b,later\n", r"2: `start` must be a number"),
+        ("audio,answer\n", "holds no songs"),
+    ],
+)
+def test_mistakes_in_a_table_are_told_by_line(tmp_path, text, reason):
+    with pytest.raises(UserError, match=rf"songs\.csv:? ?{reason}"):
+        songs.load(table(tmp_path, text))
+
+
+def test_a_stretch_of_a_file_is_a_clip_of_its_own(tmp_path):
+    line = {"audio": "a.wav", "answer": "A song."}
+    whole, part, rest, same = songs.load(
+        corpus(
+            tmp_path,
+            line,
+            {**line, "start": 1.23456, "end": 9},
+            {**line, "start": 1},
+            {**line, "start": 1, "end": None},
+        )
+    )
+    assert (whole.start, whole.end) == (None, None)
+    assert (part.start, part.end) == (1.235, 9)
+    assert part.clip == whole.clip + "@1235-9000ms"
+    assert rest.clip == same.clip == whole.clip + "@1000-ms"
+    (tmp_path / "b.npy").write_bytes(b"array")
+    (array,) = songs.load(corpus(tmp_path, {**line, "audio": "b.npy", "rate": 16000}))
+    assert array.rate == 16000 and array.clip.endswith("#16000Hz")
+
+
+def test_a_folder_of_songs_can_be_captioned(tmp_path):
+    for name in ("b.MP3", "deep/a.flac", "cover.jpg", ".trash/c.wav", "d.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"sound")
+    records = songs.load(tmp_path)
+    assert [r.audio for r in records] == [tmp_path / "b.MP3", tmp_path / "deep/a.flac"]
+    assert {(r.question, r.answer, r.split) for r in records} == {("", "", "test")}
+    assert records[1].clip.startswith("deep/a.flac:5:")
+
+
 GOOD = {"audio": "a.wav", "answer": "A song."}
 
 
@@ -102,6 +184,17 @@ GOOD = {"audio": "a.wav", "answer": "A song."}
             "`question` holds half a character",
         ),
         ("[" * 100_000, "is no JSON"),
+        ("9" * 5000, "is no JSON"),
+        ({**GOOD, "start": "1"}, "`start` must be a number, not '1'"),
+        ({**GOOD, "start": True}, "`start` must be a number"),
+        ({**GOOD, "end": -1}, "`end` must be 0 or more"),
+        ({**GOOD, "start": float("nan")}, "`start` must be 0 or more"),
+        ({**GOOD, "end": 10**400}, "`end` must be 0 or more"),
+        ({**GOOD, "start": 5, "end": 5.0001}, "`end` must be later than `start`"),
+        ({**GOOD, "rate": 44100}, "`rate` is for .npy files"),
+        ({**GOOD, "audio": "a.npy"}, "give it as `rate`"),
+        ({**GOOD, "audio": "a.npy", "rate": 1.5}, "`rate` is in samples per second"),
+        ({**GOOD, "audio": "a\0.wav"}, "`audio` holds a NUL"),
         ({**GOOD, "audio": "b.wav"}, "b.wav is missing"),
         ({**GOOD, "audio": "."}, "is missing"),
     ],

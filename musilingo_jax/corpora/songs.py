@@ -1,12 +1,18 @@
-"""Anybody's songs: a JSONL file that says of each song what could be asked of it."""
+"""Anybody's songs: a file that says of each song what could be asked of it.
 
-import hashlib
+That is JSON lines, or a table from a spreadsheet saved as CSV, with the same keys. Or
+there is no file but only a folder of songs, which then can be captioned, not learnt
+from.
+"""
+
+import csv
+import io
 import json
-import os
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from musilingo_jax.corpora.records import SUFFIXES, Record, clip_id
 from musilingo_jax.errors import UserError
 
 EMBEDDED = {
@@ -14,49 +20,37 @@ EMBEDDED = {
     / "assets/musilingo-tiny-corpus/songs.jsonl",
 }
 FILE_NAME = "songs.jsonl"
-_END = 1 << 16  # bytes of each end of a sound file that its clip id depends on
+TABLE_NAME = "songs.csv"
+# Where the songs of a mere folder belong: there is nothing to learn from them.
+FOLDER_SPLIT = "test"
 
 _REQUIRED = ("audio", "answer")
-_OPTIONAL = ("question", "split", "attribute", "value")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One thing to say about one song.
-
-    Attributes:
-      audio: the sound file.
-      clip: identifies the file's contents: its path relative to the corpus, its size
-        and a digest of both its ends. A file that is replaced is another clip.
-      question: what is asked; "" where the answer is a caption.
-      answer: what should be said.
-      split: the part of the corpus that the record belongs to.
-      attribute: what the question is about, such as "tempo", where that is known.
-      value: its true value, such as "fast".
-    """
-
-    audio: Path
-    clip: str
-    question: str
-    answer: str
-    split: str
-    attribute: str | None
-    value: str | None
+_TEXTS = ("question", "split", "attribute", "value")
+_NUMBERS = ("start", "end", "rate")
+_RATES = (1_000, 1_000_000)
 
 
 def resolve(source: str) -> Path:
-    """The JSONL file of an embedded corpus, of a folder, or of that very path.
+    """The songs' file of an embedded corpus or of a folder, or that very path.
+
+    A folder that has no such file, but has songs, stands for itself.
 
     Raises:
-      UserError: there is no such file.
+      UserError: there is nothing of that name.
     """
     path = EMBEDDED.get(source, Path(source))
     if path.is_dir():
+        for name in (FILE_NAME, TABLE_NAME):
+            if (path / name).is_file():
+                return path / name
+        if next(_sounds(path), None):
+            return path
         path = path / FILE_NAME
     if not path.is_file():
         raise UserError(
-            f"{path}: there is no such file; a corpus is a folder with a {FILE_NAME}, "
-            f"the path of such a file, or one of {sorted(EMBEDDED)}"
+            f"{path}: there is no such file; a corpus is a folder with a {FILE_NAME} "
+            f"or {TABLE_NAME} or just songs, the path of such a file, a folder that "
+            f"musilingo_jax.corpora.build made, or one of {sorted(EMBEDDED)}"
         )
     return path
 
@@ -68,86 +62,147 @@ def load(path: Path | str) -> list[Record]:
     left out):
 
         {"audio": "songs/a.ogg", "question": "How fast is it?", "answer": "It is fast.",
-         "split": "train", "attribute": "tempo", "value": "fast"}
+         "split": "train", "attribute": "tempo", "value": "fast",
+         "start": 30.0, "end": 40.0}
+
+    The same as CSV, with a line of column names first; commas, semicolons or tabs:
+
+        audio,question,answer,split
+        songs/a.ogg,How fast is it?,It is fast.,train
+
+    `start` and `end` choose seconds of a longer file; `rate` is the sampling rate that
+    an `.npy` needs. The songs of a mere folder come sorted by path, with neither
+    questions nor answers, in the split "test".
 
     Raises:
       UserError: with file and line, a line is no such object, or its sound file is
         missing; or there are no records at all.
     """
     path = resolve(str(path))
-    records, missing = [], []
-    clips: dict[Path, str] = {}
-    try:
-        # Not splitlines, which also cuts at separators that JSON allows inside strings.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        fields = _fields(line, where=f"{path}:{number}")
-        audio = path.parent / fields["audio"]
-        try:
-            clip = clips.get(audio) or _clip(audio, path.parent)
-        except OSError:
-            missing.append(f"{path}:{number}: the sound file {audio} is missing")
-            continue
-        clips[audio] = clip
-        records.append(
+    if path.is_dir():
+        return [
             Record(
                 audio=audio,
-                clip=clip,
-                question=fields.get("question") or "",
-                answer=fields["answer"],
-                split=fields.get("split") or "train",
-                attribute=fields.get("attribute"),
-                value=fields.get("value"),
+                clip=clip_id(audio, path),
+                question="",
+                answer="",
+                split=FOLDER_SPLIT,
+                attribute=None,
+                value=None,
             )
-        )
+            for audio in sorted(_sounds(path))
+        ]
+    records, missing = [], []
+    clips: dict[tuple, str] = {}
+    for where, fields in rows(path):
+        audio = path.parent / fields["audio"]
+        part = {key: fields[key] for key in _NUMBERS}
+        known = (audio, *part.values())
+        try:
+            clip = clips.get(known) or clip_id(audio, path.parent, **part)
+        except OSError:
+            missing.append(f"{where}: the sound file {audio} is missing")
+            continue
+        clips[known] = clip
+        texts = {key: fields[key] for key in ("question", "answer", "split")}
+        facts = {key: fields[key] for key in ("attribute", "value")}
+        records.append(Record(audio=audio, clip=clip, **texts, **facts, **part))
     if missing:
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
             f"{missing[0]}{others}: put it there, or remove its lines from {path.name}"
         )
     if not records:
-        raise UserError(
-            f'{path}: holds no songs; write one line {{"audio": …, "answer": …}} each'
-        )
+        raise UserError(f"{path}: holds no songs")
     return records
 
 
-def _clip(audio: Path, folder: Path) -> str:
-    """Path, size, and a digest of both ends of the file.
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The checked lines of a songs' file, each with where it stands.
 
-    Two reads per song, however long it is, tell copies from replacements, which the
-    time of change does not: it is lost in archives and kept by careful copying.
+    Yields:
+      `file:line` and all keys; those left out are None, or "" and "train" for
+      `question` and `split`.
+
+    Raises:
+      UserError: with file and line, a line is not as it should be.
     """
-    size = audio.stat().st_size
-    with audio.open("rb") as file:
-        ends = file.read(_END)
-        file.seek(max(0, size - _END))
-        ends += file.read(_END)
-    name = Path(os.path.relpath(audio, folder)).as_posix()
-    return f"{name}:{size}:{hashlib.sha256(ends).hexdigest()[:16]}"
-
-
-def _fields(line: str, *, where: str) -> dict[str, Any]:
-    """The checked keys of one line."""
     try:
-        fields = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: is no JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{where}: is no JSON object with the keys {_REQUIRED}")
-    if unknown := sorted(fields.keys() - {*_REQUIRED, *_OPTIONAL}):
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    read = _table if path.suffix.lower() in (".csv", ".tsv") else _lines
+    for where, fields in read(text, path):
+        yield where, _checked(fields, where=where)
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Not splitlines, which also cuts at separators that JSON allows inside strings.
+    for number, line in enumerate(text.split("\n"), start=1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: is no JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise UserError(f"{where}: is no JSON object with the keys {_REQUIRED}")
+        yield where, fields
+
+
+def _table(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    head = "".join(text.splitlines()[:1])
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        columns = [column.strip() for column in next(reader, [])]
+        if missing := [key for key in _REQUIRED if key not in columns]:
+            raise UserError(
+                f"{path}:1: there is no column {', '.join(missing)}; the first line "
+                "must name the columns: audio,question,answer,split"
+            )
+        if len(set(columns)) < len(columns):
+            raise UserError(f"{path}:1: a column is there twice")
+        number = reader.line_num
+        for cells in reader:
+            where, number = f"{path}:{number + 1}", reader.line_num
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                raise UserError(
+                    f"{where}: has {len(cells)} cells, not {len(columns)}; put text "
+                    f'that holds a {delimiter!r} in "quotes"'
+                )
+            named = dict(zip(columns, cells, strict=True))
+            yield where, {key: _cell(key, cell) for key, cell in named.items()}
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: is no CSV: {error}") from error
+
+
+def _cell(key: str, cell: str) -> str | float | None:
+    """What the cell of a table says; an empty one says nothing."""
+    if not cell.strip():
+        return None
+    if key in _NUMBERS:
+        try:
+            return float(cell.replace(",", "."))
+        except ValueError:
+            return cell
+    return cell
+
+
+def _checked(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """All keys of one line, if they are as they should be."""
+    known = (*_REQUIRED, *_TEXTS, *_NUMBERS)
+    if unknown := sorted(fields.keys() - {*known}):
         raise UserError(
-            f"{where}: unknown key {', '.join(unknown)}; known are "
-            f"{', '.join((*_REQUIRED, *_OPTIONAL))}"
+            f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(known)}"
         )
     for key in _REQUIRED:
         if not isinstance(fields.get(key), str) or not fields[key].strip():
             raise UserError(f"{where}: `{key}` is missing, empty or no text")
-    for key in _OPTIONAL:
+    for key in (*_REQUIRED, *_TEXTS):
         if not isinstance(fields.get(key), str | None):
             raise UserError(
                 f"{where}: `{key}` must be text in quotes, not {fields[key]}"
@@ -156,9 +211,50 @@ def _fields(line: str, *, where: str) -> dict[str, Any]:
             (fields.get(key) or "").encode()
         except UnicodeEncodeError as error:
             raise UserError(f"{where}: `{key}` holds half a character") from error
+    if "\0" in fields["audio"]:
+        raise UserError(f"{where}: `audio` holds a NUL character")
     for key in ("attribute", "value"):
         if fields.get(key) is not None and not fields[key].strip():
             raise UserError(f"{where}: `{key}` is empty; leave it out or fill it in")
     if (fields.get("attribute") is None) != (fields.get("value") is None):
         raise UserError(f"{where}: `attribute` and `value` go together; one is missing")
-    return fields
+    return {
+        **{key: fields.get(key) for key in known},
+        "question": fields.get("question") or "",
+        "split": fields.get("split") or "train",
+        **_part(fields, where=where),
+    }
+
+
+def _part(fields: dict[str, Any], *, where: str) -> dict[str, float | int | None]:
+    """Which seconds of the file, to the millisecond, and an `.npy`'s rate."""
+    part: dict[str, float | None] = {}
+    for key in _NUMBERS:
+        value = fields.get(key)
+        if not isinstance(value, int | float | None) or isinstance(value, bool):
+            raise UserError(f"{where}: `{key}` must be a number, not {value!r}")
+        if value is not None and not 0 <= value < 1e9:
+            raise UserError(f"{where}: `{key}` must be 0 or more, not {value}")
+        part[key] = None if value is None else round(float(value), 3)
+    start, end, rate = part.values()
+    if end is not None and end <= (start or 0):
+        raise UserError(f"{where}: `end` must be later than `start`, not {end}")
+    is_array = fields["audio"].lower().endswith(".npy")
+    if is_array and rate is None:
+        raise UserError(
+            f"{where}: an .npy does not know its sampling rate; give it as `rate`"
+        )
+    if rate is not None and not is_array:
+        raise UserError(f"{where}: `rate` is for .npy files; others know their own")
+    if rate is not None and (rate % 1 or not _RATES[0] <= rate <= _RATES[1]):
+        raise UserError(f"{where}: `rate` is in samples per second, not {rate}")
+    return {"start": start, "end": end, "rate": None if rate is None else int(rate)}
+
+
+def _sounds(folder: Path) -> Iterator[Path]:
+    """The sound files below a folder, hidden ones left out."""
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        is_sound = path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".npy"
+        if is_sound and not hidden and path.is_file():
+            yield path

@@ -1,0 +1,157 @@
+"""Published annotation files: finding them, reading them, distrusting them."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from musilingo_jax.errors import UserError
+
+# AudioSet's clips, hence those of MusicCaps and MusicInstruct.
+CLIP_SECONDS = 10.0
+
+
+def find(source: Path, *names: str) -> Path | None:
+    """The first of some files that is there, in a folder or one below it.
+
+    A `source` that is a file is the answer if its name ends in one of the names.
+    """
+    if source.is_file():
+        return source if source.name.endswith(names) else None
+    for name in names:
+        found = (source / name, *sorted(source.glob(f"*/{name}")))
+        if path := next((path for path in found if path.is_file()), None):
+            return path
+    return None
+
+
+def need(source: Path, *names: str) -> Path:
+    """As `find`.
+
+    Raises:
+      UserError: there is none.
+    """
+    if path := find(source, *names):
+        return path
+    raise UserError(
+        f"{source}: there is no {' or '.join(names)} in it or in a folder below it"
+    )
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+      UserError: it cannot be read or is none.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def json_rows(path: Path, key: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of an array, which is all of the file or the value of `key`.
+
+    Yields:
+      `file[index]` and the object.
+
+    Raises:
+      UserError: it is no array of objects.
+    """
+    rows = read_json(path)
+    if key is not None:
+        if not isinstance(rows, dict) or key not in rows:
+            raise UserError(f"{path}: is no JSON object with the key {key!r}")
+        rows = rows[key]
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: is no JSON array of annotations")
+    for index, row in enumerate(rows):
+        where = f"{path.name}[{index}]"
+        if not isinstance(row, dict):
+            raise UserError(f"{path.parent / where}: is no JSON object")
+        yield where, row
+
+
+def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+    """The lines of a table that has at least these columns.
+
+    Yields:
+      `file:line` and the cells by column.
+
+    Raises:
+      UserError: it cannot be read, or a column or cell is missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if missing := [c for c in columns if c not in (reader.fieldnames or ())]:
+                raise UserError(f"{path}:1: there is no column {', '.join(missing)}")
+            number = reader.line_num
+            for row in reader:
+                where, number = f"{path.name}:{number + 1}", reader.line_num
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{path.parent / where}: has another number of cells than the "
+                        "first line has columns"
+                    )
+                yield where, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def text(row: dict[str, Any], key: str, *, where: str) -> str:
+    """A text of a row; "" where it is null.
+
+    Raises:
+      UserError: the key is missing or holds something else.
+    """
+    if key not in row:
+        raise UserError(f"{where}: there is no {key!r}; it has {', '.join(row)}")
+    value = row[key]
+    if not isinstance(value, str | None):
+        raise UserError(f"{where}: {key!r} is no text but {value!r}")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: {key!r} holds half a character") from error
+    return value or ""
+
+
+def number(row: dict[str, Any], key: str, *, where: str) -> float | None:
+    """A number of a row; None where it is missing or null.
+
+    Raises:
+      UserError: the key holds something else, or less than 0.
+    """
+    value = row.get(key)
+    if value is None or value == "":
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{where}: {key!r} is no number but {value!r}") from error
+    if not 0 <= found < 1e9:
+        raise UserError(f"{where}: {key!r} must be 0 or more, not {value!r}")
+    return found
+
+
+def rate(row: dict[str, Any], *, where: str) -> int | None:
+    """`sampling_rate`, which the authors' annotations give for their `.npy` files."""
+    found = number(row, "sampling_rate", where=where)
+    return int(found) if found else None
+
+
+def is_true(row: dict[str, Any], key: str, *, where: str) -> bool:
+    """A truth value, as JSON or a table spells it.
+
+    Raises:
+      UserError: it is none.
+    """
+    value = row.get(key)
+    if str(value).lower() in ("true", "1"):
+        return True
+    if str(value).lower() in ("false", "0"):
+        return False
+    raise UserError(f"{where}: {key!r} must be True or False, not {value!r}")

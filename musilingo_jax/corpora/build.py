@@ -1,0 +1,125 @@
+"""Makes a corpus of published annotations and the audio that you have.
+
+    python -m musilingo_jax.corpora.build musiccaps --source=FOLDER --out=corpora
+
+writes `corpora/musiccaps/`, which `config.corpus.path` can then name. The corpora:
+
+    lp_musiccaps_msd[/writing|summary|paraphrase|attribute_prediction]
+    musiccaps
+    music_instruct[/all|short|long]
+    music_qa
+    own_songs
+
+What each wants to find is told by `… build musiccaps --layout`. Audio is looked for in
+the source folder, or where `--audio` says; it is not copied. `--inspect` counts what is
+there and what is not, and builds nothing.
+"""
+
+import inspect
+from pathlib import Path
+
+from absl import flags
+
+from musilingo_jax import cli
+from musilingo_jax.corpora.builder import LEFT_OUT, Corpus
+from musilingo_jax.corpora.lp_musiccaps_msd import LpMusicCapsMsd
+from musilingo_jax.corpora.music_instruct import MusicInstruct
+from musilingo_jax.corpora.music_qa import MusicQA
+from musilingo_jax.corpora.musiccaps import MusicCaps
+from musilingo_jax.corpora.own_songs import OwnSongs
+from musilingo_jax.errors import UsageError, UserError
+
+CORPORA: dict[str, type[Corpus]] = {
+    kind.name: kind
+    for kind in (LpMusicCapsMsd, MusicCaps, MusicInstruct, MusicQA, OwnSongs)
+}
+
+
+def build(corpus: Corpus, *, allow_missing: bool) -> Path:
+    """Looks for the audio, says what was found, and builds.
+
+    Raises:
+      UserError: it is built already; or rows lack their audio and `allow_missing` is
+        false, or all do; the list of them is written nevertheless.
+    """
+    if Path(corpus.data_dir).exists():
+        raise UserError(
+            f"{corpus.data_dir}: is built already; delete it, or choose another --out"
+        )
+    survey = corpus.survey
+    print(survey.table(), end="")
+    listed = corpus.write_report() / LEFT_OUT
+    total = len(survey.records) + len(survey.left_out)
+    if not survey.records:
+        raise UserError(
+            f"{corpus.source}: none of its {total:,} rows can be used; {listed} says "
+            "why. Say with --audio where the audio files are"
+        )
+    if survey.without_audio and not allow_missing:
+        raise UserError(
+            f"{survey.without_audio:,} of {total:,} rows lack their audio, so nothing "
+            f"was built; they are listed in {listed}. Put the files at or below "
+            f"{corpus.audio}, or build without them with --allow_missing"
+        )
+    return corpus.build()
+
+
+def find(name: str) -> tuple[type[Corpus], str | None]:
+    """The corpus of a name, and which of its configurations.
+
+    Raises:
+      UsageError: there is none of that name.
+    """
+    name, _, config = name.partition("/")
+    if name not in CORPORA:
+        raise UsageError(f"no corpus {name!r}; known are {', '.join(CORPORA)}")
+    known = [known.name for known in CORPORA[name].BUILDER_CONFIGS]
+    if config and config not in known:
+        choices = f"choose one of {', '.join(known)}" if known else "it has only one"
+        raise UsageError(f"no {config!r} of {name}: {choices}")
+    return CORPORA[name], config or None
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags and builds, or counts."""
+    values = flags.FLAGS
+    if len(argv) != 2:
+        raise UsageError(
+            f"name one corpus of {', '.join(CORPORA)}, then --source=… --out=…"
+        )
+    kind, config = find(argv[1])
+    if values.layout:
+        print(inspect.getdoc(kind))
+        return
+    if values.source is None or (values.out is None and not values.inspect):
+        raise UsageError("give --source=FOLDER and --out=FOLDER (or --inspect)")
+    source = Path(values.source)
+    if not source.exists():
+        raise UserError(f"{source}: there is no such file or folder")
+    audio = values.audio or (source if source.is_dir() else source.parent)
+    corpus = kind(
+        source=source,
+        audio=Path(audio),
+        data_dir=values.out or ".",
+        config=config,
+    )
+    if values.inspect:
+        print(corpus.survey.table(), end="")
+        if values.out:
+            print(f"what is left out is listed in {corpus.write_report() / LEFT_OUT}")
+        return
+    folder = build(corpus, allow_missing=values.allow_missing)
+    print(f"built {folder}: use it with --config.corpus.path={folder.parent}")
+
+
+if __name__ == "__main__":
+    # Here and not above, so that other programs can import this one's functions.
+    flags.DEFINE_string("source", None, "folder of the annotations, or their file")
+    flags.DEFINE_string("audio", None, "folder of the audio; default: the source's")
+    flags.DEFINE_string("out", None, "folder where corpora are built")
+    flags.DEFINE_bool(
+        "allow_missing", False, "build without rows that lack their audio"
+    )
+    flags.DEFINE_bool("inspect", False, "count what is there, and build nothing")
+    flags.DEFINE_bool("layout", False, "say which files the corpus wants")
+    cli.run(main)

@@ -1,0 +1,96 @@
+"""LP-MusicCaps-MSD: captions that GPT-3.5 made of the tags of half a million songs.
+
+Doh et al. 2023, "LP-MusicCaps"; on the Hugging Face hub as
+seungheondoh/LP-MusicCaps-MSD, where one asks for access. The songs are those of
+the Million Song Dataset's ECALS subset, as the thirty-second previews that 7digital
+once gave; labs keep copies.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import tensorflow_datasets as tfds
+
+from musilingo_jax.corpora.builder import Corpus
+from musilingo_jax.corpora.clips import Wanted
+from musilingo_jax.corpora.survey import Row
+from musilingo_jax.errors import UserError
+
+SPLITS = ("train", "valid", "test")
+CAPTIONS = ("writing", "summary", "paraphrase", "attribute_prediction")
+
+
+class LpMusicCapsMsd(Corpus):
+    """Captions of 444,865 songs to learn from, 34,481 and 34,631 for tests.
+
+    Wanted in the source folder (or one below it), as the hub has them:
+
+        data/train-*.parquet, valid-*.parquet, test-*.parquet
+
+    with the columns track_id, path and the four captions caption_writing (MusiLingo's,
+    the default configuration, `writing`), caption_summary, caption_paraphrase and
+    caption_attribute_prediction. At or below the audio folder, for a song of the path
+    `8/8/88321.clip.mp3` and the track TRAAAED128E0783FAB:
+
+        8/8/88321.clip.mp3, or 88321.clip.* or TRAAAED128E0783FAB.* anywhere
+
+    There are no questions.
+    """
+
+    name = "lp_musiccaps_msd"
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name=name, description=f"Answers are caption_{name}.")
+        for name in CAPTIONS
+    ]
+    DEFAULT_BUILDER_CONFIG_NAME = "writing"
+
+    def rows(self) -> Iterator[Row]:
+        paths = {split: self._files(split) for split in SPLITS}
+        if not any(paths.values()):
+            raise UserError(
+                f"{self.source}: there is no train-*.parquet, valid-*.parquet or "
+                "test-*.parquet in it or in a folder below it"
+            )
+        for split in SPLITS:
+            for path in paths[split]:
+                yield from self._read(path, split)
+
+    def _files(self, split: str) -> list[Path]:
+        if self.source.is_file():
+            is_it = self.source.match(f"{split}*.parquet")
+            return [self.source] if is_it else []
+        patterns = (f"{split}*.parquet", f"*/{split}*.parquet")
+        found = (sorted(self.source.glob(pattern)) for pattern in patterns)
+        return next(filter(None, found), [])
+
+    def _read(self, path: Path, split: str) -> Iterator[Row]:
+        caption = f"caption_{self.builder_config.name}"
+        columns = ["track_id", "path", caption]
+        counter = itertools.count()
+        try:
+            file = pyarrow.parquet.ParquetFile(path)
+            names = file.schema_arrow.names
+            if missing := [name for name in columns if name not in names]:
+                raise UserError(f"{path}: there is no column {', '.join(missing)}")
+            for batch in file.iter_batches(columns=columns):
+                values = (batch.column(name).to_pylist() for name in columns)
+                for track, song, answer in zip(*values, strict=True):
+                    where = f"{path.name}[{next(counter)}]"
+                    if not all(isinstance(name, str) for name in (track, song)):
+                        raise UserError(
+                            f"{path.parent / where}: names neither path nor track_id"
+                        )
+                    if not isinstance(answer, str | None):
+                        raise UserError(f"{path.parent / where}: {caption} is no text")
+                    yield Row(
+                        where=where,
+                        sound=Wanted(names=(song, track)),
+                        question="",
+                        answer=answer or "",
+                        split=split,
+                    )
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UserError(f"{path}: cannot be read as Parquet: {error}") from error

@@ -1,0 +1,206 @@
+"""What a corpus amounts to on this machine: what was found, what is left out, why."""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from musilingo_jax import cli
+from musilingo_jax.corpora.clips import AudioFolder, Clip, Lacking, Wanted
+from musilingo_jax.corpora.records import Record
+
+MOST_THREADS = 16
+# Reasons that have nothing to do with sound: such rows are of no use to anybody.
+NO_ANSWER, NO_QUESTION = "empty answer", "empty question"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an annotation file.
+
+    Attributes:
+      where: file and line, or file and index.
+      sound: what it speaks of.
+      question: "" for a caption; None where one should be but is not.
+      answer: what should be said; "" where that is missing.
+      split: as published.
+      attribute, value: as in `Record`.
+    """
+
+    where: str
+    sound: Wanted
+    question: str | None
+    answer: str
+    split: str
+    attribute: str | None = None
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Counts of one split: `published` in the annotations, and what of it is there.
+
+    Attributes:
+      hours: of the clips that are there, as far as their files tell.
+      untold: clips whose files do not tell how long they are.
+    """
+
+    published_rows: int
+    published_clips: int
+    rows: int
+    clips: int
+    hours: float
+    untold: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The outcome.
+
+    Attributes:
+      records: what can be used, in the published order, each with its seconds (None
+        where the file does not tell).
+      left_out: the rest, as in left_out.jsonl.
+      splits: counts, by split, in the published order.
+    """
+
+    records: list[tuple[Record, float | None]]
+    left_out: list[dict[str, str]]
+    splits: dict[str, Split]
+
+    @property
+    def without_audio(self) -> int:
+        """Rows left out for their sound, not for their text."""
+        useless = (NO_ANSWER, NO_QUESTION)
+        return sum(row["reason"] not in useless for row in self.left_out)
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows were left out for which reason, the most frequent first."""
+        return dict(Counter(row["reason"] for row in self.left_out).most_common())
+
+    def summary(self) -> dict[str, Any]:
+        """The counts, for machines."""
+        splits = {name: asdict(split) for name, split in self.splits.items()}
+        return {"splits": splits, "left_out": self.reasons()}
+
+    def lines(self) -> str:
+        """`left_out.jsonl`: a line per row that was left out."""
+        return "".join(
+            json.dumps(row, ensure_ascii=False) + "\n" for row in self.left_out
+        )
+
+    def table(self) -> str:
+        """The counts, for people."""
+        text = (
+            f"{'':10} {'published':>20} {'with audio here':>20}\n"
+            f"{'split':10} {'rows':>10} {'clips':>9} {'rows':>10} {'clips':>9} "
+            f"{'hours':>9}\n"
+        )
+        for name, split in self.splits.items():
+            hours = f"{split.hours:9.2f}" if split.untold < split.clips else f"{'–':>9}"
+            untold = f"  (and {split.untold:,} clips of unknown length)"
+            text += (
+                f"{name:10} {split.published_rows:10,} {split.published_clips:9,} "
+                f"{split.rows:10,} {split.clips:9,} {hours}"
+                f"{untold if split.untold else ''}\n"
+            )
+        examples = {row["reason"]: row for row in reversed(self.left_out)}
+        if examples:
+            text += f"left out: {len(self.left_out):,} rows\n"
+        for reason, count in self.reasons().items():
+            first = examples[reason]
+            detail = f": {first['detail']}" if first["detail"] else ""
+            text += f"{count:10,} {reason}, the first {first['where']}{detail}\n"
+        return text
+
+
+def survey(rows: Iterable[Row], audio: AudioFolder | None) -> Survey:
+    """Looks for the sound of each row.
+
+    Args:
+      rows: the annotations.
+      audio: where to look; None if there is no audio at all.
+    """
+    rows = list(rows)
+    sounds = list(dict.fromkeys(row.sound for row in rows))
+
+    def find(wanted: Wanted) -> Clip | Lacking:
+        if audio is None:
+            return Lacking("missing audio", f"no folder to look for {wanted.names[0]}")
+        return audio.find(wanted)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+        looking = cli.progress(
+            pool.map(find, sounds),
+            total=len(sounds),
+            unit="clips",
+            label="looking for audio",
+            disable=audio is None,
+        )
+        found = dict(zip(sounds, looking, strict=True))
+
+    records, left_out = [], []
+    for row in rows:
+        clip = found[row.sound]
+        lacking = _lacking(row, clip)
+        if lacking:
+            entry = {
+                "where": row.where,
+                "audio": row.sound.names[0],
+                "split": row.split,
+                **asdict(lacking),
+            }
+            left_out.append(entry)
+        else:
+            records.append((_record(row, clip), clip.seconds))
+    return Survey(records, left_out, _counts(rows, records))
+
+
+def _lacking(row: Row, clip: Clip | Lacking) -> Lacking | None:
+    if not row.answer.strip():
+        return Lacking(NO_ANSWER, "")
+    if row.question is None or (row.question and not row.question.strip()):
+        return Lacking(NO_QUESTION, "")
+    return clip if isinstance(clip, Lacking) else None
+
+
+def _record(row: Row, clip: Clip) -> Record:
+    return Record(
+        audio=clip.audio,
+        clip=clip.id,
+        question=row.question,
+        answer=row.answer,
+        split=row.split,
+        attribute=row.attribute,
+        value=row.value,
+        start=clip.start,
+        end=clip.end,
+        rate=clip.rate,
+    )
+
+
+def _counts(
+    rows: list[Row], records: list[tuple[Record, float | None]]
+) -> dict[str, Split]:
+    published: dict[str, list[Wanted]] = defaultdict(list)
+    for row in rows:
+        published[row.split].append(row.sound)
+    there: dict[str, dict[str, float | None]] = defaultdict(dict)
+    usable = Counter(record.split for record, _ in records)
+    for record, seconds in records:
+        there[record.split][record.clip] = seconds
+    splits = {}
+    for name, sounds in published.items():
+        lengths = there[name].values()
+        splits[name] = Split(
+            published_rows=len(sounds),
+            published_clips=len(set(sounds)),
+            rows=usable[name],
+            clips=len(lengths),
+            hours=round(sum(length or 0 for length in lengths) / 3600, 4),
+            untold=sum(length is None for length in lengths),
+        )
+    return splits
