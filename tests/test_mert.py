@@ -1,4 +1,4 @@
-"""MERT against the public library's HuBERT, against itself, and against odd files."""
+"""MERT against itself and definitions in numpy, and against odd files."""
 
 import dataclasses
 import json
@@ -11,9 +11,8 @@ import pytest
 import torch
 import transformers
 from flax import nnx
-from safetensors.numpy import load_file, save_file
+from released_configs import MERT_95M, MERT_330M
 
-from musilingo_jax import weights
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.convolution import (
@@ -47,75 +46,6 @@ WITH_CQT = TINY | {
     "feature_extractor_cqt": True,
     "feature_extractor_cqt_bins": 84,
 }
-# The released 330M file, as far as its keys and values are known.
-RELEASED = {
-    "_name_or_path": "m-a-p/MERT-v1-330M",
-    "activation_dropout": 0.0,
-    "apply_spec_augment": True,
-    "architectures": ["MERTModel"],
-    "attention_dropout": 0.0,
-    "attention_relax": -1.0,
-    "auto_map": {
-        "AutoConfig": "configuration_MERT.MERTConfig",
-        "AutoModel": "modeling_MERT.MERTModel",
-    },
-    "bos_token_id": 1,
-    "classifier_proj_size": 256,
-    "conv_bias": False,
-    "conv_dim": [512] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_pos_batch_norm": False,
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "ctc_loss_reduction": "sum",
-    "ctc_zero_infinity": False,
-    "deepnorm": False,
-    "do_stable_layer_norm": True,
-    "eos_token_id": 2,
-    "feat_extract_activation": "gelu",
-    "feat_extract_dropout": 0.0,
-    "feat_extract_norm": "group",
-    "feat_proj_dropout": 0.0,
-    "feat_proj_layer_norm": True,
-    "feature_extractor_cqt": False,
-    "feature_extractor_cqt_bins": 336,
-    "final_dropout": 0.0,
-    "gradient_checkpointing": False,
-    "hidden_act": "gelu",
-    "hidden_dropout": 0.0,
-    "hidden_dropout_prob": 0.1,
-    "hidden_size": 1024,
-    "initializer_range": 0.02,
-    "intermediate_size": 4096,
-    "layer_norm_eps": 1e-05,
-    "layerdrop": 0.0,
-    "mask_channel_length": 10,
-    "mask_channel_min_space": 1,
-    "mask_channel_other": 0.0,
-    "mask_channel_prob": 0.0,
-    "mask_channel_selection": "static",
-    "mask_feature_length": 10,
-    "mask_feature_min_masks": 0,
-    "mask_feature_prob": 0.0,
-    "mask_time_length": 10,
-    "mask_time_min_masks": 2,
-    "mask_time_min_space": 1,
-    "mask_time_other": 0.0,
-    "mask_time_prob": 0.075,
-    "mask_time_selection": "static",
-    "model_type": "mert_model",
-    "num_attention_heads": 16,
-    "num_conv_pos_embedding_groups": 16,
-    "num_conv_pos_embeddings": 128,
-    "num_feat_extract_layers": 7,
-    "num_hidden_layers": 24,
-    "pad_token_id": 0,
-    "sample_rate": 24000,
-    "tokenizer_class": "Wav2Vec2CTCTokenizer",
-    "torch_dtype": "float32",
-    "transformers_version": "4.24.0",
-    "use_weighted_layer_sum": False,
-    "vocab_size": 32,
-}
 
 
 def make(config_json):
@@ -146,59 +76,6 @@ def pooled(mert, waveform, lengths, window=6, remat=False):
     return mert(
         waveform, lengths, reduce=lambda x, valid: pool(x, valid, window), remat=remat
     )
-
-
-def theirs(config_json):
-    torch.manual_seed(0)
-    model = transformers.HubertModel(transformers.HubertConfig(**config_json)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def their_hidden_states(model, waveform):
-    with torch.no_grad():
-        output = model(torch.from_numpy(waveform), output_hidden_states=True)
-        states = list(output.hidden_states)
-        if model.config.do_stable_layer_norm:
-            # Version 5 records the last state before the final norm; 4, with which
-            # MERT and MusiLingo were made, after it.
-            assert not torch.equal(states[-1], output.last_hidden_state)
-            states[-1] = output.last_hidden_state
-    return [state.numpy() for state in states]
-
-
-def respell(folder):
-    """The positional convolution under the names of files before PyTorch 2.1."""
-    tensors = load_file(folder / "model.safetensors")
-    prefix = "encoder.pos_conv_embed.conv"
-    new = NAMES["positional.kernel"].spellings[0]
-    assert set(new) <= set(tensors)
-    for name, old in zip(new, ("weight_g", "weight_v"), strict=True):
-        tensors[f"{prefix}.{old}"] = tensors.pop(name)
-    save_file(tensors, folder / "model.safetensors")
-
-
-@pytest.mark.parametrize("spelling", ["new", "old"])
-@pytest.mark.parametrize("pre_norm", [True, False])
-def test_hidden_states_are_those_of_the_public_library(tmp_path, pre_norm, spelling):
-    config = TINY | {"do_stable_layer_norm": pre_norm}
-    if spelling == "old":
-        config |= {"feat_extract_norm": "layer", "conv_bias": True}
-    model = theirs(config)
-    model.save_pretrained(tmp_path)
-    if spelling == "old":
-        respell(tmp_path)
-    mert = weights.load_encoder(tmp_path, dtype=np.float32, mesh=None)
-
-    waveform = noise(2, 2001)
-    states = hidden_states(mert, waveform, np.full(2, 2001))
-    expected = their_hidden_states(model, waveform)
-    assert len(states) == len(expected) == config["num_hidden_layers"] + 1
-    for ours, reference in zip(states, expected, strict=True):
-        assert ours.shape == reference.shape
-        assert np.abs(ours - reference).max() < 1e-4 * np.abs(reference).max()
 
 
 def test_weight_norm_is_undone_and_redone():
@@ -275,6 +152,30 @@ def test_reduced_in_the_carry_is_the_mean_of_the_hidden_states(pre_norm, remat):
     reduced = mean(mert)
     np.testing.assert_allclose(reduced["frames"], states.mean(0), atol=1e-5)
     np.testing.assert_allclose(reduced["first"][0], states.mean(0)[:, 0], atol=1e-5)
+
+
+def test_memory_does_not_grow_with_depth():
+    """Nor is any stack of hidden states held, unless it is asked for."""
+
+    def mean(mert, waveform, lengths):
+        return mert(waveform, lengths, reduce=lambda x, valid: x, remat=False)
+
+    def temporaries(function, depth):
+        config = MertConfig.from_dict(
+            TINY | {"hidden_size": 256, "num_hidden_layers": depth}
+        )
+        mert = jax.eval_shape(lambda: Mert(config, rngs=nnx.Rngs(0)))
+        shapes = [jax.ShapeDtypeStruct((2, 8_000), jnp.float32)]
+        shapes += [jax.ShapeDtypeStruct((2,), jnp.int32)]
+        compiled = jax.jit(function).lower(mert, *shapes).compile()
+        one_state = 4 * 2 * config.frames(8_000) * config.hidden_size
+        return compiled.memory_analysis().temp_size_in_bytes / one_state
+
+    def mean_of_stack(*arguments):
+        return Mert.hidden_states(*arguments).mean(axis=0)
+
+    assert abs(temporaries(mean, 12) - temporaries(mean, 4)) < 1
+    assert temporaries(mean_of_stack, 12) - temporaries(mean_of_stack, 4) > 7
 
 
 def test_gradients_reach_every_parameter_with_and_without_remat():
@@ -419,27 +320,8 @@ def test_silence_and_clips_without_a_frame_stay_finite():
     np.testing.assert_array_equal(features[1:], 0)
 
 
-def test_bfloat16_weights_give_nearly_the_same_features():
-    mert = make(WITH_CQT)
-    coarse = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), mert)
-    waveform, lengths = 0.1 * noise(2, 5000), np.array([5000, 4000])
-    exact, _ = pooled(mert, waveform, lengths)
-    rounded, _ = pooled(coarse, waveform, lengths)
-    assert rounded.dtype == jnp.float32
-    assert np.sqrt(np.mean((exact - rounded) ** 2)) < 0.03 * np.std(exact)
-
-
-def test_330m_has_as_many_parameters_as_released():
-    config = MertConfig.from_dict(RELEASED)
-    mert = jax.eval_shape(lambda: Mert(config, rngs=nnx.Rngs(0)))
-    ours = sum(leaf.size for leaf in jax.tree.leaves(mert))
-    # Weight norm keeps a magnitude beside each of 128 directions, and the vector for
-    # masked frames is of training only; neither is a parameter here.
-    assert ours + 128 + 1024 == 315_428_992
-
-
 def test_frames_are_those_of_the_released_model():
-    config = MertConfig.from_dict(RELEASED)
+    config = MertConfig.from_dict(MERT_330M)
     seconds, frames = [5, 10, 15.5, 30], [374, 749, 1162, 2249]
     samples = [int(24_000 * second) for second in seconds]
     assert [config.frames(count) for count in samples] == frames
@@ -453,8 +335,9 @@ def test_frames_are_those_of_the_released_model():
     np.testing.assert_array_equal(config.frames(np.array([0, 100, 400])), [0, 0, 1])
 
 
-def test_config_survives_json_and_the_public_library():
-    config = MertConfig.from_dict(RELEASED)
+@pytest.mark.parametrize("released", [MERT_330M, MERT_95M], ids=["330M", "95M"])
+def test_config_survives_json_and_the_public_library(released):
+    config = MertConfig.from_dict(released)
     assert MertConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     hash(config)
     ours = dataclasses.replace(config, model_type="hubert")
@@ -485,12 +368,12 @@ def test_config_survives_json_and_the_public_library():
 )
 def test_a_config_that_means_something_else_is_refused_by_name(changed, message):
     with pytest.raises(UserError, match=message):
-        MertConfig.from_dict(RELEASED | changed)
+        MertConfig.from_dict(MERT_330M | changed)
 
 
 @pytest.mark.parametrize("name", ["hidden_size", "do_stable_layer_norm", "conv_dim"])
 def test_a_config_without_an_attribute_is_refused_by_name(name):
-    incomplete = {key: value for key, value in RELEASED.items() if key != name}
+    incomplete = {key: value for key, value in MERT_330M.items() if key != name}
     incomplete.pop("num_feat_extract_layers")
     with pytest.raises(UserError, match=f"missing {name}"):
         MertConfig.from_dict(incomplete)

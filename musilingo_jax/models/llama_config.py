@@ -40,7 +40,7 @@ _IGNORED = {
     "where the file comes from, and in which type it was stored": """
         architectures _name_or_path name_or_path _commit_hash transformers_version
         transformers.js_config auto_map is_llama_config torch_dtype dtype use_bfloat16
-        torchscript
+        torchscript unsloth_fixed unsloth_version
     """,
     "special tokens, which the tokenizer knows": """
         bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id
@@ -216,12 +216,17 @@ class LlamaConfig:
         }
 
     def rope_frequencies(self) -> np.ndarray:
-        """Angle per position of each pair in a head: float32 [head_dim / 2]."""
-        exponents = np.arange(0, self.head_dim, 2) / self.head_dim
-        frequencies = self.rope_theta**-exponents
+        """Angle per position of each pair in a head: float32 [head_dim / 2].
+
+        Rounded at the steps at which the models' own code rounds, so that the angles
+        are those of the training: 2000 positions on, the last bit is 1e-4 of a radian.
+        """
+        exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
+        powers = np.power(self.rope_theta, exponents.astype(np.float64))
+        frequencies = 1 / powers.astype(np.float32)
         if self.rope_scaling is not None:
             frequencies = self.rope_scaling(frequencies)
-        return frequencies.astype(np.float32)
+        return frequencies
 
 
 def _guard(config_json: dict[str, Any]) -> None:
