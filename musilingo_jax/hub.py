@@ -4,15 +4,21 @@ What was downloaded once is kept where `huggingface_hub` keeps it, and the envir
 variables that it documents (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT) hold.
 """
 
+import contextlib
+import functools
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from musilingo_jax.errors import UserError
+from musilingo_jax.safetensors_format import Tensor, read_header
 
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 SMALL = ("*.json", "tokenizer.model")
 SAFETENSORS = ("*.safetensors",)
+# As much as the headers of most files take.
+_BEGINNING = 100_000
 PICKLES = ("pytorch_model*.bin",)
 
 
@@ -39,15 +45,99 @@ def download(source: str, *, weights: bool) -> Path:
     return folder
 
 
-def _snapshot(source: str, patterns: tuple[str, ...]) -> Path:
-    # A second to import, and most models are folders.
-    from huggingface_hub import errors, snapshot_download
+@functools.lru_cache(maxsize=1)
+def look_into(source: str) -> Mapping[str, Tensor]:
+    """The tensors of a model on the hub, without downloading it.
+
+    Headers are read, and then the parts of tensors that somebody asks for.
+
+    Raises:
+      UserError: as in `download`; or the model has no safetensors, or broken ones.
+    """
+    from huggingface_hub import HfApi
 
     match = _NAME.fullmatch(source)
-    try:
-        folder = snapshot_download(
-            match["repo"], revision=match["revision"], allow_patterns=list(patterns)
+    with _told(source):
+        listed = HfApi().list_repo_files(match["repo"], revision=match["revision"])
+    files = [name for name in listed if name.endswith(".safetensors")]
+    if not files:
+        raise UserError(
+            f"{source}: has no safetensors, and files of PyTorch cannot be looked into "
+            "from afar; `python -m musilingo_jax.convert safetensors` downloads them"
         )
+    tensors = {}
+    for name in files:
+        with _told(source):
+            file = _RemoteFile(match["repo"], name, match["revision"])
+            try:
+                tensors |= read_header(file)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{source}: {name} is broken ({error})") from error
+    return tensors
+
+
+class _RemoteFile:
+    """A file on the hub, of which parts are asked for; see `safetensors_format.File`.
+
+    A header is read in two parts and is small, so its first part fetches more.
+    """
+
+    def __init__(self, repo: str, name: str, revision: str | None):
+        from huggingface_hub import hf_hub_url
+
+        self.path = f"{repo}/{name}"
+        self._url = hf_hub_url(repo, name, revision=revision)
+        self._beginning, self.size = self._get(0, _BEGINNING)
+
+    def read(self, into: memoryview, start: int) -> int:
+        stop = start + len(into)
+        if stop <= len(self._beginning):
+            content = self._beginning[start:stop]
+        else:
+            content, _ = self._get(start, stop)
+        into[: len(content)] = content
+        return len(content)
+
+    def _get(self, start: int, stop: int) -> tuple[bytes, int]:
+        """Bytes from `start` to `stop`, and how many there are in all."""
+        from huggingface_hub import get_session
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+        response = get_session().get(
+            self._url,
+            headers={**build_hf_headers(), "Range": f"bytes={start}-{stop - 1}"},
+            follow_redirects=True,
+        )
+        hf_raise_for_status(response)
+        total = response.headers.get("Content-Range", "/").split("/")[1]
+        if not total.isdigit():
+            raise OSError("the server does not send parts of files")
+        return response.content, int(total)
+
+
+def _snapshot(source: str, patterns: tuple[str, ...]) -> Path:
+    # A second to import, and most models are folders.
+    from huggingface_hub import snapshot_download
+
+    match = _NAME.fullmatch(source)
+    with _told(source):
+        return Path(
+            snapshot_download(
+                match["repo"], revision=match["revision"], allow_patterns=list(patterns)
+            )
+        )
+
+
+@contextlib.contextmanager
+def _told(source: str) -> Iterator[None]:
+    """Says in a sentence what the hub, or the way to it, would not do."""
+    from huggingface_hub import errors
+
+    revision = _NAME.fullmatch(source)["revision"]
+    try:
+        yield
+    except UserError:
+        raise
     except errors.GatedRepoError as error:
         raise UserError(
             f"{source}: its owners ask for consent first; give it on the model's page "
@@ -55,7 +145,7 @@ def _snapshot(source: str, patterns: tuple[str, ...]) -> Path:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(
-            f"{source}: this model has no revision {match['revision']!r}; leave out "
+            f"{source}: this model has no revision {revision!r}; leave out "
             "what follows the @ for the newest"
         ) from error
     except errors.RepositoryNotFoundError as error:
@@ -70,4 +160,3 @@ def _snapshot(source: str, patterns: tuple[str, ...]) -> Path:
             f"{source}: there is no such folder; taken as a model on the hub, it is not"
             f" in the cache and cannot be downloaded ({type(error).__name__}: {reason})"
         ) from error
-    return Path(folder)

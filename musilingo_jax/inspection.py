@@ -109,7 +109,7 @@ def _inspect(source: str, kind: str) -> Report:
     folder, family, reason = "", "unknown", ""
     content, shapes, config = {}, {}, None
     try:
-        part = sources.find(source, kind)
+        part = sources.glance(source, kind)
         folder = str(part.folder)
         content = part.tensors()
         plan = blueprint(part)

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -49,7 +49,26 @@ _HEADER_BYTES = 100_000_000  # The library's own limit.
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name → shape and type
 
 
-class _Descriptor:
+class File(Protocol):
+    """What tensors are read from: a file on a disk, or one that lies elsewhere.
+
+    Attributes:
+      path: what it is called in messages.
+      size: in bytes.
+    """
+
+    path: Path | str
+    size: int
+
+    def read(self, into: memoryview, start: int) -> int:
+        """Fills `into` from byte `start` on; returns how much it could.
+
+        Raises:
+          OSError: the file cannot be read.
+        """
+
+
+class LocalFile:
     """An open file, closed when no tensor of it is left.
 
     What was opened stays what it was, even if another file takes its place.
@@ -57,11 +76,16 @@ class _Descriptor:
 
     def __init__(self, path: Path):
         self.path = path
-        self.number = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self.number)
+        self._number = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._number)
+        self.size = os.fstat(self._number).st_size
         if hasattr(os, "posix_fadvise"):  # Not on macOS.
             # Several threads read pieces in turn: to be read further ahead.
-            os.posix_fadvise(self.number, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            os.posix_fadvise(self._number, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def read(self, into: memoryview, start: int) -> int:
+        """As in `File`."""
+        return os.preadv(self._number, [into], start)
 
 
 @dataclass(frozen=True)
@@ -81,7 +105,7 @@ class Tensor:
       nbytes: of all of its numbers.
     """
 
-    file: _Descriptor
+    file: File
     start: int
     shape: tuple[int, ...]
     dtype: str
@@ -118,7 +142,7 @@ class Tensor:
         left = memoryview(content)
         while left:
             try:
-                count = os.preadv(self.file.number, [left], start)
+                count = self.file.read(left, start)
             except OSError as error:
                 raise UserError(
                     f"{self.file.path}: cannot be read ({error.strerror})"
@@ -147,20 +171,33 @@ def open_file(path: Path) -> dict[str, Tensor]:
       UserError: the file cannot be read, or its header does not fit its size.
     """
     try:
-        file = _Descriptor(path)
-        size = os.fstat(file.number).st_size
-        first = os.pread(file.number, 8, 0)
-        length = int.from_bytes(first, "little")
-        if first == b"version ":
-            raise ValueError("it is only git's note about the file: `git lfs pull`")
-        if len(first) < 8 or length > min(size - 8, _HEADER_BYTES):
-            raise ValueError("it ends before its header does")
-        said = json.loads(os.pread(file.number, length, 8))
-        return _parse(file, said, 8 + length, size - 8 - length)
+        return read_header(LocalFile(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: broken or cut off ({error}); download or save it again"
         ) from error
+
+
+def read_header(file: File) -> dict[str, Tensor]:
+    """The tensors of an open file by name.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError, RecursionError: its header is none, or does not fit its size.
+    """
+    first = _read_all(file, 8, 0)
+    length = int.from_bytes(first, "little")
+    if first == b"version ":
+        raise ValueError("it is only git's note about the file: `git lfs pull`")
+    if len(first) < 8 or length > min(file.size - 8, _HEADER_BYTES):
+        raise ValueError("it ends before its header does")
+    said = json.loads(_read_all(file, length, 8))
+    return _parse(file, said, 8 + length, file.size - 8 - length)
+
+
+def _read_all(file: File, count: int, start: int) -> bytes:
+    content = bytearray(count)
+    return bytes(content[: file.read(memoryview(content), start)])
 
 
 def make_header(
@@ -185,7 +222,7 @@ def make_header(
     return len(text).to_bytes(8, "little") + text, offsets
 
 
-def _parse(file: _Descriptor, said: Any, start: int, size: int) -> dict[str, Tensor]:
+def _parse(file: File, said: Any, start: int, size: int) -> dict[str, Tensor]:
     """A header's tensors; ValueError if they are not exactly what the file holds."""
     if not isinstance(said, dict):
         raise ValueError("its header is no JSON object")

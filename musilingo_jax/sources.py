@@ -60,6 +60,7 @@ class Part:
       prefix: of its tensors' names there.
       config: its own configuration, `preprocessor_config.json` included.
       tokenizer: the folder of its tokenizer; None if there is none.
+      remote: where its tensors are if not in the folder: a name on the hub.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Part:
     prefix: str
     config: Mapping[str, Any]
     tokenizer: Path | None
+    remote: str | None = None
 
     def tensors(self) -> Tensors:
         """Its tensors, under the names that they have when it lies alone.
@@ -75,7 +77,8 @@ class Part:
         Raises:
           UserError: as in `open_tensors`.
         """
-        tensors = under(open_tensors(self.folder), self.prefix)
+        there = hub.look_into(self.remote) if self.remote else open_tensors(self.folder)
+        tensors = under(there, self.prefix)
         if self.kind == "adapter" and self.prefix:
             tensors = {name: tensors[name] for name in _ADAPTER_TENSORS}
         return tensors
@@ -124,13 +127,25 @@ def named(config: Mapping[str, Any], kind: str) -> str:
     return source
 
 
-def resolve(source: str | Path) -> Path:
+def resolve(source: str | Path, *, weights: bool = True) -> Path:
     """The folder that `source` means, downloaded from the hub if need be.
+
+    Args:
+      source: a folder or a name.
+      weights: whether the weights of a model on the hub are wanted there, too.
 
     Raises:
       UserError: there is no such thing.
     """
-    return _local(source) or hub.download(_name(source), weights=True)
+    return _local(source) or hub.download(_name(source), weights=weights)
+
+
+def glance(source: str | Path, kind: str) -> Part:
+    """As `find`, but a model on the hub is looked into where it is."""
+    if _local(source):
+        return find(source, kind)
+    name = _name(source)
+    return _find(name, hub.download(name, weights=False), kind, remote=name)
 
 
 def find(source: str | Path, kind: str) -> Part:
@@ -140,13 +155,16 @@ def find(source: str | Path, kind: str) -> Part:
       UserError: there is no such source, or it holds no such part, or not what
         describes it.
     """
-    folder = resolve(source)
+    return _find(str(source), resolve(source), kind, remote=None)
+
+
+def _find(source: str, folder: Path, kind: str, *, remote: str | None) -> Part:
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     # First, because a release may have descriptions of its parts in their folders.
     if config is not None and is_release(config):
-        return _released(str(source), folder, kind, config)
+        return _released(source, folder, kind, config, remote)
     if (folder / kind / CONFIG).is_file():
-        return _alone(str(source), folder / kind, kind)
+        return _alone(source, folder / kind, kind, remote)
     if config is None:
         raise UserError(f"{folder}: not a model folder, for it has no {CONFIG}")
     if is_run(config):
@@ -156,7 +174,7 @@ def find(source: str | Path, kind: str) -> Part:
                 "finish, or name another adapter"
             )
         return find(named(config, kind), kind)
-    return _alone(str(source), folder, kind)
+    return _alone(source, folder, kind, remote)
 
 
 def kinds(source: str | Path) -> list[str]:
@@ -165,7 +183,7 @@ def kinds(source: str | Path) -> list[str]:
     Raises:
       UserError: there is no such source, or no part in it.
     """
-    folder = resolve(source)
+    folder = resolve(source, weights=False)
     found = [kind for kind in KINDS if (folder / kind / CONFIG).is_file()]
     if not (folder / CONFIG).is_file():
         if found:
@@ -206,16 +224,22 @@ def is_delta(tensors: Tensors) -> bool:
     return bool(scale < _LARGEST_DELTA)
 
 
-def _alone(source: str, folder: Path, kind: str) -> Part:
+def _alone(source: str, folder: Path, kind: str, remote: str | None) -> Part:
     """A part in a folder of its own."""
     config = read_json(folder / CONFIG)
     if kind == "encoder":
         config = _preprocessing(folder) | config
     tokenizer = folder if kind == "language_model" and _has_tokenizer(folder) else None
-    return Part(kind, source, folder, "", config, tokenizer)
+    return Part(kind, source, folder, "", config, tokenizer, remote)
 
 
-def _released(source: str, folder: Path, kind: str, config: Mapping[str, Any]) -> Part:
+def _released(
+    source: str,
+    folder: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    remote: str | None,
+) -> Part:
     """A part of a MusiLingo release.
 
     The release's `config.json` says in `mert_model` and `llama_model` of which models
@@ -225,7 +249,8 @@ def _released(source: str, folder: Path, kind: str, config: Mapping[str, Any]) -
     """
     prefix = PREFIXES[kind]
     if kind == "adapter":
-        tensors = under(open_tensors(folder), prefix)
+        there = hub.look_into(remote) if remote else open_tensors(folder)
+        tensors = under(there, prefix)
         if missing := [name for name in _ADAPTER_TENSORS if name not in tensors]:
             raise UserError(
                 f"{folder}: is no MusiLingo release, for it lacks "
@@ -237,7 +262,7 @@ def _released(source: str, folder: Path, kind: str, config: Mapping[str, Any]) -
             "language_model_width": width_out,
             "window_frames": config.get("window_frames", RELEASED_WINDOW_FRAMES),
         }
-        return Part(kind, source, folder, prefix, said, None)
+        return Part(kind, source, folder, prefix, said, None, remote)
     if isinstance(section := config.get(kind), dict):
         described = folder
     else:
@@ -249,7 +274,7 @@ def _released(source: str, folder: Path, kind: str, config: Mapping[str, Any]) -
     if kind == "language_model":
         places = [folder, folder / kind, described]
         tokenizer = next(filter(_has_tokenizer, places), None)
-    return Part(kind, source, folder, prefix, section, tokenizer)
+    return Part(kind, source, folder, prefix, section, tokenizer, remote)
 
 
 def _description(folder: Path, kind: str, config: Mapping[str, Any]) -> Path:

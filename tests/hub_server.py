@@ -12,7 +12,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serve(folder: Path):
-    """Serves `folder/owner/name/` as models; yields the address and what was asked.
+    """Serves `folder/owner/name/` as models; yields the address and what was asked:
+    method, path, and how many bytes if only a part was.
 
     Those whose name begins with "gated" are refused as gated models are.
     """
@@ -47,7 +48,15 @@ def serve(folder: Path):
                 content = file.read_bytes()
                 tag = hashlib.sha1(content).hexdigest()
                 headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}
-                self.send(200, content, headers)
+                if wanted := self.headers["Range"]:
+                    start, last = map(int, wanted.removeprefix("bytes=").split("-"))
+                    part = content[start : last + 1]
+                    asked[-1] += (len(part),)
+                    stop = start + len(part) - 1
+                    headers["Content-Range"] = f"bytes {start}-{stop}/{len(content)}"
+                    self.send(206, part, headers)
+                else:
+                    self.send(200, content, headers)
             else:
                 self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
 

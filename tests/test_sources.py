@@ -218,7 +218,7 @@ def hub(tmp_path_factory):
                 },
             )
             assert "Traceback" not in done.stderr, done.stderr
-            files = [path for _, path in asked if "resolve" in path]
+            files = [path for _, path, *_ in asked if "resolve" in path]
             return done.stdout.strip(), {path.split("/")[-1] for path in files}
 
         yield download
@@ -269,3 +269,33 @@ def test_what_the_hub_does_not_give(hub, source, environment, message):
 def test_no_name_is_no_name():
     with pytest.raises(UserError, match=r"a b: there is no such folder; .*on the hub"):
         sources.resolve("a b")
+
+
+def test_a_model_on_the_hub_is_inspected_where_it_is(release, tmp_path):
+    """Only headers, and the norm that tells a delta, are fetched."""
+
+    def inspect(source, **environment):
+        done = subprocess.run(
+            [sys.executable, "-m", "musilingo_jax.convert", "--inspect", source]
+            + ["--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "HF_HOME": str(tmp_path / "home"), **environment},
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["parts"]
+
+    shutil.copytree(release, tmp_path / "own" / "whole")
+    with serve(tmp_path) as (address, asked):
+        there = inspect("own/whole", HF_ENDPOINT=address)
+    shards = [entry for entry in asked if entry[1].endswith(".safetensors")]
+    size = sum(path.stat().st_size for path in release.glob("*.safetensors"))
+    assert len(shards) == 3
+    assert all(len(entry) == 3 for entry in shards)
+    assert sum(entry[2] for entry in shards) < size / 10
+    here = inspect(str(release))
+    for part in (*there.values(), *here.values()):
+        assert part["loads"], part["reason"]
+        del part["folder"]
+    assert there == here
