@@ -227,6 +227,28 @@ class Mert(nnx.Module):
         states = self.config.num_hidden_layers + 1
         return jax.tree.map(lambda part: part / states, total)
 
+    def each(
+        self,
+        waveform: Float[Array, "batch samples"],
+        lengths: Int[Array, " batch"],
+        *,
+        reduce: Reduce,
+    ) -> Any:
+        """The reduction of each hidden state, stacked: [depth + 1, …].
+
+        As in `__call__`, the states themselves are not kept.
+        """
+        x, valid = self.embed(waveform, lengths)
+
+        def step(x: Array, layer: Layer) -> tuple[Array, Any]:
+            return layer(x, valid), reduce(x, valid)
+
+        x, reduced = jax.lax.scan(step, x, self.layers)
+        last = reduce(self.finish(x), valid)
+        return jax.tree.map(
+            lambda first, end: jnp.concatenate([first, end[None]]), reduced, last
+        )
+
     def hidden_states(
         self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
     ) -> Float[Array, "states batch time width"]:
