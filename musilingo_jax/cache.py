@@ -1,50 +1,51 @@
 """Features by song: the frozen encoder hears each song once, not once per epoch.
 
-    python -m musilingo_jax.cache --config=configs/tiny.py
+    python -m musilingo_jax.cache --config=configs/features/tiny.py
+    python -m musilingo_jax.cache --config=… --task=3 --tasks=16     # of a job array
+    python -m musilingo_jax.cache inspect runs/tiny/cache
+    python -m musilingo_jax.cache export runs/tiny/cache --out=embeddings.parquet
 
-encodes the songs that the cache lacks. Kill it whenever you like: it goes on with the
-shard that was not finished, and ends with the same bits as if nobody had stopped it.
-Files are decoded on threads while the encoder works.
+The first encodes the songs that the cache lacks. Kill it whenever you like: it goes on
+with the shard that was not finished, and ends with the same bits as if nobody had
+stopped it, or as if any number of tasks had shared the work, on machines of one kind.
+Songs that cannot be read are listed, not replaced, and the exit status is 1 unless
+`--allow_missing` is given; they are tried again with `--retry`, or once the file is
+another one. Folders may be on `gs://`.
 """
 
-import contextlib
-import functools
-import itertools
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
-from array_record.python.array_record_module import ArrayRecordReader
-from jaxtyping import Float
+from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from musilingo_jax import audio, cli, shards, weights
-from musilingo_jax.corpora import songs
+from musilingo_jax import (
+    cache_export,
+    cache_job,
+    cli,
+    folders,
+    shards,
+    sources,
+    weights,
+)
+from musilingo_jax.cache_job import Clip, Share
+from musilingo_jax.cache_reader import Cache, so_far
+from musilingo_jax.compilation import keep_compiled_programs
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.features import FeatureConfig, encode
+from musilingo_jax.features import FeatureConfig
 from musilingo_jax.models.mert import Mert
-from musilingo_jax.models.mert_config import MertConfig
-from musilingo_jax.sharding import make_mesh
+from musilingo_jax.sharding import local_mesh, make_mesh
+from musilingo_jax.shards import HELD, SKIPPED, State
 
-FORMAT = 1
-_REMEDY = "run `python -m musilingo_jax.cache --config=…` with the same config"
-# A shard is full with the first of the two: the work that a kill can cost.
-SHARD_SECONDS = 3600.0
-SHARD_CLIPS = 1024
-# Shards open at once, well below the usual limit of 1024 files per process.
-_OPEN_SHARDS = 128
-
-
-class Clip(NamedTuple):
-    """A song to encode: `id` tells these contents of the file at `path` from others."""
-
-    id: str
-    path: Path
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Identity:
     """All that features depend on, besides the sound.
 
     Attributes:
-      encoder: digest of the encoder's files.
+      encoder: digest of the encoder, its preprocessing included.
       sample_rate: of the waveforms that it heard.
-      window_frames, chunk_windows: as in `FeatureConfig`.
+      window_frames, chunk_windows, reduction: as in `FeatureConfig`.
       dtype: of the encoder's weights while it listened.
       format: of the cache folder.
     """
@@ -63,271 +64,121 @@ class Identity:
     sample_rate: int
     window_frames: int
     chunk_windows: int
+    reduction: str
     dtype: str
     format: int
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Identity":
         """What the features of this experiment depend on."""
-        encoder = weights.resolve(config.model.encoder)
+        source = sources.named(config, "encoder")
+        encoder = sources.find(source, "encoder")
+        numbers = FeatureConfig.from_config(config)
         return cls(
-            encoder=weights.digest(encoder),
-            sample_rate=MertConfig.from_dict(weights.read_config(encoder)).sample_rate,
-            window_frames=config.features.window_frames,
-            chunk_windows=config.features.chunk_windows,
+            encoder=weights.digest(source, "encoder"),
+            sample_rate=weights.blueprint(encoder).module.config.sample_rate,
+            window_frames=numbers.window_frames,
+            chunk_windows=numbers.chunk_windows,
+            reduction=numbers.reduction,
             dtype=config.model.dtype,
             format=FORMAT,
         )
 
 
-class _Entry(NamedTuple):
-    shard: str
-    row: int
-    windows: int
-    seconds: float
-
-
-class Cache:
-    """Reads features by clip, from any number of threads.
-
-    Attributes:
-      folder: where the cache lies.
-      ids: the clips that have features.
-      skipped: clip → why it has none.
-      silent: clips in which nothing is louder than −80 dB.
-    """
-
-    def __init__(self, folder: Path, lines: list[dict[str, Any]]):
-        """Use `Cache.open`; `lines` are those of the index."""
-        self.folder = folder
-        self.silent = frozenset(itertools.chain(*(line["silent"] for line in lines)))
-        self._entries = {
-            clip: _Entry(line["shard"], row, windows, seconds)
-            for line in lines
-            for row, (clip, windows, seconds) in enumerate(line["clips"])
-        }
-        self.skipped: dict[str, str] = {
-            clip: reason
-            for line in lines
-            for clip, reason in line["skipped"].items()
-            if clip not in self._entries
-        }
-        self._reader = functools.lru_cache(_OPEN_SHARDS)(self._open_shard)
-
-    @classmethod
-    def open(cls, folder: Path | str, identity: Identity) -> "Cache":
-        """The cache at `folder`.
-
-        Raises:
-          UserError: there is none, it was made with something else than `identity`, or
-            a shard is missing.
-        """
-        folder = Path(folder)
-        if not (folder / shards.INDEX).is_file():
-            raise UserError(f"{folder}: holds no features yet; {_REMEDY}")
-        lines, damaged = shards.read_index(folder, asdict(identity))
-        if damaged:
-            raise UserError(f"{folder / damaged[0]}: is missing or cut off; {_REMEDY}")
-        return cls(folder, lines)
-
-    @property
-    def ids(self) -> Collection[str]:
-        return self._entries.keys()
-
-    def seconds(self, clip: str) -> float:
-        """How long the song is."""
-        return self._entries[clip].seconds
-
-    def windows(self, clip: str) -> int:
-        """How many vectors the song has, without reading them."""
-        return self._entries[clip].windows
-
-    def features(self, clip: str) -> Float[np.ndarray, "windows width"]:
-        """What the encoder heard in a clip.
-
-        Raises:
-          UserError: the cache lacks the clip, or its shard cannot be read.
-        """
-        if clip not in self._entries:
-            reason = self.skipped.get(clip)
-            raise UserError(
-                f"{clip}: is not in the cache {self.folder}, for {reason}"
-                if reason
-                else f"{clip}: is not in the cache {self.folder}; {_REMEDY}"
-            )
-        entry = self._entries[clip]
-        try:
-            (record,) = self._reader(entry.shard).read([entry.row])
-        except RuntimeError as error:
-            raise UserError(
-                f"{self.folder / entry.shard}: is damaged; delete it, then {_REMEDY}"
-            ) from error
-        return np.frombuffer(record, np.float32).reshape(entry.windows, -1)
-
-    def _open_shard(self, name: str) -> ArrayRecordReader:
-        return shards.open_records(self.folder / name)
-
-
-def build(
-    clips: Iterable[Clip],
-    mert: Mert,
-    config: FeatureConfig,
-    folder: Path | str,
-    identity: Identity,
-    mesh: jax.sharding.Mesh,
-) -> Cache:
-    """Encodes the clips that the cache lacks, shard by shard.
-
-    Clips are decoded on threads while the encoder works. One that cannot be decoded is
-    put down as skipped, with the reason, and tried again at the end of the next call.
-
-    Args:
-      clips: what the cache should hold; what else it holds stays.
-      mert: the encoder that `identity` tells of.
-      config: how songs become vectors.
-      folder: the cache, made if there is none.
-      identity: what the features depend on.
-      mesh: where the encoder runs.
-
-    Raises:
-      UserError: the cache was made with another identity, another process is filling
-        it, or it cannot be written.
-    """
-    if jax.process_count() > 1:
-        raise UserError(f"{folder}: fill the cache with one process first; {_REMEDY}")
-    folder = Path(folder)
-    clips = list({clip.id: clip for clip in clips}.values())
-    try:
-        with shards.claim(folder, asdict(identity)) as index:
-            known = Cache(folder, index.lines)
-            # Those that failed before come last, so that the others meet the same
-            # neighbours in a batch as if nothing had interrupted.
-            new = [clip for clip in clips if clip.id not in known.ids]
-            new.sort(key=lambda clip: clip.id in known.skipped)
-            sample_rate = mert.config.sample_rate
-            decoding = _decoded(new, len(clips), sample_rate)
-            with contextlib.closing(decoding) as decoded:
-                while True:
-                    shard = _Shard(sample_rate)
-                    vectors = encode(mert, shard.take(decoded), config, mesh)
-                    if not shard.clips and not shard.skipped:
-                        break
-                    index.append([v.tobytes() for v in vectors], shard.note(vectors))
-    except OSError as error:
-        raise UserError(
-            f"{folder}: the cache cannot be written ({error.strerror or error}); what "
-            "was finished is kept. Make room there, or choose another folder with "
-            "--config.features.cache=…"
-        ) from error
-    return Cache.open(folder, identity)
-
-
-class _Shard:
-    """A shard in the making: songs pass through it and leave their names."""
-
-    def __init__(self, sample_rate: int):
-        self.sample_rate = sample_rate
-        self.clips: list[tuple[str, float]] = []
-        self.silent: list[str] = []
-        self.skipped: dict[str, str] = {}
-
-    def take(
-        self, decoded: Iterator[tuple[Clip, np.ndarray | UserError]]
-    ) -> Iterator[Float[np.ndarray, " samples"]]:
-        """Hands on waveforms until the shard is full or there are no more."""
-        total = 0.0
-        for clip, waveform in decoded:
-            if isinstance(waveform, UserError):
-                self.skipped[clip.id] = str(waveform)
-            else:
-                seconds = len(waveform) / self.sample_rate
-                total += seconds
-                self.clips.append((clip.id, seconds))
-                if audio.is_silent(waveform):
-                    self.silent.append(clip.id)
-                yield waveform
-            count = len(self.clips) + len(self.skipped)
-            if count >= SHARD_CLIPS or total >= SHARD_SECONDS:
-                return
-
-    def note(self, vectors: list[np.ndarray]) -> dict[str, Any]:
-        """What the index should say of the shard."""
-        return {
-            "clips": [
-                [clip, len(vector), round(seconds, 3)]
-                for (clip, seconds), vector in zip(self.clips, vectors, strict=True)
-            ],
-            "silent": self.silent,
-            "skipped": self.skipped,
-        }
-
-
-def _decoded(
-    clips: list[Clip], total: int, sample_rate: int
-) -> Iterator[tuple[Clip, np.ndarray | UserError]]:
-    """Each clip with its waveform or what is wrong with it, under a progress bar."""
-    started, heard = time.monotonic(), 0.0
-    paths = [clip.path for clip in clips]
-    with (
-        contextlib.closing(audio.load_ahead(paths, sample_rate=sample_rate)) as loaded,
-        cli.progress(
-            total=total, initial=total - len(clips), unit="clip", label="encoding"
-        ) as bar,
-    ):
-        for clip, waveform in zip(clips, loaded, strict=True):
-            yield clip, waveform
-            heard += 0 if isinstance(waveform, UserError) else len(waveform)
-            speed = heard / sample_rate / (time.monotonic() - started)
-            bar.set_postfix_str(f"{speed:.1f}× real time", refresh=False)
-            bar.update()
-
-
 def prepare(
-    config: ConfigDict, records: list[songs.Record], mesh: jax.sharding.Mesh
+    config: ConfigDict, records: Sequence[Record], mesh: jax.sharding.Mesh
 ) -> Cache:
     """The cache of an experiment, with all songs of `records` that can be read.
 
-    Loads the encoder only if there is something to encode.
+    Loads the encoder only if there is something to encode. Several processes share the
+    work, each on its own devices.
 
     Raises:
-      UserError: as in `build`; or songs cannot be read and
-        `config.features.allow_missing` is false.
+      UserError: as in `cache_job.run`; the features are not pooled; or songs cannot be
+        read and `config.features.allow_missing` is false.
     """
-    folder, identity = Path(config.features.cache), Identity.of(config)
-    numbers = FeatureConfig.from_config(config)
-    clips = list({r.clip: Clip(r.clip, r.audio) for r in records}.values())
-    lines, damaged = [], []
-    if (folder / shards.INDEX).is_file():
-        lines, damaged = shards.read_index(folder, asdict(identity))
-    cache = Cache(folder, lines)
-    if damaged or any(clip.id not in cache.ids for clip in clips):
-        mert = weights.load_encoder(
-            config.model.encoder, dtype=config.model.dtype, mesh=mesh
-        )
-        cache = build(clips, mert, numbers, folder, identity, mesh)
-    reasons = [cache.skipped[clip.id] for clip in clips if clip.id in cache.skipped]
-    if reasons and not config.features.allow_missing:
-        listed = "".join(f"\n  {reason}" for reason in reasons)
+    reduction = FeatureConfig.from_config(config).reduction
+    if reduction != "pooled":
         raise UserError(
-            f"{len(reasons)} of {len(clips)} songs cannot be read; the others are "
-            f"cached in {folder}. Mend them or take them out of the corpus, or go on "
-            f"without them with --config.features.allow_missing=True:{listed}"
+            f"config.features.reduction is {reduction!r}: adapters here hear pooled "
+            'windows, so it must be "pooled" but for `python -m musilingo_jax.cache`'
         )
+    clips = clips_of(records)
+    share = Share.of_this_process()
+    state = fill(config, clips, share, mesh, retry=False, others=False)
+    cache = Cache(folders.open_folder(config.features.cache), state)
+    cache.fetch(clip.id for clip in clips)
+    if not config.features.allow_missing:
+        _refuse_skipped(cache, [clip.id for clip in clips])
     return cache
 
 
-def main(argv: list[str]) -> None:
-    """Encodes the songs of `config.corpus` and says what the cache holds."""
-    if argv[1:]:
-        raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    config = flags.FLAGS.config
-    if config is None:
-        raise UsageError("--config is missing: name a file of configs/")
-    records = songs.load(config.corpus.path)
-    started = time.monotonic()
-    cache = prepare(config, records, make_mesh(**config.mesh))
-    print(summary(cache, {record.clip for record in records}))
-    print(f"took {time.monotonic() - started:.1f} s")
+def clips_of(records: Iterable[Record]) -> list[Clip]:
+    """What there is to encode, each clip once."""
+    clips = {r.clip: Clip(r.clip, r.audio, r.start, r.end, r.rate) for r in records}
+    return list(clips.values())
+
+
+def fill(
+    config: ConfigDict,
+    clips: Sequence[Clip],
+    share: Share,
+    mesh: jax.sharding.Mesh | None,
+    *,
+    retry: bool,
+    others: bool,
+) -> State:
+    """Makes the shards of this share that hold clips which the cache lacks.
+
+    Args:
+      config: with the sections `model`, of which the encoder counts, and `features`.
+      clips: what the cache should hold.
+      share: as in `cache_job.run`.
+      mesh: where the encoder runs; None for all devices of this process.
+      retry: as in `cache_job.run`.
+      others: whether shards of other clips, left by a job that was stopped, count too.
+
+    Returns:
+      What there is afterwards; with several tasks it may not be all.
+
+    Raises:
+      UserError: as in `cache_job.run`.
+    """
+    folder = folders.open_folder(config.features.cache)
+    identity, numbers = asdict(Identity.of(config)), FeatureConfig.from_config(config)
+    shard_clips = config.features.get("shard_clips")
+    if not isinstance(shard_clips, int) or shard_clips < 1:
+        raise UserError(
+            f"config.features.shard_clips is {shard_clips}: it must be a whole number, "
+            "1 or more"
+        )
+
+    def load() -> tuple[Mert, jax.sharding.Mesh]:
+        source = sources.named(config, "encoder")
+        where = mesh if mesh is not None and share.tasks == 1 else local_mesh()
+        return weights.load_encoder(source, dtype=config.model.dtype, mesh=where), where
+
+    state = shards.read(folder, identity)
+    fates = state.fates()
+    settled = (HELD,) if retry else (HELD, SKIPPED)
+    needed = any(fates.get(clip.id) not in settled for clip in clips)
+    if others:
+        needed = needed or bool(state.unfinished) or not state.indexed
+    if jax.process_count() > 1:
+        needed = bool(multihost_utils.process_allgather(np.array(needed)).any())
+    if not needed:
+        return state
+    cache_job.run(
+        clips,
+        load,
+        numbers,
+        folder,
+        identity,
+        share,
+        shard_clips=shard_clips,
+        retry=retry,
+    )
+    return shards.read(folder, identity)
 
 
 def summary(cache: Cache, clips: Collection[str]) -> str:
@@ -344,6 +195,144 @@ def summary(cache: Cache, clips: Collection[str]) -> str:
     return "\n".join(lines)
 
 
+def _refuse_skipped(cache: Cache, clips: Collection[str]) -> None:
+    reasons = [cache.skipped[clip] for clip in clips if clip in cache.skipped]
+    if reasons:
+        listed = "".join(f"\n  {reason}" for reason in reasons)
+        raise UserError(
+            f"{len(reasons)} of {len(clips)} songs cannot be read; the others are "
+            f"cached in {cache.folder}. Mend them or take them out of the corpus, or "
+            "go on without them with --config.features.allow_missing=True:" + listed
+        )
+
+
+def inspection(folder: epath.Path) -> str:
+    """What a cache is and how far it is, for people.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    state = shards.read(folder, None)
+    if not state.plans.shards:
+        raise UserError(f"{folder}: holds no features yet; {shards.REMEDY}")
+    cache, fates = Cache(folder, state), state.fates()
+    clips = len(cache.ids)
+    size = sum(line["bytes"] for line in state.lines.values())
+    vectors = sum(cache.windows(clip) for clip in cache.ids)
+    rows = {
+        **(state.plans.identity or {}),
+        "shards": so_far(state),
+        "clips": f"{clips:,}",
+        "hours": f"{sum(map(cache.seconds, cache.ids)) / 3600:,.2f}",
+        "vectors": f"{vectors:,}",
+        "bytes": f"{size:,}" + (f", {size // clips:,} a clip" if clips else ""),
+        "silent": f"{len(cache.silent):,}",
+        "skipped": f"{len(cache.skipped):,}",
+        "not encoded yet": f"{list(fates.values()).count(shards.PENDING):,}",
+    }
+    lines = [str(folder), *(f"  {key:16} {value}" for key, value in rows.items())]
+    if state.unfinished:
+        lines.append(f"unfinished shards: {', '.join(map(str, state.unfinished))}")
+    for clip in sorted(cache.silent & set(cache.ids)):
+        lines.append(f"silent: {cache.path(clip)}")
+    lines += [f"skipped: {reason}" for _, reason in sorted(cache.skipped.items())]
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Encodes the songs of `config.corpus`, or looks at what there is of them."""
+    config, arguments = flags.FLAGS.config, argv[1:]
+    command = "encode"
+    if arguments and arguments[0] in ("inspect", "export"):
+        command, *arguments = arguments
+    if command != "encode" and arguments:
+        name, *arguments = arguments
+    elif config is not None:
+        name = config.features.cache
+    else:
+        raise UsageError("--config is missing: name a file of configs/")
+    if arguments:
+        raise UsageError(f"unknown argument {arguments[0]!r} (try --help)")
+    if command == "encode":
+        _encode(config)
+    elif command == "inspect":
+        print(inspection(folders.open_folder(name)))
+    elif flags.FLAGS.out is None:
+        raise UsageError("--out is missing: name a file ending in .parquet or .npz")
+    else:
+        cache = Cache.open(name, None)
+        cache.fetch(cache.ids)
+        cache_export.export(cache, Path(flags.FLAGS.out))
+
+
+def _encode(config: ConfigDict) -> None:
+    """This process's share of the work, and what came of it."""
+    started = time.monotonic()
+    share = _share()
+    keep_compiled_programs()
+    if flags.FLAGS.allow_missing:
+        config.features.allow_missing = True
+    clips = clips_of(mixture.load(config.corpus))
+    mesh = make_mesh(**config.mesh) if share.tasks == 1 else None
+    state = fill(config, clips, share, mesh, retry=flags.FLAGS.retry, others=True)
+    cache = Cache(folders.open_folder(config.features.cache), state)
+    told = [clip.id for clip in clips]
+    if state.unfinished:
+        # What is wrong with the songs of other tasks, those will tell.
+        mine = [ids for n, ids in enumerate(state.plans.shards) if share.has(n)]
+        mine = set().union(*mine)
+        told = [clip for clip in told if clip in mine]
+    if jax.process_index() == 0:
+        print(summary(cache, told))
+        if state.unfinished:
+            print(
+                f"task {share.task} of {share.tasks} is done; {so_far(state)}: the "
+                "cache can be used when the other tasks are done too"
+            )
+        print(f"took {time.monotonic() - started:.1f} s")
+    if not config.features.allow_missing:
+        _refuse_skipped(cache, told)
+
+
+def _share() -> Share:
+    """What the flags say about other processes.
+
+    Raises:
+      UsageError: it makes no sense.
+    """
+    task, tasks = flags.FLAGS.task, flags.FLAGS.tasks
+    if flags.FLAGS.distributed:
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"--distributed: no other processes were found ({error}); it is for "
+                "TPU pods and SLURM jobs. Elsewhere use --task and --tasks"
+            ) from error
+    together = Share.of_this_process()
+    if together.tasks > 1:
+        if tasks > 1:
+            raise UsageError("--tasks and --distributed are two ways; choose one")
+        return together
+    if not 0 <= task < tasks:
+        raise UsageError(
+            f"--task={task} --tasks={tasks}: tasks are counted from 0, so --task must "
+            f"be from 0 to {tasks - 1}"
+        )
+    if tasks > 1 and flags.FLAGS.retry:
+        raise UsageError(
+            "--retry makes a new plan, which depends on what failed: start it once, "
+            "without --tasks"
+        )
+    return Share(task, tasks)
+
+
 if __name__ == "__main__":
     cli.define_config()
+    flags.DEFINE_integer("task", 0, "which task of --tasks this is, from 0")
+    flags.DEFINE_integer("tasks", 1, "how many tasks share the songs", lower_bound=1)
+    flags.DEFINE_bool("distributed", False, "share with all processes of a TPU pod")
+    flags.DEFINE_bool("retry", False, "try again what could not be read")
+    flags.DEFINE_bool("allow_missing", False, "accept that songs cannot be read")
+    flags.DEFINE_string("out", None, "export: a file ending in .parquet or .npz")
     cli.run(main)

@@ -26,6 +26,7 @@ FREE = (
     "corpus.test_split",
     "features.batch_size",
     "features.cache",
+    "features.shard_clips",
 )
 FREE_IN_STAGES = ("checkpoint_every", "keep", "log_every", "remat")
 

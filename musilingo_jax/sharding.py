@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -76,6 +77,12 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     return jax.make_mesh(
         tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)
     )
+
+
+def local_mesh() -> Mesh:
+    """A mesh of this process's own devices, for work that it shares with no other."""
+    devices = np.array(jax.local_devices()).reshape(-1, 1, 1)
+    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:

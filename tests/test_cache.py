@@ -1,35 +1,35 @@
-"""The cache: the same bits however often it is killed, and words for every mishap."""
+"""The cache: what it holds is what the encoder says, and words for every mishap."""
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import soundfile
+from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from musilingo_jax import audio, cache, shards, weights
-from musilingo_jax.cache import Cache, Clip, Identity, build
+from musilingo_jax import audio, cache, cache_job, features, shards, weights
+from musilingo_jax.cache import Cache, Identity
+from musilingo_jax.cache_job import Clip, Share
 from musilingo_jax.corpora import songs
 from musilingo_jax.errors import UserError
-from musilingo_jax.features import FeatureConfig, encode
+from musilingo_jax.features import FeatureConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.sharding import make_mesh
 
 RATE = 24_000
-FEATURES = FeatureConfig(window_frames=10, chunk_windows=2, batch_size=2)
+FEATURES = FeatureConfig(
+    window_frames=10, chunk_windows=2, batch_size=2, reduction="pooled"
+)
 IDENTITY = Identity(
     encoder="tiny",
     sample_rate=RATE,
     window_frames=10,
     chunk_windows=2,
+    reduction="pooled",
     dtype="float32",
     format=cache.FORMAT,
 )
@@ -59,11 +59,6 @@ def mert():
     return tiny_mert()
 
 
-@pytest.fixture(scope="module")
-def mesh():
-    return make_mesh(data=1, fsdp=1, tensor=1)
-
-
 def write_songs(folder, count):
     """Noise of 0.5 to 1.4 s, as clips and as a corpus."""
     folder.mkdir(exist_ok=True)
@@ -80,207 +75,201 @@ def contents(found):
     return {clip: found.features(clip).tobytes() for clip in found.ids}
 
 
-def test_what_is_cached_is_what_the_encoder_says(tmp_path, mert, mesh, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_CLIPS", 3)
+ALL = Share(0, 1)
+
+
+def fill(
+    clips, mert, folder, *, shard_clips=3, share=ALL, retry=False, numbers=FEATURES
+):
+    """The job, as the program starts it, and the cache if it is complete."""
+    mesh = make_mesh(data=1, fsdp=1, tensor=1)
+    folder = epath.Path(folder)
+    cache_job.run(
+        clips,
+        lambda: (mert, mesh),
+        numbers,
+        folder,
+        asdict(IDENTITY),
+        share,
+        shard_clips=shard_clips,
+        retry=retry,
+    )
+    if shards.read(folder, asdict(IDENTITY)).unfinished:
+        return None
+    return Cache.open(folder, asdict(IDENTITY))
+
+
+def heard(monkeypatch):
+    """A list that the names of the files that are read from now on are put on."""
+    read, names = audio.read, []
+    monkeypatch.setattr(
+        audio,
+        "read",
+        lambda path, **rest: names.append(path.name) or read(path, **rest),
+    )
+    return names
+
+
+def test_what_is_cached_is_what_the_encoder_says(tmp_path, mert):
     clips = write_songs(tmp_path / "songs", 8)
-    build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
-    found = Cache.open(tmp_path / "cache", IDENTITY)
+    found = fill(clips, mert, tmp_path / "cache")
     assert list(found.ids) == [clip.id for clip in clips] and not found.skipped
     assert len(list((tmp_path / "cache").glob("*.array_record"))) == 3
     waveforms = [audio.load(clip.path, sample_rate=RATE) for clip in clips]
-    expected = encode(mert, waveforms, FEATURES, mesh)
-    for clip, waveform, features in zip(clips, waveforms, expected, strict=True):
+    mesh = make_mesh(data=1, fsdp=1, tensor=1)
+    alone = replace(FEATURES, batch_size=1)
+    for clip, waveform in zip(clips, waveforms, strict=True):
+        ((_, expected),) = features.encode(mert, [[waveform]], alone, mesh)
         cached = found.features(clip.id)
         assert cached.dtype == np.float32 and found.windows(clip.id) == len(cached)
-        np.testing.assert_allclose(cached, features, atol=1e-5)
+        np.testing.assert_allclose(cached, expected, atol=1e-5)
         assert found.seconds(clip.id) == pytest.approx(len(waveform) / RATE, abs=1e-3)
+        assert found.path(clip.id) == str(clip.path)
 
 
-def test_only_what_is_missing_is_encoded(tmp_path, mert, mesh, monkeypatch):
+def test_other_reductions_keep_their_shapes(tmp_path, mert):
+    clips = write_songs(tmp_path / "songs", 3)
+    layers = replace(FEATURES, reduction="layers")
+    found = fill(clips, mert, tmp_path / "cache", numbers=layers)
+    shapes = {found.features(clip.id).shape for clip in clips}
+    assert shapes == {(ENCODER["num_hidden_layers"] + 1, ENCODER["hidden_size"])}
+
+
+def test_only_what_is_missing_is_encoded(tmp_path, mert, monkeypatch):
     clips = write_songs(tmp_path / "songs", 6)
-    first = build(clips[:4], mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
-    loaded = []
-    load = audio.load
-    monkeypatch.setattr(
-        audio, "load", lambda path, **rest: loaded.append(path) or load(path, **rest)
-    )
-    second = build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
-    assert sorted(loaded) == [clip.path for clip in clips[4:]]
+    first = fill(clips[:4], mert, tmp_path / "cache")
+    names = heard(monkeypatch)
+    second = fill(clips, mert, tmp_path / "cache")
+    assert sorted(names) == ["04.wav", "05.wav"]
     assert len(second.ids) == 6 and contents(first).items() <= contents(second).items()
-    build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
-    assert len(loaded) == 2
+    fill(clips, mert, tmp_path / "cache")
+    assert len(names) == 2
 
 
-def test_shards_end_with_the_hour_too(tmp_path, mert, mesh, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_SECONDS", 1.0)
-    clips = write_songs(tmp_path / "songs", 4)  # 0.5, 0.6, 0.7 and 0.8 s
-    build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
-    assert len(list((tmp_path / "cache").glob("*.array_record"))) == 2
+def test_stretches_of_one_file_are_clips(tmp_path, mert):
+    clips = write_songs(tmp_path / "songs", 10)
+    last = clips[-1].path
+    stretches = [Clip("a", last, 0.2, 0.9), Clip("b", last, 0.9, None), clips[-1]]
+    found = fill(stretches, mert, tmp_path / "cache")
+    assert [found.seconds(clip) for clip in ("a", "b", last.name)] == [0.7, 0.5, 1.4]
+    whole = audio.load(last, sample_rate=RATE)
+    mesh = make_mesh(data=1, fsdp=1, tensor=1)
+    part = [[whole[int(0.2 * RATE) : int(0.9 * RATE)]]]
+    ((_, expected),) = features.encode(mert, part, FEATURES, mesh)
+    np.testing.assert_allclose(found.features("a"), expected, atol=1e-5)
 
 
-CHILD = """
-import pathlib, sys, time
-sys.path.insert(0, str(pathlib.Path(sys.argv[1])))
-import test_cache
-from musilingo_jax import audio, cache
-cache.SHARD_CLIPS = 3
-load = audio.load
-def slow(path, **rest):
-    time.sleep(0.03)
-    return load(path, **rest)
-audio.load = slow
-folder, songs = map(pathlib.Path, sys.argv[2:])
-clips = [cache.Clip(path.name, path) for path in sorted(songs.glob("*.wav"))]
-mesh = test_cache.make_mesh(data=1, fsdp=1, tensor=1)
-arguments = test_cache.FEATURES, folder, test_cache.IDENTITY, mesh
-cache.build(clips, test_cache.tiny_mert(), *arguments)
-"""
-
-
-def start(folder, songs_folder, compiled):
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, os.path.dirname(__file__), folder, songs_folder],
-        stderr=subprocess.PIPE,
-        env=os.environ
-        | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(compiled),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-    )
-
-
-def test_killed_at_any_moment_it_goes_on_to_the_same_bits(tmp_path):
-    write_songs(tmp_path / "songs", 20)
-    (tmp_path / "songs/04.wav").write_bytes(b"no sound at all")
-    paths = tmp_path / "songs", tmp_path / "compiled"
-    whole = start(tmp_path / "whole", *paths)
-    assert whole.wait() == 0, whole.stderr.read()
-
-    folder = tmp_path / "killed"
-    moments = random.Random(0)
-    kept = {}
-    for shards_before in (1, 4):
-        child = start(folder, *paths)
-        while child.poll() is None and len(kept) < shards_before:
-            time.sleep(0.001)
-            kept = committed(folder)
-        time.sleep(moments.uniform(0, 0.1))
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-        kept = committed(folder)
-    # Half a line and half a shard, as a kill in the middle of a write leaves them.
-    with (folder / shards.INDEX).open("a") as index:
-        index.write('{"shard": "0000')
-    (folder / "00000099.partial").write_bytes(b"half")
-    last = start(folder, *paths)
-    assert last.wait() == 0, last.stderr.read()
-
-    assert len(kept) >= 4 and kept.items() <= committed(folder).items()
-    assert not list(folder.glob("*.partial"))
-    expected = contents(Cache.open(tmp_path / "whole", IDENTITY))
-    assert len(expected) == 19
-    assert contents(Cache.open(folder, IDENTITY)) == expected
-
-
-def committed(folder):
-    """Shards that the index counts, with what would change if they were redone."""
-    if not (folder / shards.INDEX).is_file():
-        return {}
-    lines = (folder / shards.INDEX).read_text().split("\n")[1:-1]
-    names = [json.loads(line)["shard"] for line in lines]
-    return {name: (folder / name).stat().st_mtime_ns for name in names}
-
-
-def test_bad_songs_are_skipped_by_name_and_tried_again(tmp_path, mert, mesh):
+def test_bad_songs_are_skipped_by_name_and_tried_again_if_asked(
+    tmp_path, mert, monkeypatch
+):
     clips = write_songs(tmp_path / "songs", 4)
     good = clips[1].path.read_bytes()
     clips[1].path.write_bytes(good[:7])
     soundfile.write(clips[2].path, np.zeros(RATE), RATE)
-    found = build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
+    found = fill(clips, mert, tmp_path / "cache")
     assert list(found.ids) == ["00.wav", "02.wav", "03.wav"]
     assert found.silent == {"02.wav"}
-    assert "01.wav: cannot be decoded" in found.skipped["01.wav"]
-    with pytest.raises(UserError, match=r"01\.wav: is not in the cache .* decoded"):
+    assert str(clips[1].path) in found.skipped["01.wav"]
+    with pytest.raises(UserError, match=r"01\.wav: is not in the cache .* for .*01"):
         found.features("01.wav")
     with pytest.raises(UserError, match=r"99\.wav: is not in .* run `python -m"):
         found.features("99.wav")
+
+    names = heard(monkeypatch)
+    assert fill(clips, mert, tmp_path / "cache").skipped and not names
+    again = fill(clips, mert, tmp_path / "cache", retry=True)
+    assert again.skipped and names == ["01.wav"]
     clips[1].path.write_bytes(good)
-    found = build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
-    assert len(found.ids) == 4 and not found.skipped
+    mended = fill(clips, mert, tmp_path / "cache", retry=True)
+    assert len(mended.ids) == 4 and not mended.skipped
+    assert contents(found).items() <= contents(mended).items()
 
 
-def test_nothing_but_bad_songs(tmp_path, mert, mesh):
+def test_nothing_but_bad_songs(tmp_path, mert):
     (tmp_path / "a.wav").write_bytes(b"no sound")
-    clips = [Clip("a.wav", tmp_path / "a.wav")]
-    found = build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
+    found = fill([Clip("a.wav", tmp_path / "a.wav")], mert, tmp_path / "cache")
     assert not found.ids and list(found.skipped) == ["a.wav"]
 
 
-def test_another_identity_is_refused(tmp_path, mert, mesh):
-    clips = write_songs(tmp_path / "songs", 1)
+def test_another_identity_is_refused(tmp_path, mert):
     folder = tmp_path / "cache"
-    build(clips, mert, FEATURES, folder, IDENTITY, mesh)
-    other = Identity(**{**vars(IDENTITY), "encoder": "bigger", "dtype": "bfloat16"})
-    both = "encoder tiny, not bigger; dtype float32, not bfloat16"
+    fill(write_songs(tmp_path / "songs", 1), mert, folder)
+    other = replace(IDENTITY, encoder="bigger", reduction="frames")
+    both = "encoder tiny, not bigger; reduction pooled, not frames"
     with pytest.raises(UserError, match=both):
-        Cache.open(folder, other)
+        Cache.open(folder, asdict(other))
     with pytest.raises(UserError, match=both):
-        build(clips, mert, FEATURES, folder, other, mesh)
+        arguments = epath.Path(folder), asdict(other), ALL
+        cache_job.run([], None, FEATURES, *arguments, shard_clips=1, retry=False)
 
 
-def test_damage_is_noticed_and_mended(tmp_path, mert, mesh, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_CLIPS", 2)
+def test_a_cache_of_an_earlier_format_is_refused(tmp_path):
+    identity = asdict(IDENTITY) | {"format": 1}
+    text = json.dumps({"identity": identity}) + "\n"
+    (tmp_path / shards.INDEX).write_text(text)
+    with pytest.raises(UserError, match="format 1, not 2. Choose another folder"):
+        Cache.open(tmp_path, asdict(IDENTITY))
+
+
+def test_damage_is_noticed_and_mended(tmp_path, mert):
     clips = write_songs(tmp_path / "songs", 4)
     folder = tmp_path / "cache"
-    before = contents(build(clips, mert, FEATURES, folder, IDENTITY, mesh))
+    before = contents(fill(clips, mert, folder, shard_clips=2))
     shard = folder / "00000000.array_record"
     whole = shard.read_bytes()
 
     shard.write_bytes(whole[:-1])
     with pytest.raises(UserError, match="00000000.array_record: is missing or cut off"):
-        Cache.open(folder, IDENTITY)
-    again = build(clips, mert, FEATURES, folder, IDENTITY, mesh)
-    assert contents(again) == before
+        Cache.open(folder, asdict(IDENTITY))
+    assert contents(fill(clips, mert, folder)) == before
+    assert shard.read_bytes() == whole
 
-    name = sorted(folder.glob("*.array_record"))[-1]
-    place = name.read_bytes().index(before[clips[0].id][:16])
-    with name.open("r+b") as file:
-        file.seek(place)
-        file.write(b"X" * 16)
-    with pytest.raises(UserError, match=f"{name.name}: is damaged; delete it"):
-        Cache.open(folder, IDENTITY).features(clips[0].id)
+    place = whole.index(before[clips[0].id][:16])
+    shard.write_bytes(whole[:place] + b"X" * 16 + whole[place + 16 :])
+    with pytest.raises(UserError, match="00000000.array_record: is damaged; delete it"):
+        Cache.open(folder, asdict(IDENTITY)).features(clips[0].id)
+    shard.unlink()
+    assert contents(fill(clips, mert, folder)) == before
 
-    (folder / shards.INDEX).write_text("no index\n")
-    with pytest.raises(UserError, match=r"index\.jsonl: cannot be read"):
-        Cache.open(folder, IDENTITY)
+    # The index is made again from the notes, and notes from the songs.
+    index = (folder / shards.INDEX).read_text()
+    (folder / shards.INDEX).write_text(index[:-9])
+    (folder / "00000001.json").write_text("{}")
+    assert contents(fill(clips, mert, folder)) == before
+    assert (folder / shards.INDEX).read_text() == index
+
+    (folder / "plans/000.json").write_text("no plan\n")
+    with pytest.raises(UserError, match=r"000\.json: cannot be read"):
+        Cache.open(folder, asdict(IDENTITY))
 
 
 def test_an_empty_folder_is_no_cache(tmp_path):
     with pytest.raises(UserError, match="holds no features yet; run `python -m"):
-        Cache.open(tmp_path, IDENTITY)
+        Cache.open(tmp_path, asdict(IDENTITY))
 
 
-def test_two_programs_do_not_fill_one_cache(tmp_path, mert, mesh):
+def test_two_programs_do_not_fill_one_cache(tmp_path, mert):
     clips = write_songs(tmp_path / "songs", 1)
-    folder = tmp_path / "cache"
+    folder = epath.Path(tmp_path / "cache")
     with (
-        shards.claim(folder, vars(IDENTITY)),
+        shards.claim(folder, task=0, tasks=1),
         pytest.raises(UserError, match="another program is filling this cache"),
     ):
-        build(clips, mert, FEATURES, folder, IDENTITY, mesh)
-    build(clips, mert, FEATURES, folder, IDENTITY, mesh)
+        fill(clips, mert, folder)
+    with shards.claim(folder, task=0, tasks=2):
+        with pytest.raises(UserError, match="another program is filling this cache;"):
+            fill(clips, mert, folder)
+        with pytest.raises(UserError, match="filling this cache as task 0 of 2"):
+            fill(clips, mert, folder, share=Share(0, 2))
+        fill(clips, mert, folder, share=Share(1, 2))
+    fill(clips, mert, folder)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, mert, mesh, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, mert):
     clips = write_songs(tmp_path / "songs", 1)
     (tmp_path / "file").write_bytes(b"")
-    folder = tmp_path / "file/cache"
     with pytest.raises(UserError, match="file/cache: the cache cannot be written"):
-        build(clips, mert, FEATURES, folder, IDENTITY, mesh)
-    monkeypatch.setattr(shards, "_PARTIAL", ".missing/x")
-    with pytest.raises(UserError, match="cannot be written"):
-        build(clips, mert, FEATURES, tmp_path / "cache", IDENTITY, mesh)
+        fill(clips, mert, tmp_path / "file/cache")
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +288,8 @@ def experiment(tmp_path, encoder):
                 "window_frames": 10,
                 "chunk_windows": 2,
                 "batch_size": 2,
+                "reduction": "pooled",
+                "shard_clips": 2,
                 "cache": str(tmp_path / "cache"),
                 "allow_missing": False,
             },
@@ -307,29 +298,47 @@ def experiment(tmp_path, encoder):
     )
 
 
-def test_the_program_end_to_end(tmp_path, encoder, mesh, monkeypatch):
+def test_an_experiment_gets_its_cache(tmp_path, encoder, monkeypatch):
     write_songs(tmp_path / "songs", 3)
-    config = experiment(tmp_path, encoder)
+    config, mesh = experiment(tmp_path, encoder), make_mesh(1, 1, 1)
     records = songs.load(config.corpus.path)
     found = cache.prepare(config, records, mesh)
     assert set(found.ids) == {record.clip for record in records}
     said = cache.summary(found, found.ids)
     assert "3 clips, 0.00 h" in said and "skipped" not in said
 
-    # Complete: the encoder is not even loaded.
+    # Complete: the encoder is not even loaded, and nothing is written.
     monkeypatch.setattr(weights, "load_encoder", None)
+    before = [(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")]
     cache.prepare(config, records, mesh)
-    Cache.open(config.features.cache, Identity.of(config))
+    cache.prepare(config, records[:1], mesh)
+    assert before == [(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")]
+    Cache.open(config.features.cache, asdict(Identity.of(config)))
 
 
-def test_the_program_fails_if_songs_cannot_be_read(tmp_path, encoder, mesh):
+def test_an_experiment_is_refused_if_songs_cannot_be_read(tmp_path, encoder):
     write_songs(tmp_path / "songs", 3)
     (tmp_path / "songs/01.wav").write_bytes(b"no sound")
-    config = experiment(tmp_path, encoder)
+    config, mesh = experiment(tmp_path, encoder), make_mesh(1, 1, 1)
     records = songs.load(config.corpus.path)
-    with pytest.raises(UserError, match=r"1 of 3 songs cannot[\s\S]*01\.wav: cannot"):
+    with pytest.raises(UserError, match=r"1 of 3 songs cannot[\s\S]*01\.wav: "):
         cache.prepare(config, records, mesh)
     config.features.allow_missing = True
     found = cache.prepare(config, records, mesh)
     said = cache.summary(found, {record.clip for record in records})
     assert len(found.ids) == 2 and "1 skipped:\n" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("reduction", "frames", "reduction is 'frames': adapters here hear pooled"),
+        ("shard_clips", 0, "config.features.shard_clips is 0: it must be"),
+    ],
+)
+def test_what_no_experiment_can_use_is_refused(tmp_path, encoder, key, value, message):
+    write_songs(tmp_path / "songs", 1)
+    config = experiment(tmp_path, encoder)
+    config.features[key] = value
+    with pytest.raises(UserError, match=message):
+        cache.prepare(config, songs.load(config.corpus.path), make_mesh(1, 1, 1))

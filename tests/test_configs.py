@@ -51,7 +51,7 @@ def test_there_are_configs():
 def test_config_builds(parse, name, tmp_path):
     config = parse(path(name), f"--config.run={tmp_path}")
     mesh = make_mesh(**config.mesh)
-    FeatureConfig(**{k: config.features[k] for k in FeatureConfig.__annotations__})
+    FeatureConfig.from_config(config)
     assert config.stages
     for stage_name in config.stages:
         stage = StageConfig.from_config(config, stage_name)
