@@ -14,9 +14,10 @@ folders or names on the hub, `released.py` does.
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -94,28 +95,21 @@ class Manner:
         Raises:
           UserError: the source is no such thing, or never learnt to answer questions.
         """
-        folder = sources.resolve(source)
-        if not (folder / CONFIG).is_file():
-            raise UserError(
-                f"{folder}: is no folder of a run or model, for it has no {CONFIG}; "
-                "train first, or leave out --run and --model for the embedded model"
-            )
-        said = read_json(folder / CONFIG)
+        # Not the weights yet, which may be large and not wanted after all.
+        folder = sources.resolve(source, weights=False)
+        said = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         if sources.is_release(said):
-            return cls(
-                model=ModelConfig(
-                    source, source, adapter or source, dtype=released.DTYPE
-                ),
-                prompt=released.prompt_of(said),
-                max_windows=released.MAX_WINDOWS,
-                max_tokens=released.CONTEXT - released.GENERATE.max_new_tokens,
-                features=released.FEATURES,
-                generate=released.GENERATE,
-            )
+            return cls._released(source, adapter, said)
         if not sources.is_run(said):
+            if sources.kinds(source) == list(sources.KINDS):
+                # A release that was split: its adapter's config has what is left of
+                # the one for all.
+                return cls._released(
+                    source, adapter, read_json(folder / "adapter" / CONFIG)
+                )
             raise UserError(
-                f"{folder}: its {CONFIG} is that of one part of a model; name a run, a "
-                "MusiLingo release, or leave out --model for the embedded model"
+                f"{folder}: holds no whole model; name a run, a MusiLingo release, or "
+                "leave out --run and --model for the embedded model"
             )
         config = ConfigDict(said)
         stage = generate.stage_of(config, "a question")
@@ -133,6 +127,22 @@ class Manner:
             max_tokens=stage.max_tokens,
             features=FeatureConfig.from_config(config),
             generate=GenerateConfig.from_config(config),
+        )
+
+    @classmethod
+    def _released(
+        cls, source: str, adapter: str | None, said: Mapping[str, Any]
+    ) -> "Manner":
+        """That of a release, whose `config.json` leaves most unsaid."""
+        return cls(
+            model=ModelConfig(source, source, adapter or source, dtype=released.DTYPE),
+            prompt=released.prompt_of(said),
+            max_windows=released.MAX_WINDOWS,
+            max_tokens=released.CONTEXT - released.GENERATE.max_new_tokens,
+            features=replace(
+                released.FEATURES, window_frames=sources.released_window(said)
+            ),
+            generate=released.GENERATE,
         )
 
 
@@ -298,7 +308,11 @@ if __name__ == "__main__":
     # Here and not above, so that other programs can import this one's functions.
     flags.DEFINE_multi_string("ask", None, "a question; may be given several times")
     flags.DEFINE_string("run", None, "run folder whose adapter answers")
-    flags.DEFINE_string("model", "musilingo-tiny", "folder or embedded name of a model")
+    flags.DEFINE_string(
+        "model",
+        "musilingo-tiny",
+        "folder of a model, or its name (embedded, on the hub)",
+    )
     flags.DEFINE_string("adapter", None, "folder of another adapter for the model")
     flags.DEFINE_float("start", None, "where to listen, in seconds", lower_bound=0)
     flags.DEFINE_float("seconds", 30.0, "how long to listen at most")

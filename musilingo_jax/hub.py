@@ -7,19 +7,19 @@ variables that it documents (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT) hol
 import contextlib
 import functools
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from musilingo_jax.errors import UserError
+from musilingo_jax.pickles import BIN, BIN_INDEX
 from musilingo_jax.safetensors_format import Tensor, read_header
+from musilingo_jax.tensor_files import INDEX, WEIGHTS, read_json
 
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 SMALL = ("*.json", "tokenizer.model")
-SAFETENSORS = ("*.safetensors",)
 # As much as the headers of most files take.
 _BEGINNING = 100_000
-PICKLES = ("pytorch_model*.bin",)
 
 
 def is_name(source: str) -> bool:
@@ -32,48 +32,118 @@ def download(source: str, *, weights: bool) -> Path:
 
     Args:
       source: `owner/name`, with `@revision` (branch, tag or commit) or without.
-      weights: safetensors too, or PyTorch's files where there are none; else only what
+      weights: those that `open_tensors` would take in each folder, too; else only what
         describes the model: its configuration and tokenizer. No code ever.
 
     Raises:
       UserError: there is no such model or revision, it is not open to this user, or it
         is neither reachable nor in the cache.
     """
-    folder = _snapshot(source, SMALL + SAFETENSORS if weights else SMALL)
-    if weights and not any(folder.glob("*.safetensors")):
-        folder = _snapshot(source, SMALL + PICKLES)
-    return folder
+    folder = _snapshot(source, SMALL)
+    if not weights:
+        return folder
+    try:
+        names = files(source)
+    except UserError:
+        if _weights(_there(folder), folder):  # Downloaded when there was a connection.
+            return folder
+        raise
+    return _snapshot(source, (*SMALL, *_weights(names, folder)))
 
 
-@functools.lru_cache(maxsize=1)
-def look_into(source: str) -> Mapping[str, Tensor]:
-    """The tensors of a model on the hub, without downloading it.
+def cached(source: str) -> Path | None:
+    """The folder of a model in the hub's cache, if it has weights there."""
+    from huggingface_hub import errors, snapshot_download
+
+    match = _NAME.fullmatch(source)
+    try:
+        folder = Path(
+            snapshot_download(
+                match["repo"], revision=match["revision"], local_files_only=True
+            )
+        )
+    except (errors.LocalEntryNotFoundError, OSError, ValueError):
+        return None
+    return folder if _weights(_there(folder), folder) else None
+
+
+def look_into(source: str, folder: str) -> Mapping[str, Tensor]:
+    """The tensors in a folder of a model on the hub, without downloading it.
 
     Headers are read, and then the parts of tensors that somebody asks for.
 
+    Args:
+      source: the model.
+      folder: within it; "" for itself.
+
     Raises:
-      UserError: as in `download`; or the model has no safetensors, or broken ones.
+      UserError: as in `download`; or there are no safetensors, or broken ones.
+    """
+    found = _weights(files(source), download(source, weights=False))
+    files = [
+        name for name in found if PurePosixPath(name).parent == PurePosixPath(folder)
+    ]
+    if not inside or not inside[0].endswith(".safetensors"):
+        raise UserError(
+            f"{source}: has no safetensors, and files of PyTorch cannot be looked into "
+            "from afar; `python -m musilingo_jax.convert safetensors` downloads them"
+        )
+    tensors = {}
+    for name in inside:
+        tensors |= _header(source, name)
+    return tensors
+
+
+@functools.lru_cache(maxsize=64)
+def _header(source: str, name: str) -> Mapping[str, Tensor]:
+    match = _NAME.fullmatch(source)
+    with _told(source):
+        try:
+            return read_header(_RemoteFile(match["repo"], name, match["revision"]))
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            raise UserError(f"{source}: {name} is broken ({error})") from error
+
+
+@functools.lru_cache(maxsize=16)
+def files(source: str) -> tuple[str, ...]:
+    """The names of all files of a model.
+
+    Raises:
+      UserError: as in `download`.
     """
     from huggingface_hub import HfApi
 
     match = _NAME.fullmatch(source)
     with _told(source):
         listed = HfApi().list_repo_files(match["repo"], revision=match["revision"])
-    files = [name for name in listed if name.endswith(".safetensors")]
-    if not files:
-        raise UserError(
-            f"{source}: has no safetensors, and files of PyTorch cannot be looked into "
-            "from afar; `python -m musilingo_jax.convert safetensors` downloads them"
-        )
-    tensors = {}
-    for name in files:
-        with _told(source):
-            file = _RemoteFile(match["repo"], name, match["revision"])
-            try:
-                tensors |= read_header(file)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{source}: {name} is broken ({error})") from error
-    return tensors
+    return tuple(listed)
+
+
+def _there(folder: Path) -> tuple[str, ...]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return tuple(path.relative_to(folder).as_posix() for path in files)
+
+
+def _weights(names: Collection[str], folder: Path) -> list[str]:
+    """Of a model's files those that `open_tensors` takes, in each of its folders.
+
+    Args:
+      names: of all its files.
+      folder: where its indices are.
+    """
+    found = []
+    for parent in sorted({PurePosixPath(name).parent for name in names}):
+        for single, index in ((WEIGHTS, INDEX), (BIN, BIN_INDEX)):
+            if str(parent / single) in names:
+                found.append(str(parent / single))
+                break
+            if (folder / parent / index).is_file():
+                where = read_json(folder / parent / index).get("weight_map")
+                shards = where.values() if isinstance(where, dict) else ()
+                listed = {str(parent / str(name)) for name in shards}
+                found += sorted(listed.intersection(names))
+                break
+    return found
 
 
 class _RemoteFile:
@@ -154,9 +224,10 @@ def _told(source: str) -> Iterator[None]:
             " private: log in with `hf auth login`)"
         ) from error
     # Without a connection its own errors and those of its transport come alike.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, ValueError, errors.HTTPError) as error:
+        repo = _NAME.fullmatch(source)["repo"]
         raise UserError(
             f"{source}: there is no such folder; taken as a model on the hub, it is not"
-            f" in the cache and cannot be downloaded ({type(error).__name__}: {reason})"
+            f" in the cache and cannot be downloaded now ({type(error).__name__}); "
+            f"correct the name, or download it with a connection: `hf download {repo}`"
         ) from error

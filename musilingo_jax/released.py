@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from musilingo_jax.errors import UserError
 from musilingo_jax.features import FeatureConfig
 from musilingo_jax.prompts import PromptConfig
 from musilingo_jax.sources import RELEASED_WINDOW_FRAMES
@@ -39,5 +40,11 @@ def prompt_of(config: Mapping[str, Any]) -> PromptConfig:
 
     The end sign and the length of answers that it also has are those of the first
     stage, in which no questions were asked.
+
+    Raises:
+      UserError: it is no template.
     """
-    return replace(PROMPT, template=config.get("prompt_template") or PROMPT.template)
+    template = config.get("prompt_template") or PROMPT.template
+    if not isinstance(template, str):
+        raise UserError(f"prompt_template = {template!r} in config.json is no text")
+    return replace(PROMPT, template=template)

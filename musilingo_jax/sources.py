@@ -12,6 +12,7 @@ part or several, in one of four layouts:
 Wherever a part is asked for, any source that holds it will do.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -47,6 +48,7 @@ RELEASED_WINDOW_FRAMES = 325
 _LARGEST_DELTA = 0.05
 
 _ADAPTER_TENSORS = ("llama_proj.weight", "llama_proj.bias")
+_IN_RELEASE = ("model.audio_encoder.", "model.llama_model.", "model.llama_proj.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Part:
       prefix: of its tensors' names there.
       config: its own configuration, `preprocessor_config.json` included.
       tokenizer: the folder of its tokenizer; None if there is none.
-      remote: where its tensors are if not in the folder: a name on the hub.
+      remote: where its tensors are if not in the folder: a name on the hub, and a
+        folder there.
     """
 
     kind: str
@@ -69,7 +72,7 @@ class Part:
     prefix: str
     config: Mapping[str, Any]
     tokenizer: Path | None
-    remote: str | None = None
+    remote: tuple[str, str] | None = None
 
     def tensors(self) -> Tensors:
         """Its tensors, under the names that they have when it lies alone.
@@ -77,10 +80,10 @@ class Part:
         Raises:
           UserError: as in `open_tensors`.
         """
-        there = hub.look_into(self.remote) if self.remote else open_tensors(self.folder)
-        tensors = under(there, self.prefix)
+        tensors = under(_open(self.folder, self.remote), self.prefix)
         if self.kind == "adapter" and self.prefix:
-            tensors = {name: tensors[name] for name in _ADAPTER_TENSORS}
+            # The other parts' names begin like its own.
+            tensors = {n: t for n, t in tensors.items() if n.startswith("llama_proj.")}
         return tensors
 
 
@@ -140,12 +143,23 @@ def resolve(source: str | Path, *, weights: bool = True) -> Path:
     return _local(source) or hub.download(_name(source), weights=weights)
 
 
+def _open(folder: Path, remote: tuple[str, str] | None) -> Tensors:
+    return hub.look_into(*remote) if remote else open_tensors(folder)
+
+
 def glance(source: str | Path, kind: str) -> Part:
     """As `find`, but a model on the hub is looked into where it is."""
     if _local(source):
         return find(source, kind)
     name = _name(source)
-    return _find(name, hub.download(name, weights=False), kind, remote=name)
+    try:
+        hub.files(name)
+    except UserError:
+        # Without a connection, what was downloaded is what there is.
+        if folder := hub.cached(name):
+            return _find(name, folder, kind, remote=None)
+        raise
+    return _find(name, hub.download(name, weights=False), kind, remote=(name, ""))
 
 
 def find(source: str | Path, kind: str) -> Part:
@@ -158,13 +172,15 @@ def find(source: str | Path, kind: str) -> Part:
     return _find(str(source), resolve(source), kind, remote=None)
 
 
-def _find(source: str, folder: Path, kind: str, *, remote: str | None) -> Part:
+def _find(
+    source: str, folder: Path, kind: str, *, remote: tuple[str, str] | None
+) -> Part:
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     # First, because a release may have descriptions of its parts in their folders.
     if config is not None and is_release(config):
         return _released(source, folder, kind, config, remote)
     if (folder / kind / CONFIG).is_file():
-        return _alone(source, folder / kind, kind, remote)
+        return _alone(source, folder / kind, kind, remote and (remote[0], kind))
     if config is None:
         raise UserError(f"{folder}: not a model folder, for it has no {CONFIG}")
     if is_run(config):
@@ -198,12 +214,24 @@ def kinds(source: str | Path) -> list[str]:
         return found
     if "encoder_width" in config:
         return ["adapter"]
-    return ["language_model" if config.get("model_type") == "llama" else "encoder"]
+    if "conv_dim" in config:
+        return ["encoder"]
+    if "rms_norm_eps" in config:
+        return ["language_model"]
+    raise UserError(
+        f"{folder / CONFIG}: describes no encoder (MERT, HuBERT), no LLaMA and no "
+        f"adapter, but a model of the type {config.get('model_type')!r}"
+    )
 
 
 def is_release(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is that of a MusiLingo in one piece."""
     return config.get("model_type") == "musilingo" or "llama_model" in config
+
+
+def released_window(config: Mapping[str, Any]) -> int:
+    """Encoder frames per vector of a release, by its `config.json`."""
+    return config.get("window_frames", RELEASED_WINDOW_FRAMES)
 
 
 def is_run(config: Mapping[str, Any]) -> bool:
@@ -224,7 +252,9 @@ def is_delta(tensors: Tensors) -> bool:
     return bool(scale < _LARGEST_DELTA)
 
 
-def _alone(source: str, folder: Path, kind: str, remote: str | None) -> Part:
+def _alone(
+    source: str, folder: Path, kind: str, remote: tuple[str, str] | None
+) -> Part:
     """A part in a folder of its own."""
     config = read_json(folder / CONFIG)
     if kind == "encoder":
@@ -238,7 +268,7 @@ def _released(
     folder: Path,
     kind: str,
     config: Mapping[str, Any],
-    remote: str | None,
+    remote: tuple[str, str] | None,
 ) -> Part:
     """A part of a MusiLingo release.
 
@@ -248,19 +278,30 @@ def _released(
     shards, or sections of these names in `config.json`, come first.
     """
     prefix = PREFIXES[kind]
+    tensors = _open(folder, remote)
+    if strange := [name for name in tensors if not name.startswith(_IN_RELEASE)]:
+        raise UserError(
+            f"{folder}: its {CONFIG} is that of a MusiLingo release, but these tensors "
+            f"are none of one: {', '.join(strange)}"
+        )
     if kind == "adapter":
-        there = hub.look_into(remote) if remote else open_tensors(folder)
-        tensors = under(there, prefix)
+        tensors = under(tensors, prefix)
         if missing := [name for name in _ADAPTER_TENSORS if name not in tensors]:
             raise UserError(
                 f"{folder}: is no MusiLingo release, for it lacks "
                 f"{', '.join(prefix + name for name in missing)}"
             )
-        width_out, width_in = tensors["llama_proj.weight"].shape
+        shape = tensors["llama_proj.weight"].shape
+        if len(shape) != 2:
+            raise UserError(
+                f"{folder}: {prefix}llama_proj.weight {list(shape)} is no matrix; "
+                "download it again"
+            )
         said = {
-            "encoder_width": width_in,
-            "language_model_width": width_out,
-            "window_frames": config.get("window_frames", RELEASED_WINDOW_FRAMES),
+            "encoder_width": shape[1],
+            "language_model_width": shape[0],
+            "window_frames": released_window(config),
+            "prompt_template": config.get("prompt_template") or "",
         }
         return Part(kind, source, folder, prefix, said, None, remote)
     if isinstance(section := config.get(kind), dict):
@@ -316,14 +357,16 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def _local(source: str | Path) -> Path | None:
     """The folder, if `source` is one or the name of an embedded model."""
-    for folder in (Path(source), _assets() / source):
-        if folder.is_dir():
+    for folder in (Path(source), _assets() / source) if str(source) else ():
+        if os.path.isdir(folder):  # Which, unlike pathlib, takes names of any length.
             return folder
     return None
 
 
 def _name(source: str | Path) -> str:
     """`source` as a name on the hub, or a refusal."""
+    if os.path.isfile(source):
+        raise UserError(f"{source}: is a file; name the folder of the model it is in")
     if hub.is_name(str(source)):
         return str(source)
     assets = _assets()

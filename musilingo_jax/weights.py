@@ -30,7 +30,7 @@ from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Names
 from musilingo_jax.sources import TOKENIZER_FILES, Part
-from musilingo_jax.tensor_files import Tensor
+from musilingo_jax.tensor_files import LazyTensor
 from musilingo_jax.tensors import load, save
 from musilingo_jax.tokenizer import Tokenizer
 
@@ -234,7 +234,7 @@ def digest(source: str | Path, kind: str) -> str:
     in a whole model, in a release, in one file or in many.
 
     Raises:
-      UserError: as in `sources.find` and `sources.open_tensors`.
+      UserError: as in `sources.find` and `open_tensors`.
     """
     part = sources.find(source, kind)
     module, _, ignored = blueprint(part)
@@ -245,7 +245,7 @@ def digest(source: str | Path, kind: str) -> str:
         if not useless.fullmatch(name)
     }
 
-    def content(tensor: Tensor) -> str:
+    def content(tensor: LazyTensor) -> str:
         # As bytes, because a buffer knows no bfloat16.
         return hashlib.sha256(tensor[...].reshape(-1).view(np.uint8)).hexdigest()
 

@@ -43,7 +43,8 @@ def serve(folder: Path):
                 else:
                     self.send(200, json.dumps(self.listing(model, parts)).encode(), {})
                 return
-            file = folder / "/".join(parts[:2]) / parts[-1]
+            # owner/name/resolve/revision/path of the file
+            file = folder / "/".join(parts[:2]) / "/".join(parts[4:])
             if "resolve" in parts and file.is_file():
                 content = file.read_bytes()
                 tag = hashlib.sha1(content).hexdigest()
@@ -61,18 +62,20 @@ def serve(folder: Path):
                 self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
 
         def listing(self, model, parts):
+            files = [path for path in sorted(model.rglob("*")) if path.is_file()]
             if parts[4] == "tree":
                 return [
                     {
                         "type": "file",
-                        "path": path.name,
+                        "path": path.relative_to(model).as_posix(),
                         "size": path.stat().st_size,
                         "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
                     }
-                    for path in sorted(model.iterdir())
+                    for path in files
                 ]
-            files = [{"rfilename": path.name} for path in sorted(model.iterdir())]
-            return {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": files}
+            names = [path.relative_to(model).as_posix() for path in files]
+            siblings = [{"rfilename": name} for name in names]
+            return {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": siblings}
 
         def send(self, status, content, headers):
             self.send_response(status)

@@ -377,3 +377,32 @@ def test_a_config_without_an_attribute_is_refused_by_name(name):
     incomplete.pop("num_feat_extract_layers")
     with pytest.raises(UserError, match=f"missing {name}"):
         MertConfig.from_dict(incomplete)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", "1024"),
+        ("hidden_size", 0),
+        ("num_attention_heads", 0),
+        ("num_hidden_layers", 2.5),
+        ("num_hidden_layers", True),
+        ("num_hidden_layers", 10**7),
+        ("intermediate_size", None),
+        ("conv_stride", None),
+        ("conv_stride", [0] * 7),
+        ("conv_kernel", 5),
+        ("conv_dim", ["a"] * 7),
+        ("layer_norm_eps", "small"),
+        ("layer_norm_eps", float("nan")),
+        ("do_normalize", "yes"),
+        ("sample_rate", "24000"),
+        ("sample_rate", 0),
+        ("num_conv_pos_embeddings", 0),
+        ("feat_extract_norm", 3),
+        ("model_type", ["mert_model"]),
+    ],
+)
+def test_a_config_of_other_types_is_refused_by_name(name, value):
+    with pytest.raises(UserError, match=f"{name} is"):
+        MertConfig.from_dict(MERT_330M | {name: value})

@@ -80,6 +80,7 @@ def test_a_part_a_whole_and_a_release_hold_the_same(release, tmp_path):
         "encoder_width": 192,
         "language_model_width": 128,
         "window_frames": 108,
+        "prompt_template": "###Human: {} ###Assistant: ",
     }
     tokens = weights.load_tokenizer(release).encode("Which key is it in?")
     assert tokens == weights.load_tokenizer("musilingo-tiny").encode(
@@ -135,16 +136,44 @@ def test_pretrained_fills_the_parts_that_are_empty():
         ModelConfig.from_config(config)
 
 
+SONG = EMBEDDED.parent / "musilingo-tiny-corpus/clips/00002.ogg"
+
+
 def test_chat_with_a_release(release, tmp_path):
     """The prompt is that of the second stage, whatever the file says of the first."""
     manner = Manner.of(str(release), None)
     assert manner.prompt.end_sign == "###"
     assert manner.prompt.max_answer_tokens == 160
-    assert manner.features.window_frames == 325
     assert manner.model == ModelConfig(*[str(release)] * 3, dtype="bfloat16")
-    # This one's adapter says that it averages over 108 frames, not the authors' 325.
-    with pytest.raises(UserError, match="over 108 frames"):
-        Chat.load(str(release), None)
+    # This one's adapter hears means of 108 frames; a release says nothing, means 325.
+    assert manner.features.window_frames == 108
+    copy = tmp_path / "copy"
+    shutil.copytree(release, copy)
+    said = json.loads((copy / "config.json").read_text())
+    del said["window_frames"]
+    (copy / "config.json").write_text(json.dumps(said))
+    assert Manner.of(str(copy), None).features.window_frames == 325
+
+    chat = Chat.load(str(release), None)
+    heard = chat.hear(SONG, start=None, seconds=10)
+    (answer,) = chat.ask(heard, ["Which instrument plays the melody?"])
+    assert "trumpet" in answer
+
+
+def test_chat_with_the_parts_of_a_release(tmp_path):
+    for kind in KINDS:
+        shutil.copytree(EMBEDDED / kind, tmp_path / kind)
+    manner = Manner.of(str(tmp_path), None)
+    assert manner.features.window_frames == 108
+    assert manner.prompt.template.startswith("###Human")
+    with pytest.raises(UserError, match="encoder: holds no whole model; name a run"):
+        Manner.of(str(tmp_path / "encoder"), None)
+    said = json.loads((tmp_path / "adapter/config.json").read_text())
+    (tmp_path / "adapter/config.json").write_text(
+        json.dumps(said | {"prompt_template": 5})
+    )
+    with pytest.raises(UserError, match=r"prompt_template = 5 .* is no text"):
+        Manner.of(str(tmp_path), None)
 
 
 def test_a_release_whose_parts_are_described_nowhere(release, tmp_path):
@@ -174,11 +203,37 @@ def test_a_release_whose_parts_are_described_nowhere(release, tmp_path):
     assert part.tokenizer is None
 
 
-def test_a_folder_that_only_says_it_is_a_release(tmp_path):
+def test_a_folder_that_only_says_it_is_a_release(release, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "musilingo"}')
     shutil.copy(EMBEDDED / "encoder" / "model.safetensors", tmp_path)
+    with pytest.raises(UserError, match=r"tensors are none of one: .*encoder\.layer"):
+        sources.find(tmp_path, "adapter")
+    alone = {"model.audio_encoder.x": np.zeros(2, np.float32)}
+    save_file(alone, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks model\.llama_proj\.weight, model"):
         sources.find(tmp_path, "adapter")
+    flat = {
+        f"model.llama_proj.{n}": np.zeros(2, np.float32) for n in ("weight", "bias")
+    }
+    save_file(flat, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"llama_proj\.weight \[2\] is no matrix"):
+        sources.find(tmp_path, "adapter")
+    more = {f"{name}s": tensor for name, tensor in flat.items()}
+    save_file(
+        flat | more | {"model.llama_proj.weight": np.zeros((2, 2), np.float32)},
+        tmp_path / "model.safetensors",
+    )
+    with pytest.raises(
+        UserError, match=r"unused: llama_proj\.biass, llama_proj\.weights"
+    ):
+        weights.load_adapter(tmp_path, mesh=None)
+
+
+@pytest.mark.parametrize("kind", [None, "mistral", ["llama"]])
+def test_other_models_are_called_what_they_are(tmp_path, kind):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(UserError, match="describes no encoder .*, no LLaMA and no ada"):
+        sources.kinds(tmp_path)
 
 
 def test_an_unmerged_delta_is_refused(tmp_path):
@@ -266,13 +321,20 @@ def test_what_the_hub_does_not_give(hub, source, environment, message):
     assert not asked
 
 
-def test_no_name_is_no_name():
+def test_no_name_is_no_name(tmp_path):
+    with pytest.raises(UserError, match="config.json: is a file; name the folder of"):
+        sources.resolve(EMBEDDED / "config.json")
+    with pytest.raises(UserError, match=": there is no such folder; give"):
+        sources.resolve("")
+    with pytest.raises(UserError, match="there is no such folder"):
+        sources.resolve("long" * 500)
     with pytest.raises(UserError, match=r"a b: there is no such folder; .*on the hub"):
         sources.resolve("a b")
 
 
-def test_a_model_on_the_hub_is_inspected_where_it_is(release, tmp_path):
-    """Only headers, and the norm that tells a delta, are fetched."""
+@pytest.fixture
+def inspect(tmp_path):
+    """Calls `convert --inspect … --json` in a fresh process."""
 
     def inspect(source, **environment):
         done = subprocess.run(
@@ -284,9 +346,22 @@ def test_a_model_on_the_hub_is_inspected_where_it_is(release, tmp_path):
             env={**os.environ, "HF_HOME": str(tmp_path / "home"), **environment},
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)["parts"]
+        parts = json.loads(done.stdout)["parts"]
+        for part in parts.values():
+            assert part["loads"], part["reason"]
+            del part["folder"]
+        return parts
 
+    return inspect
+
+
+def test_a_release_on_the_hub_is_inspected_where_it_is(release, tmp_path, inspect):
+    """Only headers, and the norm that tells a delta, are fetched."""
     shutil.copytree(release, tmp_path / "own" / "whole")
+    # The same weights in another file, as some models have them.
+    shutil.copy(
+        EMBEDDED / "encoder/model.safetensors", tmp_path / "own/whole/x.safetensors"
+    )
     with serve(tmp_path) as (address, asked):
         there = inspect("own/whole", HF_ENDPOINT=address)
     shards = [entry for entry in asked if entry[1].endswith(".safetensors")]
@@ -294,8 +369,23 @@ def test_a_model_on_the_hub_is_inspected_where_it_is(release, tmp_path):
     assert len(shards) == 3
     assert all(len(entry) == 3 for entry in shards)
     assert sum(entry[2] for entry in shards) < size / 10
-    here = inspect(str(release))
-    for part in (*there.values(), *here.values()):
-        assert part["loads"], part["reason"]
-        del part["folder"]
-    assert there == here
+    assert there == inspect(str(release))
+
+
+def test_parts_on_the_hub_are_found_in_their_folders(tmp_path, inspect):
+    shutil.copytree(EMBEDDED, tmp_path / "own" / "parts")
+    with serve(tmp_path) as (address, _):
+        there = inspect("own/parts", HF_ENDPOINT=address)
+        download = "print(hub.download('own/parts', weights=True))"
+        subprocess.run(
+            [sys.executable, "-c", f"from musilingo_jax import hub; {download}"],
+            check=True,
+            env={
+                **os.environ,
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_ENDPOINT": address,
+            },
+        )
+    assert there == inspect("musilingo-tiny")
+    # Once it is there, no connection is needed.
+    assert inspect("own/parts", HF_HUB_OFFLINE="1") == there

@@ -107,6 +107,7 @@ class Llama3Scaling:
         return kept * frequencies + (1 - kept) * frequencies / self.factor
 
 
+_MOST_LAYERS = 1_000  # A file that says more is damaged.
 _SCALINGS = {"linear": LinearScaling, "llama3": Llama3Scaling}
 
 
@@ -154,6 +155,9 @@ class LlamaConfig:
         _guard(config_json)
         width = _positive(config_json, "hidden_size", int)
         heads = _positive(config_json, "num_attention_heads", int)
+        depth = _positive(config_json, "num_hidden_layers", int)
+        if depth > _MOST_LAYERS:
+            raise _refusal(f"num_hidden_layers = {depth} is more than any model has")
         late = {"num_key_value_heads": heads, "head_dim": width // heads}
         late |= {k: v for k, v in config_json.items() if k in late and v is not None}
         key_heads = _positive(late, "num_key_value_heads", int)
@@ -172,7 +176,7 @@ class LlamaConfig:
         return cls(
             vocab=_positive(config_json, "vocab_size", int),
             width=width,
-            depth=_positive(config_json, "num_hidden_layers", int),
+            depth=depth,
             heads=heads,
             key_heads=key_heads,
             head_dim=head_dim,

@@ -18,6 +18,7 @@ ABSENT = {
     "feature_extractor_cqt_bins": 336,
     "do_normalize": False,
 }
+MOST_LAYERS = 1_000  # A file that says more is damaged, and obeying it takes for ever.
 # Files of plain HuBERT do not say their sample rate; it is speech at 16 kHz.
 SAMPLE_RATES = {"hubert": 16_000, "mert_model": 24_000}
 
@@ -124,6 +125,8 @@ class MertConfig:
     layer_norm_eps: float
 
     def __post_init__(self):
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), field.type)
         if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride):
             raise UserError(
                 "MERT config: conv_dim, conv_kernel and conv_stride must have the same "
@@ -166,15 +169,15 @@ class MertConfig:
         Raises:
           UserError: an attribute is missing, unknown, or has another value.
         """
-        kind = config_json.get("model_type", "mert_model")
-        if kind not in SAMPLE_RATES:
+        kind = config_json.get("model_type") or "mert_model"
+        if not isinstance(kind, str) or kind not in SAMPLE_RATES:
             raise UserError(
                 f"config.json: model_type is {kind!r}, but an encoder's is "
                 '"mert_model" or "hubert"; give the folder of an encoder.'
             )
-        known = {"model_type": kind, "sample_rate": SAMPLE_RATES[kind], **ABSENT}
+        known = {"sample_rate": SAMPLE_RATES[kind], **ABSENT}
         names = {field.name for field in fields(cls)}
-        for name, value in config_json.items():
+        for name, value in (dict(config_json) | {"model_type": kind}).items():
             if name in names:
                 known[name] = tuple(value) if isinstance(value, list) else value
             elif name == "num_feat_extract_layers":
@@ -231,3 +234,35 @@ class MertConfig:
         for kernel, stride in reversed(list(layers)):
             frames = (frames - 1) * stride + kernel
         return frames
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    """Refuses what is not of the kind that the field is declared with.
+
+    Raises:
+      UserError: it is not; numbers, besides, must be positive, and no more layers
+        asked for than any model has.
+    """
+    if kind is bool or kind is str:
+        fits, wanted = (
+            isinstance(value, kind),
+            {bool: "true or false", str: "text"}[kind],
+        )
+    elif kind is int:
+        fits, wanted = _is_count(value), "a positive whole number"
+    elif kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits, wanted = number and 0 < value < math.inf, "a positive number"
+    else:
+        fits = isinstance(value, tuple) and value and all(map(_is_count, value))
+        wanted = "a list of positive whole numbers"
+    if not fits:
+        raise UserError(f"MERT config: {name} is {value!r}, but must be {wanted}.")
+    if name == "num_hidden_layers" and value > MOST_LAYERS:
+        raise UserError(
+            f"MERT config: num_hidden_layers is {value}, more than any model has."
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
