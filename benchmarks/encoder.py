@@ -1,14 +1,17 @@
 """Our encoder against the same model in PyTorch, in turn, each in a process of its own.
 
     python benchmarks/encoder.py --width=768 --depth=4 --clips=2 --seconds=10 --rounds=5
+    python benchmarks/encoder.py --width=1024 --depth=24 --clips=1 --rounds=3    (330M)
 
 Both run a MERT of random weights with MERT's convolutions over the same noise; ours
 averages its hidden states as they come, PyTorch's (`transformers.HubertModel`) returns
 them all, as the original MusiLingo asks for. Printed are the median times of a forward
-pass in each round, and the median of the rounds' ratios. Needs the `test` extra.
+pass, and the medians of the rounds' ratios to PyTorch's. Needs the `test` extra. The
+`Makefile` names the MALLOC settings that both run with.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +32,15 @@ FOLDER = flags.DEFINE_string("folder", None, "internal: where the model lies")
 
 REPEATS = 5
 SAMPLE_RATE = 24_000
-OURS = ("float32", "bfloat16")
+THEIRS = ("torch float32", "torch bfloat16")
+OURS = ("our float32", "our bfloat16")
+# Keeps glibc from handing large arrays back to the system, for all of them.
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 def write_model(folder: Path) -> None:
@@ -54,13 +65,14 @@ def noise() -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
 
 
-def forward_torch(folder: str):
+def forward_torch(folder: str, dtype: str):
     """A function that runs PyTorch's model once."""
     import torch
     import transformers
 
-    model = transformers.HubertModel.from_pretrained(folder).eval()
-    waveform = torch.from_numpy(noise())
+    kind = getattr(torch, dtype)
+    model = transformers.HubertModel.from_pretrained(folder, dtype=kind).eval()
+    waveform = torch.from_numpy(noise()).to(kind)
 
     def run() -> None:
         with torch.inference_mode():
@@ -102,14 +114,11 @@ def measure(run) -> float:
 def main(argv: list[str]) -> None:
     del argv
     if WORKER.value:
-        make = (
-            forward_torch(FOLDER.value)
-            if WORKER.value == "torch"
-            else forward_ours(FOLDER.value, WORKER.value)
-        )
-        print(json.dumps(measure(make)))
+        whose, dtype = WORKER.value.split()
+        make = forward_torch if whose == "torch" else forward_ours
+        print(json.dumps(measure(make(FOLDER.value, dtype))))
         return
-    names = ("torch", *OURS)
+    names = (*THEIRS, *OURS)
     found: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
@@ -118,18 +127,22 @@ def main(argv: list[str]) -> None:
                 worker = [sys.executable, __file__, *sys.argv[1:]]
                 worker += [f"--worker={name}", f"--folder={folder}"]
                 done = subprocess.run(
-                    worker, capture_output=True, text=True, check=True
+                    worker,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                    env=os.environ | MALLOC,
                 )
                 found[name].append(json.loads(done.stdout.splitlines()[-1]))
     audio = CLIPS.value * SECONDS.value
     for name, times in found.items():
         middle = statistics.median(times)
-        ratios = [t / base for t, base in zip(times, found["torch"], strict=True)]
-        print(
-            f"{name:9} {middle * 1000:8.0f} ms  {audio / middle:7.1f} × real time  "
-            f"time / torch float32 = {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+        line = f"{name:14} {middle * 1000:8.0f} ms  {audio / middle:7.1f} × real time"
+        for base in THEIRS:
+            ratios = [t / b for t, b in zip(times, found[base], strict=True)]
+            line += f"  / {base} {statistics.median(ratios):.2f}"
+            line += f" ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(line)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 Writes bfloat16 files of random numbers in the shape of Vicuna-7B v0 (13.5 GB), in
 shards of 5 GB, and measures in turn, each in a process of its own: `cp` of the files
 beside themselves, loading onto eight simulated devices, and onto one. With `--merge`,
-the files are a base and a delta in float16, and measured are `cp` of the base and
+the files are a base and a delta in float16, and measured are `cp` of both and
 `python -m musilingo_jax.convert merge` of the two. Before each, what the system keeps
 of the files in memory is dropped; times are those of whole processes. All files are
 removed at the end. Needs 28 GB of disk, 41 GB with `--merge`.
@@ -62,7 +62,8 @@ def write(folder: Path) -> None:
     import numpy as np
 
     from musilingo_jax import tensors, weights
-    from musilingo_jax.tensor_files import CONFIG, Writer
+    from musilingo_jax.tensor_files import CONFIG
+    from musilingo_jax.tensor_writer import Writer
 
     blueprint = weights.language_model_blueprint(config())
     layout = tensors.layout(blueprint.module, blueprint.names, dtype=DTYPE.value)
@@ -181,7 +182,7 @@ def copy(folder: Path, beside: Path) -> dict:
 def report(name: str, found: dict, copied: dict) -> None:
     line = f"{name:22} {found['seconds']:7.1f} s ({found['busy']:.1f} s of processors)"
     line += f"  time / cp = {found['seconds'] / copied['seconds']:.2f}"
-    if found is not copied:
+    if "peak" in found and found is not copied:
         line += f"  peak {found['peak'] / GIGABYTE:6.2f} GB"
         line += f", anonymous {found['anonymous'] / GIGABYTE:6.2f} GB"
     if "arrays" in found:
@@ -210,10 +211,15 @@ def compare_merging(scratch: Path) -> None:
     command = [sys.executable, "-m", "musilingo_jax.convert", "merge"]
     command += [f"--base={base}", f"--delta={delta}", f"--out={merged}"]
     for _ in range(ROUNDS.value):
-        copied = copy(base, scratch / "copy")
-        report("cp of the base", copied, copied)
+        # What merging reads is copied, one after the other.
+        first, second = (copy(part, scratch / "copy") for part in (base, delta))
+        both = {key: first[key] + second[key] for key in ("seconds", "busy")}
+        report("cp of both", both, both)
         forget(base, delta)
-        report("merge", measure(command), copied)
+        merge = measure(command)
+        report("merge", merge, both)
+        ratio = merge["seconds"] / first["seconds"]
+        print(f"merge, against cp of the base alone: {ratio:.2f}", flush=True)
         shutil.rmtree(merged)
 
 

@@ -17,7 +17,8 @@ from musilingo_jax import sources, tensors
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.outputs import Output, Piece, small_files
-from musilingo_jax.tensor_files import TYPES, LazyTensor
+from musilingo_jax.safetensors_format import TYPES
+from musilingo_jax.tensor_files import LazyTensor
 from musilingo_jax.weights import blueprint
 
 _BLOCK = 2**20  # Numbers that are added at once: few enough to stay in the cache.
@@ -29,6 +30,10 @@ def merge(base: str, delta: str) -> list[Output]:
     Rows of the vocabulary past the base's are the delta's alone, as the authors of the
     Vicuna deltas added them to zeros. The sum of two float16 numbers in float32,
     rounded to float16, is their float16 sum: these are the authors' weights to the bit.
+
+    Nothing in the files tells one base from another of the same shape and configuration
+    (LLaMA-1 from a model that was fine-tuned of it, say): the sum with a wrong one is
+    written without complaint. Only what the merged model says shows it.
 
     Raises:
       UserError: the two do not belong together, or one is not what it is said to be.
@@ -59,9 +64,9 @@ def merge(base: str, delta: str) -> list[Output]:
             TYPES[tensor.dtype],
             partial(_add, name, bases[name], tensor),
         )
-        for name, tensor in deltas.items()
-        # Buffers that are computed anew; a delta's are differences, too.
-        if not name.endswith("rotary_emb.inv_freq")
+        # Without buffers that are computed anew, for a delta's are differences, too;
+        # and without the copy of a tied head, which only one of the two may have.
+        for name, tensor in tensors.without(deltas, plans[1].ignored).items()
     }
     return [Output(pieces, above.config, small_files(above.folder))]
 

@@ -13,7 +13,6 @@ The language model does not load: …
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,11 +20,11 @@ from typing import Any
 
 from musilingo_jax import sources, tensors
 from musilingo_jax.errors import UserError
-from musilingo_jax.models import llama as llamas
 from musilingo_jax.models.llama_config import Llama3Scaling, LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.sources import Part
 from musilingo_jax.tensor_files import Tensors
-from musilingo_jax.weights import blueprint
+from musilingo_jax.weights import blueprint, load_tokenizer
 
 _LLAMA_3_BASE = 500_000.0
 _LLAMA_1_EPSILON = 1e-6
@@ -41,7 +40,7 @@ class Report:
       family: which architecture it is, in words.
       shapes: the numbers that make the architecture, by name.
       dtypes: type as safetensors spells it → how many of the tensors have it.
-      parameters: numbers that were learnt; buffers do not count.
+      parameters: numbers that were learnt and are used; buffers do not count.
       bytes: of all tensors.
       loads: whether it can be loaded …
       reason: … and in a sentence why not; else "".
@@ -107,12 +106,13 @@ def table(reports: Sequence[Report]) -> str:
 
 def _inspect(source: str, kind: str) -> Report:
     folder, family, reason = "", "unknown", ""
-    content, shapes, config = {}, {}, None
+    content, shapes, ignored = {}, {}, ()
     try:
         part = sources.glance(source, kind)
         folder = str(part.folder)
         content = part.tensors()
         plan = blueprint(part)
+        ignored = plan.ignored
         config = getattr(plan.module, "config", part.config)
         family, shapes = _DESCRIPTIONS[kind](config)
         tensors.check(*plan, content, source=folder)
@@ -122,6 +122,8 @@ def _inspect(source: str, kind: str) -> Report:
                 "its norms scale by nearly 0, so these are only differences to another "
                 "model; merge them with `convert merge`"
             )
+        elif kind == "language_model":
+            _check_tokenizer(source, part)
     except UserError as error:
         reason = str(error)
     return Report(
@@ -130,12 +132,26 @@ def _inspect(source: str, kind: str) -> Report:
         family=family,
         shapes=shapes,
         dtypes=dict(Counter(tensor.dtype for tensor in content.values())),
-        parameters=_parameters(content, config),
+        parameters=_parameters(content, ignored),
         bytes=sum(tensor.nbytes for tensor in content.values()),
         loads=not reason,
         reason=reason,
         tensors={name: (t.dtype, tuple(t.shape)) for name, t in content.items()},
     )
+
+
+def _check_tokenizer(source: str, part: Part) -> None:
+    """Raises what `weights.load_tokenizer` does.
+
+    Of a model on the hub, which that would download, only whether there is one is seen.
+    """
+    if part.remote is None:
+        load_tokenizer(source)
+    elif part.tokenizer is None:
+        raise UserError(
+            f"{part.source}: has no tokenizer; once downloaded, it needs that of its "
+            "language model beside it"
+        )
 
 
 def _encoder(config: MertConfig) -> tuple[str, dict[str, int]]:
@@ -199,15 +215,10 @@ _DESCRIPTIONS = {
 }
 
 
-def _parameters(content: Tensors, config: Any) -> int:
-    """How many numbers were learnt: no buffers, and what is there twice once."""
-    tied = isinstance(config, LlamaConfig) and config.tied
-    copies = (*llamas.IGNORED, *([r"lm_head\.weight"] if tied else []))
-    return sum(
-        math.prod(tensor.shape)
-        for name, tensor in content.items()
-        if not any(re.fullmatch(pattern, name) for pattern in copies)
-    )
+def _parameters(content: Tensors, ignored: Sequence[str]) -> int:
+    """How many numbers were learnt and are used; what is there twice counts once."""
+    used = tensors.without(content, ignored).values()
+    return sum(math.prod(tensor.shape) for tensor in used)
 
 
 def _columns(rows: Sequence[Sequence[Any]], side: str) -> list[str]:

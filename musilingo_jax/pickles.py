@@ -8,6 +8,7 @@ and only those that are asked for are read.
     pytorch_model.bin                        {"model.norm.weight": tensor, …}
     pytorch_model.bin.index.json             the same over several files
     checkpoint_4.pth, as trainers write it   {"model": {…}, "optimizer": …, "epoch": 4}
+                                             or {"state_dict": {"module.…": tensor, …}}
 """
 
 import re
@@ -21,7 +22,8 @@ import ml_dtypes
 import numpy as np
 
 from musilingo_jax.errors import UserError
-from musilingo_jax.tensor_files import TYPES, LazyTensor, read_json
+from musilingo_jax.safetensors_format import TYPES
+from musilingo_jax.tensor_files import LazyTensor, open_index
 
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
@@ -46,6 +48,8 @@ _SPELLINGS = {
 }
 """PyTorch's names of types → safetensors'."""
 
+# Before the names of a model that PyTorch trained on several devices.
+_WRAPPED = "module."
 # What was read of a mapped file stays in memory until the map is closed.
 _MAPPED_BYTES = 256 * 2**20
 
@@ -89,7 +93,7 @@ class _File:
 class PickledTensor:
     """A tensor of a PyTorch file.
 
-    `tensor[index]` reads a part of it, as `tensor_files.Tensor` does.
+    `tensor[index]` reads a part of it, as `safetensors_format.Tensor` does.
 
     Attributes:
       shape: its sizes.
@@ -101,9 +105,15 @@ class PickledTensor:
         """Keeps where the tensor is, but not the tensor.
 
         Raises:
-          UserError: it is sparse, quantised or of a type that safetensors has not.
+          UserError: it is sparse, quantised or of a type that safetensors has not, or
+            has no numbers.
         """
         kind = str(tensor.dtype).removeprefix("torch.")
+        if tensor.is_meta:
+            raise UserError(
+                f"{file.path}: {name} has a shape but no numbers (it is on PyTorch's "
+                "device meta); save the model after its weights were loaded"
+            )
         if kind not in _SPELLINGS or str(tensor.layout) != "torch.strided":
             raise UserError(
                 f"{file.path}: {name} is a tensor of type {kind}, which cannot be "
@@ -124,7 +134,8 @@ def open_tensors(source: Path) -> dict[str, LazyTensor]:
 
     Of a folder taken are `pytorch_model.bin`, else the files that its index names,
     else the only file with one of `ENDINGS`. Of a file taken are its tensors, or those
-    under its key "model" if it is a trainer's checkpoint.
+    under its key "model" or "state_dict" if it is a trainer's checkpoint, without the
+    "module." that training on several devices puts before all names.
 
     Raises:
       UserError: PyTorch is not installed; there are no weights, or files are missing,
@@ -136,7 +147,7 @@ def open_tensors(source: Path) -> dict[str, LazyTensor]:
     if (source / BIN).is_file():
         return _open_file(source / BIN)
     if (source / BIN_INDEX).is_file():
-        return _open_index(source / BIN_INDEX)
+        return open_index(source / BIN_INDEX, _open_file)
     files = [path for path in sorted(source.glob("*")) if path.suffix in ENDINGS]
     if not files:
         raise UserError(f"{source}: has no weights of PyTorch ({', '.join(ENDINGS)})")
@@ -152,31 +163,6 @@ def _open_file(path: Path) -> dict[str, LazyTensor]:
     if not found:
         raise UserError(f"{path}: has no tensors; name the file with the weights")
     return {name: PickledTensor(file, name, tensor) for name, tensor in found.items()}
-
-
-def _open_index(index: Path) -> dict[str, LazyTensor]:
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict):
-        raise UserError(f"{index}: has no weight_map; download it again")
-    files = sorted({str(name) for name in where.values()})
-    if strange := [name for name in files if Path(name).name != name]:
-        raise UserError(f"{index}: names files of other folders: {', '.join(strange)}")
-    if absent := [name for name in files if not (index.parent / name).is_file()]:
-        raise UserError(
-            f"{index}: names files that are not there: {', '.join(absent)}; "
-            "download them again"
-        )
-    opened = {name: _open_file(index.parent / name) for name in files}
-    lost = [name for name, file in where.items() if name not in opened[str(file)]]
-    if lost:
-        raise UserError(
-            f"{index}: says that {', '.join(lost)} are where they are not; download "
-            "all files again"
-        )
-    tensors = {}
-    for file in opened.values():
-        tensors |= file
-    return tensors | {name: opened[str(file)][name] for name, file in where.items()}
 
 
 def _unpickle(path: Path, *, mapped: bool) -> Any:
@@ -220,15 +206,19 @@ def _tensors(content: Any) -> dict[str, Any]:
     """The tensors of what was saved, which may be a whole trainer's state."""
     import torch
 
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
     if not isinstance(content, Mapping):
         content = {}
-    return {
+    tensors = {
         name: value
         for name, value in content.items()
         if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
+    if all(name.startswith(_WRAPPED) for name in tensors):
+        tensors = {name.removeprefix(_WRAPPED): t for name, t in tensors.items()}
+    return tensors
 
 
 def _as_numpy(tensor: Any) -> np.ndarray:

@@ -172,7 +172,9 @@ def open_file(path: Path) -> dict[str, Tensor]:
     """
     try:
         return read_header(LocalFile(path))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: broken or cut off ({error}); download or save it again"
         ) from error
@@ -232,7 +234,8 @@ def _parse(file: File, said: Any, start: int, size: int) -> dict[str, Tensor]:
         try:
             dtype, shape = str(kind["dtype"]), tuple(map(int, kind["shape"]))
             begin, end = map(int, kind["data_offsets"])
-        except (KeyError, TypeError, ValueError) as error:
+        # Infinite sizes are numbers to JSON, and an ArithmeticError to `int`.
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"its header does not describe {name}") from error
         fits = min(shape, default=0) >= 0 and 0 <= begin <= end
         if dtype in TYPES:

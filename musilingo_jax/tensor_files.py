@@ -1,42 +1,30 @@
-"""The tensors in the files of a folder, read lazily and written as they come.
+"""The tensors in the files of a folder, read lazily.
 
 Models are released as one `model.safetensors`, or as several files and an index, which
 says which tensor is in which. What the tensors mean is not known here; that is said in
 `tensors.py`.
 """
 
-import contextlib
-import errno
 import json
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from musilingo_jax.errors import UserError
-from musilingo_jax.safetensors_format import (
-    TYPES,
-    Layout,
-    Tensor,
-    byte_count,
-    make_header,
-    open_file,
-)
+from musilingo_jax.safetensors_format import open_file
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
 class LazyTensor(Protocol):
-    """A tensor that is not read yet; `Tensor` is one, so are those of PyTorch files.
+    """A tensor that is not read yet, of a safetensors file or one of PyTorch.
 
     Attributes:
       shape: its sizes.
@@ -68,17 +56,71 @@ def open_tensors(folder: Path) -> dict[str, LazyTensor]:
     if (folder / WEIGHTS).is_file():
         return open_file(folder / WEIGHTS)
     if (folder / INDEX).is_file():
-        return _open_index(folder)
-    alone = [path for end in ("*.bin", "*.pth") for path in folder.glob(end)]
-    if len(alone) == 1 or any((folder / name).is_file() for name in _PICKLES):
+        return open_index(folder / INDEX, open_file)
+    others = sorted(p.name for p in folder.glob("*.safetensors") if p.is_file())
+    ends = () if others else ("*.bin", "*.pth", "*.pt")
+    if any(path for pattern in (*_PICKLES, *ends) for path in folder.glob(pattern)):
         # Imported here because it needs to know the types of this file.
         from musilingo_jax import pickles
 
         return pickles.open_tensors(folder)
+    if len(others) > 1:
+        raise UserError(
+            f"{folder}: has the files {_few(others)}, but not the {INDEX} that says "
+            "what is in which; download it, too"
+        )
+    if others:
+        raise UserError(
+            f"{folder}: has {others[0]}, but weights in one file are called {WEIGHTS}; "
+            "rename it if it is the model"
+        )
     raise UserError(
         f"{folder}: not a model folder, for it has neither {WEIGHTS} nor {INDEX} nor "
-        f"{_PICKLES[0]}"
+        "pytorch_model.bin"
     )
+
+
+def open_index(
+    index: Path, open_shard: Callable[[Path], Mapping[str, LazyTensor]]
+) -> dict[str, LazyTensor]:
+    """The tensors of all the files that an index names, and that lie beside it.
+
+    Args:
+      index: its path.
+      open_shard: the tensors of a file by name.
+
+    Raises:
+      UserError: the index is none, or files or tensors are not where it says.
+    """
+    folder = index.parent
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(map(_is_text, where.values())):
+        raise UserError(f"{index}: has no weight_map; download it again")
+    files = sorted(set(where.values()))
+    if strange := [name for name in files if not name or Path(name).name != name]:
+        raise UserError(
+            f"{index}: names files outside its folder: {_few(strange)}; download "
+            "it again from a source that you trust"
+        )
+    # Which, unlike pathlib, takes names of any length.
+    if absent := [name for name in files if not os.path.isfile(folder / name)]:
+        raise UserError(
+            f"{index}: names files that are not there: {_few(absent)}; "
+            "download them again"
+        )
+    opened = {name: open_shard(folder / name) for name in files}
+    lost = [
+        f"{name} in {file}" for name, file in where.items() if name not in opened[file]
+    ]
+    if lost:
+        raise UserError(
+            f"{index}: names tensors that are not in their files: {', '.join(lost)}; "
+            "download the files again"
+        )
+    tensors = {}
+    for content in opened.values():
+        tensors |= content
+    return tensors | {name: opened[file][name] for name, file in where.items()}
 
 
 def under(tensors: Tensors, prefix: str) -> dict[str, LazyTensor]:
@@ -94,240 +136,24 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-      UserError: the file holds none.
+      UserError: the file holds none, or cannot be read.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error}); download it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold a JSON object; download it again")
     return content
 
 
-class Writer:
-    """Writes safetensors into a folder, one tensor after the other.
-
-        with Writer(folder, layout, shard_bytes=5 * 10**9, metadata={}) as writer:
-            for name, array in …:
-                writer.write(name, array)
-
-    The files have names that end in `.partial` until all of them are complete; then
-    they replace what was there: a folder never has two truths. If the block is left by
-    an error, what was there stays. Nothing is kept in memory.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        layout: Layout,
-        *,
-        shard_bytes: int,
-        metadata: Mapping[str, str],
-    ):
-        """Plans the files; nothing is touched before the block is entered.
-
-        Args:
-          folder: made if need be; files in it that are not weights stay.
-          layout: name → shape and type, in the order in which they will be written.
-          shard_bytes: a file becomes no larger than that, unless one tensor is.
-          metadata: notes for the headers.
-        """
-        if strange := {str(dtype) for _, dtype in layout.values()} - _STORABLE:
-            raise ValueError(f"safetensors cannot hold {', '.join(sorted(strange))}")
-        self._folder = folder
-        self._layout = dict(layout)
-        self._waiting = list(reversed(self._layout))
-        # transformers asks for a format.
-        notes = {"format": "pt"} | dict(metadata)
-        self._files = _plan(self._layout, shard_bytes, notes)
-        self._where = {name: file for file in self._files for name in file.offsets}
-        self._open = None
-        self._made = []
-
-    def __enter__(self) -> "Writer":
-        parents = (self._folder, *self._folder.parents)
-        self._made = [path for path in parents if not path.exists()]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for file in self._files:
-                # All at once, so that a folder that must not be written says so now.
-                self._partial(file).write_bytes(file.header)
-        except OSError as error:
-            self._clear()
-            raise _unwritable(self._folder, error) from error
-        return self
-
-    def write(self, name: str, array: np.ndarray) -> None:
-        """Writes the next tensor.
-
-        Raises:
-          ValueError: the layout says that it is another one's turn, or that this one
-            has another shape or type.
-          UserError: the disk is full, or cannot be written.
-        """
-        expected = self._waiting[-1] if self._waiting else None
-        if name != expected:
-            raise ValueError(f"{name} was written when it was the turn of {expected}")
-        shape, dtype = self._layout[name]
-        if array.shape != tuple(shape) or array.dtype != dtype:
-            raise ValueError(
-                f"{name} is {array.dtype}{list(array.shape)} and not "
-                f"{np.dtype(dtype)}{list(shape)}"
-            )
-        file = self._where[name]
-        start = len(file.header) + file.offsets[name]
-        left = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-        try:
-            if self._open is None or self._open[0] is not file:
-                self._close()
-                self._open = file, os.open(self._partial(file), os.O_WRONLY)
-            while left:  # A call writes 2 GiB at most.
-                count = os.pwrite(self._open[1], left, start)
-                start, left = start + count, left[count:]
-        except OSError as error:
-            raise _unwritable(self._folder, error) from error
-        self._waiting.pop()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            self._close()
-            if kind is None:
-                if self._waiting:
-                    raise ValueError(f"not written: {', '.join(self._waiting[::-1])}")
-                try:
-                    self._replace()
-                except OSError as problem:
-                    raise _unwritable(self._folder, problem) from problem
-        finally:
-            self._clear()
-
-    def _partial(self, file: "_File") -> Path:
-        return self._folder / f"{file.name}.partial"
-
-    def _close(self) -> None:
-        if self._open is not None:
-            (_, number), self._open = self._open, None
-            os.close(number)
-
-    def _clear(self) -> None:
-        """Removes what is unfinished, and folders that were made for it."""
-        for file in self._files:
-            with contextlib.suppress(OSError):
-                self._partial(file).unlink(missing_ok=True)
-        for path in self._made:
-            with contextlib.suppress(OSError):  # It is kept if there is anything in it.
-                path.rmdir()
-
-    def _replace(self) -> None:
-        """Puts the new files in the place of the old ones.
-
-        A folder with both one file and an index is read by the file. So a kill in
-        between leaves the old weights, the new ones, or (when shards replace shards)
-        none that can be read, but never some of each.
-        """
-        files = {file.name for file in self._files}
-        stale = _weight_files(self._folder) - files
-        index = self._folder / INDEX
-        if len(files) > 1:
-            index.unlink(missing_ok=True)
-        for file in self._files:
-            os.replace(self._partial(file), self._folder / file.name)
-        if len(files) > 1:
-            total = sum(byte_count(*kind) for kind in self._layout.values())
-            where = {name: self._where[name].name for name in sorted(self._layout)}
-            said = {"metadata": {"total_size": total}, "weight_map": where}
-            text = json.dumps(said, indent=2) + "\n"
-            partial = index.with_name(f"{INDEX}.partial")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, index)
-        else:
-            index.unlink(missing_ok=True)
-        for name in stale:
-            (self._folder / name).unlink(missing_ok=True)
-
-
-_STORABLE = {str(dtype) for dtype in TYPES.values()}
-
-
-@dataclass(frozen=True, eq=False)
-class _File:
-    """A file to be: its name, its header, and where each tensor begins after that."""
-
-    name: str
-    header: bytes
-    offsets: dict[str, int]
-
-
-def _plan(layout: Layout, shard_bytes: int, metadata: Mapping[str, str]) -> list[_File]:
-    """Spreads the tensors over files, in their order, as transformers does."""
-    shards, room = [{}], shard_bytes
-    for name, kind in layout.items():
-        if byte_count(*kind) > room and shards[-1]:
-            shards.append({})
-            room = shard_bytes
-        shards[-1][name] = kind
-        room -= byte_count(*kind)
-    count = len(shards)
-    return [
-        _File(
-            f"model-{number:05}-of-{count:05}.safetensors" if count > 1 else WEIGHTS,
-            *make_header(shard, metadata),
-        )
-        for number, shard in enumerate(shards, 1)
-    ]
-
-
-def _open_index(folder: Path) -> dict[str, Tensor]:
-    """The tensors of all the files that the index names."""
-    index = folder / INDEX
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not all(map(_is_text, where.values())):
-        raise UserError(f"{index}: has no weight_map; download it again")
-    files = sorted(set(where.values()))
-    if strange := [name for name in files if Path(name).name != name]:
-        raise UserError(
-            f"{index}: names files outside its folder: {', '.join(strange)}; download "
-            "it again from a source that you trust"
-        )
-    if absent := [name for name in files if not (folder / name).is_file()]:
-        raise UserError(
-            f"{index}: names files that are not there: {', '.join(absent)}; "
-            "download them again"
-        )
-    opened = {name: open_file(folder / name) for name in files}
-    lost = [
-        f"{name} in {file}" for name, file in where.items() if name not in opened[file]
-    ]
-    if lost:
-        raise UserError(
-            f"{index}: names tensors that are not in their files: {', '.join(lost)}; "
-            "download the files again"
-        )
-    tensors = {}
-    for content in opened.values():
-        tensors |= content
-    return tensors | {name: opened[file][name] for name, file in where.items()}
-
-
-def _weight_files(folder: Path) -> set[str]:
-    """The safetensors that a folder's weights are made of now."""
-    found = {path.name for path in folder.iterdir() if _OURS.fullmatch(path.name)}
-    if (folder / INDEX).is_file():
-        try:
-            where = read_json(folder / INDEX).get("weight_map")
-        except UserError:
-            where = None  # It goes all the same, and says nothing about files.
-        if isinstance(where, dict):
-            found |= set(filter(_is_text, where.values()))
-    return {name for name in found if Path(name).name == name}
+def _few(names: Sequence[str]) -> str:
+    """The first of the names, which may be many and long."""
+    shown = [name if len(name) <= 80 else f"{name[:77]}…" for name in names[:5]]
+    return ", ".join(shown) + (" …" if len(names) > 5 else "")
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    if error.errno == errno.ENOSPC:
-        return UserError(f"{path}: the disk is full; make room, or choose another disk")
-    return UserError(f"{path}: cannot be written ({error.strerror})")

@@ -14,7 +14,6 @@ alike); all else is copied; rows that are neither are `Derived`.
 """
 
 import contextlib
-import json
 import os
 import re
 from collections import defaultdict
@@ -35,7 +34,8 @@ from musilingo_jax.errors import UserError
 from musilingo_jax.models.names import Names
 from musilingo_jax.parameters import Parameter, parameters
 from musilingo_jax.sharding import shardings
-from musilingo_jax.tensor_files import CONFIG, Tensors, Writer
+from musilingo_jax.tensor_files import CONFIG, LazyTensor, Tensors
+from musilingo_jax.tensor_writer import Writer, write_config
 
 _FLOATING = {"F64", "F32", "F16", "BF16"}
 _THREADS = 16  # at most; each holds some megabytes
@@ -106,6 +106,12 @@ def check(
       UserError: as `load`, for arguments of the same meaning.
     """
     _check(parameters(abstract_module, names), ignored, tensors, source)
+
+
+def without(tensors: Tensors, ignored: Sequence[str]) -> dict[str, LazyTensor]:
+    """The tensors whose names are like none of the patterns."""
+    useless = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
+    return {name: t for name, t in tensors.items() if not useless.fullmatch(name)}
 
 
 def layout(
@@ -187,10 +193,7 @@ def save(
     with Writer(folder, kinds, shard_bytes=shard_bytes, metadata=metadata) as writer:
         for name, array in stored:
             writer.write(name, array)
-    text = json.dumps(dict(config) | {"dtype": dtype.name}, indent=2) + "\n"
-    partial = folder / f"{CONFIG}.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, folder / CONFIG)
+    write_config(folder, dict(config) | {"dtype": dtype.name})
 
 
 def _check(
@@ -211,9 +214,7 @@ def _check(
                     misfits.append(f"{name} {list(found)} instead of {list(shape)}")
                 elif kind not in _FLOATING:
                     misfits.append(f"{name} {kind} instead of floating-point numbers")
-    known = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
-    unused = [name for name in sorted(tensors) if name not in used]
-    unused = [name for name in unused if not known.fullmatch(name)]
+    unused = [name for name in sorted(without(tensors, ignored)) if name not in used]
     problems = {"missing": missing, "unused": unused, "misshapen": misfits}
     found = [f"{kind}: {_listing(lines)}" for kind, lines in problems.items() if lines]
     if found:

@@ -3,8 +3,12 @@
 The original's side is plain PyTorch here: its files, its sums, its `load_state_dict`.
 """
 
+import errno
 import json
+import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -14,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -23,8 +28,11 @@ from musilingo_jax import (
     deltas,
     inspection,
     outputs,
+    releases,
+    safetensors_format,
     sources,
     tensor_files,
+    tensor_writer,
     tensors,
     weights,
 )
@@ -88,6 +96,30 @@ def language_model(folder, config, dtype):
     save_file(content, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     return folder
+
+
+def save_tokenizer(folder, size):
+    """Writes a tokenizer of letters."""
+    letters = ["Ġ", *"abcdefghijklmnopqrstuvwxyz"][:size]
+    pairs = tokenizers.Tokenizer(
+        tokenizers.models.BPE({letter: n for n, letter in enumerate(letters)}, [])
+    )
+    pairs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = tokenizers.decoders.ByteLevel()
+    pairs.save(str(folder / "tokenizer.json"))
+
+
+def configure(folder, **said):
+    """Changes what a `config.json` says."""
+    config = json.loads((folder / "config.json").read_text()) | said
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The embedded model as a release; not to be changed."""
+    folder = tmp_path_factory.mktemp("whole") / "release"
+    return write(releases.export(TINY, TINY, TINY), folder)
 
 
 @pytest.fixture
@@ -212,7 +244,7 @@ def test_merges_that_make_no_sense(base, delta, tmp_path):
 
 
 def test_a_release_is_written_split_and_written_again(tmp_path):
-    whole = write(convert.export(TINY, TINY, TINY), tmp_path / "whole")
+    whole = write(releases.export(TINY, TINY, TINY), tmp_path / "whole")
     names = set(read(whole))
     assert {
         "model.audio_encoder.encoder.layers.3.attention.q_proj.weight",
@@ -227,7 +259,7 @@ def test_a_release_is_written_split_and_written_again(tmp_path):
     assert config["model_type"] == "musilingo"
     assert config["hidden_size"] == 128  # The language model's, as released.
     assert config["prompt_template"] == "###Human: {} ###Assistant: "
-    parts = write(convert.split(str(whole)), tmp_path / "parts")
+    parts = write(releases.split(str(whole)), tmp_path / "parts")
     for kind in sources.KINDS:
         original = sources.find(TINY, kind)
         assert_equal(read(parts / kind), read(original.folder))
@@ -236,22 +268,22 @@ def test_a_release_is_written_split_and_written_again(tmp_path):
     mert = weights.load_encoder(parts / "encoder", dtype="float32", mesh=None)
     assert mert.config == weights.blueprint(sources.find(TINY, "encoder")).module.config
     assert_equal(
-        read(write(convert.export(*[str(parts)] * 3), tmp_path / "again")), read(whole)
+        read(write(releases.export(*[str(parts)] * 3), tmp_path / "again")), read(whole)
     )
     with pytest.raises(UserError, match="no language_model and no adapter"):
-        convert.split(str(parts / "encoder"))
+        releases.split(str(parts / "encoder"))
 
 
 def test_parts_that_do_not_fit_are_not_made_one(base, delta, tmp_path):
     pattern = "leads from width 192 to 128, but musilingo-tiny has width 192 and .* 8;"
     with pytest.raises(UserError, match=pattern):
-        convert.export(TINY, str(base), TINY)
+        releases.export(TINY, str(base), TINY)
     narrow = tmp_path / "narrow"
     content = {"llama_proj.weight": torch.zeros(8, 192)}
     torch.save(content | {"llama_proj.bias": torch.zeros(8)}, tmp_path / "a.pth")
-    write(convert.adapter(str(tmp_path / "a.pth"), window_frames=325), narrow)
+    write(releases.adapter(str(tmp_path / "a.pth"), window_frames=325), narrow)
     with pytest.raises(UserError, match="delta: is only a delta; merge it first"):
-        convert.export(TINY, str(delta), str(narrow))
+        releases.export(TINY, str(delta), str(narrow))
 
 
 def test_adapters_come_and_go(tmp_path):
@@ -271,7 +303,7 @@ def test_adapters_come_and_go(tmp_path):
     }
     checkpoint = {"model": learnt, "optimizer": {"step": 3}, "epoch": 3}
     torch.save(checkpoint, tmp_path / "checkpoint_3.pth")
-    plan = convert.adapter(str(tmp_path / "checkpoint_3.pth"), window_frames=325)
+    plan = releases.adapter(str(tmp_path / "checkpoint_3.pth"), window_frames=325)
     folder = write(plan, tmp_path / "ours")
     loaded = weights.load_adapter(folder, mesh=None)
     np.testing.assert_array_equal(
@@ -279,7 +311,7 @@ def test_adapters_come_and_go(tmp_path):
     )
     assert sources.find(folder, "adapter").config["window_frames"] == 325
 
-    exported = read(write(convert.export_adapter(str(folder)), tmp_path / "exported"))
+    exported = read(write(releases.export_adapter(str(folder)), tmp_path / "exported"))
     assert_equal(exported, learnt)
     other = Original()
     result = other.load_state_dict(exported, strict=False)
@@ -287,10 +319,10 @@ def test_adapters_come_and_go(tmp_path):
     assert set(result.missing_keys) == {"llama_model.weight", "llama_model.bias"}
     assert torch.equal(other.llama_proj.weight, original.llama_proj.weight)
 
-    again = convert.adapter(str(tmp_path / "exported"), window_frames=325)
+    again = releases.adapter(str(tmp_path / "exported"), window_frames=325)
     assert_equal(read(write(again, tmp_path / "again")), learnt)
-    whole = write(convert.export(TINY, TINY, TINY), tmp_path / "whole")
-    out = write(convert.adapter(str(whole), window_frames=108), tmp_path / "out")
+    whole = write(releases.export(TINY, TINY, TINY), tmp_path / "whole")
+    out = write(releases.adapter(str(whole), window_frames=108), tmp_path / "out")
     assert weights.digest(out, "adapter") == weights.digest(TINY, "adapter")
 
 
@@ -317,9 +349,9 @@ def test_adapters_come_and_go(tmp_path):
 def test_what_is_no_adapter(tmp_path, content, pattern):
     torch.save({"model": content}, tmp_path / "checkpoint.pth")
     with pytest.raises(UserError, match=pattern):
-        convert.adapter(str(tmp_path / "checkpoint.pth"), window_frames=325)
+        releases.adapter(str(tmp_path / "checkpoint.pth"), window_frames=325)
     with pytest.raises(UserError, match=r"nothing.pth: there is no such file"):
-        convert.adapter(str(tmp_path / "nothing.pth"), window_frames=325)
+        releases.adapter(str(tmp_path / "nothing.pth"), window_frames=325)
 
 
 def test_a_prompt_that_a_release_cannot_say(tmp_path):
@@ -328,18 +360,18 @@ def test_a_prompt_that_a_release_cannot_say(tmp_path):
     config["stage2"]["prompt"]["template"] = "Q: {} A: "
     (folder / "config.json").write_text(json.dumps(config))
     for adapter in (folder, folder / "adapter"):
-        (plan,) = convert.export(TINY, TINY, str(adapter))
+        (plan,) = releases.export(TINY, TINY, str(adapter))
         assert plan.config["prompt_template"] == "Q: {} A: "
     config["stage2"]["prompt"]["end_sign"] = "END"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
         UserError, match="trained with end_sign 'END'.*always has '###'"
     ):
-        convert.export(TINY, TINY, str(folder))
+        releases.export(TINY, TINY, str(folder))
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    (plan,) = convert.export_adapter(TINY)
+    (plan,) = releases.export_adapter(TINY)
     out, partial = tmp_path / "deep" / "out", tmp_path / "deep" / "out.partial"
     for error in (UserError("broken"), KeyboardInterrupt(), ValueError("bug")):
 
@@ -352,6 +384,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
             write([broken], out)
         assert not out.exists() and not partial.exists()
     partial.mkdir(parents=True)  # Left behind by a kill.
+    (partial / outputs._MARK).touch()
     (partial / "encoder").mkdir()
     (partial / "model.safetensors.partial").write_text("half")
     out.mkdir()
@@ -368,7 +401,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         write([plan], out / "config.json" / "below")
     full = namedtuple("usage", "total used free")(10**9, 10**9, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with pytest.raises(UserError, match=r"needs 0.00 GB and the disk has 0.00 GB left"):
+    with pytest.raises(UserError, match=r"needs 0.07 GB, which is 68 MB more than"):
         write([plan], tmp_path / "full")
     assert not (tmp_path / "full").exists()
 
@@ -378,7 +411,7 @@ def test_a_merge_holds_a_few_tensors(tmp_path):
     layout = {f"{n}": ((512, 1024), np.dtype(np.float16)) for n in range(24)}
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
-        with tensor_files.Writer(
+        with tensor_writer.Writer(
             folder, layout, shard_bytes=10**7, metadata={}
         ) as writer:
             for name, (shape, dtype) in layout.items():
@@ -401,10 +434,8 @@ def test_a_merge_holds_a_few_tensors(tmp_path):
 
 
 def run(monkeypatch, *arguments, **flags):
-    values = dict.fromkeys(
-        ("out", "base", "delta", "encoder", "language_model", "adapter", "inspect")
-    )
-    values |= {"json": False, "window_frames": 325, "shard_gb": 5.0} | flags
+    values = dict.fromkeys(("out", "inspect", *convert._FLAGS))
+    values |= {"json": False, "shard_gb": 5.0} | flags
     given = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
     monkeypatch.setattr(convert, "flags", given)
     convert.main(["convert", *map(str, arguments)])
@@ -426,7 +457,7 @@ def test_the_command_line(base, delta, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, flags, pattern",
     [
-        ([], {}, "name a conversion: .*safetensors|merge|split|adapter|export"),
+        ([], {}, r"name a conversion: .*safetensors\|merge\|split\|adapter\|export"),
         (["shrink"], {"out": "x"}, "shrink is no conversion"),
         (["split", "a"], {}, "--out is missing: .* split SOURCE --out=DIR"),
         (["split"], {"out": "x"}, "name a source: .* split SOURCE --out=DIR"),
@@ -436,6 +467,17 @@ def test_the_command_line(base, delta, tmp_path, monkeypatch, capsys):
         (["export"], {"out": "x", "encoder": "a"}, "name all three parts, or the"),
         (["split", "a"], {"out": "x", "json": True}, "--json goes with --inspect"),
         (["split", "a"], {"inspect": "x"}, "--inspect stands alone"),
+        ([], {"inspect": ""}, "--inspect is empty; name a source"),
+        (["split", ""], {"out": "x"}, "the source is empty"),
+        (["split", "a"], {"out": "x", "window_frames": 5}, "--window_frames has no"),
+        (["split", "a"], {"out": "x", "mert_model": "a/b"}, "--mert_model has no"),
+        (["split", "a"], {"out": "x", "shard_gb": math.nan}, "--shard_gb=nan"),
+        (["split", "a"], {"out": "x", "shard_gb": math.inf}, "--shard_gb=inf"),
+        (
+            ["export"],
+            {"out": "x", "adapter": TINY, "llama_model": "a/b"},
+            "an adapter alone names no other models",
+        ),
     ],
 )
 def test_wrong_command_lines(monkeypatch, arguments, flags, pattern):
@@ -463,13 +505,13 @@ def test_the_program(tmp_path):
 
 def test_inspection_reads_headers(base, tmp_path, monkeypatch):
     read_tensors = []
-    whole = tensor_files.Tensor.__getitem__
+    whole = safetensors_format.Tensor.__getitem__
 
     def noticed(tensor, index):
         read_tensors.append(tensor.nbytes)
         return whole(tensor, index)
 
-    monkeypatch.setattr(tensor_files.Tensor, "__getitem__", noticed)
+    monkeypatch.setattr(safetensors_format.Tensor, "__getitem__", noticed)
     encoder, language_model, adapter = inspection.inspect(TINY)
     assert read_tensors == [256]  # The norm that tells a model from a delta.
     assert all(report.loads for report in (encoder, language_model, adapter))
@@ -497,6 +539,7 @@ def test_inspection_tells_families(tmp_path):
     def family(name, **said):
         folder = tmp_path / name
         language_model(folder, replace(CONFIG, **said), torch.bfloat16)
+        save_tokenizer(folder, CONFIG.vocab)
         (report,) = inspection.inspect(str(folder))
         assert report.loads, report.reason
         assert report.dtypes == {"BF16": len(report.tensors)}
@@ -534,3 +577,278 @@ def test_inspection_says_why_not(base, delta, tmp_path):
     path = base / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     assert "broken or cut off" in reason(base)[1]
+
+
+LEARNT = {"llama_proj.weight": torch.ones(4, 3), "llama_proj.bias": torch.ones(4)}
+BUFFERS = {
+    f"llama_model.model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(2)
+    for layer in range(2)
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": LEARNT | BUFFERS, "epoch": 3},
+        {"state_dict": LEARNT},
+        {"model": {f"module.{name}": t for name, t in (LEARNT | BUFFERS).items()}},
+    ],
+)
+def test_what_trainers_save_beside_an_adapter(tmp_path, content):
+    torch.save(content, tmp_path / "checkpoint.pth")
+    plan = releases.adapter(str(tmp_path / "checkpoint.pth"), window_frames=None)
+    assert_equal(read(write(plan, tmp_path / "ours")), LEARNT)
+    assert plan[0].config["window_frames"] == 325
+
+
+def test_the_frames_of_an_adapter_stay_what_they_are(whole, tmp_path):
+    def frames(source, given=None):
+        (plan,) = releases.adapter(str(source), window_frames=given)
+        return plan.config["window_frames"]
+
+    for source in (TINY, f"{TINY}/adapter", whole):
+        assert frames(source) == 108
+    assert frames(whole, given=7) == 7
+    for number, wrong in enumerate(("x", -3, 0, 2.5, True, None)):
+        folder = shutil.copytree(
+            sources.resolve(TINY) / "adapter", tmp_path / f"{number}"
+        )
+        configure(folder, window_frames=wrong)
+        for convert_it in (
+            frames,
+            releases.export_adapter,
+            lambda folder: releases.export(TINY, TINY, folder),
+        ):
+            with pytest.raises(UserError, match="window_frames = .* no number of fra"):
+                convert_it(str(folder))
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    configure(copy, window_frames="x")
+    with pytest.raises(UserError, match="window_frames = 'x' is no number of frames"):
+        releases.split(str(copy))
+
+
+def test_a_split_keeps_how_questions_are_put(whole, tmp_path):
+    release = shutil.copytree(whole, tmp_path / "release")
+    configure(release, prompt_template="Q: {} A: ")
+    parts = write(releases.split(str(release)), tmp_path / "parts")
+    for adapter in (parts, parts / "adapter"):
+        (again,) = releases.export(str(parts), str(parts), str(adapter))
+        assert again.config["prompt_template"] == "Q: {} A: "
+    for wrong in (5, "no slot", "{} and {}"):
+        configure(release, prompt_template=wrong)
+        for made in (releases.split, lambda source: releases.export(*[source] * 3)):
+            with pytest.raises(UserError, match="prompt_template = .* is no text with"):
+                made(str(release))
+
+
+@pytest.mark.parametrize(
+    "changed, pattern",
+    [
+        (lambda name: "layers.2.attention.q" in name, "missing: encoder.*q_proj.bias"),
+        (lambda name: "llama_model.model.norm" in name, "missing: model.norm.weight"),
+        (lambda name: "audio_encoder" in name, "missing: .*"),
+    ],
+)
+def test_no_half_of_a_model_is_split_or_exported(whole, tmp_path, changed, pattern):
+    broken = shutil.copytree(whole, tmp_path / "broken")
+    for file in broken.glob("*.safetensors*"):
+        file.unlink()
+    change_to = {n: t for n, t in read(whole).items() if not changed(n)}
+    save_file(change_to, broken / "model.safetensors")
+    with pytest.raises(UserError, match=pattern):
+        releases.split(str(broken))
+    with pytest.raises(UserError, match=pattern):
+        releases.export(*[str(broken)] * 3)
+
+
+def test_an_adapter_with_more_is_not_exported_alone(tmp_path):
+    folder = shutil.copytree(sources.resolve(TINY) / "adapter", tmp_path / "adapter")
+    change(folder, lambda content: content | {"extra": torch.zeros(2)})
+    with pytest.raises(UserError, match="unused: extra"):
+        releases.export_adapter(str(folder))
+
+
+def test_an_export_names_the_models_that_it_was_made_of(whole, tmp_path):
+    def names(*made, **given):
+        (plan,) = releases.export(*made, **given)
+        return plan.config["mert_model"], plan.config["llama_model"]
+
+    places = [str(sources.find(TINY, kind).folder) for kind in sources.KINDS[:2]]
+    run = tmp_path / "run"
+    shutil.copytree(sources.resolve(TINY) / "adapter", run / "adapter")
+    run_config = json.loads((sources.resolve(TINY) / "config.json").read_text())
+    run_config["model"] = {"pretrained": TINY, "adapter": "random", "dtype": "float32"}
+    (run / "config.json").write_text(json.dumps(run_config))
+    for source in (TINY, run, whole):
+        assert names(*[str(source)] * 3) == tuple(places)
+    release = shutil.copytree(whole, tmp_path / "release")
+    configure(release, mert_model="m-a-p/MERT-v1-330M", llama_model="some/vicuna")
+    run_config["model"]["pretrained"] = str(release)
+    (run / "config.json").write_text(json.dumps(run_config))
+    for source in (release, run):
+        found = names(*[str(source)] * 3)
+        assert found == ("m-a-p/MERT-v1-330M", "some/vicuna")
+    given = {"mert_model": "a/b", "llama_model": "c/d"}
+    assert names(TINY, TINY, TINY, **given) == ("a/b", "c/d")
+
+
+def test_a_tied_head_that_only_one_of_base_and_delta_has(base, delta, tmp_path):
+    def headless(content):
+        return {name: t for name, t in content.items() if "lm_head" not in name}
+
+    for folder in (base, delta):
+        configure(folder, tie_word_embeddings=True)
+    change(base, headless)
+    expected = headless(read(base))
+    merged = read(write(deltas.merge(str(base), str(delta)), tmp_path / "1"))
+    assert set(merged) == set(expected)
+    change(delta, headless)
+    change(base, lambda content: content | {"lm_head.weight": torch.ones(10, 8)})
+    assert_equal(
+        read(write(deltas.merge(str(base), str(delta)), tmp_path / "2")), merged
+    )
+
+
+def test_out_may_be_a_link(tmp_path):
+    plan = releases.export_adapter(TINY)
+    (tmp_path / "real").mkdir()
+    for name, target in {"full": "real", "dangling": "there/below"}.items():
+        link = tmp_path / name
+        link.symlink_to(tmp_path / target)
+        write(plan, link)
+        assert link.is_symlink()
+        assert (tmp_path / target / "config.json").is_file()
+        with pytest.raises(UserError, match="is there and not empty"):
+            write(plan, link)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(UserError, match="circle: "):
+        write(plan, tmp_path / "circle")
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_is_finished_is_kept(tmp_path, monkeypatch):
+    plan, out = releases.export_adapter(TINY), tmp_path / "out"
+
+    def busy(*_):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "replace", busy)
+        with pytest.raises(
+            UserError, match=r"is complete, .*busy.*out.partial: give it"
+        ):
+            write(plan, out)
+    partial = tmp_path / "out.partial"
+    assert_equal(read(partial), read(sources.resolve(TINY) / "adapter"))
+    assert {p.name for p in partial.iterdir()} == {"config.json", "model.safetensors"}
+    with pytest.raises(UserError, match="must stay; move it, or choose another --out"):
+        write(plan, out)
+    assert (partial / "config.json").is_file()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == out)
+    with pytest.raises(UserError, match="out: is a whole disk.* like .*out/model"):
+        write(plan, out)
+
+
+def test_what_others_put_where_a_conversion_would_write_stays(tmp_path):
+    partial = tmp_path / "out.partial"
+    (partial / "folder").mkdir(parents=True)
+    (partial / "lock").touch()
+    with pytest.raises(UserError, match="is there and no unfinished conversion"):
+        write(releases.export_adapter(TINY), tmp_path / "out")
+    assert {path.name for path in partial.iterdir()} == {"folder", "lock"}
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("call", ["copyfile", "fsync"])
+def test_small_files_fill_the_disk_as_well(tmp_path, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    plan = releases.split(TINY)
+    monkeypatch.setattr({"copyfile": shutil, "fsync": os}[call], call, full)
+    with pytest.raises(UserError, match="the disk is full; make room"):
+        write(plan, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told(*_):
+        assert (tmp_path / "out.partial").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(tensor_writer.Writer, "write", told)
+    # Without a handler of its own the program, here the tests, would be gone.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.fail("was not heard"))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(monkeypatch, "export", adapter=TINY, out=tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "nothing was kept" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_merge_says_how_to_check_it(base, delta, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "merge", base=base, delta=delta, out=tmp_path / "merged")
+    assert "ask the merged model something" in capsys.readouterr().out
+    run(monkeypatch, "safetensors", base, out=tmp_path / "copy")
+    assert "ask the" not in capsys.readouterr().out
+
+
+def test_a_file_is_no_folder(tmp_path):
+    file = sources.resolve(TINY) / "adapter" / "model.safetensors"
+    (plan,) = releases.adapter(str(file), window_frames=None)
+    assert_equal(read(write([plan], tmp_path / "out")), load_file(file))
+    for made in (convert.safetensors, releases.split, inspection.inspect):
+        with pytest.raises(
+            UserError, match="model.safetensors: is a file; name the fo"
+        ):
+            made(str(file))
+
+
+def test_inspection_looks_for_a_tokenizer(base):
+    def reason():
+        (report,) = inspection.inspect(str(base))
+        assert report.loads == (not report.reason)
+        assert report.family == "LLaMA-1-like, rope base 10,000"
+        return report.reason
+
+    assert "base: has no tokenizer" in reason()
+    save_tokenizer(base, CONFIG.vocab + 1)
+    assert (
+        "the tokenizer has 11 tokens but the language model embeds only 10" in reason()
+    )
+    save_tokenizer(base, CONFIG.vocab)
+    assert reason() == ""
+    (base / "tokenizer.json").write_text("{")
+    assert "is not JSON" in reason()
+
+
+def test_inspection_of_what_is_elsewhere_looks_whether_there_is_one(base, monkeypatch):
+    there = sources.glance(base, "language_model")
+    there = replace(there, remote=("some/model", ""))
+    content = tensor_files.open_tensors(base)
+    monkeypatch.setattr(sources.Part, "tensors", lambda part: content)
+    monkeypatch.setattr(sources, "glance", lambda source, kind: there)
+    (report,) = inspection.inspect(str(base))
+    assert not report.loads and "has no tokenizer" in report.reason
+    there = replace(there, tokenizer=base)
+    (report,) = inspection.inspect(str(base))
+    assert report.loads
+
+
+def test_inspection_counts_what_is_used(base, tmp_path):
+    (before,) = inspection.inspect(str(base))
+    layer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    change(base, lambda content: content | {layer: torch.ones(2)})
+    (report,) = inspection.inspect(str(base))
+    assert report.parameters == before.parameters
+    assert layer in report.tensors
+    encoder = shutil.copytree(sources.resolve(TINY) / "encoder", tmp_path / "encoder")
+    (before,) = inspection.inspect(str(encoder))
+    change(encoder, lambda content: content | {"masked_spec_embed": torch.ones(192)})
+    (report,) = inspection.inspect(str(encoder))
+    assert report.loads and report.parameters == before.parameters

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from musilingo_jax import pickles, tensor_files
+from musilingo_jax import pickles, safetensors_format, tensor_files
 from musilingo_jax.errors import UserError
 
 
@@ -49,7 +49,7 @@ def assert_same(found, content):
     for name, tensor in content.items():
         lazy, array = found[name], found[name][...]
         assert lazy.shape == array.shape == tuple(tensor.shape)
-        assert array.dtype == tensor_files.TYPES[lazy.dtype]
+        assert array.dtype == safetensors_format.TYPES[lazy.dtype]
         assert lazy.nbytes == array.nbytes
         assert array.flags.owndata or array.base.flags.owndata
         np.testing.assert_array_equal(array.astype(np.float64), tensor.double().numpy())
@@ -97,6 +97,28 @@ def test_a_trainers_checkpoint_is_its_model(content, tmp_path):
         pickles.open_tensors(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda content: {"state_dict": content, "epoch": 3},
+        lambda content: {"model": {"state_dict": content}},
+        lambda content: {f"module.{name}": t for name, t in content.items()},
+        lambda content: {
+            "state_dict": {f"module.{name}": t for name, t in content.items()}
+        },
+    ],
+)
+def test_other_trainers_wrap_it_otherwise(content, tmp_path, wrap):
+    save(wrap(content), tmp_path / "checkpoint.pt")
+    assert_same(tensor_files.open_tensors(tmp_path), content)
+
+
+def test_a_name_that_begins_so_is_only_a_name(content, tmp_path):
+    content["module.weight"] = torch.ones(2)
+    path = save(content, tmp_path / "checkpoint.pth")
+    assert_same(pickles.open_tensors(path), content)
+
+
 def test_shards(content, tmp_path):
     index = tmp_path / "pytorch_model.bin.index.json"
     halves = {"1.bin": list(content)[:3], "2.bin": list(content)[3:]}
@@ -106,10 +128,10 @@ def test_shards(content, tmp_path):
     index.write_text(json.dumps({"weight_map": where}))
     assert_same(tensor_files.open_tensors(tmp_path), content)
     index.write_text(json.dumps({"weight_map": where | {"half": "2.bin"}}))
-    with pytest.raises(UserError, match="says that half are where they are not"):
+    with pytest.raises(UserError, match="not in their files: half in 2.bin"):
         pickles.open_tensors(tmp_path)
     index.write_text(json.dumps({"weight_map": where | {"x": "../1.bin"}}))
-    with pytest.raises(UserError, match="names files of other folders: ../1.bin"):
+    with pytest.raises(UserError, match="names files outside its folder: ../1.bin"):
         pickles.open_tensors(tmp_path)
     index.write_text(json.dumps({"weight_map": where}))
     (tmp_path / "2.bin").unlink()
@@ -177,6 +199,9 @@ def test_other_refusals(content, tmp_path, monkeypatch):
     sparse = save({"x": torch.eye(3).to_sparse()}, tmp_path / "sparse.bin")
     with pytest.raises(UserError, match="x is a tensor of type float32, which cannot"):
         pickles.open_tensors(sparse)
+    empty = save({"x": torch.empty(3, device="meta")}, tmp_path / "empty.bin")
+    with pytest.raises(UserError, match="empty.bin: x has a shape but no numbers"):
+        pickles.open_tensors(empty)
     compiled = tmp_path / "compiled.pt"
     torch.jit.script(torch.nn.Linear(2, 2)).save(compiled)
     with pytest.raises(UserError, match="is a TorchScript program"):

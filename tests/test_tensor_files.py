@@ -18,7 +18,14 @@ from safetensors.numpy import load_file, save_file
 
 from musilingo_jax import safetensors_format
 from musilingo_jax.errors import UserError
-from musilingo_jax.tensor_files import INDEX, WEIGHTS, Writer, open_tensors, under
+from musilingo_jax.tensor_files import (
+    INDEX,
+    WEIGHTS,
+    open_tensors,
+    read_json,
+    under,
+)
+from musilingo_jax.tensor_writer import Writer, write_config
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {
@@ -362,6 +369,10 @@ def tensor(dtype="F32", shape=(2,), begin=0, end=8):
         ),
         (file_of({"a": {"dtype": "F32"}}), "does not describe a"),
         (file_of({"a": tensor(shape=("x",))}, bytes(8)), "does not describe a"),
+        (
+            file_of(b'{"a":{"dtype":"F32","shape":[1e400],"data_offsets":[0,8]}}'),
+            "does not describe a",
+        ),
         (file_of({"a": 3}), "does not describe a"),
         (file_of([1]), "no JSON object"),
         (file_of(b"{"), "cut off"),
@@ -406,6 +417,9 @@ def test_an_index_must_tell_the_truth(tmp_path):
     outside = where | {"a": "../a.safetensors"}
     refused(json.dumps({"weight_map": outside}), r"outside its folder: \.\./a\.safe")
     refused(json.dumps({"weight_map": where | {"a": 3}}), "has no weight_map")
+    for long in ("a" * 300, "a" * 5000):
+        refused(json.dumps({"weight_map": where | {"a": long}}), "not there: a{77}…;")
+    refused(json.dumps({"weight_map": where | {"a": ""}}), "outside its folder")
     refused("{}", "has no weight_map")
     refused('{"weight_map":', "index.json: is not JSON")
     refused("[]", "must hold a JSON object")
@@ -432,10 +446,71 @@ def test_an_index_must_tell_the_truth(tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a model folder, for it has neither"):
         open_tensors(tmp_path)
+    (tmp_path / WEIGHTS).mkdir()
+    with pytest.raises(UserError, match="not a model folder, for it has neither"):
+        open_tensors(tmp_path)
+    (tmp_path / WEIGHTS).rmdir()
+    (tmp_path / "training_args.bin").write_bytes(b"")
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="has other.safetensors, but .* are called mo"):
+        open_tensors(tmp_path)
+    write(tmp_path, ARRAYS, shard_bytes=100)
+    (tmp_path / INDEX).unlink()
+    with pytest.raises(
+        UserError,
+        match=r"has the files model-00001-of.* but not the model.safetensors.i",
+    ):
+        open_tensors(tmp_path)
+
+
+def test_json_that_cannot_be_read_is_told(tmp_path):
+    for path in (tmp_path, tmp_path / "nothing.json", Path("/proc/self/mem")):
+        with pytest.raises(UserError, match=f"{path}: cannot be read"):
+            read_json(path)
+
+
+def test_a_config_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    write_config(tmp_path, {"a": 1})
+    with pytest.raises(UserError, match="cannot be written"):
+        write_config(tmp_path / "nowhere", {"a": 2})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        write_config(tmp_path, {"a": 2})
+    assert read_json(tmp_path / "config.json") == {"a": 1}
+    assert names(tmp_path) == {"config.json"}
+
+
+def test_numbers_are_on_the_disk_before_they_have_names(tmp_path, monkeypatch):
+    steps = []
+    real = {name: getattr(os, name) for name in ("fsync", "replace")}
+
+    def fsync(number):
+        steps.append(("sync", Path(os.readlink(f"/proc/self/fd/{number}")).name))
+        real["fsync"](number)
+
+    def replace(before, after):
+        steps.append(("name", Path(after).name))
+        real["replace"](before, after)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write(tmp_path, ARRAYS, shard_bytes=100)
+    named = [name for what, name in steps if what == "name"]
+    assert set(named) == names(tmp_path) and len(named) > 2
+    for name in named:
+        assert steps.index(("sync", f"{name}.partial")) < steps.index(("name", name))
+    shards = [step for step in steps if "-of-" in step[1]]
+    assert [what for what, _ in shards] == sorted((what for what, _ in shards))[::-1]
+    assert steps[-1] == ("sync", tmp_path.name)
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "adapter.pth"]
+    "name",
+    ["pytorch_model.bin", "pytorch_model.bin.index.json", "adapter.pth", "adapter.pt"],
 )
 def test_files_of_pytorch_are_left_to_those_who_know_them(tmp_path, monkeypatch, name):
     asked = types.SimpleNamespace(open_tensors=lambda folder: {"from": folder})

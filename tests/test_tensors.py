@@ -18,7 +18,7 @@ from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from musilingo_jax import blocks, sharding, tensor_files, tensors
+from musilingo_jax import blocks, sharding, tensor_files, tensor_writer, tensors
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.layers import Linear, Norm, parameter
 from musilingo_jax.models.names import Derived
@@ -330,14 +330,14 @@ def test_numbers_that_do_not_fit_are_not_saved(toy, tmp_path):
 
 def test_an_interrupted_save_leaves_the_old_files(toy, folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    write = tensor_files.Writer.write
+    write = tensor_writer.Writer.write
 
     def interrupted(self, name, array):
         if name == "table.weight":
             raise KeyboardInterrupt
         write(self, name, array)
 
-    monkeypatch.setattr(tensor_files.Writer, "write", interrupted)
+    monkeypatch.setattr(tensor_writer.Writer, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(jax.tree.map(lambda leaf: leaf + 1, toy), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
