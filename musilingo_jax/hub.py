@@ -59,7 +59,10 @@ def cached(source: str) -> Path | None:
     try:
         folder = Path(
             snapshot_download(
-                match["repo"], revision=match["revision"], local_files_only=True
+                match["repo"],
+                revision=match["revision"],
+                allow_patterns=list(SMALL),  # Files that nothing needs may be lacking.
+                local_files_only=True,
             )
         )
     except (errors.LocalEntryNotFoundError, OSError, ValueError):
@@ -80,7 +83,7 @@ def look_into(source: str, folder: str) -> Mapping[str, Tensor]:
       UserError: as in `download`; or there are no safetensors, or broken ones.
     """
     found = _weights(files(source), download(source, weights=False))
-    files = [
+    inside = [
         name for name in found if PurePosixPath(name).parent == PurePosixPath(folder)
     ]
     if not inside or not inside[0].endswith(".safetensors"):
