@@ -7,6 +7,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
+from musilingo_jax import ending
 from musilingo_jax.errors import UsageError, UserError
 
 
@@ -21,7 +22,7 @@ def progress(
     iterable: Iterable | None = None, *, total: int, unit: str, label: str, **options
 ) -> tqdm:
     """A progress bar on stderr with rate and time left."""
-    return tqdm(
+    return _Bar(
         iterable,
         total=total,
         unit=unit,
@@ -32,26 +33,35 @@ def progress(
     )
 
 
+class _Bar(tqdm):
+    """A bar at whose steps the program may be ended."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        ending.heed()
+        return super().update(n)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a program: parses flags, calls `main(argv)`, exits with an honest status.
 
-    Exit status: 0 done; 1 a `UserError`; 2 a wrong command line; 130 interrupted. Each
-    but the first prints one sentence on stderr. Any other exception is a bug of ours
-    and keeps its traceback.
+    Exit status: 0 done; 1 a `UserError`; 2 a wrong command line; 130 or 143 told to
+    end, by Ctrl-C or SIGTERM. Each but the first prints one sentence on stderr. Any
+    other exception is a bug of ours and keeps its traceback.
     """
     # Orbax tells of every thread it starts; `--verbosity=0` listens to it.
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(main, flags_parser=_parse)
+        with ending.in_order():
+            app.run(main, flags_parser=_parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         print(
             "interrupted: what was finished is kept; the same command continues there.",
             file=sys.stderr,
         )
-        sys.exit(130)
+        sys.exit(ended.status if isinstance(ended, ending.Told) else 130)
 
 
 def _parse(argv: list[str]) -> list[str]:

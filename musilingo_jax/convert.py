@@ -15,20 +15,18 @@ of these are the same work: names, each with a tensor that can be read, written 
 after the other. What is not a sum is a copy to the bit.
 """
 
-import contextlib
 import json
 import math
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 from absl import flags
 
 from musilingo_jax import cli, deltas, inspection, outputs, releases, sources
+from musilingo_jax.ending import Told
 from musilingo_jax.errors import UsageError
 from musilingo_jax.outputs import Output, copies, small_files
 from musilingo_jax.sources import KINDS
@@ -109,28 +107,6 @@ def _plan(command: str, arguments: Sequence[str], given: Any) -> list[Output]:
     return {"safetensors": safetensors, "split": releases.split}[command](arguments[0])
 
 
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Lets SIGTERM, by which schedulers and `kill` end programs, do as Ctrl-C does.
-
-    A second one ends the program at once.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, before)
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, and not Ctrl-C."""
-
-
 def main(argv: list[str]) -> None:
     """Reads the flags; inspects or converts."""
     given = flags.FLAGS
@@ -151,13 +127,11 @@ def main(argv: list[str]) -> None:
     if not math.isfinite(given.shard_gb):
         raise UsageError(f"--shard_gb={given.shard_gb}: is no size of a file")
     try:
-        with _ended_in_order():
-            plan = _plan(argv[1], argv[2:], given)
-            outputs.write(Path(given.out), plan, shard_bytes=int(given.shard_gb * 1e9))
-    except KeyboardInterrupt as ended:
+        plan = _plan(argv[1], argv[2:], given)
+        outputs.write(Path(given.out), plan, shard_bytes=int(given.shard_gb * 1e9))
+    except Told as told:
         print(f"interrupted: nothing was kept in {given.out}.", file=sys.stderr)
-        number = signal.SIGTERM if isinstance(ended, _Terminated) else signal.SIGINT
-        sys.exit(128 + number)
+        sys.exit(told.status)
     print(f"{given.out}: complete")
     if argv[1] == "merge":
         print(

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from musilingo_jax import (
     convert,
     deltas,
+    ending,
     inspection,
     outputs,
     releases,
@@ -782,7 +783,7 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
     # Without a handler of its own the program, here the tests, would be gone.
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("was not heard"))
     try:
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended, ending.in_order():
             run(monkeypatch, "export", adapter=TINY, out=tmp_path / "out")
     finally:
         signal.signal(signal.SIGTERM, before)
