@@ -22,6 +22,8 @@ from musilingo_jax.sounds.files import open_sound
 from musilingo_jax.sounds.sound import Sound
 
 SHORTEST_SECONDS = 0.5
+# How much earlier than asked a song may end: times in annotations are rounded.
+SLACK_SECONDS = 0.5
 SILENCE_PEAK = 1e-4  # −80 dB below full scale: less than a 14-bit recorder's last bit.
 # Samples that were never scaled to ±1 are allowed; numbers beyond are damage.
 _LOUDEST = 1e6
@@ -58,8 +60,9 @@ def read(
 
     Raises:
       UserError: the file is missing, empty, damaged, no sound, an absurd one, shorter
-        than half a second, holds NaN or infinite samples, or its format tells that it
-        is cut off (`sounds.truncation` says which do).
+        than half a second, ends more than half a second before `end`, holds NaN or
+        infinite samples, or its format tells that it is cut off (`sounds.truncation`
+        says which do).
     """
     try:
         yield from _read(Path(path), sample_rate, npy_rate, start or 0.0, end)
@@ -260,6 +263,12 @@ def _read(
         raise UserError(
             f"{path}: only {heard / sample_rate:.2f} s of sound{part}; at least "
             f"{SHORTEST_SECONDS} s are needed"
+        )
+    if last is not None and place < last - SLACK_SECONDS * sample_rate:
+        raise UserError(
+            f"{path}: shorter than asked: it lasts {skip + place / sample_rate:.2f} s, "
+            f"and its part up to {end:g} s is to be heard; correct `end`, or get the "
+            "whole file"
         )
 
 

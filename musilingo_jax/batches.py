@@ -5,6 +5,7 @@ next, so a run that stops at any step goes on as if it had not, on any number of
 processes and devices. Each process reads only the rows that its devices hold.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -80,7 +81,8 @@ class Batches:
 
     Attributes:
       examples: how many examples are drawn from, each once per epoch.
-      of_corpus: how many of them are of which corpus of a mixture.
+      of_corpus: how many of them are of which corpus of a mixture; corpora without any
+        are told on stderr.
       too_long: how many were left out because they do not fit `max_tokens`.
       cut: how many answers are cut at `prompt.max_answer_tokens`, end sign kept.
     """
@@ -146,7 +148,17 @@ class Batches:
         self._records, self._lengths = kept, np.asarray(lengths)
         self._windows, self._answer = max(audio), max(answers)
         corpora = [record.corpus for record in kept]
-        self.of_corpus = dict(Counter(corpora))
+        self.of_corpus = {**dict.fromkeys(weights, 0), **Counter(corpora)}
+        unused = [name for name, count in self.of_corpus.items() if not count]
+        if unused and jax.process_index() == 0:
+            offered = {record.corpus for record in records}
+            said = (
+                f"{name} (none of its examples fits in max_tokens = {max_tokens})"
+                if name in offered
+                else f"{name} (none of its examples is of this kind and can be heard)"
+                for name in unused
+            )
+            print(f"this stage does not learn from {', '.join(said)}", file=sys.stderr)
         self._order = mixture.order(corpora, weights, seed)
         self._drawn = self._order.random_map(self._draw)
 

@@ -80,7 +80,7 @@ def test_the_size_of_blocks_does_not_matter(tmp_path, monkeypatch, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "npy"])
-@pytest.mark.parametrize("start, end", [(0.0, 1.5), (0.7, 2.2), (4.25, 6.0), (5, 99)])
+@pytest.mark.parametrize("start, end", [(0.0, 1.5), (0.7, 2.2), (4.25, 6), (5, 8.4)])
 def test_a_part_is_the_part_of_the_whole(tmp_path, suffix, start, end):
     noise = np.random.default_rng(0).normal(0, 0.1, 8 * 44_100).astype(np.float32)
     path = tmp_path / f"a.{suffix}"
@@ -93,6 +93,18 @@ def test_a_part_is_the_part_of_the_whole(tmp_path, suffix, start, end):
     part = np.concatenate(list(audio.read(path, **given, start=start, end=end)))
     expected = whole[round(start * RATE) : round(end * RATE)]
     np.testing.assert_allclose(part, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [None, 1.0, 2.3])
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_a_part_that_is_not_all_there_is_refused(tmp_path, suffix, start):
+    soundfile.write(tmp_path / f"a.{suffix}", tone(3.0, 16_000), 16_000)
+    given = {"sample_rate": RATE, "start": start}
+    heard = sum(map(len, audio.read(tmp_path / f"a.{suffix}", **given, end=3.4)))
+    assert heard >= (3 - (start or 0)) * RATE - 2
+    blocks = audio.read(tmp_path / f"a.{suffix}", **given, end=9)
+    with pytest.raises(UserError, match=r"shorter than asked: it lasts 3\..*to 9 s"):
+        list(blocks)
 
 
 @pytest.mark.parametrize("start", [1.8, 2.5, 9.0])

@@ -1,5 +1,6 @@
 """Batches are pure functions of the step, padded and cropped without loss."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,10 +52,10 @@ def tokenizer():
 
 def make(tokenizer, records=None, cache=CACHE, **changes):
     values = {"rows": 8, "max_tokens": 96, "max_windows": 3, "seed": 0}
-    values |= {"mesh": make_mesh(1, 1, 1)} | changes
+    values |= {"mesh": make_mesh(1, 1, 1), "weights": {}} | changes
     if records is None:
         records = [record(index) for index in range(11)]
-    return Batches(records, cache, tokenizer, PROMPT, {}, **values)
+    return Batches(records, cache, tokenizer, PROMPT, **values)
 
 
 def numpy(batch):
@@ -165,6 +166,27 @@ def test_what_does_not_fit_is_counted_and_what_is_cut_too(tokenizer):
     batches = make(tokenizer, records, max_tokens=longest - 1)
     assert (batches.examples, batches.too_long, batches.cut) == (2, 1, 0)
     assert batches.batch(0).tokens.shape[1] <= longest - 1
+
+
+def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
+    long = "many words " * 20
+    records = [
+        dataclasses.replace(record(0), corpus="kept"),
+        dataclasses.replace(record(1, long), corpus="long"),
+    ]
+    weights = {"kept": 0.5, "long": 0.3, "other": 0.2}
+    short = encode(tokenizer, PROMPT, records[0].question, records[0].answer, 1)
+    most = len(short.tokens)
+    batches = make(tokenizer, records, weights=weights, max_tokens=most)
+    assert batches.of_corpus == {"kept": 1, "long": 0, "other": 0}
+    assert batches.clips(3) == ["0"] * 8
+    said = [line for line in capsys.readouterr().err.splitlines() if "learn" in line]
+    assert said == [
+        "this stage does not learn from long (none of its examples fits in max_tokens "
+        f"= {most}), other (none of its examples is of this kind and can be heard)"
+    ]
+    make(tokenizer, records, weights={"kept": 0.5, "long": 0.3}, max_tokens=96)
+    assert "learn from" not in capsys.readouterr().err
 
 
 def test_nothing_that_fits_is_an_error(tokenizer):

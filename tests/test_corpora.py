@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -138,6 +139,61 @@ def test_the_authors_spelling_of_musiccaps_knows_the_rate_of_arrays(tmp_path):
     assert record.clip.endswith(f"#{RATE}Hz")
     (row,) = survey.left_out
     assert (row["reason"], row["audio"]) == ("not cut", "b")
+
+
+def test_sound_is_found_behind_links_and_not_waited_for(tmp_path, capfd):
+    names = "linked", "double", "gone", "pipe", "text"
+    musiccaps_table(tmp_path, *((name, 30, 40, "A song.", True) for name in names))
+    sound(tmp_path / "disk/linked.wav", 10)
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio/link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/circle").symlink_to(tmp_path / "audio")
+    (tmp_path / "audio/double.wav").symlink_to("nowhere")  # Preferred, were it there.
+    sound(tmp_path / "audio/double.ogg", 10)
+    (tmp_path / "audio/gone.wav").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "audio/pipe.wav")
+    (tmp_path / "audio/text.mp3").write_text("This is no music.\n" * 30)
+    audio = tmp_path / "audio"
+    survey = MusicCaps(source=tmp_path, audio=audio, data_dir=tmp_path).survey
+    assert clip_names(r for r, _ in survey.records) == ["link/linked.wav", "double.ogg"]
+    assert {row["audio"]: row["reason"] for row in survey.left_out} == {
+        "gone": "missing audio",
+        "pipe": "unreadable file",
+        "text": "unknown length",
+    }
+    assert f"there is no {audio / 'gone.wav'}" in survey.table()
+    # Nor do libraries have their say.
+    assert "Note" not in capfd.readouterr().err
+
+
+def test_names_that_are_not_utf_8_are_refused(tmp_path):
+    musiccaps_table(tmp_path, ("a", 30, 40, "A song.", True))
+    folder = tmp_path / os.fsdecode(b"audio\xff")
+    folder.mkdir()
+    sound(tmp_path / "a.wav", 10).rename(folder / "a.wav")
+    with pytest.raises(UserError, match=r"/audio\\udcff/a\.wav: its name is not UTF-8"):
+        _ = make(MusicCaps, tmp_path).survey
+    for changed in ("source", "audio", "data_dir"):
+        given = dict.fromkeys(("source", "audio", "data_dir"), tmp_path)
+        with pytest.raises(UserError, match=r"/audio\\udcff: its name is not UTF-8"):
+            MusicCaps(**(given | {changed: folder}))
+    with pytest.raises(UserError, match=r"/audio\\udcff.*: its name is not UTF-8"):
+        corpus.load(folder)
+
+
+def test_own_songs_shorter_than_their_part_are_left_out(tmp_path):
+    sound(tmp_path / "a.wav", 3)
+    line = {"audio": "a.wav", "answer": "A song.", "start": 2}
+    path = tmp_path / "songs.jsonl"
+    path.write_text(
+        "".join(json.dumps({**line, "end": end}) + "\n" for end in (3.4, 9))
+    )
+    survey = make(OwnSongs, path).survey
+    ((record, seconds),) = survey.records
+    assert (record.end, seconds) == (3.4, 1)
+    (row,) = survey.left_out
+    assert (row["where"], row["reason"]) == (f"{path}:2", "wrong length")
+    assert row["detail"].endswith("lasts 3.0 s, and its part up to 9 s is asked for")
 
 
 def test_ffprobe_tells_the_length_of_what_only_ffmpeg_reads(tmp_path, monkeypatch):
@@ -457,6 +513,13 @@ def test_the_command_inspects_refuses_and_builds_without_tensorflow(tmp_path):
     status, said, _ = command(*given, "--allow_missing")
     assert status == 0 and f"--config.corpus.path={out / 'musiccaps'}" in said
     assert [r.split for r in corpus.load(out / "musiccaps")] == ["test", "train"]
+
+
+def test_the_layout_says_what_is_wanted_and_where_it_is():
+    status, said, _ = command("musiccaps", "--layout")
+    assert status == 0
+    assert "musiccaps-public.csv      with ytid" in said
+    assert "Kaggle\n(googleai/musiccaps)" in said
 
 
 @pytest.mark.parametrize(

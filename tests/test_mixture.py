@@ -32,6 +32,30 @@ def test_a_mixture_tells_its_records_apart(tmp_path):
     assert (mixture.weights(alone), mixture.title(alone)) == ({}, alone.path)
 
 
+def test_a_corpus_that_would_never_be_drawn_is_refused(tmp_path, capsys):
+    for name, parts in (("one", ("train", "test")), ("two", ("Train", "test"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.wav").write_bytes(b"sound")
+        (tmp_path / name / "songs.jsonl").write_text(
+            "".join(
+                f'{{"audio": "a.wav", "answer": "A.", "split": "{part}"}}\n'
+                for part in parts
+            )
+        )
+    mixed = config(one=(tmp_path / "one", 2), two=(tmp_path / "two", 1))
+    mixed.train_split = "train"
+    reason = r"mixture\.two: .*two has no records in the split 'train', so that it"
+    with pytest.raises(UserError, match=reason):
+        mixture.split(mixed, "train", answered=True)
+    assert len(mixture.split(mixed, "test", answered=True)) == 2
+    assert capsys.readouterr().err == ""
+    # Nothing is drawn from a split that only is asked about.
+    mixed.train_split = "test"
+    (record,) = mixture.split(mixed, "train", answered=True)
+    assert record.corpus == "one"
+    assert "mixture.two: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "wrong, reason",
     [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 
 import pytest
 
@@ -160,6 +161,68 @@ def test_a_folder_of_songs_can_be_captioned(tmp_path):
     assert [r.audio for r in records] == [tmp_path / "b.MP3", tmp_path / "deep/a.flac"]
     assert {(r.question, r.answer, r.split) for r in records} == {("", "", "test")}
     assert records[1].clip.startswith("deep/a.flac:5:")
+
+
+def test_links_are_followed_once_and_what_is_left_out_is_told(tmp_path, capsys):
+    folder, elsewhere = tmp_path / "songs", tmp_path / "elsewhere"
+    for path in (folder / "z/a.wav", folder / "dir.wav/b.wav", elsewhere / "c.wav"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"sound")
+    (folder / "a.wav").symlink_to(elsewhere / "c.wav")
+    (folder / "album").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder / "z")  # Listed by its own path already.
+    (elsewhere / "circle").symlink_to(folder)
+    (folder / "z/up").symlink_to("..")
+    assert [str(r.audio.relative_to(folder)) for r in songs.load(folder)] == [
+        "a.wav",
+        "album/c.wav",
+        "dir.wav/b.wav",
+        "z/a.wav",
+    ]
+    assert capsys.readouterr().err == ""
+
+    (folder / "gone").symlink_to(tmp_path / "not mounted")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / ".hidden.wav").symlink_to("nowhere")
+    (folder / "cover.jpg").write_bytes(b"picture")
+    (folder / "y.npy").write_bytes(b"array")
+    os.mkfifo(folder / "pipe.wav")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket.wav"))
+    assert len(songs.load(folder)) == 4
+    assert capsys.readouterr().err == (
+        f"{folder}: 5 left out beside 4 songs, the first: {folder}/gone is a link to "
+        "nothing\n"
+    )
+
+
+def test_a_folder_without_one_song_that_can_be_heard_says_why(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"array")
+    with pytest.raises(
+        UserError, match=r"no songs that can be heard: .*a\.npy does no"
+    ):
+        songs.load(tmp_path)
+
+
+def test_names_that_are_not_utf_8_are_refused(tmp_path):
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/deep\xff")
+    os.mkdir(bad)
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    (tmp_path / bad / "cover.jpg").write_bytes(b"picture")
+    assert len(songs.load(tmp_path)) == 1
+    corpus(tmp_path / bad, GOOD)
+    for source in (tmp_path, bad, f"{bad}/songs.jsonl"):
+        with pytest.raises(
+            UserError, match=r"deep\\udcff.*: its name is not UTF-8"
+        ) as e:
+            songs.load(source)
+        str(e.value).encode()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(UserError, match=r"songs\.jsonl:1: .*pipe\.wav is missing"):
+        songs.load(corpus(tmp_path, {**GOOD, "audio": "pipe.wav"}))
 
 
 GOOD = {"audio": "a.wav", "answer": "A song."}

@@ -10,12 +10,13 @@ writes `corpora/musiccaps/`, which `config.corpus.path` can then name. The corpo
     music_qa
     own_songs
 
-What each wants to find is told by `… build musiccaps --layout`. Audio is looked for in
-the source folder, or where `--audio` says; it is not copied. `--inspect` counts what is
-there and what is not, and builds nothing.
+What each wants to find, and where to get it, is told by `… build musiccaps --layout`.
+Audio is looked for in the source folder, or where `--audio` says; it is not copied.
+`--inspect` counts what is there and what is not, and builds nothing.
 """
 
 import inspect
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -89,6 +90,8 @@ def main(argv: list[str]) -> None:
         )
     kind, config = find(argv[1])
     if values.layout:
+        # The file says where it all comes from, the class what is wanted of it.
+        print(f"{inspect.getdoc(sys.modules[kind.__module__])}\n")
         print(inspect.getdoc(kind))
         return
     if values.source is None or (values.out is None and not values.inspect):
@@ -121,5 +124,5 @@ if __name__ == "__main__":
         "allow_missing", False, "build without rows that lack their audio"
     )
     flags.DEFINE_bool("inspect", False, "count what is there, and build nothing")
-    flags.DEFINE_bool("layout", False, "say which files the corpus wants")
+    flags.DEFINE_bool("layout", False, "say which files the corpus wants and whence")
     cli.run(main)

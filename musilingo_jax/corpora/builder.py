@@ -25,6 +25,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from musilingo_jax import cli, files
+from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.clips import AudioFolder
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.survey import Row, Survey, survey
@@ -54,7 +55,12 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           source: the folder with the annotation files, or the one file.
           audio: the folder at or below which the sound lies; None if there is none.
           **options: TFDS's own: `data_dir`, `config`.
+
+        Raises:
+          UserError: the name of a file or folder is not UTF-8.
         """
+        for path in filter(None, (source, audio, options.get("data_dir"))):
+            listing.check_name(path)
         self.source = Path(source)
         self.audio = None if audio is None else Path(audio).absolute()
         super().__init__(file_format="array_record", **options)
@@ -199,8 +205,10 @@ def load(folder: Path) -> list[Record]:
     Sound files are not looked at: features that are cached serve without them.
 
     Raises:
-      UserError: it is something else, or a part of it is missing or damaged.
+      UserError: it is something else, or a part of it is missing or damaged; or its
+        name is not UTF-8.
     """
+    listing.check_name(folder)
     try:
         dataset = tfds.builder_from_directory(folder)
         audio = Path(dataset.info.metadata[_FOLDER])

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.records import SUFFIXES, clip_id
 from musilingo_jax.errors import UserError
 
@@ -70,8 +72,9 @@ class AudioFolder:
         """Nothing is listed before it must be.
 
         Raises:
-          UserError: there is no such folder.
+          UserError: there is no such folder, or its name is not UTF-8.
         """
+        listing.check_name(folder)
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder with audio files")
         self.folder = folder
@@ -80,17 +83,17 @@ class AudioFolder:
     def _paths(self) -> dict[str, str]:
         """Both path and name without suffix → file.
 
-        Of files of one name the preferred format counts, then the first in order.
+        Of files of one name the preferred format counts, then the first in order; what
+        cannot be opened comes last.
         """
         ranks = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
         found = [
-            (ranks[suffix.lower()], os.path.join(parent, name))
-            for parent, _, names in os.walk(self.folder)
-            for name in names
-            if (suffix := os.path.splitext(name)[1]).lower() in ranks
+            (bool(reason), ranks[os.path.splitext(path)[1].lower()], path)
+            for path, reason in listing.sounds(self.folder, hidden=True)
+            if listing.is_sound(path)
         ]
         paths: dict[str, str] = {}
-        for _, path in sorted(found):
+        for _, _, path in sorted(found):
             within = os.path.splitext(os.path.relpath(path, self.folder))[0]
             paths.setdefault(Path(within).as_posix(), path)
             paths.setdefault(os.path.basename(within), path)
@@ -106,12 +109,22 @@ class AudioFolder:
         if audio.suffix.lower() == ".npy" and rate is None:
             return Lacking("no sampling rate", f"{audio} does not know its own")
         try:
-            if not audio.stat().st_size:
+            listing.check_name(audio)
+            status = audio.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return Lacking("unreadable file", f"{audio} is no regular file")
+            if not status.st_size:
                 return Lacking("empty file", f"{audio} has 0 bytes")
             seconds = duration(audio, rate)
             part = (wanted.start, wanted.end)
             if not wanted.exact:
                 part = _part(wanted, seconds, audio)
+            elif seconds is not None and seconds < (wanted.end or 0) - SLACK_SECONDS:
+                part = Lacking(
+                    "wrong length",
+                    f"{audio} lasts {seconds:.1f} s, and its part up to {wanted.end:g} "
+                    "s is asked for",
+                )
             if isinstance(part, Lacking):
                 return part
             start, end = part
@@ -157,8 +170,14 @@ def duration(audio: Path, rate: int | None) -> float | None:
         seconds = _probed(audio)
     else:
         try:
-            seconds = soundfile.info(audio).duration
-        except soundfile.LibsndfileError:
+            # By its descriptor, so that the content alone decides about the format:
+            # libmpg123 complains on stderr about text that is called .mp3.
+            with (
+                audio.open("rb") as raw,
+                soundfile.SoundFile(raw.fileno(), closefd=False) as file,
+            ):
+                seconds = file.frames / file.samplerate
+        except (soundfile.LibsndfileError, ZeroDivisionError):
             return None
     return seconds if seconds and 0 < seconds < 1e6 else None
 

@@ -9,12 +9,14 @@
 Weights are shares of the examples drawn, whatever the sizes of the corpora: with 0.6
 and 0.4, of any ten examples in a row six come from the first, and a small corpus is
 gone through more often. Weights equal to the numbers of records make it as if all
-corpora were one. A stage that learns from only some of the corpora keeps the ratios
-among those.
+corpora were one. Each corpus must have records in the split that is learnt from. A
+stage that learns from only some of the corpora keeps the ratios among those, and says
+which the others are.
 """
 
 import dataclasses
 import math
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -53,7 +55,8 @@ def split(config: ConfigDict, name: str, *, answered: bool) -> list[Record]:
       answered: whether all of them must have an answer, to learn or to compare with.
 
     Raises:
-      UserError: as in `load`, or there is no such split, or answers are lacking.
+      UserError: as in `load`, or there is no such split, or answers are lacking, or it
+        is the split to learn from and a corpus of the mixture has nothing in it.
     """
     records = load(config)
     chosen = [record for record in records if record.split == name]
@@ -63,6 +66,18 @@ def split(config: ConfigDict, name: str, *, answered: bool) -> list[Record]:
             f"{title(config)} has no records in the split {name!r}: choose one of "
             f"{found} (config.corpus.train_split, .test_split)"
         )
+    there = {record.corpus for record in chosen}
+    for member in [name for name in _members(config) if name not in there]:
+        said = (
+            f"config.corpus.mixture.{member}: {config.mixture[member].path} has no "
+            f"records in the split {name!r}"
+        )
+        if name == config.get("train_split"):
+            raise UserError(
+                f"{said}, so that it would never be drawn: leave it out of the mixture,"
+                " or choose another config.corpus.train_split"
+            )
+        print(said, file=sys.stderr)
     lacking = [record for record in chosen if not record.answer]
     if answered and lacking:
         raise UserError(

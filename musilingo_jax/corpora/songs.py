@@ -8,11 +8,13 @@ from.
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musilingo_jax.corpora.records import SUFFIXES, Record, clip_id
+from musilingo_jax.corpora import listing
+from musilingo_jax.corpora.records import Record, clip_id
 from musilingo_jax.errors import UserError
 
 EMBEDDED = {
@@ -36,14 +38,15 @@ def resolve(source: str) -> Path:
     A folder that has no such file, but has songs, stands for itself.
 
     Raises:
-      UserError: there is nothing of that name.
+      UserError: there is nothing of that name, or the name is not UTF-8.
     """
     path = EMBEDDED.get(source, Path(source))
+    listing.check_name(path)
     if path.is_dir():
         for name in (FILE_NAME, TABLE_NAME):
             if (path / name).is_file():
                 return path / name
-        if next(_sounds(path), None):
+        if next(listing.sounds(path, hidden=False), None):
             return path
         path = path / FILE_NAME
     if not path.is_file():
@@ -72,11 +75,12 @@ def load(path: Path | str) -> list[Record]:
 
     `start` and `end` choose seconds of a longer file; `rate` is the sampling rate that
     an `.npy` needs. The songs of a mere folder come sorted by path, with neither
-    questions nor answers, in the split "test".
+    questions nor answers, in the split "test"; links are followed. How many could not
+    be heard, `.npy` among them, is told on stderr.
 
     Raises:
       UserError: with file and line, a line is no such object, or its sound file is
-        missing; or there are no records at all.
+        missing; or there are no records at all; or a file's name is not UTF-8.
     """
     path = resolve(str(path))
     if path.is_dir():
@@ -90,7 +94,7 @@ def load(path: Path | str) -> list[Record]:
                 attribute=None,
                 value=None,
             )
-            for audio in sorted(_sounds(path))
+            for audio in _sounds(path)
         ]
     records, missing = [], []
     clips: dict[tuple, str] = {}
@@ -99,7 +103,7 @@ def load(path: Path | str) -> list[Record]:
         part = {key: fields[key] for key in _NUMBERS}
         known = (audio, *part.values())
         try:
-            clip = clips.get(known) or clip_id(audio, path.parent, **part)
+            clip = clips.get(known) or _clip(audio, path.parent, part)
         except OSError:
             missing.append(f"{where}: the sound file {audio} is missing")
             continue
@@ -251,10 +255,34 @@ def _part(fields: dict[str, Any], *, where: str) -> dict[str, float | int | None
     return {"start": start, "end": end, "rate": None if rate is None else int(rate)}
 
 
-def _sounds(folder: Path) -> Iterator[Path]:
-    """The sound files below a folder, hidden ones left out."""
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        is_sound = path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".npy"
-        if is_sound and not hidden and path.is_file():
-            yield path
+def _clip(audio: Path, folder: Path, part: dict[str, Any]) -> str:
+    # Asked first, for to open a named pipe would wait for somebody to write.
+    if not audio.is_file():
+        raise FileNotFoundError
+    return clip_id(audio, folder, **part)
+
+
+def _sounds(folder: Path) -> list[Path]:
+    """The sound files below a folder in order, hidden ones left out.
+
+    Raises:
+      UserError: none of them can be heard, or a name is not UTF-8.
+    """
+    chosen, others = [], []
+    for path, reason in listing.sounds(folder, hidden=False):
+        if not reason and path.lower().endswith(".npy"):
+            reason = "does not know its sampling rate, which a songs file can give"
+        if reason:
+            others.append(f"{listing.shown(path)} {reason}")
+        else:
+            listing.check_name(path)
+            chosen.append(Path(path))
+    if not chosen:
+        raise UserError(f"{folder}: holds no songs that can be heard: {others[0]}")
+    if others:
+        print(
+            f"{folder}: {len(others):,} left out beside {len(chosen):,} songs, the "
+            f"first: {others[0]}",
+            file=sys.stderr,
+        )
+    return sorted(chosen)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from musilingo_jax import cli
+from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.clips import AudioFolder, Clip, Lacking, Wanted
 from musilingo_jax.corpora.records import Record
 
@@ -153,7 +154,7 @@ def survey(rows: Iterable[Row], audio: AudioFolder | None) -> Survey:
                 "split": row.split,
                 **asdict(lacking),
             }
-            left_out.append(entry)
+            left_out.append({key: listing.shown(text) for key, text in entry.items()})
         else:
             records.append((_record(row, clip), clip.seconds))
     return Survey(records, left_out, _counts(rows, records))
