@@ -38,12 +38,12 @@ def make(folder: epath.Path) -> Cache:
     ids = [clip for shard in names for clip in shard]
     shard_plans.add(folder, identity, plans, ids, shard_clips=CLIPS)
     for number, clips in enumerate(names):
-        with shards.Writer(folder, number) as writer:
+        with shards.Writer(folder, number, identity) as writer:
             for _ in clips:
                 writer.add(generator.standard_normal(SHAPE, np.float32))
             entries = [[clip, SHAPE[0], 10.0, clip] for clip in clips]
-            note = {"clips": entries, "silent": [], "skipped": {}, "absent": []}
-            writer.finish(note)
+            nothing = {"silent": [], "skipped": {}, "missing": {}, "absent": []}
+            writer.finish({"clips": entries} | nothing)
     shards.write_index(folder, shards.read(folder, identity))
     return Cache.open(folder, identity)
 

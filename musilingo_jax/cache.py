@@ -9,8 +9,9 @@ The first encodes the songs that the cache lacks. Kill it whenever you like: it 
 with the shard that was not finished, and ends with the same bits as if nobody had
 stopped it, or as if any number of tasks had shared the work, on machines of one kind.
 Songs that cannot be read are listed, not replaced, and the exit status is 1 unless
-`--allow_missing` is given; they are tried again with `--retry`, or once the file is
-another one. Folders may be on `gs://`.
+`--allow_missing` is given. Those whose files are missing, or not what the corpus
+knows, are looked for by every job; those that cannot be decoded are tried again with
+`--retry`. Folders may be on `gs://`.
 """
 
 import time
@@ -35,7 +36,7 @@ from musilingo_jax import (
     weights,
 )
 from musilingo_jax.cache_job import Clip, Share
-from musilingo_jax.cache_reader import Cache, so_far
+from musilingo_jax.cache_reader import TORN_REMEDY, Cache, so_far
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
@@ -43,9 +44,9 @@ from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.features import FeatureConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.sharding import local_mesh, make_mesh
-from musilingo_jax.shards import HELD, SKIPPED, State
+from musilingo_jax.shards import State, printable
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,7 @@ def fill(
         return weights.load_encoder(source, dtype=config.model.dtype, mesh=where), where
 
     state = shards.read(folder, identity)
-    fates = state.fates()
-    settled = (HELD,) if retry else (HELD, SKIPPED)
-    needed = any(fates.get(clip.id) not in settled for clip in clips)
+    needed = bool(cache_job.unsettled(state, clips, retry=retry) or state.torn)
     if others:
         needed = needed or bool(state.unfinished) or not state.indexed
     if jax.process_count() > 1:
@@ -181,43 +180,67 @@ def fill(
     return shards.read(folder, identity)
 
 
-def summary(cache: Cache, clips: Collection[str]) -> str:
-    """What the cache knows about some clips, for people."""
+def summary(cache: Cache, clips: Collection[str], *, reasons: bool = True) -> str:
+    """What the cache knows about some clips, for people, in UTF-8.
+
+    Args:
+      cache: after the job.
+      clips: of those.
+      reasons: whether to say why clips were skipped, not only how many.
+    """
     held = [clip for clip in clips if clip in cache.ids]
     hours = sum(cache.seconds(clip) for clip in held) / 3600
-    width = cache.features(held[0]).shape[1] if held else 0
-    size = sum(cache.windows(clip) for clip in held) * width * 4
-    lines = [f"{cache.folder}: {len(held)} clips, {hours:.2f} h, {size:,} bytes"]
+    size = sum(map(cache.bytes, held))
+    lines = [
+        f"{cache.folder}: {len(held)} clips, {hours:.2f} h, {size:,} bytes of features "
+        f"({cache.disk_bytes:,} bytes on disk for all {len(cache.ids)} clips)"
+    ]
     for kind in ("silent", "skipped"):
         if some := sorted(set(getattr(cache, kind)) & set(clips)):
             names = [cache.skipped.get(clip, clip) for clip in some]
+            if kind == "skipped" and not reasons:
+                lines.append(f"{len(some)} {kind}")
+                continue
             lines.append(f"{len(some)} {kind}:" + "".join(f"\n  {n}" for n in names))
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _refuse_skipped(cache: Cache, clips: Collection[str]) -> None:
-    reasons = [cache.skipped[clip] for clip in clips if clip in cache.skipped]
-    if reasons:
-        listed = "".join(f"\n  {reason}" for reason in reasons)
+    skipped = [clip for clip in clips if clip in cache.skipped]
+    if skipped:
+        listed = "".join(f"\n  {cache.skipped[clip]}" for clip in skipped)
+        others = ""
+        if any(clip in cache.ids for clip in clips):
+            others = f"; the others are cached in {cache.folder}"
+        again = "`python -m musilingo_jax.cache --config=… --retry` tries again"
+        if lacking := sum(clip in cache.missing for clip in skipped):
+            again = f"{lacking} of them are looked for by every job"
+            if lacking < len(skipped):
+                again += (
+                    ", the rest are tried again by `python -m musilingo_jax.cache "
+                    "--config=… --retry`"
+                )
         raise UserError(
-            f"{len(reasons)} of {len(clips)} songs cannot be read; the others are "
-            f"cached in {cache.folder}. Mend them or take them out of the corpus, or "
-            "go on without them with --config.features.allow_missing=True:" + listed
+            f"{len(skipped)} of {len(clips)} songs cannot be read{others}. Mend them "
+            f"({again}) or take them out of the corpus, or go on without them with "
+            "--config.features.allow_missing=True:" + listed
         )
 
 
-def inspection(folder: epath.Path) -> str:
-    """What a cache is and how far it is, for people.
+def inspection(folder: epath.Path) -> tuple[str, str | None]:
+    """What a cache is and how far it is, for people, and why it cannot be used yet.
 
     Raises:
       UserError: there is none, or it cannot be read.
     """
     state = shards.read(folder, None)
     if not state.plans.shards:
+        if state.torn:
+            raise UserError(f"{state.torn}; {TORN_REMEDY}")
         raise UserError(f"{folder}: holds no features yet; {shards.REMEDY}")
     cache, fates = Cache(folder, state), state.fates()
     clips = len(cache.ids)
-    size = sum(line["bytes"] for line in state.lines.values())
+    size = sum(line["features"] for line in state.lines.values())
     vectors = sum(cache.windows(clip) for clip in cache.ids)
     rows = {
         **(state.plans.identity or {}),
@@ -225,9 +248,11 @@ def inspection(folder: epath.Path) -> str:
         "clips": f"{clips:,}",
         "hours": f"{sum(map(cache.seconds, cache.ids)) / 3600:,.2f}",
         "vectors": f"{vectors:,}",
-        "bytes": f"{size:,}" + (f", {size // clips:,} a clip" if clips else ""),
+        "feature bytes": f"{size:,}" + (f", {size // clips:,} a clip" if clips else ""),
+        "bytes on disk": f"{cache.disk_bytes:,}",
         "silent": f"{len(cache.silent):,}",
         "skipped": f"{len(cache.skipped):,}",
+        "of them missing": f"{len(cache.missing):,}",
         "not encoded yet": f"{list(fates.values()).count(shards.PENDING):,}",
     }
     lines = [str(folder), *(f"  {key:16} {value}" for key, value in rows.items())]
@@ -236,7 +261,14 @@ def inspection(folder: epath.Path) -> str:
     for clip in sorted(cache.silent & set(cache.ids)):
         lines.append(f"silent: {cache.path(clip)}")
     lines += [f"skipped: {reason}" for _, reason in sorted(cache.skipped.items())]
-    return "\n".join(lines)
+    problem = None
+    if state.torn:
+        problem = f"{state.torn}; {TORN_REMEDY}"
+    elif state.damaged:
+        problem = f"{folder / state.damaged[0]}: is missing or cut off; {shards.REMEDY}"
+    elif state.unfinished:
+        problem = f"{folder}: {so_far(state)}; {shards.REMEDY}"
+    return printable("\n".join(lines)), problem
 
 
 def main(argv: list[str]) -> None:
@@ -256,7 +288,10 @@ def main(argv: list[str]) -> None:
     if command == "encode":
         _encode(config)
     elif command == "inspect":
-        print(inspection(folders.open_folder(name)))
+        told, problem = inspection(folders.open_folder(name))
+        print(told)
+        if problem:
+            raise UserError(problem)
     elif flags.FLAGS.out is None:
         raise UsageError("--out is missing: name a file ending in .parquet or .npz")
     else:
@@ -283,7 +318,7 @@ def _encode(config: ConfigDict) -> None:
         mine = set().union(*mine)
         told = [clip for clip in told if clip in mine]
     if jax.process_index() == 0:
-        print(summary(cache, told))
+        print(summary(cache, told, reasons=config.features.allow_missing))
         if state.unfinished:
             print(
                 f"task {share.task} of {share.tasks} is done; {so_far(state)}: the "

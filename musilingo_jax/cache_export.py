@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from musilingo_jax import cli, folders
+from musilingo_jax import cli, folders, shards
 from musilingo_jax.cache_reader import Cache
 from musilingo_jax.errors import UsageError, UserError
 
@@ -25,6 +25,8 @@ def export(cache: Cache, path: Path) -> None:
         start                  [clips + 1]
         embedding              [vectors, width]; clip i has the rows start[i] to
                                start[i + 1]
+
+    What is not UTF-8 in the names of files is written as `\\udcff`.
 
     Raises:
       UsageError: it ends in something else.
@@ -80,8 +82,8 @@ def _write_parquet(cache: Cache, path: Path) -> None:
             flat = pa.array(np.concatenate(features).ravel())
             vectors = pa.FixedSizeListArray.from_arrays(flat, type=vector)
             columns = [
-                pa.array(clips),
-                pa.array([cache.path(clip) for clip in clips]),
+                pa.array(list(map(shards.printable, clips))),
+                pa.array([shards.printable(cache.path(clip)) for clip in clips]),
                 pa.array([cache.seconds(clip) for clip in clips]),
                 pa.ListArray.from_arrays(ends, vectors),
             ]
@@ -93,8 +95,8 @@ def _write_npz(cache: Cache, path: Path) -> None:
     clips = list(cache.ids)
     counts = [cache.windows(clip) for clip in clips]
     small = {
-        "clip": np.array(clips),
-        "path": np.array([cache.path(clip) for clip in clips]),
+        "clip": np.array(list(map(shards.printable, clips))),
+        "path": np.array([shards.printable(cache.path(clip)) for clip in clips]),
         "seconds": np.array([cache.seconds(clip) for clip in clips]),
         "start": np.cumsum([0, *counts]),
     }

@@ -8,11 +8,11 @@ So a shard has the same bits whoever makes it, and whatever was made before.
 """
 
 import contextlib
+import errno
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,31 +21,16 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from musilingo_jax import audio, cli, folders, shard_plans, shards
+from musilingo_jax.cache_clips import Clip, Unavailable, hear, is_at_hand
+from musilingo_jax.cache_reader import Before
 from musilingo_jax.errors import UserError
 from musilingo_jax.features import FeatureConfig, encode
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.shard_plans import Identity
-from musilingo_jax.shards import ABSENT, SKIPPED, State
+from musilingo_jax.shards import ABSENT, HELD, MISSING, SKIPPED, State
 
 # Seconds after which a file that one host wrote is seen by all, if they share it.
 _VISIBLE_WITHIN = 60.0
-
-
-class Clip(NamedTuple):
-    """A song to encode.
-
-    Attributes:
-      id: tells these contents of the file, and this stretch of it, from others.
-      path: the file.
-      start, end: seconds of the file; None for all of it.
-      rate: samples per second of an `.npy`.
-    """
-
-    id: str
-    path: Path
-    start: float | None = None
-    end: float | None = None
-    rate: int | None = None
 
 
 class Share(NamedTuple):
@@ -64,11 +49,19 @@ class Share(NamedTuple):
 
 
 class _Work(NamedTuple):
-    """A shard to make: its clips that are at hand, and the others."""
+    """A shard to make.
+
+    Attributes:
+      number: of the shard.
+      ids: its clips, as planned.
+      clips: those of them that are wanted, by id.
+      before: what its note says, if it was made before and is made again.
+    """
 
     number: int
-    clips: list[Clip]
-    absent: list[str]
+    ids: tuple[str, ...]
+    clips: dict[str, Clip]
+    before: dict[str, Any] | None
 
 
 def run(
@@ -86,7 +79,10 @@ def run(
 
     A clip that cannot be decoded is put down as skipped, with the reason. Planned clips
     that are not among `clips` any more are put down as absent, and planned anew if
-    somebody wants them. When all shards are there, the index is written.
+    somebody wants them. Clips whose files are not there, cannot be read or hold
+    something else than the id says are put down as missing: their shard is made again
+    by the first job that finds one of them. When all shards are there, the index is
+    written.
 
     Processes of `jax.distributed` share the work and leave together; tasks of a job
     array do not know of each other.
@@ -103,7 +99,7 @@ def run(
 
     Raises:
       UserError: the cache was made with another identity, another process is filling
-        it, or it cannot be written.
+        it, it cannot be written, or its plans are damaged and there are several tasks.
     """
     wanted = {clip.id: clip for clip in clips}
     together = jax.process_count() > 1
@@ -113,40 +109,76 @@ def run(
                 folders.sweep(folder, "")
                 folders.sweep(folder / shard_plans.FOLDER, "")
             if not together or share.task == 0:
-                state = _plan(folder, identity, wanted, shard_clips, retry)
+                alone = share.tasks == 1 or together
+                state = _plan(folder, identity, wanted, shard_clips, retry, alone)
             if together:
                 count = state.plans.count if share.task == 0 else 0
                 count = multihost_utils.broadcast_one_to_all(np.array(count))
                 state = _await_plan(folder, identity, int(count))
-            work = [
-                _work(number, state.plans.shards[number], wanted)
-                for number in state.unfinished
-                if share.has(number)
-            ]
+            work = _work(state, wanted, share)
             if work:
-                _encode(work, load, config, folder, share)
+                _encode(work, load, config, folder, identity, share)
+                # It may tell of shards as they were before.
+                (folder / shards.INDEX).unlink(missing_ok=True)
             if together:
                 _await_shards(folder, identity)
                 multihost_utils.sync_global_devices("features are there")
             state = shards.read(folder, identity)
             first = share.task == 0 or not together
-            if first and not state.unfinished and not state.indexed:
+            # Another task may finish between the two; then what it did is told, too.
+            while first and not state.unfinished and not state.indexed:
                 shards.write_index(folder, state)
+                (before, state) = state, _from_notes(folder, identity)
+                if state.lines == before.lines:
+                    break
             if together:
                 multihost_utils.sync_global_devices("features are listed")
     except OSError as error:
+        said = error.strerror or str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+            words in said for words in ("No space left", "too large", "quota")
+        )
+        remedy = "Make room there" if full else "Make the folder writable"
         raise UserError(
-            f"{folder}: the cache cannot be written ({error.strerror or error}); what "
-            "was finished is kept. Make room there, or choose another folder with "
-            "--config.features.cache=…"
+            f"{folder}: the cache cannot be written ({said}); what was finished is "
+            f"kept. {remedy}, or choose another folder with --config.features.cache=…"
         ) from error
+    _check_complete(folder, state, wanted)
 
 
-def missing(state: State, clips: Iterable[Clip], *, retry: bool) -> list[str]:
+def unsettled(state: State, clips: Iterable[Clip], *, retry: bool) -> list[str]:
+    """The clips that a job has something to do for."""
+    fates = state.fates()
+    settled = (HELD,) if retry else (HELD, SKIPPED)
+    return [
+        clip.id
+        for clip in clips
+        if (fate := fates.get(clip.id)) not in settled
+        and (fate != MISSING or is_at_hand(clip))
+    ]
+
+
+def _unplanned(state: State, clips: Iterable[Clip], *, retry: bool) -> list[str]:
     """The clips that no shard holds or is going to hold."""
     fates = state.fates()
     again = (None, ABSENT, SKIPPED) if retry else (None, ABSENT)
     return [clip.id for clip in clips if fates.get(clip.id) in again]
+
+
+def _check_complete(folder: epath.Path, state: State, wanted: Iterable[str]) -> None:
+    """That whoever made the shards left out nobody.
+
+    Raises:
+      UserError: a clip has been lost.
+    """
+    fates = state.fates()
+    lost = [clip for clip in wanted if fates.get(clip) in (None, ABSENT)]
+    if lost:
+        raise UserError(
+            f"{folder}: {len(lost)} clips, {lost[0]} for one, are neither encoded nor "
+            "skipped; another program may have changed the folder meanwhile: run this "
+            "again"
+        )
 
 
 def _plan(
@@ -155,11 +187,21 @@ def _plan(
     wanted: dict[str, Clip],
     shard_clips: int,
     retry: bool,
+    alone: bool,
 ) -> State:
     """What there is, all wanted clips being planned."""
     while True:
         state = shards.read(folder, identity)
-        lacking = missing(state, wanted.values(), retry=retry)
+        if state.torn:
+            if not alone:
+                # What the notes know depends on which tasks were quicker.
+                raise UserError(
+                    f"{state.torn}; run this once without --tasks, which mends it and "
+                    "keeps what was finished"
+                )
+            shard_plans.replace(folder, state.plans)
+            continue
+        lacking = _unplanned(state, wanted.values(), retry=retry)
         if not lacking:
             return state
         shard_plans.add(folder, identity, state.plans, lacking, shard_clips=shard_clips)
@@ -198,9 +240,23 @@ def _await_shards(folder: epath.Path, identity: Identity) -> None:
         time.sleep(max(1.0, 10 * (time.monotonic() - started)))
 
 
-def _work(number: int, ids: Iterable[str], wanted: dict[str, Clip]) -> _Work:
-    clips = [wanted[id] for id in ids if id in wanted]
-    return _Work(number, clips, [id for id in ids if id not in wanted])
+def _from_notes(folder: epath.Path, identity: Identity) -> State:
+    """What there is, whatever the index says."""
+    return shards.read(folder, identity, believe_index=False)
+
+
+def _work(state: State, wanted: dict[str, Clip], share: Share) -> list[_Work]:
+    """The shards of this share that are not there, or lack what can be had now."""
+    work = []
+    for number, ids in enumerate(state.plans.shards):
+        line = state.lines.get(number)
+        clips = {id: wanted[id] for id in ids if id in wanted}
+        if share.has(number) and (
+            line is None
+            or any(is_at_hand(clips[id]) for id in line["missing"] if id in clips)
+        ):
+            work.append(_Work(number, ids, clips, line))
+    return work
 
 
 def _encode(
@@ -208,6 +264,7 @@ def _encode(
     load: Callable[[], tuple[Mert, jax.sharding.Mesh]],
     config: FeatureConfig,
     folder: epath.Path,
+    identity: Identity,
     share: Share,
 ) -> None:
     """Makes shards, one after the other."""
@@ -218,14 +275,8 @@ def _encode(
 
     def sounds() -> Iterator[Iterator[audio.Block] | None]:
         for shard in work:
-            for clip in shard.clips:
-                yield audio.read(
-                    clip.path,
-                    sample_rate=sample_rate,
-                    npy_rate=clip.rate,
-                    start=clip.start,
-                    end=clip.end,
-                )
+            for clip in shard.clips.values():
+                yield hear(clip, sample_rate)
             yield None
 
     def metered(ahead: Iterator) -> Iterator[audio.Meter | None]:
@@ -240,21 +291,42 @@ def _encode(
     ):
         results = encode(mert, metered(ahead), config, mesh)
         for shard in work:
-            with shards.Writer(folder, shard.number) as writer:
-                note: dict[str, Any] = {"clips": [], "silent": [], "skipped": {}}
-                for clip in shard.clips:
-                    _, found = next(results)
-                    meter = meters.popleft()
-                    seconds = meter.samples / sample_rate
-                    if isinstance(found, UserError):
-                        note["skipped"][clip.id] = _reason(clip, found)
+            with (
+                shards.Writer(folder, shard.number, identity) as writer,
+                Before(folder, shard.number, shard.before) as before,
+            ):
+                note: dict[str, Any] = {
+                    "clips": [],
+                    "silent": [],
+                    "skipped": {},
+                    "missing": {},
+                    "absent": [],
+                }
+                for id in shard.ids:
+                    clip, found, silent = shard.clips.get(id), None, False
+                    if clip is not None:
+                        _, found = next(results)
+                        meter = meters.popleft()
+                        seconds, silent = meter.samples / sample_rate, meter.silent
+                        progress.add(seconds)
+                    if isinstance(found, np.ndarray):
+                        entry = _entry(clip, found, seconds)
+                    elif found is None or isinstance(found, Unavailable):
+                        # What was there once is kept, though its file may be gone.
+                        entry, kept, silent = before.get(id)
+                        if kept is None and found is None:
+                            note["absent"].append(id)
+                        elif kept is None:
+                            note["missing"][id] = _reason(clip, found)
+                        found = kept
                     else:
+                        note["skipped"][id] = _reason(clip, found)
+                        continue
+                    if found is not None:
                         writer.add(found)
-                        note["clips"].append(_entry(clip, found, seconds))
-                        if meter.silent:
-                            note["silent"].append(clip.id)
-                    progress.add(seconds)
-                writer.finish(note | {"absent": shard.absent})
+                        note["clips"].append(entry)
+                        note["silent"] += [id] if silent else []
+                writer.finish(note)
 
 
 def _entry(clip: Clip, found: np.ndarray, seconds: float) -> list[Any]:

@@ -1,15 +1,17 @@
 """Reads a cache: a song's features by its clip id, in any order, from any thread."""
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
@@ -20,6 +22,8 @@ from musilingo_jax import cli, folders, shards
 from musilingo_jax.errors import UserError
 from musilingo_jax.shard_plans import Identity
 from musilingo_jax.shards import State
+
+TORN_REMEDY = f"what was finished is kept: {shards.REMEDY}, which mends it"
 
 # Shards open at once, well below the usual limit of 1024 files per process.
 _OPEN_SHARDS = 128
@@ -43,7 +47,9 @@ class Cache:
       folder: where the cache lies.
       ids: the clips that have features.
       skipped: clip → why it has none.
+      missing: those of them whose files could not be had; each job looks for them.
       silent: clips in which nothing is louder than −80 dB.
+      disk_bytes: of all shards.
     """
 
     def __init__(self, folder: epath.Path, state: State):
@@ -54,6 +60,7 @@ class Cache:
             state.lines,
         )
         lines = [state.lines[number] for number in sorted(state.lines)]
+        self.disk_bytes = sum(line["bytes"] for line in lines)
         self.silent = frozenset(itertools.chain(*(line["silent"] for line in lines)))
         self._entries = {
             clip: _Entry(number, row, *rest)
@@ -63,9 +70,12 @@ class Cache:
         self.skipped: dict[str, str] = {
             clip: reason
             for line in lines
-            for clip, reason in line["skipped"].items()
+            for clip, reason in (line["skipped"] | line["missing"]).items()
             if clip not in self._entries
         }
+        self.missing = frozenset(
+            clip for clip, fate in state.fates().items() if fate == shards.MISSING
+        )
         self._reader = functools.lru_cache(_OPEN_SHARDS)(self._open_shard)
         self._copying = threading.Lock()
 
@@ -79,6 +89,8 @@ class Cache:
         """
         folder = folders.open_folder(folder)
         state = shards.read(folder, identity)
+        if state.torn:
+            raise UserError(f"{state.torn}; {TORN_REMEDY}")
         if not state.plans.shards:
             raise UserError(f"{folder}: holds no features yet; {shards.REMEDY}")
         if state.damaged:
@@ -104,6 +116,13 @@ class Cache:
     def windows(self, clip: str) -> int:
         """How many vectors the song has, without reading them."""
         return self._entries[clip].vectors
+
+    def bytes(self, clip: str) -> int:
+        """How long the song's features are, without reading them."""
+        entry = self._entries[clip]
+        line = self._lines[entry.shard]
+        vectors = sum(vectors for _, vectors, *_ in line["clips"])
+        return line["features"] * entry.vectors // vectors
 
     def features(self, clip: str) -> Float[np.ndarray, "windows width"]:
         """What the encoder heard in a clip.
@@ -189,6 +208,51 @@ class Cache:
                     f"{source}: is cut off; delete it, then {shards.REMEDY}"
                 )
         return copy
+
+
+class Before:
+    """The records that a shard had before it was made again."""
+
+    def __init__(self, folder: epath.Path, number: int, line: dict[str, Any] | None):
+        """`line` is what the index said of the shard; None if there was none."""
+        self._path = folder / shards.record_name(number)
+        self._line = line or {"clips": [], "silent": []}
+        self._rows = {clip: row for row, (clip, *_) in enumerate(self._line["clips"])}
+        self._stack = contextlib.ExitStack()
+        self._records = None
+
+    def __enter__(self) -> "Before":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def get(self, clip: str) -> tuple[list[Any], np.ndarray | None, bool]:
+        """What was noted of a clip, its features and whether it is silent.
+
+        Raises:
+          UserError: the records are damaged.
+        """
+        if clip not in self._rows:
+            return [], None, False
+        entry = self._line["clips"][self._rows[clip]]
+        try:
+            if self._records is None:
+                self._records = shards.open_records(self._local())
+            (record,) = self._records.read([self._rows[clip]])
+        except RuntimeError as error:
+            raise UserError(
+                f"{self._path}: is damaged; delete it, then {shards.REMEDY}"
+            ) from error
+        features = np.frombuffer(record, np.float32).reshape(entry[1], -1)
+        return entry, features, clip in self._line["silent"]
+
+    def _local(self) -> Path:
+        if folders.is_local(self._path):
+            return Path(self._path)
+        place = self._stack.enter_context(tempfile.TemporaryDirectory())
+        self._path.copy(epath.Path(place) / self._path.name)
+        return Path(place) / self._path.name
 
 
 def so_far(state: State) -> str:

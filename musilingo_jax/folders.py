@@ -6,8 +6,10 @@ with the `fsspec` package of that store, such as `gcsfs`.
 
 import contextlib
 import os
+import re
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +19,43 @@ from musilingo_jax.errors import UserError
 
 PARTIAL = ".partial"
 
+# Names that `_partial` gives. Other programs have unfinished files of their own.
+_OURS = re.compile(
+    r"(?:\d{8}\.(?:array_record|json)|index\.jsonl|\d{3,}\.json)"
+    rf"\.(?P<host>.+)-(?P<process>\d+){re.escape(PARTIAL)}"
+)
+_FORGOTTEN_AFTER = 24 * 3600  # Seconds; nobody writes a file for so long.
+
 
 def open_folder(name: str | os.PathLike) -> epath.Path:
     """The folder of that name, which need not be there yet.
 
     Raises:
-      UserError: it is in a bucket that cannot be reached.
+      UserError: it has no name, is a file, or is in a bucket that cannot be reached.
     """
-    folder = epath.Path(name)
-    if not is_local(folder):
+    if name is None or not os.fspath(name).strip():
+        raise UserError(
+            "the folder for the features has no name; choose one with "
+            "--config.features.cache=…"
+        )
+    name = os.fspath(name)
+    if is_local(name):
+        folder = epath.Path(name)
+        nearest = next(path for path in (folder, *folder.parents) if _is_there(path))
+        if not nearest.is_dir():
+            raise UserError(
+                f"{folder}: {nearest} is a file, not a folder; choose another one with "
+                "--config.features.cache=…"
+            )
+        return folder
+    try:
+        folder = epath.Path(name)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{name}: there is no store of the kind {name.split('://')[0]}://; folders "
+            "are local, or on gs://, s3://, az:// or hf://"
+        ) from error
+    else:
         try:
             folder.exists()
         # Each store has errors of its own.
@@ -37,7 +67,7 @@ def open_folder(name: str | os.PathLike) -> epath.Path:
     return folder
 
 
-def is_local(path: epath.Path) -> bool:
+def is_local(path: str | os.PathLike) -> bool:
     """Whether any library can open the path, not only `epath`."""
     return "://" not in os.fspath(path)
 
@@ -48,7 +78,7 @@ def sizes(folder: epath.Path) -> dict[str, int | None]:
         if not is_local(folder):
             return {path.name: None for path in folder.iterdir()}
         with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries}
+            return {entry.name: _size(entry) for entry in entries}
     except FileNotFoundError:
         return {}
 
@@ -116,12 +146,55 @@ def create(path: epath.Path, text: str) -> bool:
 
 
 def sweep(folder: epath.Path, beginning: str) -> None:
-    """Removes what killed processes left unfinished of files named like that."""
+    """Removes what killed processes left unfinished of files named like that.
+
+    What a living process is at stays, and so do files with names that are not ours.
+    Of processes of other hosts nobody knows whether they live: theirs stay for a day.
+    """
     if not is_local(folder):
         return  # Nothing unfinished ever is in a bucket.
     for name in sizes(folder):
-        if name.startswith(beginning) and name.endswith(PARTIAL):
-            (folder / name).unlink(missing_ok=True)
+        if name.startswith(beginning) and (ours := _OURS.fullmatch(name)):
+            path = folder / name
+            if _is_dead(ours["host"], int(ours["process"])) or _is_forgotten(path):
+                path.unlink(missing_ok=True)
+
+
+def _is_dead(host: str, process: int) -> bool:
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(process, 0)  # Asks whether it is there, no more.
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _is_forgotten(path: epath.Path) -> bool:
+    try:
+        return time.time() - os.stat(path).st_mtime > _FORGOTTEN_AFTER
+    except FileNotFoundError:
+        return False
+
+
+def _is_there(path: epath.Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return path == path.parent  # Not to be seen, hence whatever it is.
+    return True
+
+
+def _size(entry: os.DirEntry) -> int:
+    """0 of a file that another process removes just now, or of a dangling link."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0
 
 
 def _partial(path: epath.Path) -> Path:

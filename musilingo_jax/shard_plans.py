@@ -11,17 +11,23 @@ Shards are numbered through all plans. Task 1 of 4 makes the shards 1, 5, 9, …
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etils import epath
 
 from musilingo_jax import folders
-from musilingo_jax.errors import UserError
 
 FOLDER = "plans"
 
 Identity = dict[str, str | int]
+
+_NAME = re.compile(r"\d{3,}\.json")
+
+
+class Torn(Exception):
+    """A plan is missing or cannot be read; what it said, the notes may know."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +49,20 @@ def read(folder: epath.Path) -> Plans:
     """The plans of the cache in `folder`; none is fine.
 
     Raises:
-      UserError: one of them cannot be read.
+      Torn: one of them cannot be read.
     """
     identity, shards = None, []
-    names = sorted(
-        (name for name in folders.sizes(folder / FOLDER) if name.endswith(".json")),
-        key=lambda name: (len(name), name),
-    )
-    for name in names:
-        path = folder / FOLDER / name
+    names = _names(folder)
+    for number in range(len(names)):
+        path = folder / FOLDER / _name(number)
         try:
             plan = json.loads(path.read_text())
+            if identity not in (None, plan["identity"]):
+                raise ValueError("its identity is not that of the plans before it")
             identity = plan["identity"]
             shards += [tuple(clips) for clips in plan["shards"]]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({error}); delete {folder} and make it again"
-            ) from error
+            raise Torn(f"{path}: cannot be read ({error})") from error
     return Plans(identity, len(names), tuple(shards))
 
 
@@ -77,6 +80,35 @@ def add(
       OSError: it cannot be written.
     """
     shards = [clips[i : i + shard_clips] for i in range(0, len(clips), shard_clips)]
-    text = json.dumps({"identity": identity, "shards": shards}) + "\n"
+    text = _text(identity, shards)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    folders.create(folder / FOLDER / f"{plans.count:03}.json", text)
+    folders.create(folder / FOLDER / _name(plans.count), text)
+
+
+def replace(folder: epath.Path, plans: Plans) -> None:
+    """Writes `plans` as the only plan, in place of whatever there is.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    # The first one first: without it all are torn, should this be killed meanwhile.
+    for name in _names(folder):
+        (folder / FOLDER / name).unlink()
+    if plans.shards:
+        text = _text(plans.identity, plans.shards)
+        folders.write(folder / FOLDER / _name(0), text)
+
+
+def _text(identity: Identity | None, shards: Sequence[Sequence[str]]) -> str:
+    return json.dumps({"identity": identity, "shards": shards}) + "\n"
+
+
+def _name(number: int) -> str:
+    return f"{number:03}.json"
+
+
+def _names(folder: epath.Path) -> list[str]:
+    """The plans' files, the first one first."""
+    names = filter(_NAME.fullmatch, folders.sizes(folder / FOLDER))
+    return sorted(names, key=lambda name: (len(name), name))

@@ -207,7 +207,7 @@ def test_a_cache_of_an_earlier_format_is_refused(tmp_path):
     identity = asdict(IDENTITY) | {"format": 1}
     text = json.dumps({"identity": identity}) + "\n"
     (tmp_path / shards.INDEX).write_text(text)
-    with pytest.raises(UserError, match="format 1, not 2. Choose another folder"):
+    with pytest.raises(UserError, match="format 1, not 3. Choose another folder"):
         Cache.open(tmp_path, asdict(IDENTITY))
 
 

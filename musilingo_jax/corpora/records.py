@@ -1,11 +1,15 @@
 """What every corpus comes down to: something to say about a stretch of sound."""
 
+import errno
 import hashlib
 import os
+import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 _END = 1 << 16  # bytes of each end of a sound file that its clip id depends on
+_CONTENTS = re.compile(r":(\d+:[0-9a-f]{16})(?:@\d*-\d*ms)?(?:#\d+Hz)?\Z")
 
 # Kinds of sound file, the one to take first where a song is there in several. A `.npy`
 # comes last because it does not know its own sampling rate.
@@ -77,18 +81,38 @@ def clip_id(
     left out, for they do not survive copying.
 
     Raises:
-      OSError: the file cannot be read.
+      OSError: the file cannot be read, or is none, but a named pipe for example.
     """
-    size = audio.stat().st_size
-    with audio.open("rb") as file:
-        ends = file.read(_END)
-        file.seek(max(0, size - _END))
-        ends += file.read(_END)
     name = Path(os.path.relpath(audio, folder)).as_posix()
-    found = f"{name}:{size}:{hashlib.sha256(ends).hexdigest()[:16]}"
+    found = f"{name}:{contents(audio)}"
     if start is not None or end is not None:
         found += f"@{_milliseconds(start)}-{_milliseconds(end)}ms"
     return found if rate is None else f"{found}#{rate}Hz"
+
+
+def contents(audio: Path) -> str:
+    """What a clip id says of a file's contents: its size and a digest of its ends.
+
+    Raises:
+      OSError: as in `clip_id`.
+    """
+    status = audio.stat()
+    # Asked first, for to open a named pipe would wait for somebody to write.
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(audio))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(audio))
+    with audio.open("rb") as file:
+        ends = file.read(_END)
+        file.seek(max(0, status.st_size - _END))
+        ends += file.read(_END)
+    return f"{status.st_size}:{hashlib.sha256(ends).hexdigest()[:16]}"
+
+
+def contents_of(clip: str) -> str | None:
+    """The part of a clip id that `contents` makes; None if it has none."""
+    found = _CONTENTS.search(clip)
+    return found and found[1]
 
 
 def _milliseconds(seconds: float | None) -> str:

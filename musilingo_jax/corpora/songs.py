@@ -84,18 +84,7 @@ def load(path: Path | str) -> list[Record]:
     """
     path = resolve(str(path))
     if path.is_dir():
-        return [
-            Record(
-                audio=audio,
-                clip=clip_id(audio, path),
-                question="",
-                answer="",
-                split=FOLDER_SPLIT,
-                attribute=None,
-                value=None,
-            )
-            for audio in _sounds(path)
-        ]
+        return [_unspoken(audio, path) for audio in _sounds(path)]
     records, missing = [], []
     clips: dict[tuple, str] = {}
     for where, fields in rows(path):
@@ -119,6 +108,23 @@ def load(path: Path | str) -> list[Record]:
     if not records:
         raise UserError(f"{path}: holds no songs")
     return records
+
+
+def _unspoken(audio: Path, folder: Path) -> Record:
+    """The record of a song of which nothing is said."""
+    try:
+        clip = clip_id(audio, folder)
+    except OSError as error:
+        raise UserError(f"{audio}: cannot be read: {error.strerror}") from error
+    return Record(
+        audio=audio,
+        clip=clip,
+        question="",
+        answer="",
+        split=FOLDER_SPLIT,
+        attribute=None,
+        value=None,
+    )
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -253,9 +253,7 @@ class Mert(nnx.Module):
         self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
     ) -> Float[Array, "states batch time width"]:
         """All depth + 1 hidden states, the last one after the final norm."""
-        x, valid = self.embed(waveform, lengths)
-        x, states = jax.lax.scan(lambda x, layer: (layer(x, valid), x), x, self.layers)
-        return jnp.concatenate([states, self.finish(x)[None]])
+        return self.each(waveform, lengths, reduce=lambda x, valid: x)
 
     def embed(
         self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
