@@ -36,8 +36,28 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a text file so that a kill leaves the old one or the new one.
 
     The folder is made if there is none.
+
+    Raises:
+      OSError: it cannot be written; the old one, if there is one, stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk.
+
+    Raises:
+      OSError: it did not get there.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

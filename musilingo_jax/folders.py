@@ -16,6 +16,7 @@ from pathlib import Path
 from etils import epath
 
 from musilingo_jax.errors import UserError
+from musilingo_jax.files import sync
 
 PARTIAL = ".partial"
 
@@ -102,9 +103,9 @@ def whole(path: epath.Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         yield partial
-        _sync(partial)
+        sync(partial)
         partial.replace(path)
-        _sync(partial.parent)
+        sync(partial.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -135,9 +136,9 @@ def create(path: epath.Path, text: str) -> bool:
     partial = _partial(path)
     try:
         partial.write_text(text, encoding="utf-8")
-        _sync(partial)
+        sync(partial)
         os.link(partial, path)  # Unlike renaming, it replaces nothing.
-        _sync(partial.parent)
+        sync(partial.parent)
         return True
     except FileExistsError:
         return False
@@ -209,12 +210,3 @@ def _upload(local: Path, path: epath.Path) -> None:
         raise
     except Exception as error:
         raise OSError(str(error)) from error
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,7 +23,7 @@ from musilingo_jax.errors import UserError
 from musilingo_jax.safetensors_format import TYPES
 from musilingo_jax.sources import PREPROCESSOR, TOKENIZER_FILES
 from musilingo_jax.tensor_files import Tensors
-from musilingo_jax.tensor_writer import Writer, sync, unwritable, write_config
+from musilingo_jax.tensor_writer import Writer, unwritable, write_config
 
 # Beside the weights of a part: all that says how to use them, and no program.
 _SMALL_FILES = (PREPROCESSOR, "generation_config.json", *TOKENIZER_FILES)
@@ -116,7 +116,7 @@ def _write(
             writer.write(name, array)
             progress(array.nbytes)
     for path in output.beside:
-        sync(Path(shutil.copyfile(path, folder / path.name)))
+        files.sync(Path(shutil.copyfile(path, folder / path.name)))
     if output.config is not None:
         write_config(folder, output.config)
 
@@ -160,7 +160,7 @@ def _appearing(out: Path, total: int) -> Iterator[Path]:
                 f"{out}: is complete, but cannot be called so ({error.strerror}); it "
                 f"was kept as {unfinished}: give it another name"
             ) from error
-        sync(place.parent)
+        files.sync(place.parent)
     finally:
         if not finished:
             with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from musilingo_jax.errors import UserError
+from musilingo_jax.files import sync, write_whole
 from musilingo_jax.safetensors_format import TYPES, Layout, byte_count, make_header
 from musilingo_jax.tensor_files import CONFIG, INDEX, WEIGHTS, read_json
 
@@ -26,22 +27,10 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
       UserError: the disk is full, or cannot be written.
     """
     try:
-        _write_text(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")
+        write_whole(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")
         sync(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
-
-
-def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk.
-
-    Else a power cut may keep a new name and lose what it is the name of.
-    """
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 class Writer:
@@ -179,7 +168,7 @@ class Writer:
             total = sum(byte_count(*kind) for kind in self._layout.values())
             where = {name: self._where[name].name for name in sorted(self._layout)}
             said = {"metadata": {"total_size": total}, "weight_map": where}
-            _write_text(index, json.dumps(said, indent=2) + "\n")
+            write_whole(index, json.dumps(said, indent=2) + "\n")
         else:
             index.unlink(missing_ok=True)
         for name in stale:
@@ -228,19 +217,6 @@ def _weight_files(folder: Path) -> set[str]:
         if isinstance(where, dict):
             found |= set(name for name in where.values() if isinstance(name, str))
     return {name for name in found if Path(name).name == name}
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Writes a text file that has its name only when it is complete."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        sync(partial)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def unwritable(path: Path, error: OSError) -> UserError:

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from musilingo_jax import safetensors_format
 from musilingo_jax.errors import UserError
 from musilingo_jax.tensor_files import (
+    CONFIG,
     INDEX,
     WEIGHTS,
     open_tensors,
@@ -472,7 +473,7 @@ def test_json_that_cannot_be_read_is_told(tmp_path):
 def test_a_config_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     write_config(tmp_path, {"a": 1})
     with pytest.raises(UserError, match="cannot be written"):
-        write_config(tmp_path / "nowhere", {"a": 2})
+        write_config(tmp_path / CONFIG / "below a file", {"a": 2})
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

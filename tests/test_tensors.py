@@ -17,6 +17,7 @@ import pytest
 from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from stored import assert_equal, rewrite
 
 from musilingo_jax import blocks, sharding, tensor_files, tensor_writer, tensors
 from musilingo_jax.errors import UserError
@@ -95,20 +96,6 @@ def load_from(opened, *, dtype="float32", mesh=None, ignored=()):
 
 def load(folder, **options):
     return load_from(tensor_files.open_tensors(folder), **options)
-
-
-def rewrite(folder, change):
-    """Changes the dict of tensors in place and stores it again."""
-    stored = load_file(folder / "model.safetensors")
-    change(stored)
-    save_file(stored, folder / "model.safetensors")
-
-
-def assert_equal(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 class Watched:

@@ -2,31 +2,16 @@
 
 import json
 
-import jax
-import numpy as np
 import pytest
 import torch
 import transformers
 from flax import nnx
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from stored import assert_equal, rewrite
 
 from musilingo_jax import sharding, weights
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import Adapter
-
-
-def rewrite(folder, change):
-    """Changes the dict of tensors in place and stores it again."""
-    stored = load_file(folder / "model.safetensors")
-    change(stored)
-    save_file(stored, folder / "model.safetensors")
-
-
-def assert_equal(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def tiny_llama(**changes):
