@@ -28,6 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.run = "runs/musilingo"
     config.seed = 0
+    config.wandb = ""  # A project of Weights & Biases to report to.
 
     config.model = ConfigDict()
     config.model.pretrained = arg or "m-a-p/MusiLingo-long-v1"
@@ -35,11 +36,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.language_model = ""
     config.model.adapter = ""
     config.model.dtype = released.DTYPE
+    config.model.quantization = ""  # "int8": the language model in 8 bits.
 
     config.corpus = ConfigDict()
     config.corpus.path = "songs.jsonl"
     config.corpus.mixture = ConfigDict()  # Several, by weight: corpora/mixture.py.
     config.corpus.train_split = "train"
+    config.corpus.validation_split = ""
     config.corpus.test_split = "test"
 
     config.features = ConfigDict(asdict(released.FEATURES))
@@ -56,6 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
     stage2.questions = "questions"
     stage2.steps = 500
     stage2.batch_size = 8
+    stage2.rows = 8
     stage2.accumulate = 4
     stage2.max_tokens = 512
     stage2.max_windows = released.MAX_WINDOWS
@@ -66,6 +70,8 @@ def get_config(arg: str = "") -> ConfigDict:
     stage2.weight_decay = 0.05
     stage2.remat = True
     stage2.checkpoint_every = 100
+    stage2.validate_every = 0
+    stage2.validation_examples = 256
     stage2.log_every = 10
     stage2.keep = 2
 

@@ -28,6 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.run = "runs/own_songs"
     config.seed = 0
+    config.wandb = ""  # A project of Weights & Biases to report to.
 
     config.model = ConfigDict()
     config.model.pretrained = "musilingo-tiny"  # A part that is "" is this one's.
@@ -35,11 +36,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.language_model = ""
     config.model.adapter = ""
     config.model.dtype = "float32"
+    config.model.quantization = ""  # "int8": the language model in 8 bits.
 
     config.corpus = ConfigDict()
     config.corpus.path = arg or "songs.jsonl"
     config.corpus.mixture = ConfigDict()  # Several, by weight: corpora/mixture.py.
     config.corpus.train_split = "train"
+    config.corpus.validation_split = ""
     config.corpus.test_split = "test"
 
     config.features = ConfigDict()
@@ -64,6 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
     stage2.questions = "questions"
     stage2.steps = 200
     stage2.batch_size = 8
+    stage2.rows = 8
     stage2.accumulate = 1
     stage2.max_tokens = 256
     stage2.max_windows = 8
@@ -74,6 +78,8 @@ def get_config(arg: str = "") -> ConfigDict:
     stage2.weight_decay = 0.05
     stage2.remat = False
     stage2.checkpoint_every = 50
+    stage2.validate_every = 0
+    stage2.validation_examples = 256
     stage2.log_every = 5
     stage2.keep = 2
 

@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.run = "runs/tiny"
     config.seed = 0
+    config.wandb = ""  # A project of Weights & Biases to report to.
 
     config.model = ConfigDict()
     config.model.pretrained = "musilingo-tiny"  # A part that is "" is this one's.
@@ -30,11 +31,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.language_model = ""
     config.model.adapter = "random"
     config.model.dtype = "float32"
+    config.model.quantization = ""  # "int8": the language model in 8 bits.
 
     config.corpus = ConfigDict()
     config.corpus.path = "musilingo-tiny-corpus"
     config.corpus.mixture = ConfigDict()  # Several, by weight: corpora/mixture.py.
     config.corpus.train_split = "train"
+    config.corpus.validation_split = ""
     config.corpus.test_split = "test"
 
     config.features = ConfigDict()
@@ -60,6 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
     stage1.questions = "captions"
     stage1.steps = 150
     stage1.batch_size = 16
+    stage1.rows = 16
     stage1.accumulate = 1
     stage1.max_tokens = 64
     stage1.max_windows = 8
@@ -70,6 +74,8 @@ def get_config(arg: str = "") -> ConfigDict:
     stage1.weight_decay = 0.05
     stage1.remat = False
     stage1.checkpoint_every = 50
+    stage1.validate_every = 0
+    stage1.validation_examples = 256
     stage1.log_every = 5
     stage1.keep = 2
 

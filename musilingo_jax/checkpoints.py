@@ -5,29 +5,12 @@ kill at any moment leaves either the new checkpoint or none of it. Saving goes o
 background; it is safe with donated buffers. The frozen models are never in here.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import optax
 import orbax.checkpoint as ocp
 
 from musilingo_jax.errors import UserError
-from musilingo_jax.models.adapter import Adapter
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TrainState:
-    """The state of the training loop.
-
-    Attributes:
-      adapter: what learns, in float32.
-      optimiser: AdamW's moments, shaped and sharded like the adapter, and its count.
-    """
-
-    adapter: Adapter
-    optimiser: optax.OptState
+from musilingo_jax.update import TrainState
 
 
 class Checkpoints:

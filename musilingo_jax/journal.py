@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import dataclass
 
 import jax
 
@@ -11,20 +10,7 @@ from musilingo_jax.batches import Batches
 from musilingo_jax.errors import UserError
 from musilingo_jax.runs import RunFolder
 from musilingo_jax.stages import StageConfig
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Report:
-    """What an update tells of itself.
-
-    Attributes:
-      loss: float32[], nats per target token, before the update.
-      gradient_norm: float32[].
-    """
-
-    loss: jax.Array
-    gradient_norm: jax.Array
+from musilingo_jax.update import Report
 
 
 class Journal:

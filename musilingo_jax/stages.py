@@ -29,6 +29,8 @@ class StageConfig:
         those with one ("questions"), or "all".
       steps: updates of the adapter.
       batch_size: examples on all devices together, at once.
+      rows: rows of tokens that these examples are packed into; as many as `batch_size`
+        for one example a row.
       accumulate: this many batches make one update.
       max_tokens: longest sequence; longer examples are left out and counted.
       max_windows: longer songs are cropped to this many windows, anew each time.
@@ -40,6 +42,8 @@ class StageConfig:
       remat: whether layers are computed again in the backward pass instead of kept:
         less memory, a third more time.
       checkpoint_every: updates between two checkpoints.
+      validate_every: updates between two looks at the validation split; 0 for none.
+      validation_examples: at most so many of its examples are looked at.
       log_every: updates between two rows of metrics.jsonl.
       keep: how many of the newest checkpoints stay.
     """
@@ -48,6 +52,7 @@ class StageConfig:
     questions: str
     steps: int
     batch_size: int
+    rows: int
     accumulate: int
     max_tokens: int
     max_windows: int
@@ -58,6 +63,8 @@ class StageConfig:
     weight_decay: float
     remat: bool
     checkpoint_every: int
+    validate_every: int
+    validation_examples: int
     log_every: int
     keep: int
 
@@ -82,7 +89,7 @@ class StageConfig:
             )
         for field in fields(cls):
             value = getattr(stage, field.name)
-            least = 0 if field.name == "warmup_steps" else 1
+            least = 0 if field.name in ("warmup_steps", "validate_every") else 1
             if field.type is int and value < least:
                 raise UserError(
                     f"config.{name}.{field.name} is {value}: it must be {least} or more"
@@ -95,15 +102,15 @@ class StageConfig:
         return stage
 
     def check_rows(self, name: str, mesh: Mesh) -> None:
-        """Checks that every device gets equally many examples.
+        """Checks that every device gets equally many rows.
 
         Raises:
           UserError: it does not work out.
         """
         shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        if self.batch_size % shards:
+        if self.rows % shards:
             raise UserError(
-                f"config.{name}.batch_size is {self.batch_size}, which cannot be dealt "
+                f"config.{name}.rows is {self.rows}, which cannot be dealt "
                 f"out to {shards} devices (mesh.data × mesh.fsdp): make it a multiple "
                 f"of {shards}, or set config.mesh"
             )

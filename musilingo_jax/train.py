@@ -14,14 +14,13 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
@@ -32,20 +31,20 @@ from ml_collections import ConfigDict
 from musilingo_jax import cache, cli, plots, sources, summary, weights
 from musilingo_jax.batches import Batches
 from musilingo_jax.cache import Identity
-from musilingo_jax.checkpoints import Checkpoints, TrainState
+from musilingo_jax.checkpoints import Checkpoints
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.interruption import told_to_stop
-from musilingo_jax.journal import Journal, Report
+from musilingo_jax.journal import Journal
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
-from musilingo_jax.models.musilingo import Batch, answer_loss
 from musilingo_jax.runs import RunFolder
 from musilingo_jax.sharding import make_mesh, shardings
 from musilingo_jax.sources import ModelConfig
 from musilingo_jax.stages import StageConfig
+from musilingo_jax.update import TrainState, make_update
 
 
 def main(argv: list[str]) -> None:
@@ -194,53 +193,6 @@ def train_stage(
         )
         stop.exit()
     return state.adapter
-
-
-def make_update(
-    stage: StageConfig, optimiser: optax.GradientTransformation, placement: TrainState
-) -> Callable[[TrainState, Llama, Batch], tuple[TrainState, Report]]:
-    """Compiles one update of the adapter; the old state's memory holds the new one.
-
-    The loss is the cross entropy of all target tokens of the update, summed and then
-    divided by their number, whatever device or accumulated batch they are in. So 2
-    batches of 8 give the same gradient as 1 of 16, and a long answer counts for more
-    than a short one, as it would in one batch.
-    """
-
-    def split(array: jax.Array) -> jax.Array:
-        """[rows, …] → [accumulate, batch_size, …], neighbours in different batches.
-
-        A device's rows stay on it: of rows a b c d | e f g h on two devices,
-        accumulate = 2 makes the batches a c | e g and b d | f h.
-        """
-        parts = array.reshape(stage.batch_size, stage.accumulate, *array.shape[1:])
-        return parts.swapaxes(0, 1)
-
-    def loss_of(
-        adapter: Adapter, llama: Llama, batch: Batch
-    ) -> tuple[jax.Array, jax.Array]:
-        return answer_loss(adapter, llama, batch, remat=stage.remat)
-
-    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placement, None))
-    def update(
-        state: TrainState, llama: Llama, batch: Batch
-    ) -> tuple[TrainState, Report]:
-        def add(total, part):
-            (loss, count), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-                state.adapter, llama, part
-            )
-            return jax.tree.map(jnp.add, total, (loss, count, gradient)), None
-
-        zeros = jax.tree.map(jnp.zeros_like, state.adapter)
-        none = (jnp.zeros(()), jnp.zeros((), jnp.int32), zeros)
-        (loss, count, gradient), _ = jax.lax.scan(add, none, jax.tree.map(split, batch))
-        gradient = jax.tree.map(lambda total: total / count, gradient)
-        change, moments = optimiser.update(gradient, state.optimiser, state.adapter)
-        adapter = optax.apply_updates(state.adapter, change)
-        report = Report(loss=loss / count, gradient_norm=optax.tree.norm(gradient))
-        return TrainState(adapter=adapter, optimiser=moments), report
-
-    return update
 
 
 def first_state(

@@ -128,7 +128,13 @@ def small_values(folder: Path, run: str) -> dict[str, Any]:
         "corpus.path": folder / "corpus" / "songs.jsonl",
     }
     for stage, steps in (("stage1", 5), ("stage2", 8)):
-        small = {"steps": steps, "warmup_steps": 2, "batch_size": 8, "max_windows": 2}
+        small = {
+            "steps": steps,
+            "warmup_steps": 2,
+            "batch_size": 8,
+            "rows": 8,
+            "max_windows": 2,
+        }
         small |= {"checkpoint_every": 3, "log_every": 1, "max_tokens": 96}
         values |= {f"{stage}.{key}": value for key, value in small.items()}
     values["stage2.accumulate"] = 2

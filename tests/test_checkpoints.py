@@ -10,10 +10,11 @@ import optax
 import pytest
 from flax import nnx
 
-from musilingo_jax.checkpoints import Checkpoints, TrainState
+from musilingo_jax.checkpoints import Checkpoints
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.sharding import make_mesh, shardings
+from musilingo_jax.update import TrainState
 
 
 def make_state(seed):

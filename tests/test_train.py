@@ -327,7 +327,7 @@ def test_changed_records_are_another_run(folder):
         ({"stages": ()}, "config.stages is empty"),
         ({"seed": -1}, "config.seed is -1"),
         ({"features__window_frames": 0}, "features.window_frames is 0"),
-        ({"mesh__data": 3}, "config.stage1.batch_size is 8, which cannot be dealt out"),
+        ({"mesh__data": 3}, "config.stage1.rows is 8, which cannot be dealt out"),
         ({"stage1__max_tokens": 4}, "none of the 5 examples fits"),
         ({"model__adapter": "whole/adapter", "features__window_frames": 5}, "belongs"),
     ],
