@@ -85,8 +85,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.generate = ConfigDict()
     config.generate.max_new_tokens = 160
-    config.generate.temperature = 0.0
+    config.generate.min_new_tokens = 0
+    config.generate.temperature = 0.0  # The likeliest token; above 0, a draw,
+    config.generate.top_k = 0  # with the next three among the likelier ones.
     config.generate.top_p = 0.5
+    config.generate.min_p = 0.0
+    config.generate.repetition_penalty = 1.0
+    config.generate.beams = 1  # More: a search, for which the temperature is 0.
+    config.generate.length_penalty = 1.0
+    config.generate.stop = ()  # Texts, besides the end sign.
     config.generate.seed = 0
     config.generate.batch_size = 16
     return config

@@ -1,25 +1,49 @@
-"""Every config builds, makes models and stages, and refuses keys that nothing reads."""
+"""Every config builds, fits its readers, and traces at the size of the real models."""
 
+import functools
+import importlib.util
+import re
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 from absl import flags
+from flax import nnx
 from ml_collections import config_flags
+from released_configs import MERT_330M, VICUNA_7B_V0
 from small_run import ROOT, load_config
 
+from musilingo_jax import features, weights
+from musilingo_jax.corpora import build
 from musilingo_jax.errors import UserError
 from musilingo_jax.features import FeatureConfig
+from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.mert import Mert
+from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.runs import RunFolder
-from musilingo_jax.sharding import make_mesh
+from musilingo_jax.sharding import make_mesh, shardings
+from musilingo_jax.sources import ModelConfig
+from musilingo_jax.speaker import GenerateConfig
 from musilingo_jax.stages import StageConfig
+from musilingo_jax.update import TrainState, abstract_batch, make_update
 
 # The recipe of the embedded model is another kind of experiment.
-NAMES = sorted(
+FILES = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")
     if hasattr(load_config(path.stem).get_config(), "stages")
 )
+# With what stands after the colon.
+NAMES = [
+    *FILES,
+    "finetune_music_instruct:long",
+    "finetune_music_instruct:short",
+    "own_songs:some/songs.jsonl",
+]
+PUBLISHED = [name for name in NAMES if re.match("pretrain_|finetune_", name)]
+NOTES = [*FILES, "features/mert_330m", "features/tiny"]
 
 
 @pytest.fixture
@@ -40,11 +64,18 @@ def parse(monkeypatch):
 
 
 def path(name):
-    return f"--config={ROOT / 'configs' / name}.py"
+    file, colon, arg = name.partition(":")
+    return f"--config={ROOT / 'configs' / file}.py{colon}{arg}"
+
+
+def get_config(name):
+    file, _, arg = name.partition(":")
+    return load_config(file).get_config(arg)
 
 
 def test_there_are_configs():
-    assert {"tiny", "own_songs"} <= set(NAMES)
+    assert {"tiny", "own_songs", "musilingo"} <= set(FILES)
+    assert len(PUBLISHED) == 8
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,19 +83,200 @@ def test_config_builds(parse, name, tmp_path):
     config = parse(path(name), f"--config.run={tmp_path}")
     mesh = make_mesh(**config.mesh)
     FeatureConfig.from_config(config)
+    GenerateConfig.from_config(config)
+    ModelConfig.from_config(config)
     assert config.stages
     for stage_name in config.stages:
         stage = StageConfig.from_config(config, stage_name)
         stage.check_rows(stage_name, mesh)
-        jax.eval_shape(stage.optimiser().init, {"kernel": jax.numpy.zeros((2, 2))})
+        if stage.validate_every:
+            assert config.corpus.validation_split
+    sections = {key for key in config if key.startswith("stage") and key != "stages"}
+    assert sections == set(config.stages)
     RunFolder(config).claim({})  # As JSON.
-    doc = load_config(name).__doc__
-    assert f"--config=configs/{name}.py" in doc
+
+
+@functools.cache
+def vicuna(mesh, dtype, quantization):
+    return weights.abstract_language_model(
+        LlamaConfig.from_dict(VICUNA_7B_V0),
+        dtype=dtype,
+        quantization=quantization,
+        mesh=mesh,
+    )
+
+
+def abstract_arguments(stage, mesh, llama):
+    """State, language model and batch of an update, the largest that the stage has."""
+    width = MERT_330M["hidden_size"]
+
+    def fresh():
+        adapter = Adapter(width, llama.config.width, rngs=nnx.Rngs(0))
+        return TrainState(adapter, stage.optimiser().init(adapter))
+
+    state = jax.eval_shape(fresh)
+    each = -(-stage.batch_size // stage.rows)  # Examples in a row.
+    batch = abstract_batch(
+        stage,
+        width=width,
+        mesh=mesh,
+        length=each * stage.max_tokens,
+        windows=each * stage.max_windows,
+        answers=each * stage.prompt.max_answer_tokens,
+    )
+    return state, llama, batch
+
+
+@pytest.mark.parametrize("quantization", ["", "int8"])
+@pytest.mark.parametrize("name", NAMES)
+def test_update_traces_at_full_size(name, quantization):
+    config = get_config(name)
+    mesh = make_mesh(**config.mesh)
+    llama = vicuna(mesh, config.model.dtype, quantization)
+    for stage_name in config.stages:
+        stage = StageConfig.from_config(config, stage_name)
+        state, llama, batch = abstract_arguments(stage, mesh, llama)
+        assert sum(leaf.size for leaf in jax.tree.leaves(state.adapter)) == 4_198_400
+        update = make_update(stage, stage.optimiser(), shardings(state, mesh))
+        after, report = jax.eval_shape(update, state, llama, batch)
+        assert described(after) == described(state)
+        assert described(report) == [((), "float32")] * 2
+
+
+def test_update_lowers_at_full_size_and_gives_its_memory_away():
+    config = get_config("finetune_music_instruct")
+    mesh = make_mesh(**config.mesh)
+    assert mesh.shape["tensor"] == 8
+    stage = StageConfig.from_config(config, "stage2")
+    llama = vicuna(mesh, config.model.dtype, "")
+    state, llama, batch = abstract_arguments(stage, mesh, llama)
+    update = make_update(stage, stage.optimiser(), shardings(state, mesh))
+    program = update.lower(state, llama, batch).as_text()
+    # Of all that goes in, the old state alone lends its memory to the new one.
+    assert program.count("tf.aliasing_output") == len(jax.tree.leaves(state))
+    # A device holds its eighth of the gates and of the ups, not all of them.
+    sharded = "tensor<32x4096x11008xbf16> {sdy.sharding = #sdy.sharding<@mesh, "
+    assert program.count(sharded + '[{}, {"fsdp"}, {"tensor"}]>}') == 2
+
+
+def described(tree):
+    return [(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "features/mert_330m"])
+def test_encoder_traces_at_full_size(name):
+    config = get_config(name)
+    chosen = FeatureConfig.from_config(config)
+    said = MertConfig.from_dict(MERT_330M)
+    mert = jax.eval_shape(lambda: Mert(said, rngs=nnx.Rngs(0)))
+    mert = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.model.dtype), mert
+    )
+    samples = said.samples_for_frames(chosen.chunk_windows * chosen.window_frames)
+    heard = jax.eval_shape(
+        functools.partial(
+            features._reduced,
+            window_frames=chosen.window_frames,
+            reduction=chosen.reduction,
+        ),
+        mert,
+        jax.ShapeDtypeStruct((chosen.batch_size, samples), jnp.float32),
+        jax.ShapeDtypeStruct((chosen.batch_size,), jnp.int32),
+    )
+    assert heard.shape == (chosen.batch_size, chosen.chunk_windows, 1024)
+
+
+# Read off the original's configs, once more and by hand: the highest and the last
+# learning rate, micro-batch × accumulation, epochs × micro-batches, warm-up.
+TABLE = {
+    "pretrain_lp_musiccaps_msd": (1e-4, 8e-5, 8, 1, 4, 5000, 5000),
+    "pretrain_musiccaps": (1e-4, 8e-5, 2, 1, 4, 1000, 1000),
+    "finetune_music_instruct": (3e-5, 1e-5, 2, 16, 6, 5000, 5000),
+    "finetune_music_instruct:long": (3e-5, 1e-5, 2, 16, 6, 3000, 3000),
+    "finetune_music_instruct:short": (3e-5, 1e-5, 2, 16, 6, 2500, 2500),
+    "finetune_music_qa": (3e-5, 1e-5, 2, 16, 6, 5000, 5000),
+    "finetune_musiccaps": (3e-5, 1e-5, 2, 8, 6, 1000, 1000),
+    "finetune_mix": (3e-5, 1e-5, 2, 16, 7, 5000, 5000),
+}
+UPDATES = {
+    "pretrain_lp_musiccaps_msd": (20_000, 5_000),
+    "pretrain_musiccaps": (4_000, 1_000),
+    "finetune_music_instruct": (1_875, 312),
+    "finetune_music_instruct:long": (1_125, 187),
+    "finetune_music_instruct:short": (937, 156),
+    "finetune_music_qa": (1_875, 312),
+    "finetune_musiccaps": (750, 125),
+    "finetune_mix": (2_187, 312),
+}
+
+
+def test_every_published_stage_is_in_the_table():
+    assert set(PUBLISHED) == set(TABLE) == set(UPDATES)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_numbers_are_the_published_ones(name):
+    highest, last, micro_batch, accumulate, epochs, per_epoch, warmup = TABLE[name]
+    config = get_config(name)
+    (only,) = config.stages
+    assert only == ("stage1" if name.startswith("pretrain") else "stage2")
+    stage = StageConfig.from_config(config, only)
+    assert (stage.learning_rate, stage.final_learning_rate) == (highest, last)
+    assert (stage.warmup_learning_rate, stage.weight_decay) == (1e-6, 0.05)
+    assert stage.batch_size * stage.accumulate == micro_batch * accumulate
+    assert (stage.steps, stage.warmup_steps) == UPDATES[name]
+    # As many examples as there, but for what makes no whole update.
+    assert 0 <= epochs * per_epoch - stage.steps * accumulate < accumulate
+    assert 0 <= warmup - stage.warmup_steps * accumulate < accumulate
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_texts_are_the_published_ones(name):
+    config = get_config(name)
+    prompt = StageConfig.from_config(config, config.stages[0]).prompt
+    question = "" if "musiccaps" in name else "What is it?"
+    before, after = (piece.replace("{}", question) for piece in prompt.pieces)
+    if name.startswith("pretrain"):
+        assert (before, after) == ("", "")
+        assert (prompt.end_sign, prompt.max_answer_tokens) == ("\n", 32)
+    else:
+        asked = question or "Please give a caption to the music."
+        text = f"###Human: <Audio>♪</Audio> {asked} ###Assistant: "
+        assert f"{before}♪{after}" == text
+        assert (prompt.end_sign, prompt.max_answer_tokens) == ("###", 160)
+    assert config.features.window_frames == 325
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_stages_follow_each_other_and_share_a_cache(name):
+    config = get_config(name)
+    runs = [get_config(other).run for other in PUBLISHED]
+    assert len(set(runs)) == len(runs)
+    if name.startswith("pretrain"):
+        assert config.model.adapter == "random"
+    else:
+        assert config.model.adapter == get_config("pretrain_lp_musiccaps_msd").run
+    job = get_config("features/mert_330m")
+    assert config.model.encoder == job.model.encoder
+    assert config.model.dtype == job.model.dtype
+    tuned = {"batch_size"}  # Of which the features do not depend.
+    ours, theirs = (
+        {key: value for key, value in section.items() if key not in tuned}
+        for section in (config.features, job.features)
+    )
+    assert ours == theirs
+
+
+def test_mixture_draws_as_if_the_corpora_were_one():
+    mixture = get_config("finetune_mix").corpus.mixture
+    # 29,178 ± what is not known of how many questions each clip has.
+    assert mixture.music_instruct.weight == pytest.approx(29_178, abs=1)
+    assert mixture.music_qa.weight == 70_011
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_learning_rate_goes_up_and_down(name):
-    config = load_config(name).get_config()
+    config = get_config(name)
     for stage_name in config.stages:
         stage = StageConfig.from_config(config, stage_name)
         rate = stage.schedule()
@@ -79,16 +291,80 @@ def test_learning_rate_goes_up_and_down(name):
         assert found == pytest.approx(list(expected.values()), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*PUBLISHED}))
 def test_the_cache_follows_the_run_folder(parse, name):
     config = parse(path(name), "--config.run=elsewhere")
     assert config.features.cache == "elsewhere/cache"
+
+
+@functools.cache
+def flags_of(module):
+    """The flags that a program defines, itself or by `other.define_…()`."""
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    found = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source))
+    for other in re.findall(r"^ *(\w+)\.define_\w+\(", source, re.MULTILINE):
+        found |= flags_of(f"musilingo_jax.{other}")
+    return found
+
+
+def check_command(line, default):
+    """That a command names what there is; `default` is the config it may leave out."""
+    words = [word for word in line.split("#")[0].split() if "…" not in word]
+    module = None
+    if words[:2] == ["python", "-m"]:
+        module, words = words[2], words[3:]
+        assert importlib.util.find_spec(module), line
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), line
+    config = default
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag == "--config":
+            file, _, arg = value.partition(":")
+            assert file.startswith("configs/"), line
+            config = get_config(f"{file[len('configs/') : -len('.py')]}:{arg}")
+        elif flag.startswith("--config."):
+            *sections, last = flag[len("--config.") :].split(".")
+            section = functools.reduce(lambda part, key: part[key], sections, config)
+            assert last in section, line
+        elif flag.startswith("--") and module:
+            assert flag[2:] in flags_of(module), line
+        elif module == "musilingo_jax.corpora.build":
+            build.find(word)
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_commands_of_the_notes_exist(name):
+    doc = load_config(name).__doc__
+    assert f"--config=configs/{name}.py" in doc
+    lines = re.findall(r"^    ((?:python -m|--config).*)$", doc, re.MULTILINE)
+    assert lines
+    for line in lines:
+        check_command(line, get_config(name))
+
+
+def test_update_in_one_piece_is_dealt_out_to_eight_devices(parse):
+    doc = load_config("finetune_music_instruct").__doc__
+    typed = re.findall(r"--config\.(?:stage2|mesh)\.\S+", doc)
+    assert len(typed) == 5
+    config = parse(path("finetune_music_instruct"), *typed)
+    stage = StageConfig.from_config(config, "stage2")
+    stage.check_rows("stage2", make_mesh(**config.mesh))
+    published = StageConfig.from_config(get_config("finetune_music_qa"), "stage2")
+    assert (
+        stage.batch_size * stage.accumulate
+        == published.batch_size * published.accumulate
+    )
 
 
 @pytest.mark.parametrize("key", ["stage2.stepz", "nonsense", "features.window"])
 def test_unknown_key_of_the_command_line_is_refused(parse, key):
     with pytest.raises(AttributeError, match=key.split(".")[-1]):
         parse(path("tiny"), f"--config.{key}=3")
+
+
+def test_unknown_part_of_a_corpus_is_refused(parse):
+    with pytest.raises(UserError, match=":log: choose one of all, long, short"):
+        parse(path("finetune_music_instruct:log"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""Second stage on MusicQA: nine questions about each clip, and answers.
+
+    python -m musilingo_jax.train --config=configs/finetune_music_qa.py
+
+Purpose: the published MusiLingo-musicqa, to be compared with MU-LLaMA on its own data.
+
+Data: 70,011 questions about 7,779 clips of MagnaTagATune to learn from; for tests 5,040
+about 560 clips of MTG-Jamendo. Annotations and sound are on the Hugging Face hub:
+
+    python -m musilingo_jax.corpora.build music_qa --layout
+    python -m musilingo_jax.corpora.build music_qa --source=DIR --audio=DIR --out=corpora
+    python -m musilingo_jax.cache --config=configs/features/mert_330m.py:corpora/music_qa
+
+The last one is optional: training makes the features (28 KB for thirty seconds) if they
+are not there. A third split, "pretrain", is MusicCaps; it is not learnt from here.
+
+Begins with the adapter of `runs/pretrain_lp_musiccaps_msd`; another one is a flag, such
+as `--config.model.adapter=runs/pretrain_musiccaps`.
+
+Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 16 make an update, 6
+epochs of 5,000 micro-batches, and a warm-up of 5,000. So steps = 6 × 5,000 ÷ 16 = 1,875
+after a warm-up of 312, and 60,000 questions are drawn: most of them, once.
+
+Otherwise than there: what `musilingo_jax/published_stages.py` lists.
+
+Expected: memory and larger micro-batches as in `configs/finetune_music_instruct.py`;
+time was not measured at this size. The published scores (`evaluate` prints them beside
+yours) are BLEU .306, METEOR .385 and ROUGE-L .466 for MU-LLaMA; what is known of their
+worth is in the README.
+
+    python -m musilingo_jax.evaluate --config=configs/finetune_music_qa.py
+"""  # noqa: E501
+
+from ml_collections import ConfigDict
+
+from musilingo_jax import published_stages
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The numbers; `arg` is not used."""
+    del arg
+    config = published_stages.experiment("runs/finetune_music_qa")
+    config.model.adapter = "runs/pretrain_lp_musiccaps_msd"
+    config.corpus.path = "corpora/music_qa"
+
+    config.stages = ("stage2",)
+    stage2 = config.stage2 = published_stages.second_stage()
+    # The published 2 × 16 examples of an update, in rows that are padded less.
+    stage2.batch_size = 8
+    stage2.accumulate = 4
+    stage2.steps = 6 * 5_000 // 16
+    stage2.warmup_steps = 5_000 // 16
+    return config

@@ -1,0 +1,54 @@
+"""First stage on MusicCaps: the adapter learns to caption clips of ten seconds.
+
+    python -m musilingo_jax.train --config=configs/pretrain_musiccaps.py
+
+Purpose: the small pretraining, where there is no LP-MusicCaps-MSD. No text stands
+around the audio: the language model only continues it with a caption of at most 32
+tokens and a newline.
+
+Data: 2,663 clips to learn from, described by musicians; the 2,858 others are for tests.
+The sound has to be had from YouTube, and is in part gone:
+
+    python -m musilingo_jax.corpora.build musiccaps --layout
+    python -m musilingo_jax.corpora.build musiccaps --source=DIR --audio=DIR --out=corpora
+    python -m musilingo_jax.cache --config=configs/features/mert_330m.py:corpora/musiccaps
+
+The last one is optional: training makes the features (12 KB a clip) if they are not
+there. MusicInstruct is about the same clips and does not encode them again.
+
+Published: learning rate 1e-4 → 8e-5, 4 epochs of 1,000 micro-batches of 2, of which
+each is an update, and a warm-up of 1,000. So steps = 4,000, and 8,000 clips are heard:
+each about three times.
+
+Otherwise than there: what `musilingo_jax/published_stages.py` lists. Two examples an update is
+what is published; it makes the loss of single updates jump about.
+
+Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together
+(`--config.model.quantization=int8`: half), and less than 1 GB for the rest. An update
+is so small (some 70 tokens) that it takes as long as reading the weights three times,
+forward, again for `remat`, and backward: 60 ms where memory gives 700 GB/s. This is
+counted; it was not measured.
+
+Vicuna 7B v0 is taken from a released MusiLingo, which holds it merged; one that you
+merged yourself is `--config.model.language_model=FOLDER`. A second stage begins with
+this one by `--config.model.adapter=runs/pretrain_musiccaps`.
+"""  # noqa: E501
+
+from ml_collections import ConfigDict
+
+from musilingo_jax import published_stages
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The numbers; `arg` is not used."""
+    del arg
+    config = published_stages.experiment("runs/pretrain_musiccaps")
+    config.corpus.path = "corpora/musiccaps"
+
+    config.stages = ("stage1",)
+    stage1 = config.stage1 = published_stages.first_stage()
+    stage1.batch_size = 2
+    stage1.steps = 4 * 1_000
+    stage1.warmup_steps = 1_000
+    stage1.checkpoint_every = 500
+    return config
