@@ -25,7 +25,8 @@ from musilingo_jax.files import write_whole
 class Ask:
     """A question of the corpus, and the clip that is played to the model.
 
-    `heard` is the record's own clip, or another one in a control experiment.
+    `heard` is the record's own clip, or another one, or none at all, in a control
+    experiment (`controls.py`).
     """
 
     record: Record
@@ -52,19 +53,28 @@ def fingerprint(identity: dict[str, Any]) -> str:
 class AnswerFile:
     """The answers of one model in one file, some perhaps from an earlier start."""
 
-    def __init__(self, path: Path, made_by: str, *, replace: bool):
+    def __init__(
+        self, path: Path, made_by: str, *, replace: bool, also: Sequence[Path] = ()
+    ):
         """Reads what is there; a last line cut short by a kill is asked again.
 
         Args:
           path: the JSON-lines file; it and its folder need not exist.
           made_by: `fingerprint` of the model that answers now.
           replace: whether answers of another model are dropped, or refused.
+          also: files that other processes write, whose answers of this model count as
+            given.
 
         Raises:
           UserError: the file holds something else, or answers of another model.
         """
         self.path, self._made_by = path, made_by
-        self._answers: dict[tuple[str, ...], str] = {}
+        self._answers: dict[tuple[str, ...], str] = {
+            _key(row): row["answer"]
+            for other in also
+            for row in _read(other)
+            if row["made_by"] == made_by
+        }
         kept = []
         for row in _read(path):
             if row["made_by"] == made_by:

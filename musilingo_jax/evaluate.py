@@ -1,229 +1,78 @@
-"""What a trained adapter hears, against controls that cannot hear.
+"""What a trained adapter hears, or what anyone's answers are worth, against controls.
 
     python -m musilingo_jax.evaluate --config=configs/tiny.py
+    python -m musilingo_jax.evaluate --predictions=answers.jsonl --json=scores.json
 
-asks the questions of the test split, twice: once with each clip's own music, once with
-another clip's ("shuffled audio"). What is right in the second case comes from the
-question and from habit, not from listening. A third control is one constant answer.
-Scores, intervals and controls go to `<run>/evaluation`: report.md, report.json,
-accuracy.png and answers.jsonl.
+The first asks the questions of the test split, with each clip's own music, with another
+clip's, with silence and with nothing (`controls.py`). What is right without the music
+comes from the question and from habit, not from listening. The second scores answers
+that were given elsewhere (`predictions.py`), with the controls that need no model.
+
+Scores, intervals and controls go to `<run>/evaluation`, or to `--out`: report.html and
+report.md to read, report.json, examples.jsonl (a line per answer, with its scores) and,
+of a model, answers.jsonl. An interrupted evaluation goes on where it was. Several
+processes (`--distributed`) share the questions.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import jax
 from absl import flags
-from jaxtyping import Float
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, generate, metrics, report
+from musilingo_jax import (
+    cache,
+    cli,
+    controls,
+    distributed,
+    generate,
+    predictions,
+    report,
+    scoring,
+)
 from musilingo_jax.answers import AnswerFile, Ask, fingerprint
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
-from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.report import Estimate, Score
+from musilingo_jax.files import write_whole
+from musilingo_jax.metrics import facts, wording
+from musilingo_jax.predictions import Row
+from musilingo_jax.report import About
+from musilingo_jax.scoring import Scored
 from musilingo_jax.sharding import make_mesh
 from musilingo_jax.sources import ModelConfig
+from musilingo_jax.speaker import Features
 
-RESAMPLES = 2000
-# Training answers among which the most typical one is looked for: their square counts.
-TYPICAL_AMONG = 64
-
-Scores = Float[np.ndarray, " rows"]
+# Of the bootstrap and the shuffle where there is no config to say it.
+_SEED = 0
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A record of the test split and what the model said to it."""
-
-    record: Record
-    answer: str
-    shuffled: str  # with another clip's music
-
-    @property
-    def kind(self) -> str:
-        """Records of one kind have comparable answers."""
-        return kind_of(self.record)
-
-
-def kind_of(record: Record) -> str:
-    if record.attribute is not None:
-        return record.attribute
-    return "other questions" if record.question else "captions"
-
-
-def derangement(clips: Sequence[str], seed: int) -> dict[str, str]:
-    """Gives each clip another one: in a shuffled circle, the one after it.
-
-        circle   b → d → a → c → (b)       none is given itself, none given twice
-
-    Raises:
-      UserError: there are not two different clips.
-    """
-    circle = np.random.default_rng(seed).permutation(sorted(set(clips))).tolist()
-    if len(circle) < 2:
-        raise UserError(
-            "the test split has only one readable clip: the control with another "
-            "clip's music needs at least two"
-        )
-    return dict(zip(circle, circle[1:] + circle[:1], strict=True))
-
-
-def accuracies(
-    asked: Sequence[Asked], records: Sequence[Record], train_split: str, seed: int
-) -> list[Score]:
-    """For each attribute of the test split: how many answers name its true value.
-
-    Args:
-      asked: the test split, answered.
-      records: the whole corpus; the values of an attribute are all those in it.
-      train_split: its most frequent value of an attribute is the constant answer (of
-        equals the alphabetically first).
-      seed: of the bootstrap.
-    """
-    scores = []
-    for attribute in sorted({a.record.attribute for a in asked} - {None}):
-        rows = [a for a in asked if a.record.attribute == attribute]
-        of_corpus = [r for r in records if r.attribute == attribute]
-        values = {r.value for r in of_corpus}
-        told = [metrics.named_value(a.record.answer, values) for a in rows]
-        silent = sum(t != a.record.value for t, a in zip(told, rows, strict=True))
-        constant = _most_frequent(r.value for r in of_corpus if r.split == train_split)
-
-        def right(said: Sequence[str | None], rows: list[Asked] = rows) -> Scores:
-            return np.array(
-                [value == a.record.value for value, a in zip(said, rows, strict=True)],
-                np.float64,
-            )
-
-        named = [metrics.named_value(a.answer, values) for a in rows]
-        shuffled = [metrics.named_value(a.shuffled, values) for a in rows]
-        scores.append(
-            _score(
-                attribute,
-                "accuracy",
-                rows,
-                right(named),
-                right(shuffled),
-                None if constant is None else right([constant] * len(rows)),
-                constant_answer=constant,
-                unanswered=named.count(None),
-                unscorable=silent,
-                interval=_wilson,
-                seed=seed,
-            )
-        )
-    return scores
-
-
-def rouges(
-    asked: Sequence[Asked], records: Sequence[Record], train_split: str, seed: int
-) -> list[Score]:
-    """For each kind of record: mean ROUGE-L F1 of the answers with the references.
-
-    The constant answer of a kind is, among training answers drawn with `seed`, the one
-    that shares most with the others.
-    """
-    scores = []
-    for kind in sorted({a.kind for a in asked}):
-        rows = [a for a in asked if a.kind == kind]
-        references = [a.record.answer for a in rows]
-        training = [
-            r.answer for r in records if r.split == train_split and kind_of(r) == kind
-        ]
-        drawn = np.random.default_rng(seed).permutation(training)[:TYPICAL_AMONG]
-        constant = metrics.most_typical(drawn.tolist()) if training else None
-
-        def rouge(said: Sequence[str], references: list[str] = references) -> Scores:
-            return np.array(list(map(metrics.rouge_l, said, references)), np.float64)
-
-        scores.append(
-            _score(
-                kind,
-                "rouge_l",
-                rows,
-                rouge([a.answer for a in rows]),
-                rouge([a.shuffled for a in rows]),
-                None if constant is None else rouge([constant] * len(rows)),
-                constant_answer=constant,
-                unanswered=None,
-                unscorable=0,
-                interval=_bootstrap,
-                seed=seed,
-            )
-        )
-    return scores
-
-
-def _score(
-    name: str,
-    metric: str,
-    rows: Sequence[Asked],
-    own: Scores,
-    shuffled: Scores,
-    constant: Scores | None,
+def evaluate(
+    config: ConfigDict,
+    adapter: str | None,
+    out: Path | None,
     *,
-    constant_answer: str | None,
-    unanswered: int | None,
-    unscorable: int,
-    interval: Callable[[Scores, Sequence[str], int], tuple[float, float]],
-    seed: int,
-) -> Score:
-    """Means with their own intervals, and paired differences to the controls."""
-    clips = [a.record.clip for a in rows]
-
-    def mean(scores: Scores) -> Estimate:
-        return Estimate(float(scores.mean()), *interval(scores, clips, seed))
-
-    def above(control: Scores) -> Estimate:
-        gain = own - control
-        return Estimate(float(gain.mean()), *_bootstrap(gain, clips, seed))
-
-    return Score(
-        name=name,
-        metric=metric,
-        rows=len(rows),
-        clips=len(set(clips)),
-        own=mean(own),
-        shuffled=mean(shuffled),
-        above_shuffled=above(shuffled),
-        constant=None if constant is None else mean(constant),
-        above_constant=None if constant is None else above(constant),
-        constant_answer=constant_answer,
-        unanswered=unanswered,
-        unscorable=unscorable,
-    )
-
-
-def _wilson(scores: Scores, clips: Sequence[str], seed: int) -> tuple[float, float]:
-    del clips, seed
-    return metrics.wilson_interval(int(scores.sum()), len(scores))
-
-
-def _bootstrap(scores: Scores, clips: Sequence[str], seed: int) -> tuple[float, float]:
-    return metrics.bootstrap_interval(scores, clips, resamples=RESAMPLES, seed=seed)
-
-
-def _most_frequent(values: Sequence[str]) -> str | None:
-    counts = Counter(values)
-    return min(counts, key=lambda value: (-counts[value], value)) if counts else None
-
-
-def evaluate(config: ConfigDict, adapter: str | None, out: Path | None) -> Path:
+    bertscore: str | None = None,
+    layer: int | None = None,
+) -> tuple[Path, Scored | None]:
     """Asks, scores and reports.
 
     Args:
       config: the experiment.
       adapter: folder or embedded name of an adapter; None for the run's.
       out: folder of the report; None for `<run>/evaluation`.
+      bertscore: the model of BERTScore; None for none.
+      layer: its layer; None for the one its authors chose.
 
     Returns:
-      The folder. Answers that it already holds are taken over if they are of this very
-      adapter and configuration, else replaced.
+      The folder, and the scores; None on all processes but the first. Answers that the
+      folder already holds are taken over if they are of this very adapter and
+      configuration, else replaced.
 
     Raises:
       UserError: there is no adapter, no test split, or a part cannot be read.
@@ -233,53 +82,194 @@ def evaluate(config: ConfigDict, adapter: str | None, out: Path | None) -> Path:
     adapter = generate.adapter_of(config, adapter)
     folder = out or Path(config.run) / "evaluation"
     identity = generate.identity(config, adapter)
-    mesh = make_mesh(**config.mesh)
+    mesh = _mesh(config)
     test = mixture.split(config.corpus, config.corpus.test_split, answered=True)
     features = cache.prepare(config, test, mesh)
-    test_records = generate.askable(config, test, features.ids)
-    heard = derangement([r.clip for r in test_records], config.seed)
-    asks = [Ask(r, heard=r.clip) for r in test_records]
-    asks += [Ask(r, heard=heard[r.clip]) for r in test_records]
-
-    file = AnswerFile(folder / "answers.jsonl", fingerprint(identity), replace=True)
+    records = generate.askable(config, test, features.ids)
+    hear = controls.heard_features(features.features, records[0].clip)
+    asks = {scoring.OWN: [Ask(r, heard=r.clip) for r in records]}
+    asks |= controls.asks(records, features.features, config.seed)
     model = replace(ModelConfig.from_config(config), adapter=adapter)
-    speaker = generate.load_speaker(model, config.features.window_frames, mesh)
-    said = generate.answer_corpus(speaker, config, asks, features.features, file, mesh)
-    own, shuffled = said[: len(test_records)], said[len(test_records) :]
-    asked = list(map(Asked, test_records, own, shuffled))
-    records = mixture.load(config.corpus)
-    split, seed = config.corpus.train_split, config.seed
-    corpus = f"{mixture.title(config.corpus)} ({config.corpus.test_split})"
-    trained_on = {r.clip for r in records if r.split == split}
-    report.write(
-        folder,
-        title=f"{adapter} on {corpus}",
-        accuracies=accuracies(asked, records, split, seed),
-        rouges=rouges(asked, records, split, seed),
-        left_out=len(test) - len(test_records),
-        not_held_out=len({r.clip for r in test_records} & trained_on),
-        identity=identity,
-        config=config,
+    said = _answers(config, model, asks, hear, folder, fingerprint(identity), mesh)
+    if jax.process_index() != 0:
+        return folder, None
+    parts = _parts(bertscore, layer)
+
+    rows = list(map(Row.of, records, said.pop(scoring.OWN)))
+    corpus = mixture.load(config.corpus)
+    training = [r for r in corpus if r.split == config.corpus.train_split and r.answer]
+    known = [Row.of(r, "") for r in training]
+    scored = scoring.score(
+        rows,
+        _with_deaf(rows, known, said, config.seed),
+        facts.vocabulary((r.attribute, r.value) for r in corpus),
+        parts,
+        seed=config.seed,
+        progress=cli.progress,
     )
-    return folder
+    trained_on = {r.clip for r in training}
+    split = f"{mixture.title(config.corpus)} ({config.corpus.test_split})"
+    about = About(
+        title=f"{adapter} on {split}",
+        left_out=len(test) - len(records),
+        not_held_out=len({r.clip for r in records} & trained_on),
+        identity=identity,
+        config=json.loads(config.to_json_best_effort()),
+    )
+    report.write(folder, about, scored)
+    return folder, scored
+
+
+def evaluate_predictions(
+    path: Path, out: Path | None, *, bertscore: str | None, layer: int | None
+) -> tuple[str, Scored]:
+    """Scores anyone's answers.
+
+    Args:
+      path: the file, as `predictions.read` takes it.
+      out: folder of the report; None for no report.
+      bertscore: the model of BERTScore; None for none.
+      layer: its layer; None for the one its authors chose.
+
+    Returns:
+      The report as text, and the scores.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    rows = predictions.read(path)
+    scored = scoring.score(
+        rows,
+        _with_deaf(rows, rows, {}, _SEED),
+        facts.vocabulary((row.attribute, row.value) for row in rows),
+        _parts(bertscore, layer),
+        seed=_SEED,
+        progress=cli.progress,
+    )
+    about = About(path.name, left_out=0, not_held_out=0, identity={}, config={})
+    if out is not None:
+        report.write(out, about, scored)
+    return report.markdown(about, scored), scored
+
+
+def _with_deaf(
+    rows: list[Row], known: list[Row], said: dict[str, list[str]], seed: int
+) -> dict[str, list[str | None]]:
+    """All controls in the order of reports: with those that need no model."""
+    every = {
+        **said,
+        "shuffled": controls.shuffled(rows, seed),
+        "constant": controls.constant(rows, known, seed),
+    }
+    return {name: every[name] for name in controls.LABELS if name in every}
+
+
+def _answers(
+    config: ConfigDict,
+    model: ModelConfig,
+    asks: dict[str, list[Ask]],
+    hear: Callable[[str], Features],
+    folder: Path,
+    made_by: str,
+    mesh: jax.sharding.Mesh,
+) -> dict[str, list[str]]:
+    """All answers, by control; each process gives its share of them.
+
+    answers.jsonl            by one process, and in the end
+    answers-1-of-4.jsonl     by the second of four, until all of them are done
+    """
+    whole = folder / "answers.jsonl"
+    process, processes = jax.process_index(), jax.process_count()
+    part = whole
+    if processes > 1:
+        part = folder / f"answers-{process}-of-{processes}.jsonl"
+    found = sorted(folder.glob("answers*.jsonl"))
+    others = [path for path in found if path != part]
+    file = AnswerFile(part, made_by, replace=True, also=others)
+    every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
+    share = every[process::processes]
+    speaker = generate.load_speaker(model, config.features.window_frames, mesh)
+    generate.answer_corpus(speaker, config, share, hear, file, mesh)
+    if processes > 1:
+        multihost_utils.sync_global_devices("answered")
+        if process != 0:
+            return {}
+    parts = sorted(folder.glob("answers-*-of-*.jsonl"))
+    merged = AnswerFile(whole, made_by, replace=True, also=parts)
+    merged.finish(every)
+    for path in parts:
+        path.unlink()
+    return {
+        control: [merged.answer(ask) for ask in each] for control, each in asks.items()
+    }
+
+
+def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
+    """The mesh of the config, in this process's own devices.
+
+    Each of several processes holds a whole model, and answers without waiting for the
+    others.
+    """
+    return make_mesh(**config.mesh, devices=jax.local_devices())
+
+
+def _parts(bertscore: str | None, layer: int | None) -> wording.Parts:
+    """What metrics need; says at once what is not there."""
+    parts = wording.find_parts(bertscore, layer)
+    for name, reason in parts.absent.items():
+        if name.startswith("honest.") and (bertscore or "bertscore" not in name):
+            print(
+                f"{name.removeprefix('honest.')} is not computed: {reason}",
+                file=sys.stderr,
+            )
+    return parts
 
 
 def main(argv: list[str]) -> None:
     """Reads the flags and evaluates."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    if flags.FLAGS.config is None:
-        raise UsageError("say what to evaluate, for example --config=configs/tiny.py")
-    keep_compiled_programs()
-    out = flags.FLAGS.out
-    folder = evaluate(flags.FLAGS.config, flags.FLAGS.adapter, out and Path(out))
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(f"report, plot and answers are in {folder}")
+    given = flags.FLAGS
+    if (given.config is None) == (given.predictions is None):
+        raise UsageError(
+            "say what to evaluate, either --config=configs/tiny.py or "
+            "--predictions=answers.jsonl"
+        )
+    out = Path(given.out) if given.out else None
+    how = {"bertscore": given.bertscore, "layer": given.bertscore_layer}
+    if given.predictions is not None:
+        text, scored = evaluate_predictions(Path(given.predictions), out, **how)
+        folder = out
+    else:
+        distributed.start()
+        keep_compiled_programs()
+        folder, scored = evaluate(given.config, given.adapter, out, **how)
+        text = None if scored is None else (folder / "report.md").read_text("utf-8")
+    if scored is None:
+        return
+    print(text)
+    if given.json:
+        content = json.dumps(report.summary(scored), indent=2, ensure_ascii=False)
+        try:
+            write_whole(Path(given.json), content + "\n")
+        except OSError as error:
+            raise UserError(
+                f"--json={given.json} cannot be written: {error.strerror}"
+            ) from error
+    if folder is not None:
+        print(f"report and answers are in {folder}: open {folder / 'report.html'}")
 
 
 if __name__ == "__main__":
     # Here and not above, so that other programs can import this one's functions.
     cli.define_config()
+    distributed.define_flags()
     flags.DEFINE_string("adapter", None, "folder of an adapter; default: the run's")
-    flags.DEFINE_string("out", None, "folder of the report; default: <run>/evaluation")
+    flags.DEFINE_string("predictions", None, "JSON lines of anyone's answers to score")
+    flags.DEFINE_string(
+        "out", None, "folder of the report; default: <run>/evaluation, or none"
+    )
+    flags.DEFINE_string("json", None, "file for the scores alone, in percent")
+    flags.DEFINE_string("bertscore", None, "model of BERTScore: a name or a folder")
+    flags.DEFINE_integer("bertscore_layer", None, "its layer, where it is not known")
     cli.run(main)

@@ -1,129 +1,21 @@
-"""Evaluation: scores against controls, what the report says, and starting again."""
+"""Evaluation of a model: what it writes, and starting again."""
 
 import dataclasses
 import json
+import os
+import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import tiny_answerer as tiny
 
-from musilingo_jax import evaluate, generate, report
+from musilingo_jax import evaluate, generate
+from musilingo_jax.answers import AnswerFile, Ask
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
-from musilingo_jax.evaluate import Asked
-from musilingo_jax.report import Estimate, Score
 from musilingo_jax.sources import ModelConfig
-
-
-def record(clip: int, value: str | None, split: str = "test") -> Record:
-    return Record(
-        audio=None,
-        clip=f"{clip}.wav",
-        question="How fast is it?",
-        answer=f"It is {value}.",
-        split=split,
-        attribute="tempo" if value else None,
-        value=value,
-    )
-
-
-def asked(count: int, answer, shuffled) -> list[Asked]:
-    values = ["fast", "slow"] * count
-    return [
-        Asked(record(i, values[i]), answer(values[i]), shuffled(values[i]))
-        for i in range(count)
-    ]
-
-
-TRAINING = [record(100 + i, v, "train") for i, v in enumerate(("slow", "slow", "fast"))]
-
-
-def test_accuracy_with_its_controls():
-    rows = asked(20, "It is {}.".format, lambda value: "It is slow.")
-    (score,) = evaluate.accuracies(
-        rows, [a.record for a in rows] + TRAINING, "train", seed=0
-    )
-    assert (score.name, score.rows, score.clips) == ("tempo", 20, 20)
-    assert score.own.value == 1.0 and score.own.low > 0.8 and score.unanswered == 0
-    assert score.shuffled.value == 0.5
-    assert score.above_shuffled.value == 0.5 and score.above_shuffled.low > 0.2
-    assert (score.constant_answer, score.constant.value) == ("slow", 0.5)
-    assert score.beats_shuffled
-
-
-def test_what_does_not_beat_shuffled_audio_is_marked():
-    rows = asked(20, lambda value: "It is slow.", lambda value: "It is slow.")
-    (score,) = evaluate.accuracies(
-        rows, [a.record for a in rows] + TRAINING, "train", seed=0
-    )
-    assert score.above_shuffled == Estimate(0.0, 0.0, 0.0)
-    assert not score.beats_shuffled
-    text = report.markdown("title", [score], [], left_out=3, not_held_out=2)
-    assert "| tempo ✗ |" in text
-    assert "no sign that this comes from the music" in text
-    assert "3 records of the split were left out" in text
-    assert "**Not held out:** 2 of the clips" in text
-
-
-def test_few_clips_prove_nothing():
-    rows = asked(4, "It is {}.".format, lambda value: "It is loud.")
-    (score,) = evaluate.accuracies(rows, [a.record for a in rows], "train", seed=0)
-    assert score.above_shuffled.low == 1.0 and not score.beats_shuffled
-    assert "4 clips are too few" in report.interpretation(score)
-    assert score.constant is None and "always saying" not in report.interpretation(
-        score
-    )
-
-
-def test_answers_that_name_no_or_several_values_are_wrong_and_counted():
-    rows = asked(20, lambda value: f"{value}, not so slow", lambda value: "")
-    (score,) = evaluate.accuracies(rows, [a.record for a in rows], "train", seed=0)
-    assert score.unanswered == 10
-    assert score.own.value == 0.5
-
-
-def test_references_that_do_not_name_their_value_are_told():
-    """`value` "fast" is fine, "Fast" is never found in "It is fast."."""
-    rows = asked(20, "It is {}.".format, lambda value: "")
-    rows = [
-        dataclasses.replace(
-            a, record=dataclasses.replace(a.record, value=a.record.value.title())
-        )
-        for a in rows
-    ]
-    (score,) = evaluate.accuracies(rows, [a.record for a in rows], "train", seed=0)
-    assert score.own.value == 0.0 and score.unscorable == 20
-    assert "20 references do not name" in report.interpretation(score)
-
-
-def test_rouge_by_kind_with_the_same_controls():
-    rows = asked(20, "It is {}.".format, lambda value: "drums")
-    plain = dataclasses.replace(
-        rows[0].record, question="", attribute=None, value=None, answer="A song."
-    )
-    rows.append(Asked(plain, "A song.", "A song."))
-    captions, tempo = evaluate.rouges(
-        rows, [a.record for a in rows] + TRAINING, "train", seed=0
-    )
-    assert (captions.name, tempo.name) == ("captions", "tempo")
-    assert tempo.own.value == 1.0 and tempo.shuffled.value == 0.0
-    assert tempo.constant_answer == "It is slow."
-    assert tempo.constant.value == pytest.approx((1 + 2 / 3) / 2)
-    assert captions.constant is None and not captions.beats_shuffled
-
-
-def test_derangement_is_one_seeded_circle():
-    clips = [f"{i}.wav" for i in range(9)] * 2
-    heard = evaluate.derangement(clips, seed=0)
-    assert all(clip != other for clip, other in heard.items())
-    assert sorted(heard) == sorted(heard.values()) == sorted(set(clips))
-    assert heard == evaluate.derangement(clips[::-1], seed=0)
-    assert heard != evaluate.derangement(clips, seed=1)
-    with pytest.raises(UserError, match="at least two"):
-        evaluate.derangement(["a.wav", "a.wav"], seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -133,29 +25,39 @@ def evaluated(tmp_path_factory):
     tiny.save_model(folder, tiny.llama())
     corpus = tiny.save_corpus(folder / "songs", clips=8)
     config = tiny.config(folder, corpus=str(corpus))
-    return config, folder, evaluate.evaluate(config, str(folder / "adapter"), None)
+    out, _ = evaluate.evaluate(config, str(folder / "adapter"), None)
+    return config, folder, out
 
 
 def test_evaluation_writes_report_plot_and_answers(evaluated):
     config, folder, out = evaluated
     assert out == folder / "run/evaluation"
-    names = {path.name for path in out.iterdir()}
-    assert names == {"answers.jsonl", "report.json", "report.md", "accuracy.png"}
-    rows = [json.loads(line) for line in (out / "answers.jsonl").open(encoding="utf-8")]
-    # Four test clips with three records each, heard rightly and then wrongly.
-    assert len(rows) == 24
-    assert all(row["clip"] == row["heard"] for row in rows[:12])
-    assert all(row["clip"] != row["heard"] for row in rows[12:])
-    content = json.loads((out / "report.json").read_text())
-    assert [score["name"] for score in content["accuracy"]] == ["pitch"]
-    assert {score["name"] for score in content["rouge_l"]} == {
-        "captions",
-        "other questions",
-        "pitch",
+    assert {path.name for path in out.iterdir()} == {
+        *("answers.jsonl", "examples.jsonl"),
+        *("report.json", "report.md", "report.html"),
     }
+    rows = [json.loads(line) for line in (out / "answers.jsonl").open(encoding="utf-8")]
+    # Four test clips with three records each, heard rightly and then wrongly; without
+    # music each of the three questions is asked once per length, or once.
+    right = [row["clip"] == row["heard"] for row in rows[:24]]
+    assert right == [True] * 12 + [False] * 12
+    silent = [row["heard"] for row in rows[24:]]
+    assert sum(heard.startswith("zeros:") for heard in silent) == len(silent) - 3
+    assert silent.count("none") == 3
+    content = json.loads((out / "report.json").read_text())
+    (fact,) = [line for line in content["scores"] if line["section"] == "factual"]
+    assert fact["name"] == "pitch" and not fact["beats_controls"]
+    assert set(fact["gains"]) == {
+        *("shuffled", "shuffled_audio", "silence", "no_audio", "constant")
+    }
+    kinds = {line["name"] for line in content["scores"] if line["section"] == "kind"}
+    assert kinds == {"captions", "other questions", "pitch"}
     assert content["config"]["generate"]["max_new_tokens"] == 6
-    assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert "| pitch ✗ |" in (out / "report.md").read_text()
+    examples = (out / "examples.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    first = json.loads(examples[0])
+    assert len(examples) == 12 and "honest.rouge_l" in first["scores"]
+    assert set(first["controls"]) == set(fact["gains"])
 
 
 def test_finished_answers_are_taken_over(evaluated, monkeypatch):
@@ -172,7 +74,7 @@ def test_finished_answers_are_taken_over(evaluated, monkeypatch):
 
     monkeypatch.setattr(generate, "answer_each", counted)
     evaluate.evaluate(config, str(folder / "adapter"), None)
-    assert len(asked) == 1
+    assert len(asked) == 1  # The one whose line was cut.
     assert ((out / "report.json").read_text(), (out / "answers.jsonl").read_text()) == (
         before
     )
@@ -222,24 +124,66 @@ def test_kinds_that_no_stage_learns_are_left_out(evaluated):
         generate.askable(config, test, set())
 
 
-def test_intervals_of_the_plot_never_point_inwards(tmp_path):
-    sure = Estimate(1.0, np.nextafter(1.0, 2), 1.0)
-    score = Score(
-        name="tempo",
-        metric="accuracy",
-        rows=9,
-        clips=9,
-        own=sure,
-        shuffled=sure,
-        above_shuffled=Estimate(0.0, 0.0, 0.0),
-        constant=None,
-        above_constant=None,
-        constant_answer=None,
-        unanswered=0,
-        unscorable=0,
+def ask(number: int) -> Ask:
+    record = Record(None, f"{number}.wav", "?", "!", "test", None, None)
+    return Ask(record, heard=record.clip)
+
+
+def test_answers_of_other_processes_count_as_given(tmp_path):
+    one = AnswerFile(tmp_path / "answers-0-of-2.jsonl", "me", replace=True)
+    one.add(ask(0), "from 0")
+    (tmp_path / "answers-1-of-2.jsonl").write_text('{"half')
+    other = AnswerFile(
+        tmp_path / "answers-1-of-2.jsonl", "me", replace=True, also=[one.path]
     )
-    report.draw(tmp_path / "plot.png", "title", [score])
-    assert (tmp_path / "plot.png").stat().st_size > 0
+    assert other.answer(ask(0)) == "from 0" and other.answer(ask(1)) is None
+    other.add(ask(1), "from 1")
+    whole = AnswerFile(
+        tmp_path / "answers.jsonl", "me", replace=True, also=[one.path, other.path]
+    )
+    whole.finish([ask(0), ask(1)])
+    text = whole.path.read_text()
+    assert [json.loads(row)["answer"] for row in text.splitlines()] == [
+        *("from 0", "from 1")
+    ]
+    stranger = AnswerFile(tmp_path / "x.jsonl", "you", replace=True, also=[one.path])
+    assert stranger.answer(ask(0)) is None
+
+
+@pytest.mark.slow
+def test_two_processes_answer_as_one_does(evaluated, tmp_path):
+    """Each its share; the report and the answers are those of a single process."""
+    config, folder, out = evaluated
+    path = tmp_path / "config.py"
+    path.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        "def get_config(arg=''):\n"
+        f"    return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "musilingo_jax.evaluate", f"--config={path}"),
+        *(f"--adapter={folder / 'adapter'}", f"--out={tmp_path / 'out'}"),
+        *(f"--coordinator=127.0.0.1:{port}", "--processes=2"),
+    ]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    both = [
+        subprocess.Popen(
+            [*command, f"--process={process}"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    told = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    for name in ("answers.jsonl", "examples.jsonl", "report.md"):
+        assert (tmp_path / "out" / name).read_text() == (out / name).read_text(), name
+    assert len(list((tmp_path / "out").glob("answers*"))) == 1
 
 
 @pytest.mark.parametrize("program", ["generate", "evaluate"])

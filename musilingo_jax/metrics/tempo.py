@@ -1,0 +1,31 @@
+"""Tempo in beats per minute: near enough, or off by an octave."""
+
+import re
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_TOLERANCE = 0.04 + 1e-9  # What rounds up to 4 % is 4 %.
+_OCTAVES = (1, 2, 3, 1 / 2, 1 / 3)
+
+
+def number(text: str) -> float | None:
+    """The first number in a text; None if there is none.
+
+    "About 120.5 BPM" → 120.5
+    "In 4/4, at 120"  → 4.0
+    """
+    found = _NUMBER.search(text)
+    return None if found is None else float(found[0])
+
+
+def accuracy(answer: str, value: float) -> tuple[bool, bool]:
+    """Whether an answer's first number is the tempo (Gouyon et al. 2006).
+
+    Returns:
+      Accuracy 1: within 4 % of the tempo. Accuracy 2: within 4 % of it, of its double
+      or triple, of its half or third.
+    """
+    said = number(answer)
+    if said is None:
+        return False, False
+    near = [abs(said - value * f) <= _TOLERANCE * value * f for f in _OCTAVES]
+    return near[0], any(near)

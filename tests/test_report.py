@@ -1,0 +1,140 @@
+"""What reports say, draw and play."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musilingo_jax import cli, controls, drawings, page, report, scoring
+from musilingo_jax.corpora.records import Record
+from musilingo_jax.metrics import facts
+from musilingo_jax.metrics.wording import Parts
+from musilingo_jax.predictions import Row
+from musilingo_jax.report import About
+from musilingo_jax.scoring import Estimate, Line
+
+ABOUT = About("A title | <here>", left_out=3, not_held_out=2, identity={}, config={})
+
+
+def scored(songs: Path, said=lambda value: value) -> scoring.Scored:
+    """Keys and tempi of twelve clips, and what was said of them."""
+    rows = []
+    for i in range(12):
+        audio = songs / f"a song #{i}.wav"
+        for attribute, value in (
+            ("key", ("C major", "A minor")[i % 2]),
+            ("tempo", str(90 + 10 * i)),
+        ):
+            record = Record(
+                audio, str(i), "?", f"It is {value}.", "test", attribute, value, 1.5, 9
+            )
+            rows.append(Row.of(record, said(value)))
+    values = facts.vocabulary((row.attribute, row.value) for row in rows)
+    absent = dict.fromkeys(
+        ("legacy.meteor", "honest.meteor", "legacy.bertscore", "honest.bertscore"),
+        "it is not here",
+    )
+    return scoring.score(
+        rows,
+        {
+            "shuffled": controls.shuffled(rows, seed=0),
+            "constant": controls.constant(rows, rows, seed=0),
+        },
+        values,
+        Parts(None, None, absent, {}),
+        seed=0,
+        progress=cli.progress,
+    )
+
+
+def test_a_report_is_whole_and_its_songs_can_be_played(tmp_path):
+    songs = tmp_path / "songs"
+    found = scored(songs, said=lambda value: "C major, <b>1</b>")
+    report.write(tmp_path / "out/evaluation", ABOUT, found)
+    folder = tmp_path / "out/evaluation"
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    assert 'src="../../songs/a%20song%20%231.wav#t=1.5,9"' in text
+    assert "C major, &lt;b&gt;1&lt;/b&gt;" in text
+    assert "A title | &lt;here&gt;" in text and "Not held out" in text
+    # Nothing is fetched from elsewhere: pictures are in the page.
+    assert not re.search(r'(src|href)="(https?:)?//', text)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
+    assert text.count("<tr>") == text.count("</tr>")
+    content = json.loads((folder / "report.json").read_text())
+    key = next(line for line in content["scores"] if line["name"] == "key")
+    # C major is right for half of the clips, and the relative key of the others.
+    assert key["own"]["value"] == pytest.approx((1 + 0.3) / 2)
+    assert "3 records of the split were left out" in (folder / "report.md").read_text()
+
+
+def test_pictures_of_keys_and_tempi(tmp_path):
+    captions = [caption for caption, _ in drawings.draw(scored(tmp_path))]
+    assert len(captions) == 4
+    silent = scored(tmp_path, said=lambda value: "")
+    assert len(list(drawings.draw(silent))) == 3  # No tempo was said.
+
+
+def test_published_rows_stand_beside_ours_and_unknown_cells_are_empty(tmp_path):
+    text = report.markdown(ABOUT, scored(tmp_path))
+    assert "| MU-LLaMA | MusicQA | 30.6 | 38.5 | 46.6 | 90.1 | Liu et al." in text
+    assert "| one constant caption | MusicCaps | 35.6 |  | 20.9 |  |" in text
+    ours = next(line for line in text.split("\n") if line.startswith("| **this**"))
+    assert ours.endswith("|  |  |")  # BERTScore and source; METEOR is empty too.
+    assert "| meteor | not computed: it is not here |" in text
+
+
+def line(**more) -> Line:
+    sure = Estimate(1.0, np.nextafter(1.0, 2), 1.0)
+    gain = Estimate(0.5, 0.4, 0.6)
+    values = {
+        "section": "factual",
+        "name": "tempo",
+        "rows": 9,
+        "clips": 9,
+        "own": sure,
+        "reason": None,
+        "controls": {"shuffled": sure, "constant": sure},
+        "gains": {"shuffled": gain, "constant": gain},
+        "unanswered": 0,
+        "unscorable": 0,
+    }
+    return Line(**(values | more))
+
+
+def test_interpretations():
+    assert "above every control, by at least 40.0" in report.interpretation(line())
+    few = line(clips=4)
+    assert "too few clips to tell (4)" in report.interpretation(few)
+    assert not few.beats_controls
+    chance, worse = Estimate(0.1, -0.1, 0.3), Estimate(-0.2, -0.3, -0.1)
+    mixed = line(gains={"shuffled": chance, "constant": worse, "silence": None})
+    said = report.interpretation(mixed)
+    assert said.startswith("**tempo** ✗: worse than constant answer; not above answers")
+    assert not mixed.beats_controls
+    silent = report.interpretation(line(unscorable=7))
+    assert "7 references do not name their own value" in silent
+    alone = line(controls={"shuffled": None}, gains={"shuffled": None})
+    assert "no control" in report.interpretation(alone)
+    assert not alone.beats_controls
+
+
+def test_intervals_of_bars_never_point_inwards():
+    assert drawings._bars([line()]).startswith(b"\x89PNG")
+
+
+def test_markdown_becomes_html():
+    lines = ["# A", "- b **c**", "- d", "", "| x | y |", "| --- | ---: |", "| 1 |  |"]
+    assert list(page._from_markdown(lines)) == [
+        "<h1>A</h1>",
+        "<ul><li>b <b>c</b></li>",
+        "<li>d</li>",
+        "</ul>",
+        "<div class=wide><table><tr><th>x</th><th>y</th></tr>",
+        "<tr><td>1</td><td></td></tr>",
+        "</table></div>",
+    ]
