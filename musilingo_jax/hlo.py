@@ -1,0 +1,267 @@
+"""The text of a compiled program, as instructions and how often each is executed.
+
+XLA writes a program as computations, lists of instructions in which one may call
+another computation: a fusion, or the body of a loop. What a program costs is what its
+instructions cost, times how often they run. XLA's own `cost_analysis` counts the body
+of a loop once, however often it runs, and a transformer scanned over its layers *is*
+such a body: hence this reader.
+
+    %body (x: (s32[], f32[8,512])) -> (s32[], f32[8,512]) {
+      %w = bf16[1024,512]{1,0:T(8,128)(2,1)S(1)} fusion(%x), kind=kLoop, calls=%f
+       │   │    │         │     │            └ memory: none = HBM, S(1) = on the core
+       │   │    │         │     └ tiles           (vector memory, a fast scratchpad)
+       │   │    │         └ layout
+       │   └ type, sizes                 └ opcode, operands        └ called computation
+       └ name
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+_SIZES = {"pred": 8, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "token": 0, "opaque": 0}
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_NAME = re.compile(r"%([\w.\-]+)")
+_CALLS = re.compile(
+    r"\b(calls|body|condition|to_apply|true_computation|false_computation"
+    r"|branch_computations|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
+)
+_UNCHANGED = ("bitcast", "copy", "reshape", "convert", "copy-start", "copy-done")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An array's type, sizes, and the memory that it lies in."""
+
+    dtype: str
+    sizes: tuple[int, ...]
+    in_hbm: bool
+
+    @property
+    def bytes(self) -> float:
+        """Without the padding of tiles."""
+        digits = re.search(r"\d+", self.dtype)
+        bits = _SIZES.get(self.dtype, int(digits.group()) if digits else 8)
+        return math.prod(self.sizes) * bits / 8
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a program.
+
+    Attributes:
+      name: unique in its computation.
+      opcode: such as "fusion".
+      shapes: of its output; several if it is a tuple.
+      operands: names of its operands.
+      literal: what stands between the parentheses, for constants and parameters.
+      attributes: all that comes after, as text.
+      calls: computations by the role in which they are called.
+      is_root: whether it is what its computation returns.
+    """
+
+    name: str
+    opcode: str
+    shapes: tuple[Shape, ...]
+    operands: tuple[str, ...]
+    literal: str
+    attributes: str
+    calls: dict[str, tuple[str, ...]]
+    is_root: bool
+
+    def attribute(self, pattern: str) -> str | None:
+        """The first group of a pattern in the attributes."""
+        found = re.search(pattern, self.attributes)
+        return found.group(1) if found else None
+
+
+@dataclass(frozen=True)
+class Executed:
+    """An instruction where it is executed.
+
+    Attributes:
+      instruction: itself.
+      times: how often, in one run of the program.
+      computation: the one that it stands in.
+      fused: whether it is a part of a fusion, so that its operands and its output may
+        never be in memory.
+      among: the computation, entry or body of a loop, that it is executed among.
+    """
+
+    instruction: Instruction
+    times: int
+    computation: str
+    fused: bool
+    among: str
+
+
+class Program:
+    """A compiled program.
+
+    Attributes:
+      computations: by name, each with its instructions by name, in their order.
+      entry: name of the one that is the program.
+      partitions: devices that it runs on.
+      unknown_loops: names of loops whose number of trips is not in the text; they are
+        counted as one trip.
+    """
+
+    def __init__(self, text: str):
+        """Reads what `jax.stages.Compiled.as_text` returns."""
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.unknown_loops: list[str] = []
+        self.entry = ""
+        found = re.search(r"\bnum_partitions=(\d+)", text)
+        self.partitions = int(found.group(1)) if found else 1
+        current: dict[str, Instruction] = {}
+        for line in text.splitlines():
+            if header := _HEADER.match(line):
+                current = self.computations[header.group(2)] = {}
+                if header.group(1):
+                    self.entry = header.group(2)
+            elif said := _LINE.match(line):
+                instruction = _instruction(said.group(2), said.group(3), said.group(1))
+                current[instruction.name] = instruction
+        if not self.entry:
+            raise ValueError("this is not the text of a compiled program")
+
+    def operand(self, computation: str, instruction: Instruction, index: int):
+        """The instruction that makes an operand."""
+        return self.computations[computation][instruction.operands[index]]
+
+    @cached_property
+    def executed(self) -> tuple[Executed, ...]:
+        """All instructions that are executed, with loops multiplied out.
+
+        Of a conditional, every branch is counted: what is executed at most.
+        """
+        return tuple(self._walk(self.entry, 1, fused=False, among=self.entry))
+
+    def _walk(
+        self, name: str, times: int, *, fused: bool, among: str
+    ) -> Iterator[Executed]:
+        for instruction in self.computations[name].values():
+            yield Executed(instruction, times, name, fused, among)
+            calls = instruction.calls
+            if instruction.opcode == "while":
+                trips = self.trips(name, instruction)
+                for body in calls["body"]:
+                    yield from self._walk(body, times * trips, fused=fused, among=body)
+            elif instruction.opcode == "fusion":
+                for called in calls["calls"]:
+                    yield from self._walk(called, times, fused=True, among=among)
+            elif instruction.opcode in ("call", "conditional", "async-start"):
+                for called in (name for names in calls.values() for name in names):
+                    yield from self._walk(called, times, fused=fused, among=among)
+
+    def trips(self, computation: str, loop: Instruction) -> int:
+        """How often the body of a loop runs.
+
+        XLA's note of it, if there is one; else, for a loop that counts up to a constant
+        as `jax.lax.scan` does, from its first value, its step and its bound.
+        """
+        if noted := loop.attribute(r'"known_trip_count":(\{[^}]*\})'):
+            return int(json.loads(noted)["n"])
+        trips = self._counted(computation, loop)
+        if trips is None:
+            self.unknown_loops.append(loop.name)
+            return 1
+        return trips
+
+    def _counted(self, computation: str, loop: Instruction) -> int | None:
+        condition, body = loop.calls["condition"][0], loop.calls["body"][0]
+        compared = self._root(condition)
+        if compared.opcode != "compare" or "direction=LT" not in compared.attributes:
+            return None
+        counter = self.operand(condition, compared, 0)
+        bound = self._constant(condition, compared.operands[1])
+        if counter.opcode != "get-tuple-element" or bound is None:
+            return None
+        index = int(counter.attribute(r"index=(\d+)"))
+        start = self._element(computation, loop.operands[0], index)
+        step = self._step(body, index)
+        if start is None or not step:
+            return None
+        return max(0, -(-(bound - start) // step))
+
+    def _root(self, computation: str) -> Instruction:
+        return next(i for i in self.computations[computation].values() if i.is_root)
+
+    def _constant(self, computation: str, name: str) -> int | None:
+        found = self.computations[computation][name]
+        while found.opcode in _UNCHANGED:
+            found = self.operand(computation, found, 0)
+        digits = re.fullmatch(r"-?\d+", found.literal)
+        return int(digits.group()) if found.opcode == "constant" and digits else None
+
+    def _element(self, computation: str, name: str, index: int) -> int | None:
+        made = self.computations[computation][name]
+        if made.opcode != "tuple":
+            return None
+        return self._constant(computation, made.operands[index])
+
+    def _step(self, body: str, index: int) -> int | None:
+        """By how much a body raises an element of its tuple."""
+        root = self._root(body)
+        if root.opcode != "tuple":
+            return None
+        raised = self.operand(body, root, index)
+        while raised.opcode in _UNCHANGED:
+            raised = self.operand(body, raised, 0)
+        if raised.opcode == "fusion":
+            # The addition alone, wrapped: its operands are those of the fusion.
+            wrapped = self._root(raised.calls["calls"][0])
+            if wrapped.opcode != "add":
+                return None
+            inside = raised.calls["calls"][0]
+            steps = [self._constant(inside, name) for name in wrapped.operands]
+        elif raised.opcode == "add":
+            steps = []
+        else:
+            return None
+        steps += [self._constant(body, name) for name in raised.operands]
+        return next((step for step in steps if step is not None), None)
+
+
+def _instruction(name: str, text: str, root: str | None) -> Instruction:
+    """Splits `shape opcode(operands), attributes`."""
+    end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
+    opcode, _, _ = text[end:].strip().partition("(")
+    start = text.index("(", end)
+    close = _closing(text, start)
+    inside, attributes = text[start + 1 : close], text[close + 1 :]
+    calls = {
+        role: tuple(_NAME.findall(names)) for role, names in _CALLS.findall(attributes)
+    }
+    return Instruction(
+        name=name,
+        opcode=opcode,
+        shapes=tuple(
+            Shape(
+                dtype,
+                tuple(int(size.lstrip("<=")) for size in sizes.split(",") if size),
+                in_hbm="S(" not in (layout or ""),
+            )
+            for dtype, sizes, layout in _ARRAY.findall(text[:end])
+        ),
+        operands=tuple(_NAME.findall(inside)),
+        literal=inside,
+        attributes=attributes,
+        calls=calls,
+        is_root=root is not None,
+    )
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the parenthesis that opens at `start` is closed."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    raise ValueError(f"a parenthesis is not closed in {text[:80]!r}")
