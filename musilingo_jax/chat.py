@@ -14,7 +14,7 @@ folders or names on the hub, `released.py` does.
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,13 @@ from musilingo_jax.prompts import PromptConfig
 from musilingo_jax.prompts import encode as encode_prompt
 from musilingo_jax.sharding import make_mesh
 from musilingo_jax.sources import ModelConfig
-from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer
+from musilingo_jax.speaker import (
+    Features,
+    GenerateConfig,
+    Speaker,
+    answer,
+    stream,
+)
 from musilingo_jax.tensor_files import CONFIG, read_json
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
@@ -135,7 +141,13 @@ class Manner:
     ) -> "Manner":
         """That of a release, whose `config.json` leaves most unsaid."""
         return cls(
-            model=ModelConfig(source, source, adapter or source, dtype=released.DTYPE),
+            model=ModelConfig(
+                source,
+                source,
+                adapter or source,
+                dtype=released.DTYPE,
+                quantization="",
+            ),
             prompt=released.prompt_of(said),
             max_windows=released.MAX_WINDOWS,
             max_tokens=released.CONTEXT - released.GENERATE.max_new_tokens,
@@ -219,19 +231,7 @@ class Chat:
           UserError: a question is longer than anything that training heard.
         """
         for question in questions:
-            asked = encode_prompt(
-                self.speaker.tokenizer,
-                self.manner.prompt,
-                question,
-                None,
-                len(excerpt.features),
-            )
-            most = self.manner.max_tokens
-            if len(asked.tokens) > most:
-                raise UserError(
-                    f"the question {question[:40]!r}… takes {len(asked.tokens)} tokens "
-                    f"with its song, and training saw at most {most}: ask a shorter one"
-                )
+            self._check(excerpt, question)
         return answer(
             self.speaker,
             self.manner.prompt,
@@ -239,6 +239,30 @@ class Chat:
             self.manner.generate,
             mesh=self.mesh,
         )
+
+    def reply(self, excerpt: Excerpt, question: str) -> Iterator[str]:
+        """The answer to a question, in pieces, as it is made; errors as in `ask`."""
+        self._check(excerpt, question)
+        request = excerpt.features, question
+        manner = self.manner
+        return stream(
+            self.speaker, manner.prompt, request, manner.generate, mesh=self.mesh
+        )
+
+    def _check(self, excerpt: Excerpt, question: str) -> None:
+        asked = encode_prompt(
+            self.speaker.tokenizer,
+            self.manner.prompt,
+            question,
+            None,
+            len(excerpt.features),
+        )
+        most = self.manner.max_tokens
+        if len(asked.tokens) > most:
+            raise UserError(
+                f"the question {question[:40]!r}… takes {len(asked.tokens)} tokens "
+                f"with its song, and training saw at most {most}: ask a shorter one"
+            )
 
 
 def clock(seconds: float) -> str:
@@ -273,7 +297,9 @@ def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
             print(HELP)
         else:
             try:
-                print(*chat.ask(excerpt, [line]))
+                for piece in chat.reply(excerpt, line):
+                    print(piece, end="", flush=True)
+                print()
             except UserError as error:
                 print(error)
 

@@ -15,13 +15,13 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, sources, weights
+from musilingo_jax import cache, cli, distributed, sources, weights
 from musilingo_jax.answers import AnswerFile, Ask, fingerprint
-from musilingo_jax.batches import crop
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
+from musilingo_jax.examples import crop
 from musilingo_jax.sharding import make_mesh
 from musilingo_jax.sources import ModelConfig
 from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer_each
@@ -92,7 +92,13 @@ def load_speaker(
             f"config.features.window_frames is {window_frames}: set it to the same, "
             "or give another --adapter"
         )
-    return Speaker.load(model.language_model, adapter, dtype=model.dtype, mesh=mesh)
+    return Speaker.load(
+        model.language_model,
+        adapter,
+        dtype=model.dtype,
+        quantization=model.quantization,
+        mesh=mesh,
+    )
 
 
 def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
@@ -103,12 +109,14 @@ def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
     decoding = asdict(GenerateConfig.from_config(config))
     del decoding["batch_size"]
     stages = {name: StageConfig.from_config(config, name) for name in config.stages}
+    model = ModelConfig.from_config(config)
+    language_model = model.language_model
     return {
-        "format": 1,
+        "format": 2,
         "adapter": weights.digest(adapter, "adapter"),
-        "language_model": weights.digest(
-            ModelConfig.from_config(config).language_model, "language_model"
-        ),
+        "language_model": weights.digest(language_model, "language_model"),
+        "numbers": [model.dtype, model.quantization],
+        "end_tokens": weights.load_tokenizer(language_model).ends,
         "features": asdict(cache.Identity.of(config)),
         "generate": decoding,
         "stages": {
@@ -189,6 +197,7 @@ def main(argv: list[str]) -> None:
     config, given = flags.FLAGS.config, flags.FLAGS.adapter
     if config is None or flags.FLAGS.out is None:
         raise UsageError("give --config=configs/….py and --out=answers.jsonl")
+    distributed.start()
     keep_compiled_programs()
     adapter = adapter_of(config, given)
     split = flags.FLAGS.split or config.corpus.test_split
@@ -211,6 +220,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     # Here and not above, so that other programs can import this one's functions.
     cli.define_config()
+    distributed.define_flags()
     flags.DEFINE_string("adapter", None, "folder of an adapter; default: the run's")
     flags.DEFINE_string("out", None, "JSON-lines file that the answers go to")
     flags.DEFINE_string("split", None, "part of the corpus; default: the test split")

@@ -31,7 +31,18 @@ FEATURES = FeatureConfig(
 )
 # As the original evaluates; its demo lets people choose.
 GENERATE = GenerateConfig(
-    max_new_tokens=300, temperature=0.1, top_p=0.5, seed=0, batch_size=8
+    max_new_tokens=300,
+    min_new_tokens=0,
+    temperature=0.1,
+    top_k=0,
+    top_p=0.5,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    beams=1,
+    length_penalty=1.0,
+    stop=(),
+    seed=0,
+    batch_size=8,
 )
 
 

@@ -4,6 +4,7 @@ import functools
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,15 @@ from ml_collections import ConfigDict
 from tokenizers import decoders, models, pre_tokenizers
 
 from musilingo_jax import weights
+from musilingo_jax.continuous import Text
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.prompts import PromptConfig
+from musilingo_jax.speaker import GenerateConfig, Speaker
+from musilingo_jax.stops import Stops
 from musilingo_jax.tokenizer import Tokenizer, load
 
 MERGES = [("#", "#"), ("##", "#"), ("!", "#"), ("#", "?"), ("Ġ", "#"), ("Ċ", "Ċ")]
@@ -31,6 +35,20 @@ PROMPT = PromptConfig(
     instruction="<Audio><AudioHere></Audio> {}",
     end_sign="###",
     max_answer_tokens=16,
+)
+GREEDY = GenerateConfig(
+    max_new_tokens=12,
+    min_new_tokens=0,
+    temperature=0.0,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    beams=1,
+    length_penalty=1.0,
+    stop=(),
+    seed=0,
+    batch_size=4,
 )
 RATE = 1000
 MERT = MertConfig.from_dict(
@@ -77,25 +95,43 @@ def save_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def llama_config(*, width: int, depth: int) -> LlamaConfig:
-    return LlamaConfig.from_dict(
-        {
-            "model_type": "llama",
-            "vocab_size": tokenizer().size + 1,
-            "hidden_size": width,
-            "intermediate_size": 48,
-            "num_hidden_layers": depth,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rms_norm_eps": 1e-6,
-        }
-    )
+LLAMA_1 = {"num_key_value_heads": 4}
+LLAMA_3 = {
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+    "rope_theta": 500_000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+}
+
+
+def llama_config(*, width: int, depth: int, **shape: Any) -> LlamaConfig:
+    said = {
+        "model_type": "llama",
+        "vocab_size": tokenizer().size + 1,
+        "hidden_size": width,
+        "intermediate_size": 48,
+        "num_hidden_layers": depth,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-6,
+    }
+    return LlamaConfig.from_dict(said | shape)
 
 
 @functools.cache
-def llama() -> Llama:
-    """Random, and so attentive that it says different things to different prompts."""
-    model = Llama(llama_config(width=32, depth=2), rngs=nnx.Rngs(3))
+def llama(shape: str = "") -> Llama:
+    """Random, and so attentive that it says different things to different prompts.
+
+    `shape` is "LLAMA_1" or "LLAMA_3", or "" where that does not matter.
+    """
+    config = llama_config(width=32, depth=2, **globals().get(shape, {}))
+    model = Llama(config, rngs=nnx.Rngs(3))
     for loud in (model.layers.query, model.layers.value, model.layers.out):
         loud.kernel[...] = 4 * loud.kernel[...]
     return model
@@ -124,6 +160,41 @@ def _mute() -> Llama:
     for silent in (model.layers.out, model.layers.down):
         silent.kernel[...] = jnp.zeros_like(silent.kernel[...])
     return model
+
+
+def speaker() -> Speaker:
+    return Speaker(adapter(32), llama(), tokenizer())
+
+
+def ending_with(ends: list[int], vocab: int) -> Stops:
+    """Some tokens end an answer, and no text does."""
+    kind = np.zeros(vocab, np.int32)
+    kind[ends] = 1
+    return Stops(np.array([[0, 1], [1, 1]], np.int32), kind)
+
+
+def embeddings(model: Llama, prompt: Text) -> np.ndarray:
+    """What a language model reads, [time, width], put together without ours."""
+    text = np.asarray(model.embedding)[list(prompt.tokens)]
+    projection = adapter(model.config.width).projection
+    audio = prompt.features @ np.asarray(projection.kernel) + np.asarray(
+        projection.bias
+    )
+    slots = np.array(prompt.audio_slot)
+    text[slots >= 0] = audio[slots[slots >= 0]]
+    return text
+
+
+def requests(count: int) -> list[tuple[np.ndarray, str]]:
+    """Songs of 3 or 4 windows, short questions and long ones."""
+    generator = np.random.default_rng(1)
+    return [
+        (
+            generator.normal(size=(3 + i % 2, MERT.hidden_size)).astype("f"),
+            "Why? " * (i * 5 % 7) + "How?",
+        )
+        for i in range(count)
+    ]
 
 
 def adapter(width_out: int) -> Adapter:
@@ -180,7 +251,10 @@ def config(folder: Path, corpus: str) -> ConfigDict:
     stage = {
         "steps": 2,
         "batch_size": 2,
+        "rows": 2,
         "accumulate": 1,
+        "validate_every": 0,
+        "validation_examples": 2,
         "max_tokens": 128,
         "max_windows": 4,
         "learning_rate": 1e-3,
@@ -228,8 +302,15 @@ def config(folder: Path, corpus: str) -> ConfigDict:
             },
             "generate": {
                 "max_new_tokens": 6,
+                "min_new_tokens": 0,
                 "temperature": 0.0,
+                "top_k": 0,
                 "top_p": 1.0,
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+                "beams": 1,
+                "length_penalty": 1.0,
+                "stop": (),
                 "seed": 0,
                 "batch_size": 4,
             },

@@ -1,0 +1,261 @@
+"""Our decoding against PyTorch's, in turn, each in a process of its own.
+
+    python benchmarks/decoding.py --rounds=5                        (about 100M, a CPU)
+    python benchmarks/decoding.py --width=4096 --depth=32 --heads=32 --mlp=11008 \\
+        --rows=64 --ours --tokens=128                               (7B, one GPU)
+
+A LLaMA of random weights answers prompts of `--prompt` random tokens, greedily:
+`transformers`' `generate` one prompt at a time; ours one at a time, and `--rows` at a
+time by continuous batching, where one token in `--tokens` ends an answer, so that they
+differ in length. Printed are the median times for a token, by the clock and of the
+processor, and the medians of the rounds' ratios to PyTorch's float32. Beside other
+work, whose end PyTorch's threads would wait for, run it on one core (`taskset -c 0
+python …`). Needs the `test` extra.
+
+With `--ours` nothing else runs: weights are made on the device, in bfloat16, and what
+is printed besides is how many bytes of weights are read in a second, against the
+bandwidth that is measured by summing arrays of the same size.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+WIDTH = flags.DEFINE_integer("width", 1024, "width of the transformer")
+DEPTH = flags.DEFINE_integer("depth", 4, "its layers")
+HEADS = flags.DEFINE_integer("heads", 16, "its heads")
+MLP = flags.DEFINE_integer("mlp", 2752, "width inside its mlp")
+VOCAB = flags.DEFINE_integer("vocab", 32_000, "its tokens")
+PROMPT = flags.DEFINE_integer("prompt", 64, "tokens of a prompt")
+TOKENS = flags.DEFINE_integer("tokens", 64, "tokens of the longest answer")
+ROWS = flags.DEFINE_integer("rows", 16, "answers at the same time")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each")
+OURS = flags.DEFINE_bool("ours", False, "measure ours alone, and the bandwidth")
+WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
+FOLDER = flags.DEFINE_string("folder", None, "internal: where the model lies")
+
+REPEATS = 3
+# Prompts for each row, where rows are taken anew.
+REFILLS = 4
+THEIRS = ("torch float32 1", "torch bfloat16 1")
+MINE = ("our bfloat16 1", "our int8 1", "our bfloat16 rows", "our int8 rows")
+# Keeps glibc from handing large arrays back to the system, for all of them.
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+    "MALLOC_ARENA_MAX": "1",
+}
+
+
+def config_json() -> dict:
+    """The model, as `transformers` spells it."""
+    return {
+        "model_type": "llama",
+        "vocab_size": VOCAB.value,
+        "hidden_size": WIDTH.value,
+        "intermediate_size": MLP.value,
+        "num_hidden_layers": DEPTH.value,
+        "num_attention_heads": HEADS.value,
+        "num_key_value_heads": HEADS.value,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 4096,
+    }
+
+
+def write_model(folder: Path) -> None:
+    """Saves a random model in the released layout."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**config_json())
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def prompts(count: int) -> np.ndarray:
+    shape = (count, PROMPT.value)
+    return np.random.default_rng(0).integers(3, VOCAB.value, shape)
+
+
+def answers_of_torch(folder: str, dtype: str):
+    """A function that answers one prompt with PyTorch and counts the tokens."""
+    import torch
+    import transformers
+
+    kind = getattr(torch, dtype)
+    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=kind).eval()
+    asked = torch.from_numpy(prompts(1))
+
+    def run() -> int:
+        with torch.inference_mode():
+            said = model.generate(
+                asked,
+                attention_mask=torch.ones_like(asked),
+                do_sample=False,
+                min_new_tokens=TOKENS.value,
+                max_new_tokens=TOKENS.value,
+                pad_token_id=0,
+            )
+        return said.shape[1] - PROMPT.value
+
+    return run
+
+
+def load_ours(folder: str | None, dtype: str):
+    """Our model, from a folder or made on the device."""
+    import jax
+    from flax import nnx
+
+    from musilingo_jax import weights
+    from musilingo_jax.models.llama import Llama
+    from musilingo_jax.models.llama_config import LlamaConfig
+
+    if folder is not None:
+        quantization = "int8" if dtype == "int8" else ""
+        return weights.load_language_model(
+            folder, dtype="bfloat16", quantization=quantization, mesh=None
+        )
+    config = LlamaConfig.from_dict(config_json())
+    # Small numbers of no meaning, each array made where it stays.
+    shapes = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
+    return jax.tree.map(
+        lambda leaf: jax.jit(
+            lambda: jax.random.normal(jax.random.key(0), leaf.shape, "bfloat16") * 0.02
+        )(),
+        shapes,
+    )
+
+
+def answers_of_ours(llama, rows: int):
+    """A function that answers prompts with ours and counts the tokens."""
+    from flax import nnx
+
+    from musilingo_jax.continuous import Conversation, Text, Waiting
+    from musilingo_jax.models.adapter import Adapter
+    from musilingo_jax.sampling import Choice, Greedy
+    from musilingo_jax.stops import Stops
+
+    # One column of the table for tokens that go on, and one for those that end.
+    ends = np.zeros(VOCAB.value, np.int32)
+    if rows > 1:
+        ends[np.random.default_rng(1).permutation(VOCAB.value)[:: TOKENS.value]] = 1
+    stops = Stops(np.array([[0, 1], [1, 1]], np.int32), ends)
+    adapter = Adapter(8, WIDTH.value, rngs=nnx.Rngs(0))
+    silent = np.zeros((0, 8), np.float32)
+    waiting = [
+        Waiting(index, Text(silent, tuple(prompt), (-1,) * len(prompt)), index)
+        for index, prompt in enumerate(prompts(rows * REFILLS if rows > 1 else 1))
+    ]
+
+    def run() -> int:
+        conversation = Conversation(
+            adapter,
+            llama,
+            waiting,
+            stops,
+            Choice((), Greedy()),
+            rows=rows,
+            most=TOKENS.value,
+            mesh=None,
+        )
+        return sum(len(tokens) for _, tokens in conversation.answers())
+
+    return run
+
+
+def measure(run) -> tuple[float, float, int]:
+    """After one run to warm up, the median seconds of some, by the clock and of the
+    processor, and the tokens of one."""
+    clock, processor = [], []
+    for _ in range(REPEATS + 1):
+        began = time.perf_counter(), time.process_time()
+        tokens = run()
+        clock.append(time.perf_counter() - began[0])
+        processor.append(time.process_time() - began[1])
+    return statistics.median(clock[1:]), statistics.median(processor[1:]), tokens
+
+
+def bandwidth(size: int) -> float:
+    """Bytes of an array of about `size` bytes that are read in a second."""
+    import jax
+    import jax.numpy as jnp
+
+    array = jax.jit(lambda: jnp.ones((size // 4,), jnp.float32))()
+    total = jax.jit(jnp.sum)
+    seconds, *_ = measure(lambda: jax.block_until_ready(total(array)))
+    return array.nbytes / seconds
+
+
+def alone() -> None:
+    """Measures ours on whatever device JAX finds."""
+    import jax
+
+    llama = load_ours(None, "bfloat16").unstack()
+    # Of the embedding, a token's row is all that is read.
+    read = sum(leaf.nbytes for leaf in jax.tree.leaves(llama)) - llama.embedding.nbytes
+    print(f"{jax.devices()[0].device_kind}: {read / 1e9:.2f} GB of weights a step")
+    for rows in (1, ROWS.value):
+        seconds, _, tokens = measure(answers_of_ours(llama, rows))
+        line = f"{rows:4} rows {tokens / seconds:10.1f} tokens/s"
+        if rows == 1:  # The prompt is read in about the time of one more step.
+            line += f"  {read * (tokens + 1) / seconds / 1e9:8.1f} GB/s of weights"
+        print(line, flush=True)
+    del llama
+    print(f"measured bandwidth {bandwidth(min(read, 4 << 30)) / 1e9:8.1f} GB/s")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if OURS.value:
+        alone()
+        return
+    if WORKER.value:
+        whose, dtype, rows = WORKER.value.split()
+        if whose == "torch":
+            run = answers_of_torch(FOLDER.value, dtype)
+        else:
+            count = ROWS.value if rows == "rows" else 1
+            llama = load_ours(FOLDER.value, dtype).unstack()
+            run = answers_of_ours(llama, count)
+        print(json.dumps(measure(run)))
+        return
+    names = (*THEIRS, *MINE)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder))
+        for _ in range(ROUNDS.value):
+            for name in names:
+                worker = [sys.executable, __file__, *sys.argv[1:]]
+                worker += [f"--worker={name}", f"--folder={folder}"]
+                done = subprocess.run(
+                    worker,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                    env=os.environ | MALLOC,
+                )
+                *seconds, tokens = json.loads(done.stdout.splitlines()[-1])
+                found[name].append(tuple(each / tokens for each in seconds))
+    base = list(zip(*found[THEIRS[0]], strict=True))
+    for name, measured in found.items():
+        line = f"{name:18}"
+        both = zip(*measured, strict=True)
+        for kind, times, theirs in zip(("clock", "processor"), both, base, strict=True):
+            ratios = [t / b for t, b in zip(times, theirs, strict=True)]
+            ratio = statistics.median(ratios)
+            line += f"  {kind} {statistics.median(times) * 1000:7.2f} ms a token, "
+            line += f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        print(line)
+
+
+if __name__ == "__main__":
+    app.run(main)
