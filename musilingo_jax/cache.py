@@ -2,6 +2,7 @@
 
     python -m musilingo_jax.cache --config=configs/features/tiny.py
     python -m musilingo_jax.cache --config=… --task=3 --tasks=16     # of a job array
+    python -m musilingo_jax.cache --config=… --distributed           # on each of a pod
     python -m musilingo_jax.cache inspect runs/tiny/cache
     python -m musilingo_jax.cache export runs/tiny/cache --out=embeddings.parquet
 
@@ -30,6 +31,7 @@ from musilingo_jax import (
     cache_export,
     cache_job,
     cli,
+    distributed,
     folders,
     shards,
     sources,
@@ -336,18 +338,13 @@ def _share() -> Share:
       UsageError: it makes no sense.
     """
     task, tasks = flags.FLAGS.task, flags.FLAGS.tasks
-    if flags.FLAGS.distributed:
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"--distributed: no other processes were found ({error}); it is for "
-                "TPU pods and SLURM jobs. Elsewhere use --task and --tasks"
-            ) from error
+    distributed.start()
     together = Share.of_this_process()
     if together.tasks > 1:
         if tasks > 1:
-            raise UsageError("--tasks and --distributed are two ways; choose one")
+            raise UsageError(
+                "--tasks and --distributed or --processes are two ways; choose one"
+            )
         return together
     if not 0 <= task < tasks:
         raise UsageError(
@@ -366,7 +363,7 @@ if __name__ == "__main__":
     cli.define_config()
     flags.DEFINE_integer("task", 0, "which task of --tasks this is, from 0")
     flags.DEFINE_integer("tasks", 1, "how many tasks share the songs", lower_bound=1)
-    flags.DEFINE_bool("distributed", False, "share with all processes of a TPU pod")
+    distributed.define_flags()
     flags.DEFINE_bool("retry", False, "try again what could not be read")
     flags.DEFINE_bool("allow_missing", False, "accept that songs cannot be read")
     flags.DEFINE_string("out", None, "export: a file ending in .parquet or .npz")

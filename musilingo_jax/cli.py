@@ -1,13 +1,14 @@
 """The command line: flags in, one clear sentence out when something is wrong."""
 
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from musilingo_jax import ending
+from musilingo_jax import distributed, ending
 from musilingo_jax.errors import UsageError, UserError
 
 
@@ -46,7 +47,8 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     Exit status: 0 done; 1 a `UserError`; 2 a wrong command line; 130 or 143 told to
     end, by Ctrl-C or SIGTERM. Each but the first prints one sentence on stderr. Any
-    other exception is a bug of ours and keeps its traceback.
+    other exception is a bug of ours and keeps its traceback. Where several processes
+    work together, one that fails ends all.
     """
     # Orbax tells of every thread it starts; `--verbosity=0` listens to it.
     logging.set_verbosity(logging.WARNING)
@@ -55,13 +57,26 @@ def run(main: Callable[[list[str]], None]) -> None:
             app.run(main, flags_parser=_parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        distributed.fail(error.exit_code, str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt as ended:
         print(
             "interrupted: what was finished is kept; the same command continues there.",
             file=sys.stderr,
         )
-        sys.exit(ended.status if isinstance(ended, ending.Told) else 130)
+        status = ended.status if isinstance(ended, ending.Told) else 130
+        distributed.fail(status, "it was interrupted")
+        sys.exit(status)
+    except SystemExit as ended:
+        if ended.code:
+            status = ended.code if isinstance(ended.code, int) else 1
+            distributed.fail(status, f"it ended with status {status}")
+        distributed.finish()
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        distributed.fail(1, f"{type(error).__name__}: {error}")
+        sys.exit(1)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
+
+from musilingo_jax import distributed
 
 
 class Interruption:
@@ -16,28 +16,47 @@ class Interruption:
 
     def __init__(self):
         self.signal: signal.Signals | None = None
+        self.heeded = False
 
-    def agreed(self, step: int, *, every: int) -> bool:
-        """Whether all processes stop after this step.
+    def agreed(self, done: int) -> bool:
+        """Whether all processes stop after this update.
 
-        A signal reaches each process at another step, but all must stop after the same
-        one: several processes ask each other, though only every few steps.
+        A signal reaches one process, or each at another update, but all must stop after
+        the same one. They are never far apart: to start an update takes nothing but a
+        batch, yet the loss of the one before is waited for, and it comes from all. So
+        if one process is told after it has started update n, it tells the others to
+        stop after n + 2, and they hear it in time:
+
+            process 0   starts n, is told, says "n + 2"   starts n + 1, n + 2   stops
+            process 1   has the loss of n + 1 only after process 0 started n + 1, hence
+                        after it spoke; so it looks, at n + 2 at the latest, and stops
+
+        The word goes by way of the coordinator, not of the devices, which never wait.
+
+        Args:
+          done: updates that are started, of all stages together, this one included;
+            the loss of the one before must have been waited for.
         """
+        self.heeded = self.signal is not None
         if jax.process_count() == 1:
-            return self.signal is not None
-        if step % every:
-            return False
-        told = multihost_utils.process_allgather(np.array(self.signal is not None))
-        return bool(told.any())
+            return self.heeded
+        if self.heeded:
+            distributed.propose("stop", str(done + 2))
+        stop = distributed.told("stop")
+        return stop is not None and done >= int(stop)
 
     def exit(self) -> None:
         """Ends the program with the status that the signal would have given it."""
+        distributed.finish()
         sys.exit(128 + (self.signal or signal.SIGTERM))
 
 
 @contextmanager
 def told_to_stop() -> Iterator[Interruption]:
-    """Catches the first Ctrl-C or SIGTERM; a second one ends the program at once."""
+    """Catches the first Ctrl-C or SIGTERM; a second one ends the program at once.
+
+    One that came too late to be heeded is sent again at the end, to whoever heeds it.
+    """
     interruption = Interruption()
     before = {}
 
@@ -53,3 +72,5 @@ def told_to_stop() -> Iterator[Interruption]:
     finally:
         for caught, handler in before.items():
             signal.signal(caught, handler)
+    if interruption.signal is not None and not interruption.heeded:
+        signal.raise_signal(interruption.signal)

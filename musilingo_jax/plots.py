@@ -5,21 +5,22 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-INK, SMOOTH = "#1f2933", "#c2410c"
+INK, SMOOTH, HELD_OUT = "#1f2933", "#c2410c", "#1d6fa5"
 
 
 def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Draws the loss of each stage beside the others, on one scale.
 
     Args:
-      stages: name → rows with `step` and `loss`, in order.
+      stages: name → rows in order, with `step` and either the `loss` of an update or
+        the `validation_loss` after it.
       path: of the PNG.
     """
     figure = Figure(figsize=(5 * len(stages), 4), dpi=120, layout="constrained")
     all_axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
     for axes, (name, rows) in zip(all_axes, stages.items(), strict=True):
-        steps, losses = [r["step"] for r in rows], [r["loss"] for r in rows]
-        faint = len(rows) > 20
+        steps, losses = _curve(rows, "loss")
+        faint = len(steps) > 20
         axes.plot(
             steps,
             losses,
@@ -31,6 +32,12 @@ def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
         )
         if faint:
             axes.plot(steps, _smooth(losses), color=SMOOTH, linewidth=2, label="mean")
+        looks = _curve(rows, "validation_loss")
+        if looks[0]:
+            axes.plot(
+                *looks, color=HELD_OUT, linewidth=2, marker="o", label="validation"
+            )
+        if faint or looks[0]:
             axes.legend(frameon=False, labelcolor=INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(name, color=INK, fontsize=13)
@@ -40,6 +47,12 @@ def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylabel("loss (nats per token)", color=INK, fontsize=11)
     figure.savefig(path, facecolor="white")
+
+
+def _curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the rows that tell of it."""
+    points = [(row["step"], row[name]) for row in rows if name in row]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _smooth(values: list[float]) -> list[float]:

@@ -3,7 +3,8 @@
     config.json    the resolved config         stage1/checkpoints    to go on from
     inputs.json    fingerprints of inputs      stage1/examples.json  what is learnt from
     metrics.jsonl  loss, learning rate, speed  adapter/              the result
-    loss.png       the same, drawn             summary.txt           what happened
+    loss.png       the same, drawn             adapter-best/         by validation loss
+    tensorboard/   the same, to browse         summary.txt           what happened
 
 Only the first process writes, always a whole file at once; all of them read.
 """
@@ -21,6 +22,7 @@ from musilingo_jax.files import claim, write_whole
 # What may change when a run goes on, because the adapter it learns stays the same.
 FREE = (
     "run",
+    "wandb",
     "mesh",
     "generate",
     "corpus.test_split",
@@ -114,7 +116,11 @@ class RunFolder:
                 file.write(json.dumps(row) + "\n")
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl about one stage; a row half written is none."""
+        """The rows of metrics.jsonl about one stage; a row half written is none.
+
+        Those of updates have a `loss`, those of looks at the validation split a
+        `validation_loss`.
+        """
         return [row for row in self._rows() if row["stage"] == stage]
 
     def rewind(self, stage: str, step: int) -> None:

@@ -1,6 +1,7 @@
 """What a run did and what can be done with it, for the person who started it."""
 
 import shlex
+import statistics
 from collections.abc import Sequence
 
 from musilingo_jax.cache import Cache
@@ -24,12 +25,15 @@ def describe(
       run: its folder, with metrics and examples of each stage.
       stages: name → what was to be done.
       features: the cache, which knows what could not be read.
-      clips: all clips of the training split.
+      clips: all clips of the training and the validation split.
       not_learnt: records of the training split that are of no stage's kind.
       seconds: what the command took.
       typed: the flags that it was started with.
     """
-    lines = [f"The adapter is trained: {run.path / 'adapter'}", ""]
+    lines = [f"The adapter is trained: {run.path / 'adapter'}"]
+    if any("validation_loss" in row for name in stages for row in run.metrics(name)):
+        lines.append(f"The one with the lowest loss: {run.path / 'adapter-best'}")
+    lines.append("")
     for name, stage in stages.items():
         made, rows = run.read(f"{name}/examples.json"), run.metrics(name)
         lines.append(
@@ -37,8 +41,27 @@ def describe(
             f"examples, drawn from {made['examples']} examples about {made['clips']} "
             "clips"
         )
-        if rows:
-            lines[-1] += f"; loss {rows[0]['loss']:.3f} → {rows[-1]['loss']:.3f}"
+        losses = [row["loss"] for row in rows if "loss" in row]
+        if losses:
+            lines[-1] += f"; loss {losses[0]:.3f} → {losses[-1]:.3f}"
+        looks = [row for row in rows if "validation_loss" in row]
+        if looks:
+            # Of equals the later one, as in the checkpoints.
+            best = min(looks, key=lambda row: (row["validation_loss"], -row["step"]))
+            first, last, lowest = (
+                f"{row['validation_loss']:.3f}" for row in (looks[0], looks[-1], best)
+            )
+            lines.append(
+                f"  validation loss, on {made['validation_examples']} examples: {first}"
+                f" → {last}; lowest {lowest} after update {best['step']}"
+            )
+        speeds = [row for row in rows if "tokens_per_second" in row]
+        if speeds:
+            speed = statistics.median(row["tokens_per_second"] for row in speeds)
+            padding = statistics.fmean(row["padding_share"] for row in speeds)
+            lines.append(
+                f"  {speed:,.0f} tokens/s (median), {100 * padding:.1f} % padding"
+            )
         notes = {
             f"answers were cut at {stage.prompt.max_answer_tokens} tokens": made["cut"],
             f"examples longer than {stage.max_tokens} tokens were left out": made[
@@ -64,7 +87,13 @@ def describe(
         lines += ["", f"Skipped, because they cannot be heard ({len(skipped)} clips):"]
         lines += [f"  {clip}: {reason}" for clip, reason in skipped.items()]
 
-    lines += ["", f"How the loss went: {run.path / 'loss.png'}", "", "Next:"]
+    lines += [
+        "",
+        f"How the loss went: {run.path / 'loss.png'}",
+        f"  tensorboard --logdir={shlex.quote(str(run.path / 'tensorboard'))}",
+        "",
+        "Next:",
+    ]
     flags = shlex.join(typed)
     if flags:
         lines += [

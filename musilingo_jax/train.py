@@ -6,15 +6,22 @@ audio into vectors that make the frozen language model say the answers. Encoder 
 language model never change: the adapter alone is the argument that is differentiated.
 
 The same command goes on where a run was stopped, at whatever moment, and ends with the
-same adapter bit for bit; when all is done, it only writes the results again.
+same adapter bit for bit; when all is done, it only writes the results again. SIGTERM
+and Ctrl-C save first, and exit with 143 and 130. On another mesh or another number of
+processes (see `distributed.py`) the batches are the same, and so are the losses up to
+the order of sums.
+
+Each stage begins with the last adapter of the one before, and `adapter/` is the last
+one of all. If `config.corpus.validation_split` names a split, a stage looks at it every
+`validate_every` updates and at its end; the adapter with the lowest loss of the last
+stage that looked is kept in `adapter-best/`, for whoever prefers it.
 """
 
 import functools
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -28,23 +35,38 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, plots, sources, summary, weights
-from musilingo_jax.batches import Batches
+from musilingo_jax import (
+    cache,
+    cli,
+    costs,
+    distributed,
+    lessons,
+    plots,
+    sources,
+    summary,
+    weights,
+)
+from musilingo_jax.batches import Batches, ValidationBatches
 from musilingo_jax.cache import Identity
 from musilingo_jax.checkpoints import Checkpoints
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
-from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.interruption import told_to_stop
+from musilingo_jax.interruption import Interruption, told_to_stop
 from musilingo_jax.journal import Journal
+from musilingo_jax.lessons import Lesson, Records
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.musilingo import Batch
+from musilingo_jax.profiling import Profile
 from musilingo_jax.runs import RunFolder
 from musilingo_jax.sharding import make_mesh, shardings
 from musilingo_jax.sources import ModelConfig
 from musilingo_jax.stages import StageConfig
-from musilingo_jax.update import TrainState, make_update
+from musilingo_jax.tracking import Tracker
+from musilingo_jax.update import Report, TrainState, make_update, make_validation
+
+Update = Callable[[TrainState, Llama, Batch], tuple[TrainState, Report]]
 
 
 def main(argv: list[str]) -> None:
@@ -53,15 +75,20 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     if flags.FLAGS.config is None:
         raise UsageError("say what to train, for example --config=configs/tiny.py")
-    train(flags.FLAGS.config, typed=sys.argv[1:])
+    distributed.start()
+    # What is said of this start does not hold for the next program.
+    ours = ("profile", *distributed.FLAGS)
+    typed = [f for f in sys.argv[1:] if not f.lstrip("-").startswith(ours)]
+    train(flags.FLAGS.config, typed=typed, profile=flags.FLAGS.profile)
 
 
-def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
+def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -> None:
     """Trains all stages of a config, or what is left of them.
 
     Args:
       config: as in `configs/tiny.py`.
       typed: the flags to suggest for what comes next.
+      profile: which updates to trace, as in `Profile`.
 
     Raises:
       UserError: something in the config, the corpus or the run folder is wrong.
@@ -78,68 +105,57 @@ def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
     for name, stage in stages.items():
         stage.check_rows(name, mesh)
     run = RunFolder(config)
-    records = training_records(config)
+    records = Records.of(config, stages)
+    traced = Profile(profile, run.path / "profile")
     run.claim(fingerprints(config, records))
 
-    features = cache.prepare(config, records, mesh)
-    heard = [record for record in records if record.clip in features.ids]
-    if not heard:
-        title = mixture.title(config.corpus)
-        raise UserError(f"{title}: none of its songs can be read")
-    model = ModelConfig.from_config(config)
-    tokenizer = weights.load_tokenizer(model.language_model)
-    llama = weights.load_language_model(
-        model.language_model, dtype=model.dtype, mesh=mesh
-    )
-    width = features.features(heard[0].clip).shape[1]
-    adapter = first_adapter(config, width, llama.config.width, mesh)
-    for name, stage in stages.items():
-        chosen = stage.choose(heard)
-        if not chosen:
-            raise UserError(
-                f"config.{name}.questions = {stage.questions!r} leaves nothing to learn"
-                f" from: none of the {len(heard)} records is of that kind"
-            )
-        batches = Batches(
-            chosen,
-            features,
-            tokenizer,
-            stage.prompt,
-            mixture.weights(config.corpus),
-            rows=stage.batch_size * stage.accumulate,
-            max_tokens=stage.max_tokens,
-            max_windows=stage.max_windows,
-            seed=config.seed,
+    with Tracker(run, config.wandb) as tracker, traced:
+        features = cache.prepare(config, [*records.training, *records.validation], mesh)
+        heard = [record for record in records.training if record.clip in features.ids]
+        if not heard:
+            title = mixture.title(config.corpus)
+            raise UserError(f"{title}: none of its songs can be read")
+        model = ModelConfig.from_config(config)
+        tokenizer = weights.load_tokenizer(model.language_model)
+        llama = weights.load_language_model(
+            model.language_model,
+            dtype=model.dtype,
+            quantization=model.quantization,
             mesh=mesh,
         )
-        examples = {
-            "clips": len({record.clip for record in chosen}),
-            "examples": batches.examples,
-            "of_corpus": batches.of_corpus,
-            "cut": batches.cut,
-            "too_long": batches.too_long,
-            "without_audio": len(stage.choose(records)) - len(chosen),
-        }
-        run.write(f"{name}/examples.json", json.dumps(examples, indent=2) + "\n")
-        adapter = train_stage(name, stage, adapter, llama, batches, run, mesh)
+        width = features.features(heard[0].clip).shape[1]
+        adapter = first_adapter(config, width, llama.config.width, mesh)
+        best = None
+        for name in stages:
+            lesson = lessons.prepare(
+                config, stages, name, records, features, tokenizer, mesh
+            )
+            run.write(
+                f"{name}/examples.json", json.dumps(lesson.about, indent=2) + "\n"
+            )
+            adapter, found = train_stage(
+                lesson, adapter, llama, run, mesh, tracker, traced
+            )
+            best = best if found is None else found
 
-    weights.save_adapter(
-        adapter,
-        run.path / "adapter",
-        dtype=np.float32,
-        window_frames=config.features.window_frames,
-    )
+    for folder, one in (("adapter", adapter), ("adapter-best", best)):
+        if one is not None:
+            weights.save_adapter(
+                one,
+                run.path / folder,
+                dtype=np.float32,
+                window_frames=config.features.window_frames,
+            )
     if jax.process_index() == 0:
         plots.loss_curves({s: run.metrics(s) for s in stages}, run.path / "loss.png")
-        clips = list(dict.fromkeys(record.clip for record in records))
         seconds = time.monotonic() - started
-        learnt = {r for stage in stages.values() for r in stage.choose(records)}
+        learnt = {r for s in stages.values() for r in s.choose(records.training)}
         text = summary.describe(
             run,
             stages,
             features,
-            clips,
-            not_learnt=sum(record not in learnt for record in records),
+            records.clips,
+            not_learnt=sum(record not in learnt for record in records.training),
             seconds=seconds,
             typed=typed,
         )
@@ -148,51 +164,146 @@ def train(config: ConfigDict, *, typed: Sequence[str] = ()) -> None:
 
 
 def train_stage(
-    name: str,
-    stage: StageConfig,
+    lesson: Lesson,
     adapter: Adapter,
     llama: Llama,
-    batches: Batches,
     run: RunFolder,
     mesh: Mesh,
-) -> Adapter:
+    tracker: Tracker,
+    profile: Profile,
+) -> tuple[Adapter, Adapter | None]:
     """Trains one stage from its newest checkpoint, or from `adapter` if it has none.
+
+    Returns:
+      The last adapter, and the one with the lowest validation loss, None if it was not
+      looked for.
 
     Raises:
       UserError: the loss is no number any more.
       SystemExit: it was told to stop, and has saved where it is.
     """
+    name, stage = lesson.name, lesson.stage
     optimiser = stage.optimiser()
     checkpoints = Checkpoints(run.checkpoints(name), keep=stage.keep)
     with closing(checkpoints):
-        state, start = first_state(optimiser, adapter, checkpoints, mesh)
-        run.rewind(name, start)
-        if start >= stage.steps:
-            return state.adapter
-        update = make_update(stage, optimiser, shardings(state, mesh))
-        data = grain.MapDataset.range(start, stage.steps).map(batches.batch)
-        # Grain makes the next batches on a thread while the device is busy.
-        data = data.to_iter_dataset(grain.ReadOptions(1, prefetch_buffer_size=2))
-        journal = Journal(name, stage, batches, run, start)
-        with closing(journal), closing(iter(data)) as rows, told_to_stop() as stop:
-            for done, batch in enumerate(rows, start=start + 1):
-                state, report = update(state, llama, batch)
-                journal.add(done, report)
-                stopping = stop.agreed(done, every=stage.log_every)
-                last = done == stage.steps
-                if stopping or last or done % stage.checkpoint_every == 0:
-                    journal.catch_up()  # Never saves what is no number.
-                    checkpoints.save(done, state, run.config)
-                if stopping:
-                    break
-    if stopping:
-        print(
-            f"stopped after update {done} of {stage.steps} of {name}, which is saved: "
-            "the same command goes on there.",
-            file=sys.stderr,
-        )
+        state, done = first_state(optimiser, adapter, checkpoints, mesh)
+        placement = shardings(state, mesh)
+        run.rewind(name, done)
+        tracker.begin(name, run.metrics(name), before=lesson.before)
+        stop = None
+        if done < stage.steps:
+            journal = Journal(
+                name,
+                stage,
+                lesson.batches,
+                run,
+                tracker,
+                done,
+                flops=functools.partial(model_flops, adapter, llama, lesson.batches),
+                peak=peak_of(mesh),
+            )
+            update = make_update(stage, optimiser, placement)
+            with closing(journal):
+                state, done, stop = learn(
+                    lesson,
+                    state,
+                    done,
+                    llama,
+                    update,
+                    checkpoints,
+                    run,
+                    journal,
+                    profile,
+                )
+        best = checkpoints.best()
+        if stop is None and best is not None:
+            best = checkpoints.restore(best[0], abstract(state, placement)).adapter
+    if stop is not None:
+        if jax.process_index() == 0:
+            print(
+                f"stopped after update {done} of {stage.steps} of {name}, which is "
+                "saved: the same command goes on there.",
+                file=sys.stderr,
+            )
         stop.exit()
-    return state.adapter
+    return state.adapter, best
+
+
+def learn(
+    lesson: Lesson,
+    state: TrainState,
+    start: int,
+    llama: Llama,
+    update: Update,
+    checkpoints: Checkpoints,
+    run: RunFolder,
+    journal: Journal,
+    profile: Profile,
+) -> tuple[TrainState, int, Interruption | None]:
+    """The loop: updates `start` to the last one of the stage, counted from 0.
+
+    Returns:
+      The state after them, how many updates it has seen, and what stopped the loop
+      before its time, None if nothing did.
+    """
+    name, stage, batches, validation, before, _ = lesson
+    look = make_validation(stage)
+    data = grain.MapDataset.range(start, stage.steps).map(batches.batch)
+    # Grain makes the next batches on a thread while the device is busy.
+    data = data.to_iter_dataset(grain.ReadOptions(1, prefetch_buffer_size=2))
+    with closing(iter(data)) as rows, told_to_stop() as stop:
+        for done, batch in enumerate(rows, start=start + 1):
+            profile.before(state)
+            state, report = update(state, llama, batch)
+            profile.after(report)
+            journal.add(done, report)
+            last, loss = done == stage.steps, None
+            if validation and (last or done % stage.validate_every == 0):
+                mean = functools.partial(mean_loss, look, state, llama, validation)
+                loss = journal.look(done, mean)
+            stopping = stop.agreed(before + done)
+            if (
+                stopping
+                or last
+                or loss is not None
+                or done % stage.checkpoint_every == 0
+            ):
+                journal.catch_up()  # Never saves what is no number.
+                checkpoints.save(done, state, run.config, loss)
+            if stopping:
+                return state, done, stop
+    return state, done, None
+
+
+def mean_loss(
+    look: Callable[..., tuple[jax.Array, jax.Array]],
+    state: TrainState,
+    llama: Llama,
+    batches: ValidationBatches,
+) -> float:
+    """Nats per target token of all the examples together."""
+    # All are started before the first is waited for.
+    looked = [look(state.adapter, llama, batch) for batch in batches]
+    losses, counts = zip(*jax.device_get(looked), strict=True)
+    return float(np.sum(losses, dtype=np.float64) / np.sum(counts))
+
+
+def model_flops(adapter: Adapter, llama: Llama, batches: Batches, step: int) -> float:
+    """Operations of update `step`, counted from 0, as in `costs.step_flops`."""
+    return costs.step_flops(
+        llama.config,
+        encoder_width=adapter.projection.kernel.shape[0],
+        windows=batches.windows(step),
+        tokens=batches.tokens(step),
+        targets=batches.targets(step),
+        attended=batches.attended(step),
+    )
+
+
+def peak_of(mesh: Mesh) -> float | None:
+    """Operations per second of all devices of a mesh; None where it is not known."""
+    peak = costs.peak_flops(mesh.devices.flat[0].device_kind)
+    return None if peak is None else peak * mesh.devices.size
 
 
 def first_state(
@@ -212,14 +323,18 @@ def first_state(
     if step is None:
         # A copy, because the loop gives away the memory of its state.
         return jax.jit(fresh, out_shardings=placement)(adapter), 0
-    like = jax.tree.map(
+    return checkpoints.restore(step, abstract(like, placement)), step
+
+
+def abstract(state: TrainState, placement: TrainState) -> TrainState:
+    """Its shapes, types and shardings, to restore a checkpoint to."""
+    return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=place
         ),
-        like,
+        state,
         placement,
     )
-    return checkpoints.restore(step, like), step
 
 
 def first_adapter(
@@ -256,29 +371,22 @@ def first_adapter(
     return adapter
 
 
-def training_records(config: ConfigDict) -> list[Record]:
-    """The records of the training split; errors as in `mixture.split`."""
-    return mixture.split(config.corpus, config.corpus.train_split, answered=True)
-
-
-def fingerprints(config: ConfigDict, records: list[Record]) -> dict[str, Any]:
-    """What a run learns from, besides the numbers of its config."""
+def fingerprints(config: ConfigDict, records: Records) -> dict[str, Any]:
+    """What a run learns from and looks at, besides the numbers of its config."""
     model = ModelConfig.from_config(config)
     adapter = model.adapter
-    lines = [
-        json.dumps([record.corpus, record.clip, record.question, record.answer])
-        for record in records
-    ]
     return {
         "features": asdict(Identity.of(config)),
         "language_model": weights.digest(model.language_model, "language_model"),
         "adapter": (
             adapter if adapter == "random" else weights.digest(adapter, "adapter")
         ),
-        "records": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        **records.fingerprints(),
     }
 
 
 if __name__ == "__main__":
     cli.define_config()
+    distributed.define_flags()
+    flags.DEFINE_string("profile", "", "FIRST:COUNT, updates to trace, e.g. 10:3")
     cli.run(main)

@@ -36,7 +36,7 @@ def like(state, mesh):
 def test_a_state_comes_back_bit_for_bit_on_another_mesh(tmp_path):
     state, checkpoints = make_state(0), Checkpoints(tmp_path / "new", keep=2)
     assert checkpoints.latest() is None
-    checkpoints.save(3, state, {"seed": 0})
+    checkpoints.save(3, state, {"seed": 0}, None)
     checkpoints.close()
 
     checkpoints = Checkpoints(tmp_path / "new", keep=2)
@@ -56,14 +56,37 @@ def test_a_state_comes_back_bit_for_bit_on_another_mesh(tmp_path):
 def test_only_the_newest_stay(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (1, 4, 9):
-        checkpoints.save(step, make_state(step), {})
+        checkpoints.save(step, make_state(step), {}, None)
     checkpoints.close()
     assert sorted(p.name for p in tmp_path.glob("[0-9]*")) == ["4", "9"]
 
 
+def test_the_best_stays_besides_the_newest(tmp_path):
+    """And is known to whoever opens the folder next; of equals it is the later one."""
+    losses = {1: None, 2: 0.3, 3: 0.1 + 0.2, 4: 0.4, 5: None, 6: None}
+    for step, loss in losses.items():
+        checkpoints = Checkpoints(tmp_path, keep=2)
+        checkpoints.save(step, make_state(step), {}, loss)
+        checkpoints.close()
+    assert sorted(p.name for p in tmp_path.glob("[0-9]*")) == ["2", "5", "6"]
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.best() == (2, 0.3)
+    checkpoints.save(7, make_state(7), {}, 0.3)
+    assert checkpoints.best() == (7, 0.3)
+    checkpoints.close()
+
+
+def test_without_a_look_none_is_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.best() is None
+    checkpoints.save(1, make_state(1), {}, None)
+    assert checkpoints.best() is None
+    checkpoints.close()
+
+
 def test_an_unfinished_checkpoint_is_none(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.save(1, make_state(1), {})
+    checkpoints.save(1, make_state(1), {}, None)
     checkpoints.close()
     shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp")
     checkpoints = Checkpoints(tmp_path, keep=2)
@@ -73,7 +96,7 @@ def test_an_unfinished_checkpoint_is_none(tmp_path):
 
 def test_a_broken_checkpoint_is_named(tmp_path):
     state, checkpoints = make_state(0), Checkpoints(tmp_path, keep=2)
-    checkpoints.save(5, state, {})
+    checkpoints.save(5, state, {}, None)
     checkpoints.close()
     for path in (tmp_path / "5" / "state").rglob("*"):
         if path.is_file() and path.parent.name == "d":

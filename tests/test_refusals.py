@@ -76,6 +76,11 @@ def train_on(folder: Path, *arguments: str) -> tuple[int, str]:
             ["--config=configs/tiny.py", "--config.stage1.stps=3"],
             "stage1.stps",
         ),
+        (
+            "train",
+            ["--config=configs/tiny.py", "--processes=2"],
+            "--process=I belong together",
+        ),
         ("evaluate", ["--config=configs/tiny.py", "--config.seed=x"], "config.seed"),
         ("cache", [], "--config"),
     ],

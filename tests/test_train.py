@@ -1,6 +1,7 @@
 """Training end to end on random models: exact resumes, equal meshes, clear refusals."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
@@ -27,11 +28,8 @@ from small_run import (
 from musilingo_jax import journal as journals
 from musilingo_jax import train as training
 from musilingo_jax import weights
-from musilingo_jax.checkpoints import TrainState
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.musilingo import Batch, answer_loss
-from musilingo_jax.sharding import make_mesh, shardings
 from musilingo_jax.stages import StageConfig
 
 ONE = {"mesh__data": 1}
@@ -55,7 +53,8 @@ def metrics(folder, run):
 
 
 def losses(folder, run):
-    return [(row["stage"], row["step"], row["loss"]) for row in metrics(folder, run)]
+    rows = [row for row in metrics(folder, run) if "loss" in row]
+    return [(row["stage"], row["step"], row["loss"]) for row in rows]
 
 
 def assert_same_adapter(folder, one, other):
@@ -180,6 +179,159 @@ def test_killed_at_random_again_and_again(folder):
     assert losses(folder, "random") == losses(folder, "whole")
 
 
+def test_frozen_weights_stay_and_only_the_adapter_is_kept(folder, monkeypatch):
+    """Nothing of the language model changes, is saved, or has moments."""
+    loaded, states = [], []
+    load, first = weights.load_language_model, training.first_state
+
+    def remember(*arguments, **options):
+        llama = load(*arguments, **options)
+        loaded.append((llama, jax.device_get(jax.tree.leaves(llama))))
+        return llama
+
+    def look(*arguments):
+        state, start = first(*arguments)
+        states.append(jax.eval_shape(lambda: state))
+        return state, start
+
+    monkeypatch.setattr(weights, "load_language_model", remember)
+    monkeypatch.setattr(training, "first_state", look)
+    training.train(small_config(folder, "frozen", **ONE))
+    ((llama, before),) = loaded
+    for old, new in zip(before, jax.tree.leaves(llama), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+    def size(tree):
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+    for state in states:
+        counts = 2  # One of AdamW, one of the schedule.
+        assert size(state.optimiser) == 2 * size(state.adapter) + counts
+    saved = ocp.StandardCheckpointer().metadata(
+        folder / "frozen/stage2/checkpoints/8/state"
+    )
+    arrays = jax.tree.leaves(saved.item_metadata.tree)
+    assert size(arrays) == 3 * size(state.adapter) + counts
+
+
+HELD_OUT = {"corpus__validation_split": "test", "stage2__validate_every": 3}
+
+
+def test_the_best_is_kept_and_known_after_a_stop(folder, monkeypatch):
+    """Updates 3 and 8 are better than 6; 3 the best, long gone but for being that."""
+    looked, real = [], training.mean_loss
+
+    def mean_loss(look, state, llama, batches):
+        looked.append(real(look, state, llama, batches))
+        # What it is after update 3, 6 and 8, whenever it is asked.
+        return {3: 1.0, 6: 3.0, 8: 2.0}[int(jax.tree.leaves(state.optimiser)[0])]
+
+    monkeypatch.setattr(training, "mean_loss", mean_loss)
+    changes = {**ONE, **HELD_OUT, "stage2__checkpoint_every": 1, "stage2__keep": 2}
+    training.train(small_config(folder, "best", **changes))
+    assert len(looked) == 3 and all(map(np.isfinite, looked))
+    kept = (folder / "best/stage2/checkpoints").glob("[0-9]*")
+    assert sorted(path.name for path in kept) == ["3", "7", "8"]
+    text = (folder / "best/summary.txt").read_text()
+    assert "on 2 examples: 1.000 → 2.000; lowest 1.000 after update 3" in text
+    assert "adapter-best" in text
+    assert_same_adapter(folder, "best", "whole")  # It changes nothing that is learnt.
+
+    original = journals.Journal.add
+
+    def add(journal, done, report):
+        original(journal, done, report)
+        if journal._name == "stage2" and done == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals.Journal, "add", add)
+        with pytest.raises(SystemExit):
+            training.train(small_config(folder, "best-stopped", **changes))
+    training.train(small_config(folder, "best-stopped", **changes))
+    for name in ("adapter", "adapter-best"):
+        one, other = (
+            load_file(folder / run / name / "model.safetensors")
+            for run in ("best", "best-stopped")
+        )
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+    best = load_file(folder / "best/adapter-best/model.safetensors")
+    last = load_file(folder / "best/adapter/model.safetensors")
+    assert any((best[key] != last[key]).any() for key in best)
+
+
+def test_validation_is_the_loss_of_the_adapter_on_examples_once_each(folder):
+    run = folder / "best"
+    found = [r for r in metrics(folder, "best") if "validation_loss" in r]
+    assert [row["step"] for row in found] == [3, 6, 8]
+    assert json.loads((run / "stage2/examples.json").read_text()) == {
+        "clips": 5,
+        "examples": 10,
+        "of_corpus": {"": 10},
+        "cut": 0,
+        "too_long": 0,
+        "without_audio": 0,
+        "validation_examples": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"corpus__validation_split": "valid"}, "no records in the split 'valid'"),
+        (
+            {"stage1__questions": "all", "stage2__questions": "all"},
+            "has nothing for stage2 to look at",
+        ),
+    ],
+)
+def test_a_validation_split_without_examples_is_refused(folder, change, message):
+    changes = {**ONE, **HELD_OUT, **change}
+    if "stage1__questions" in change:
+        # The only song to look at is a caption.
+        corpus = make_corpus(folder / "held-out")
+        lines = [json.loads(line) for line in corpus.read_text().splitlines()]
+        lines = [x for x in lines if x["split"] == "train" or "question" not in x]
+        corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        changes["corpus__path"] = str(corpus)
+        changes["stage2__questions"] = "questions"
+    with pytest.raises(UserError, match=message):
+        training.train(small_config(folder, "no-validation", **changes))
+
+
+def test_a_row_of_metrics_tells_how_fast_it_goes(folder):
+    for row in metrics(folder, "whole"):
+        assert row["tokens_per_second"] > 0
+        assert 0 <= row["padding_share"] < 1
+        assert row["model_tflops_per_second"] > 0
+        assert "model_flop_utilisation" not in row  # Of a CPU, no peak is known.
+    assert list((folder / "whole/tensorboard/stage2").glob("events.out.tfevents.*"))
+
+
+def test_of_a_known_device_the_share_of_its_peak_is_told(folder, monkeypatch):
+    monkeypatch.setattr(training.costs, "peak_flops", lambda kind: 1e9)
+    config = small_config(folder, "peak", **ONE, stages=("stage1",))
+    training.train(config)
+    for row in metrics(folder, "peak"):
+        share = row["model_tflops_per_second"] * 1e12 / 1e9
+        assert row["model_flop_utilisation"] == pytest.approx(share, abs=2e-3)
+
+
+@pytest.mark.parametrize("kills", [3])
+def test_killed_also_while_a_checkpoint_is_written(folder, kills):
+    """Once at the first write that is seen, then at later ones."""
+    saving = folder / "torn" / "stage2" / "checkpoints"
+    for _ in range(kills):
+        process = start_on_one_device(folder, "torn")
+        wait_until(lambda: list(saving.glob("*orbax-checkpoint-tmp*")), process)
+        process.kill()
+        process.communicate()
+    training.train(small_config(folder, "torn", **ONE))
+    assert_same_adapter(folder, "torn", "whole")
+    assert losses(folder, "torn") == losses(folder, "whole")
+
+
 @pytest.mark.parametrize(
     "mesh", [(2, 2, 2), pytest.param((8, 1, 1), marks=pytest.mark.slow)]
 )
@@ -194,48 +346,6 @@ def test_eight_devices_are_one(folder, mesh):
     np.testing.assert_allclose(
         [loss for *_, loss in found], [loss for *_, loss in expected], atol=1e-5
     )
-
-
-def test_accumulated_batches_are_one_large_batch(folder):
-    """Of very unequal answers, so that a mean of means would be another number."""
-    llama = weights.load_language_model(
-        str(folder / "language_model"), dtype="float32", mesh=None
-    )
-    mesh = make_mesh(1, 1, 1)
-    rng = np.random.default_rng(0)
-    targets = np.full((8, 6), -1, np.int32)
-    for row in range(8):
-        targets[row, : 1 + row % 6] = 5 + np.arange(1 + row % 6)
-    batch = Batch(
-        features=rng.normal(size=(8, 2, 16)).astype(np.float32),
-        tokens=rng.integers(3, 200, (8, 12)).astype(np.int32),
-        audio_slot=np.tile([-1, 0, 1] + [-1] * 9, (8, 1)).astype(np.int32),
-        segments=np.ones((8, 12), np.int32),
-        positions=np.tile(np.arange(12, dtype=np.int32), (8, 1)),
-        targets=targets,
-    )
-    adapter = Adapter(16, 32, rngs=nnx.Rngs(0))
-    (total, count), gradient = jax.value_and_grad(answer_loss, has_aux=True)(
-        adapter, llama, batch, remat=False
-    )
-    assert count == (targets >= 0).sum()
-    optimiser = optax.sgd(1.0)
-    config = StageConfig.from_config(small_config(folder, "x"), "stage1")
-    for batch_size, accumulate in ((8, 1), (2, 4)):
-        fields = {f: getattr(config, f) for f in StageConfig.__annotations__}
-        fields |= {"batch_size": batch_size, "accumulate": accumulate}
-        state = TrainState(
-            adapter=jax.tree.map(jnp.copy, adapter), optimiser=optimiser.init(adapter)
-        )
-        update = training.make_update(
-            StageConfig(**fields), optimiser, shardings(state, mesh)
-        )
-        state, report = update(state, llama, batch)
-        np.testing.assert_allclose(report.loss, total / count, rtol=1e-6)
-        for new, old, slope in zip(
-            *map(jax.tree.leaves, (state.adapter, adapter, gradient)), strict=True
-        ):
-            np.testing.assert_allclose(old - new, slope / count, rtol=1e-3, atol=1e-7)
 
 
 def test_biases_do_not_decay(folder):

@@ -1,0 +1,158 @@
+"""What the stages of a run learn from and look at: records, and batches of them."""
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from musilingo_jax.batches import Batches, ValidationBatches
+from musilingo_jax.cache import Cache
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
+from musilingo_jax.errors import UserError
+from musilingo_jax.stages import StageConfig
+from musilingo_jax.tokenizer import Tokenizer
+
+
+class Records(NamedTuple):
+    """What a config names, before it is known which songs can be heard.
+
+    Attributes:
+      training: the training split.
+      validation: the validation split; [] if no stage looks at any.
+    """
+
+    training: list[Record]
+    validation: list[Record]
+
+    @classmethod
+    def of(cls, config: ConfigDict, stages: dict[str, StageConfig]) -> "Records":
+        """Reads them; errors as in `mixture.split`."""
+        training = mixture.split(
+            config.corpus, config.corpus.train_split, answered=True
+        )
+        name, validation = config.corpus.validation_split, []
+        if name and any(stage.validate_every for stage in stages.values()):
+            validation = mixture.split(config.corpus, name, answered=True)
+        return cls(training, validation)
+
+    def fingerprints(self) -> dict[str, str]:
+        """One for each split."""
+        return {
+            "records": _digest(self.training),
+            "validation_records": _digest(self.validation),
+        }
+
+    @property
+    def clips(self) -> list[str]:
+        """Each once."""
+        return list(dict.fromkeys(r.clip for r in (*self.training, *self.validation)))
+
+
+class Lesson(NamedTuple):
+    """A stage and what it learns from.
+
+    Attributes:
+      name: of the stage.
+      stage: its numbers.
+      batches: what it learns from.
+      validation: what it looks at now and then; None if it never does.
+      before: updates of the stages before it.
+      about: the content of `examples.json`.
+    """
+
+    name: str
+    stage: StageConfig
+    batches: Batches
+    validation: ValidationBatches | None
+    before: int
+    about: dict[str, Any]
+
+
+def prepare(
+    config: ConfigDict,
+    stages: dict[str, StageConfig],
+    name: str,
+    records: Records,
+    features: Cache,
+    tokenizer: Tokenizer,
+    mesh: Mesh,
+) -> Lesson:
+    """Measures what one stage learns from and looks at.
+
+    Raises:
+      UserError: there is nothing of the stage's kind, or nothing that fits.
+    """
+    stage = stages[name]
+    of_kind = stage.choose(records.training)
+    chosen = [record for record in of_kind if record.clip in features.ids]
+    if not chosen:
+        raise UserError(
+            f"config.{name}.questions = {stage.questions!r} leaves nothing to learn"
+            f" from: none of the {len(records.training)} records is of that kind and "
+            "can be heard"
+        )
+    shared = {
+        "max_tokens": stage.max_tokens,
+        "max_windows": stage.max_windows,
+        "seed": config.seed,
+        "mesh": mesh,
+    }
+    batches = Batches(
+        chosen,
+        features,
+        tokenizer,
+        stage.prompt,
+        mixture.weights(config.corpus),
+        batch_size=stage.batch_size * stage.accumulate,
+        rows=stage.rows * stage.accumulate,
+        **shared,
+    )
+    validation = None
+    if records.validation and stage.validate_every:
+        held_out = stage.choose(records.validation)
+        held_out = [record for record in held_out if record.clip in features.ids]
+        if not held_out:
+            raise UserError(
+                f"config.corpus.validation_split = {config.corpus.validation_split!r} "
+                f"has nothing for {name} to look at: no record there is of the kind "
+                f"{stage.questions!r} and can be heard; set "
+                f"config.{name}.validate_every=0, or name another split"
+            )
+        validation = ValidationBatches(
+            held_out,
+            features,
+            tokenizer,
+            stage.prompt,
+            examples=stage.validation_examples,
+            batch_size=stage.batch_size,
+            rows=stage.rows,
+            **shared,
+        )
+    order = list(stages)
+    return Lesson(
+        name,
+        stage,
+        batches,
+        validation,
+        before=sum(stages[earlier].steps for earlier in order[: order.index(name)]),
+        about={
+            "clips": len({record.clip for record in chosen}),
+            "examples": batches.examples,
+            "of_corpus": batches.of_corpus,
+            "cut": batches.cut,
+            "too_long": batches.too_long,
+            "without_audio": len(of_kind) - len(chosen),
+            "validation_examples": validation.examples if validation else 0,
+        },
+    )
+
+
+def _digest(records: list[Record]) -> str:
+    lines = [
+        json.dumps([record.corpus, record.clip, record.question, record.answer])
+        for record in records
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
