@@ -100,7 +100,9 @@ def load(folder: Path) -> None:
     mesh = None
     if DEVICES.value > 1:
         mesh = sharding.make_mesh(*map(int, MESH.value))
-    llama = weights.load_language_model(folder, dtype="bfloat16", mesh=mesh)
+    llama = weights.load_language_model(
+        folder, dtype="bfloat16", quantization="", mesh=mesh
+    )
     seconds = time.perf_counter() - began
     # Simulated devices that hold copies of a part share its memory.
     buffers = {

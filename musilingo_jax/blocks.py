@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from musilingo_jax.models.quantization import quantize
 from musilingo_jax.tensor_files import LazyTensor
 
 Box = tuple[tuple[int, int], ...]  # for each axis, where a part starts and stops
@@ -19,6 +20,7 @@ Box = tuple[tuple[int, int], ...]  # for each axis, where a part starts and stop
 _TILE = 256  # rows and columns; a tile and its copy fit the cache of one core
 _PADDING = 8  # columns: rows a power of two apart would push each other out of it
 _BLOCK_BYTES = 2**21
+_CHANNELS = 64  # rows quantised at once: in float32, some megabytes
 _ALIGNMENT = 64  # bytes: XLA uses memory that begins at multiples without copying it
 
 
@@ -75,6 +77,57 @@ def read(
             inside = {box: parts[box] for box in group}
             futures.append(pool.submit(_copy, tensor, block, inside, turned))
     return futures
+
+
+def read_quantized(
+    tensor: LazyTensor,
+    values: Mapping[Box, np.ndarray],
+    scales: Mapping[Box, np.ndarray],
+    pool: ThreadPoolExecutor,
+) -> list[Future]:
+    """Begins to read parts of a released matrix [out, in] as an int8 kernel.
+
+    A row of the matrix is an output channel, whose scale needs all of the row: of the
+    rows that any part wants, all columns are read, a few rows at a time, once.
+
+    Args:
+      tensor: the matrix.
+      values: bounds in it → int8 array of that shape.
+      scales: bounds along its rows → float32 array of that length.
+      pool: the threads that read, quantise and copy.
+
+    Returns:
+      What to wait for; until then the arrays must not be looked at.
+    """
+    return [
+        pool.submit(
+            _quantize, tensor, (start, min(start + _CHANNELS, last)), values, scales
+        )
+        for first, last in sorted({box[0] for box in (*values, *scales)})
+        for start in range(first, last, _CHANNELS)
+    ]
+
+
+def _quantize(
+    tensor: LazyTensor,
+    channels: tuple[int, int],
+    values: Mapping[Box, np.ndarray],
+    scales: Mapping[Box, np.ndarray],
+) -> None:
+    """Reads some rows of a matrix and puts them into the parts that they overlap."""
+    first, last = channels
+    # Numbers that are none end in the scale; numpy need not warn of them on the way.
+    with np.errstate(invalid="ignore", over="ignore"):
+        rows, scale = quantize(tensor[first:last])
+    for ((start, stop),), part in scales.items():
+        low, high = max(first, start), min(last, stop)
+        if low < high:
+            part[low - start : high - start] = scale[low - first : high - first]
+    for ((start, stop), inputs), part in values.items():
+        low, high = max(first, start), min(last, stop)
+        if low < high:
+            mine = rows[low - first : high - first, slice(*inputs)]
+            part[low - start : high - start] = mine
 
 
 def _copy(

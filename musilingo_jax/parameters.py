@@ -23,6 +23,8 @@ class Parameter:
       spellings: the alternatives; each has, for each layer (one if not stacked), the
         names of the layer's tensors.
       derived: how a layer is made of them, when it is not one of them.
+      quantized: whether it is a kernel in int8, and thus two leaves of the module: its
+        values, of this shape, and then their scales, which no released tensor holds.
     """
 
     path: str
@@ -30,6 +32,12 @@ class Parameter:
     stacked: bool
     spellings: tuple[tuple[tuple[str, ...], ...], ...]
     derived: Derived | None
+    quantized: bool
+
+    def types(self, dtype: np.dtype) -> tuple[np.dtype, ...]:
+        """Of its leaves in memory, if floating-point numbers are to be `dtype`."""
+        quantized = np.dtype(np.int8), np.dtype(np.float32)
+        return quantized if self.quantized else (dtype,)
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
@@ -39,7 +47,7 @@ class Parameter:
     @property
     def reversed(self) -> bool:
         """Whether the released tensor has the axes in the other order."""
-        return self.path.split(".")[-1] == "kernel"
+        return self.path.split(".")[-1] == "kernel" and not self.quantized
 
     def spelling(self, tensors: Tensors) -> tuple[tuple[str, ...], ...]:
         """The one that a checkpoint uses: that of which least is missing."""
@@ -64,9 +72,12 @@ class Parameter:
 def parameters(module: Any, names: Names) -> list[Parameter]:
     """All of a module, in the order of its leaves; `names` as in `tensors.load`."""
     found = []
-    for keys, node in jax.tree.leaves_with_path(
-        module, is_leaf=lambda node: isinstance(node, nnx.Variable)
-    ):
+    nodes = iter(
+        jax.tree.leaves_with_path(
+            module, is_leaf=lambda node: isinstance(node, nnx.Variable)
+        )
+    )
+    for keys, node in nodes:
         path, shape = jax.tree_util.keystr(keys, simple=True, separator="."), node.shape
         theirs = names[path]
         derived = theirs if isinstance(theirs, Derived) else None
@@ -77,5 +88,8 @@ def parameters(module: Any, names: Names) -> list[Parameter]:
             tuple(tuple(name.format(layer) for name in spelling) for layer in layers)
             for spelling in spellings
         )
-        found.append(Parameter(path, shape, stacked, expanded, derived))
+        quantized = node.dtype == np.int8
+        if quantized:
+            next(nodes)  # The scale, because leaves are in the order of their names.
+        found.append(Parameter(path, shape, stacked, expanded, derived, quantized))
     return found

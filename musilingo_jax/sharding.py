@@ -11,11 +11,13 @@ rest, the exchange between devices included, from these and from the batch's sha
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from musilingo_jax.errors import UserError
@@ -31,13 +33,20 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+def make_mesh(
+    data: int,
+    fsdp: int,
+    tensor: int,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
     """A mesh of devices with the axes `data`, `fsdp` and `tensor`.
 
     Args:
       data: devices along that axis; −1 in one of the three takes all that are left.
       fsdp: likewise.
       tensor: likewise.
+      devices: to choose from; all that JAX has if None.
 
     Returns:
       A mesh whose collectives XLA inserts by itself (`AxisType.Auto`). With fewer
@@ -54,7 +63,8 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
             f"mesh {asked}: each size must be at least 1, and at most one of them may "
             "be -1 (all devices that are left)"
         )
-    available = jax.device_count()
+    chosen = jax.devices() if devices is None else devices
+    available = len(chosen)
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if free:
         if available % fixed:
@@ -69,14 +79,17 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
             f"mesh {asked}: this needs {wanted} devices and there are {available}; "
             "choose smaller sizes, or -1 for one of them"
         )
-    if jax.process_count() > 1 and wanted != available:
+    if devices is None and jax.process_count() > 1 and wanted != available:
         raise UserError(
             f"mesh {asked}: with several processes the mesh must use all {available} "
             f"devices and not {wanted}; choose -1 for one of the sizes"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)
+    # On a grid of TPU chips, neighbours in the mesh are neighbours in the grid, as far
+    # as that can be had; an axis may take a part of a side of the grid.
+    grid = mesh_utils.create_device_mesh(
+        tuple(sizes.values()), chosen[:wanted], allow_split_physical_axes=True
     )
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def local_mesh() -> Mesh:
@@ -105,6 +118,31 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch are spread over `data` and `fsdp`; other axes stay whole."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def cache_sharding(mesh: Mesh, shape: tuple[int, ...], *, rows: bool) -> NamedSharding:
+    """Of the keys or values [batch, key_heads, slots, head_dim] of a layer's cache.
+
+    Heads are spread as those of the weights and, with `rows`, rows as those of a
+    batch; what does not divide stays whole.
+    """
+    axes = ("batch" if rows else None, "heads", None, None)
+    return NamedSharding(mesh, _spec(shape, axes, mesh))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Says over which devices an activation is spread, by the names of its axes.
+
+    Left to choose, XLA may replicate a batch to save gathering the weights; told that
+    rows stay where they are, it gathers each layer's weights as they are needed. The
+    mesh is that of the arrays which `x` was computed from; without one, nothing is to
+    be said. What does not divide stays whole.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty:
+        return x
+    place = NamedSharding(mesh, _spec(x.shape, axes, mesh))
+    return jax.lax.with_sharding_constraint(x, place)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

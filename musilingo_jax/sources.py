@@ -23,6 +23,7 @@ import numpy as np
 
 from musilingo_jax import hub
 from musilingo_jax.errors import UserError
+from musilingo_jax.models.quantization import check as check_quantization
 from musilingo_jax.tensor_files import CONFIG, Tensors, open_tensors, read_json, under
 
 KINDS = ("encoder", "language_model", "adapter")
@@ -96,22 +97,28 @@ class ModelConfig:
       language_model: source of the language model.
       adapter: source of the adapter to begin with, or "random".
       dtype: of the frozen parts in memory.
+      quantization: "int8" for the language model's matrices in 8 bits, "" for `dtype`.
     """
 
     encoder: str
     language_model: str
     adapter: str
     dtype: str
+    quantization: str
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelConfig":
         """Reads the section.
 
         Raises:
-          UserError: a part is named nowhere.
+          UserError: a part is named nowhere, or there is no such quantization.
         """
         parts = {kind: named(config, kind) for kind in KINDS}
-        return cls(**parts, dtype=config["model"]["dtype"])
+        model = config["model"]
+        # A run from before there was a choice made none.
+        quantization = model.get("quantization", "")
+        check_quantization(quantization)
+        return cls(**parts, dtype=model["dtype"], quantization=quantization)
 
 
 def named(config: Mapping[str, Any], kind: str) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 from musilingo_jax.errors import UserError
 from musilingo_jax.tensor_files import CONFIG, read_json
 
+# How the transformers library lets a model speak.
+GENERATION_CONFIG = "generation_config.json"
+
 
 @dataclass(frozen=True)
 class SpecialTokens:
@@ -102,6 +105,20 @@ class SpecialTokens:
         if isinstance(said, list):  # LLaMA 3.1 ends in three ways, this one first.
             said = next(iter(said), None)
         return said if said in tokens.values() else None
+
+    def ends(self, texts: Mapping[int, bytes], end: int | None) -> tuple[int, ...]:
+        """All tokens that end a text; LLaMA 3.1 has three.
+
+        Files name them by number, and some a wrong one: only special tokens, which
+        write nothing, are taken.
+        """
+        said = []
+        for name in (CONFIG, GENERATION_CONFIG):
+            if (self.folder / name).is_file():
+                found = read_json(self.folder / name).get("eos_token_id")
+                said += found if isinstance(found, list) else [found]
+        special = [token for token in said if texts.get(token) == b""]
+        return tuple(sorted({*special, *([] if end is None else [end])}))
 
     def fill(self, texts: dict[int, bytes], tokens: Mapping[str, int]) -> None:
         """Adds what added tokens write to `texts`; special ones write nothing."""

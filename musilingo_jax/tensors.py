@@ -83,13 +83,29 @@ def load(
     # Twice as many as processors: half of them wait for the disk.
     pool = ThreadPoolExecutor(min(_THREADS, 2 * (os.cpu_count() or 1)))
     try:
-        for row, place in zip(rows, places, strict=True):
-            array = _read(row, place, tensors, dtype, pool)
+        for row in rows:
+            read = _read_quantized if row.quantized else _read
+            here = places[len(arrays) :]
             # Accelerators copy in the background, and the host's memory is not theirs.
-            arrays.append(jax.block_until_ready(array))
+            arrays += jax.block_until_ready(read(row, here, tensors, dtype, pool))
     finally:
         pool.shutdown(cancel_futures=True)
     return structure.unflatten(arrays)
+
+
+def abstract(
+    abstract_module: Any, names: Names, *, dtype: DTypeLike, mesh: Mesh
+) -> Any:
+    """What `load` would give, without numbers: each leaf knows its type and place."""
+    dtype = _number_type(dtype)
+    rows = parameters(abstract_module, names)
+    types = [kind for row in rows for kind in row.types(dtype)]
+    leaves, structure = jax.tree.flatten(abstract_module)
+    places = jax.tree.leaves(shardings(abstract_module, mesh))
+    return structure.unflatten(
+        jax.ShapeDtypeStruct(leaf.shape, kind, sharding=place)
+        for leaf, kind, place in zip(leaves, types, places, strict=True)
+    )
 
 
 def check(
@@ -123,11 +139,14 @@ def layout(
       module: the module; an abstract one will do.
       names: our parameter path → released name.
       dtype: as stored.
+
+    Raises:
+      UserError: as `written`, if it is quantised.
     """
     dtype = _number_type(dtype)
     return {
         name: (shape, dtype)
-        for row in parameters(module, names)
+        for row in _exact(module, names)
         for written in row.spellings[0]
         for name, shape in zip(written, row.written_shapes(), strict=True)
     }
@@ -142,12 +161,11 @@ def written(
     several processes, all of them must ask, and each gets all.
 
     Raises:
-      UserError: a number is too large for `dtype`.
+      UserError: a number is too large for `dtype`, or the module is quantised: what
+        was rounded to 8 bits is not the model any more that others expect in a file.
     """
     dtype = _number_type(dtype)
-    for row, leaf in zip(
-        parameters(module, names), jax.tree.leaves(module), strict=True
-    ):
+    for row, leaf in zip(_exact(module, names), jax.tree.leaves(module), strict=True):
         for layer, spelled in enumerate(row.spellings[0]):
             array = _on_host(leaf[layer] if row.stacked else leaf)
             for name, tensor in zip(spelled, row.write(array), strict=True):
@@ -196,6 +214,17 @@ def save(
     write_config(folder, dict(config) | {"dtype": dtype.name})
 
 
+def _exact(module: Any, names: Names) -> list[Parameter]:
+    """The parameters of a module that may be written, or a refusal."""
+    rows = parameters(module, names)
+    if any(row.quantized for row in rows):
+        raise UserError(
+            "a language model in int8 is not written to files, for its weights are "
+            "rounded: load it with config.model.quantization = '' to write it"
+        )
+    return rows
+
+
 def _check(
     rows: Iterable[Parameter], ignored: Sequence[str], tensors: Tensors, source: str
 ) -> None:
@@ -241,29 +270,16 @@ def _listing(lines: Iterable[str]) -> str:
 
 def _read(
     row: Parameter,
-    place: Sharding | None,
+    places: Sequence[Sharding | None],
     tensors: Tensors,
     dtype: np.dtype,
     pool: ThreadPoolExecutor,
-) -> jax.Array:
-    """One parameter, where `place` says; None is the usual device."""
-    devices = {None: tuple((0, size) for size in row.shape)}
-    if place is not None:
-        indices = place.addressable_devices_indices_map(row.shape)
-        devices = {device: _box(index, row.shape) for device, index in indices.items()}
-    # Several devices may hold copies of the same part: it is read once.
-    parts = {}
-    for box in devices.values():
-        if box not in parts:
-            parts[box] = blocks.empty([stop - start for start, stop in box], dtype)
+) -> list[jax.Array]:
+    """One parameter, where the first of `places` says; None is the usual device."""
+    parts = _Parts(row.shape, places[0], dtype)
     futures = []
     for layer, names in enumerate(row.spelling(tensors)):
-        # The stacked layers are never spread over devices.
-        inside = (
-            {box[1:]: part[layer, ...] for box, part in parts.items()}
-            if row.stacked
-            else parts
-        )
+        inside = parts.layer(layer) if row.stacked else parts.arrays
         if row.derived is not None or not row.layer_shape:
             futures.append(pool.submit(_read_whole, row, names, tensors, inside))
             continue
@@ -272,10 +288,66 @@ def _read(
         futures += blocks.read(tensors[names[0]], inside, pool, turned=row.reversed)
     for future in futures:
         future.result()
-    arrays = [jax.device_put(parts[box], device) for device, box in devices.items()]
-    if place is None:
-        return arrays[0]
-    return jax.make_array_from_single_device_arrays(row.shape, place, arrays)
+    return [parts.on_devices()]
+
+
+def _read_quantized(
+    row: Parameter,
+    places: Sequence[Sharding | None],
+    tensors: Tensors,
+    dtype: np.dtype,
+    pool: ThreadPoolExecutor,
+) -> list[jax.Array]:
+    """A kernel's values and scales, where the first two of `places` say."""
+    shapes = row.shape, row.shape[:-1]
+    values, scales = (
+        _Parts(shape, place, kind)
+        for shape, place, kind in zip(shapes, places[:2], row.types(dtype), strict=True)
+    )
+    futures = []
+    for layer, (name,) in enumerate(row.spelling(tensors)):
+        inside = values.layer(layer) if row.stacked else values.arrays
+        around = scales.layer(layer) if row.stacked else scales.arrays
+        futures += blocks.read_quantized(tensors[name], inside, around, pool)
+    for future in futures:
+        future.result()
+    return [values.on_devices(), scales.on_devices()]
+
+
+class _Parts:
+    """The parts of an array that this process's devices will hold, on the host.
+
+    Attributes:
+      arrays: bounds → part. Several devices may hold the same: it is there once.
+    """
+
+    def __init__(self, shape: tuple[int, ...], place: Sharding | None, dtype: np.dtype):
+        self.shape, self.place = shape, place
+        self.devices = {None: tuple((0, size) for size in shape)}
+        if place is not None:
+            indices = place.addressable_devices_indices_map(shape)
+            self.devices = {
+                device: _box(index, shape) for device, index in indices.items()
+            }
+        self.arrays: dict[blocks.Box, np.ndarray] = {}
+        for box in self.devices.values():
+            if box not in self.arrays:
+                sizes = [stop - start for start, stop in box]
+                self.arrays[box] = blocks.empty(sizes, dtype)
+
+    def layer(self, index: int) -> dict[blocks.Box, np.ndarray]:
+        """Those of one of the stacked layers, which are never spread over devices."""
+        return {box[1:]: part[index, ...] for box, part in self.arrays.items()}
+
+    def on_devices(self) -> jax.Array:
+        """The array that they are parts of."""
+        arrays = [
+            jax.device_put(self.arrays[box], device)
+            for device, box in self.devices.items()
+        ]
+        if self.place is None:
+            return arrays[0]
+        return jax.make_array_from_single_device_arrays(self.shape, self.place, arrays)
 
 
 def _read_whole(

@@ -52,6 +52,7 @@ class Tokenizer:
       name: the folder it was read from.
       start: the token that every sequence begins with, `<s>`; None if it has none.
       end: the token that ends a sequence, `</s>`; None if it has none.
+      ends: all tokens that do, that one included.
       texts: what each token writes, in UTF-8: part of a letter, letters, or nothing for
         special tokens.
       cut: a text's tokens, without special ones.
@@ -61,6 +62,7 @@ class Tokenizer:
     name: str
     start: int | None
     end: int | None
+    ends: tuple[int, ...]
     texts: Mapping[int, bytes]
     cut: Callable[[str], list[int]]
     leads: bool
@@ -85,13 +87,16 @@ class Tokenizer:
             ) from error
         return self.cut(text) if text else []
 
+    def spell(self, tokens: Iterable[int]) -> bytes:
+        """What tokens write, in UTF-8; special and unknown ones write nothing."""
+        return b"".join(self.texts.get(int(token), b"") for token in tokens)
+
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens; special ones, and those unknown here, write nothing.
+        """The text of tokens.
 
         Where a letter is not complete, "\N{REPLACEMENT CHARACTER}" stands for it.
         """
-        said = b"".join(self.texts.get(int(token), b"") for token in tokens)
-        text = said.decode(errors="replace")
+        text = self.spell(tokens).decode(errors="replace")
         return text.removeprefix(" ") if self.leads else text
 
 
@@ -223,7 +228,8 @@ def _assemble(
     start = special.token("bos_token", tokens, start)
     end = special.token("eos_token", tokens, end)
     texts |= {token: b"" for token in (start, end) if token is not None}
-    return Tokenizer(str(special.folder), start, end, texts, cut, leads)
+    ends = special.ends(texts, end)
+    return Tokenizer(str(special.folder), start, end, ends, texts, cut, leads)
 
 
 def _put_spaces_right(said: dict[str, Any]) -> None:

@@ -18,20 +18,22 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from musilingo_jax import sources, tokenizer
+from musilingo_jax import digests, sources, tokenizer
 from musilingo_jax.errors import UserError
 from musilingo_jax.models import adapter as adapters
 from musilingo_jax.models import llama as llamas
 from musilingo_jax.models import mert as merts
+from musilingo_jax.models import quantization as quantizations
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Names
+from musilingo_jax.models.quantization import quantize_language_model
 from musilingo_jax.sources import TOKENIZER_FILES, Part
 from musilingo_jax.tensor_files import LazyTensor
-from musilingo_jax.tensors import load, save
+from musilingo_jax.tensors import abstract, load, save
 from musilingo_jax.tokenizer import Tokenizer
 
 _ADAPTER_CONFIG = ("encoder_width", "language_model_width", "window_frames")
@@ -104,17 +106,26 @@ def blueprint(part: Part) -> Blueprint:
 
 def load_encoder(source: str | Path, *, dtype: DTypeLike, mesh: Mesh | None) -> Mert:
     """A MERT; arguments and errors as in `sources.find` and `tensors.load`."""
-    return _load(sources.find(source, "encoder"), dtype, mesh)
+    part = sources.find(source, "encoder")
+    return _load(part, blueprint(part), dtype, mesh)
 
 
 def load_language_model(
-    source: str | Path, *, dtype: DTypeLike, mesh: Mesh | None
+    source: str | Path, *, dtype: DTypeLike, quantization: str, mesh: Mesh | None
 ) -> Llama:
     """A LLaMA; arguments and errors as in `sources.find` and `tensors.load`.
 
+    Args:
+      source: what holds it.
+      dtype: of what is not quantised.
+      quantization: "int8" to store the kernels of linear layers in 8 bits, or "".
+      mesh: where the arrays go.
+
     Raises:
-      UserError: besides, the files are only a difference to another model.
+      UserError: besides, the files are only a difference to another model, or there is
+        no such quantization.
     """
+    quantizations.check(quantization)
     part = sources.find(source, "language_model")
     if sources.is_delta(part.tensors()):
         raise UserError(
@@ -122,20 +133,39 @@ def load_language_model(
             "scale by nearly 0), which speak no language; merge them with `python -m "
             f"musilingo_jax.convert merge --base=… --delta={part.source} --out=…`"
         )
-    return _load(part, dtype, mesh)
+    described = blueprint(part)
+    if quantization:
+        module = jax.eval_shape(quantize_language_model, described.module)
+        described = described._replace(module=module)
+    return _load(part, described, dtype, mesh)
+
+
+def abstract_language_model(
+    config: LlamaConfig, *, dtype: DTypeLike, quantization: str, mesh: Mesh
+) -> Llama:
+    """What `load_language_model` would give, as shapes, types and placements alone.
+
+    Programs are compiled with it, for machines and models that are not there.
+
+    Raises:
+      UserError: there is no such quantization.
+    """
+    quantizations.check(quantization)
+    module = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
+    if quantization:
+        module = jax.eval_shape(quantize_language_model, module)
+    return abstract(module, llamas.NAMES, dtype=dtype, mesh=mesh)
 
 
 def load_adapter(source: str | Path, *, mesh: Mesh | None) -> Adapter:
     """An adapter, in float32 because it learns; errors as in `load_encoder`."""
-    return _load(sources.find(source, "adapter"), np.float32, mesh)
+    part = sources.find(source, "adapter")
+    return _load(part, blueprint(part), np.float32, mesh)
 
 
-def _load(part: Part, dtype: DTypeLike, mesh: Mesh | None) -> Any:
-    abstract, names, ignored = blueprint(part)
+def _load(part: Part, described: Blueprint, dtype: DTypeLike, mesh: Mesh | None) -> Any:
     return load(
-        abstract,
-        names,
-        ignored,
+        *described,
         part.tensors(),
         source=str(part.folder),
         dtype=dtype,
@@ -237,11 +267,21 @@ def digest(source: str | Path, kind: str) -> str:
       UserError: as in `sources.find` and `open_tensors`.
     """
     part = sources.find(source, kind)
+    tensors = part.tensors()  # Which downloads them, if they are not there.
+    folders = {part.folder, part.tokenizer or part.folder}
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+    said = (kind, part.prefix, repr(sorted(part.config.items())))
+    return digests.remembered(said, files, lambda: _digest(part, tensors))
+
+
+def _digest(part: Part, tensors: Mapping[str, LazyTensor]) -> str:
+    """As `digest`, from all of the numbers."""
+    kind = part.kind
     module, _, ignored = blueprint(part)
     useless = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
     tensors = {
         name: tensor
-        for name, tensor in sorted(part.tensors().items())
+        for name, tensor in sorted(tensors.items())
         if not useless.fullmatch(name)
     }
 

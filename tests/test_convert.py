@@ -177,7 +177,9 @@ def test_a_merge_is_the_sum_that_the_authors_made(
     assert_equal(read(out), expected)
     assert (out / "tokenizer.model").read_bytes() == b"the delta's"
     assert not (out / "training.py").exists()
-    loaded = weights.load_language_model(out, dtype="float32", mesh=None)
+    loaded = weights.load_language_model(
+        out, dtype="float32", quantization="", mesh=None
+    )
     assert loaded.embedding.shape == (11, 8)
     theirs = transformers.LlamaForCausalLM.from_pretrained(out, dtype=torch.float16)
     assert_equal(dict(theirs.state_dict()), expected)

@@ -1,5 +1,6 @@
 """LLaMA against itself, and against odd files."""
 
+import dataclasses
 import json
 import re
 from functools import cache, partial
@@ -106,7 +107,7 @@ def steps(batch, time):
 
 
 @jax.jit
-def read(llama, tokens):
+def read_all(llama, tokens):
     batch, time = tokens.shape
     hidden, _ = llama(
         llama.embed(tokens),
@@ -155,40 +156,67 @@ def test_recomputation_leaves_the_gradient_alone():
 
 @pytest.mark.parametrize("shape", ["llama-1", "llama-3"])
 def test_decoding_with_a_cache_is_reading_all_at_once(shape):
-    """Prompts of 7, 3 and 5 tokens, padded on the left, then 6 tokens one at a time."""
+    """Prompts of 7, 3 and 5 tokens, padded on the right, then 6 more, one at a time."""
     llama = make(shape)
     lengths, prompt, more = np.array([7, 3, 5]), 7, 6
-    slots = prompt + more + 2
     tokens = np.random.default_rng(3).integers(0, 61, (3, prompt + more))
-    padding = jnp.asarray(prompt - lengths)
-    slot = jnp.arange(slots)
 
     @jax.jit
-    def step(cache, tokens):
-        time = cache.end + jnp.arange(tokens.shape[1])
-        look = (slot <= time[:, None]) & (slot >= padding[:, None, None])
-        hidden, cache = llama(
+    def step(cache, tokens, lengths):
+        time = tokens.shape[1]
+        hidden, filled = llama(
             llama.embed(tokens),
-            positions=jnp.maximum(time - padding[:, None], 0),
-            attend=look,
+            positions=cache.positions(time),
+            attend=cache.attend(time),
             cache=cache,
             remat=False,
         )
-        return llama.logits(hidden), cache
+        ends = cache.ends + lengths
+        return llama.logits(hidden), dataclasses.replace(filled, ends=ends)
 
-    cache = KVCache.create(llama.config, batch=3, slots=slots, dtype=jnp.float32)
-    logits, cache = step(cache, tokens[:, :prompt])
-    pieces = [logits]
-    for index in range(prompt, prompt + more):
-        logits, cache = step(cache, tokens[:, index : index + 1])
-        pieces.append(logits)
-    assert int(cache.end) == prompt + more
-    cached = np.concatenate(pieces, axis=1)
-    # The same rows moved to the left; what comes after a row does not matter to it.
-    whole = np.stack([np.roll(t, -pad) for t, pad in zip(tokens, padding, strict=True)])
-    _, expected = read(llama, jnp.asarray(whole))
-    for row, pad in enumerate(prompt - lengths):
-        assert_close(cached[row, pad:], expected[row, : prompt + more - pad])
+    cache = KVCache.create(llama, batch=3, slots=prompt + more)
+    read, cache = step(cache, tokens[:, :prompt], lengths)
+    said = []
+    for index in range(more):
+        following = tokens[np.arange(3), lengths + index]
+        logits, cache = step(cache, following[:, None], np.ones(3, np.int32))
+        said.append(logits)
+    assert cache.ends.tolist() == (lengths + more).tolist()
+    said = np.concatenate(said, axis=1)
+    # What comes after a token does not matter to it.
+    _, expected = read_all(llama, jnp.asarray(tokens))
+    for row, length in enumerate(lengths):
+        assert_close(read[row, :length], expected[row, :length])
+        assert_close(said[row], expected[row, length : length + more])
+
+
+def test_rows_of_a_cache_are_taken_and_put():
+    llama = make("llama-3")
+    cache = KVCache.create(llama, batch=4, slots=5)
+    fill = jnp.arange(1.0, 5.0)
+    cache = jax.tree.map(
+        lambda x: x + fill.reshape(4, *[1] * (x.ndim - 1)).astype(x.dtype), cache
+    )
+    two = cache.take(jnp.array([3, 0]))
+    assert two.ends.tolist() == [4, 1]
+    assert np.unique(two.value[1][0]).tolist() == [4.0]
+    wide = two.widen(2)
+    assert wide.slots == 7 and not np.any(wide.key[2][:, :, 5:])
+    back = KVCache.create(llama, batch=4, slots=7).put(jnp.array([1, 4]), two)
+    assert back.ends.tolist() == [0, 4, 0, 0]
+    assert np.unique(back.key[0][1, :, :5]).tolist() == [4.0]
+    assert not np.any(back.key[0][jnp.array([0, 2, 3])])
+    assert not np.any(back.key[0][1, :, 5:])
+
+
+def test_an_unstacked_model_is_the_same_model():
+    llama = make("llama-3")
+    tokens = jnp.asarray(np.random.default_rng(5).integers(0, 61, (2, 9)))
+    _, expected = read_all(llama, tokens)
+    copied = jax.tree.map(jnp.copy, llama)
+    _, logits = read_all(copied.unstack(), tokens)
+    assert_close(logits, expected)
+    assert copied.layers.query.kernel[...].is_deleted()
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -197,9 +225,9 @@ def test_bfloat16_weights_keep_a_float32_stream(rows):
     tokens = jnp.asarray(np.random.default_rng(4).integers(0, 61, (rows, 1)))
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), llama)
     exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded)
-    hidden, logits = read(rounded, tokens)
+    hidden, logits = read_all(rounded, tokens)
     assert hidden.dtype == logits.dtype == jnp.float32
-    expected = read(exact, tokens)[1]
+    expected = read_all(exact, tokens)[1]
     assert float(jnp.abs(logits - expected).max()) < 0.03 * jnp.abs(expected).max()
 
 

@@ -283,7 +283,9 @@ def test_every_hidden_state_and_the_logits_of_a_llama(tmp_path, name):
     model = llama_model(small_llama(name), tmp_path)
     expected = llama_torch_states(model)
     assert len(expected) == 5
-    llama = weights.load_language_model(tmp_path, dtype=np.float32, mesh=None)
+    llama = weights.load_language_model(
+        tmp_path, dtype=np.float32, quantization="", mesh=None
+    )
     looped, scanned = llama_states(llama)
     for ours, theirs in zip(looped, expected, strict=True):
         assert_close(ours, theirs)
@@ -326,7 +328,9 @@ def test_bfloat16_costs_a_llama_no_more_than_it_costs_torch(tmp_path, name):
     rounded = transformers.LlamaForCausalLM.from_pretrained(
         tmp_path, dtype=torch.bfloat16
     ).eval()
-    llama = weights.load_language_model(tmp_path, dtype=jnp.bfloat16, mesh=None)
+    llama = weights.load_language_model(
+        tmp_path, dtype=jnp.bfloat16, quantization="", mesh=None
+    )
     ours = error(llama_states(llama)[0], exact)
     theirs = error(llama_torch_states(rounded), exact)
     for our_error, their_error in zip(ours, theirs, strict=True):

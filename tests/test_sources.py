@@ -65,7 +65,7 @@ def test_a_part_a_whole_and_a_release_hold_the_same(release, tmp_path):
     loaders = {
         "encoder": lambda s: weights.load_encoder(s, dtype="float32", mesh=None),
         "language_model": lambda s: weights.load_language_model(
-            s, dtype="float32", mesh=None
+            s, dtype="float32", quantization="", mesh=None
         ),
         "adapter": lambda s: weights.load_adapter(s, mesh=None),
     }
@@ -129,8 +129,11 @@ def test_a_run_names_its_parts(tmp_path):
 
 def test_pretrained_fills_the_parts_that_are_empty():
     model = {"pretrained": "a/b", "encoder": "", "adapter": "random", "dtype": "x"}
-    config = ConfigDict({"model": {**model, "language_model": "llama"}})
-    assert ModelConfig.from_config(config) == ModelConfig("a/b", "llama", "random", "x")
+    model |= {"language_model": "llama", "quantization": "int8"}
+    config = ConfigDict({"model": model})
+    assert ModelConfig.from_config(config) == ModelConfig(
+        "a/b", "llama", "random", "x", "int8"
+    )
     del config.model.pretrained
     with pytest.raises(UserError, match="config.model.encoder is empty"):
         ModelConfig.from_config(config)
@@ -144,7 +147,9 @@ def test_chat_with_a_release(release, tmp_path):
     manner = Manner.of(str(release), None)
     assert manner.prompt.end_sign == "###"
     assert manner.prompt.max_answer_tokens == 160
-    assert manner.model == ModelConfig(*[str(release)] * 3, dtype="bfloat16")
+    assert manner.model == ModelConfig(
+        *[str(release)] * 3, dtype="bfloat16", quantization=""
+    )
     # This one's adapter hears means of 108 frames; a release says nothing, means 325.
     assert manner.features.window_frames == 108
     copy = tmp_path / "copy"
@@ -243,7 +248,7 @@ def test_an_unmerged_delta_is_refused(tmp_path):
     small = {name: tensor * 1e-3 for name, tensor in tensors.items()}
     save_file(small, folder / "model.safetensors")
     with pytest.raises(UserError, match="only differences to another model.*merge"):
-        weights.load_language_model(folder, dtype="float32", mesh=None)
+        weights.load_language_model(folder, dtype="float32", quantization="", mesh=None)
 
 
 @pytest.fixture(scope="module")

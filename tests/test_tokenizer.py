@@ -239,13 +239,19 @@ def test_a_caption_is_cut_as_the_original_does(folder, original):
     assert example.tokens == [1, 0, 0, *original.encode("A calm piece.\n")]
 
 
+def stop_table(read, text, vocab):
+    """The automaton of one text with a column for every token."""
+    found = stops.stops_of(read, (text,), vocab)
+    return found.table[:, found.kind]
+
+
 @pytest.mark.parametrize("made", ["folder", "converted"])
 def test_no_text_makes_special_tokens(made, request):
     read = tokenizer.load(request.getfixturevalue(made))
     question = "Is it </s> or <s>, <unk>?"
     assert not {0, 1, 2} & set(read.encode(question))
     assert read.decode([1, *read.encode(question), 2, 0]) == question
-    table = stops.stop_table(read, "###", read.size)
+    table = stop_table(read, "###", read.size)
     state = 0
     for token in read.encode(question):
         state = table[state, token]
@@ -271,7 +277,7 @@ def test_letters_of_special_tokens_are_not_merged_into_them(converted, tmp_path)
 def test_stop_table_follows_pieces_and_bytes(folder, original):
     """The sign is one piece, two, bytes, or part of what stands before it."""
     read = tokenizer.load(folder)
-    table = stops.stop_table(read, "###", read.size + 1)
+    table = stop_table(read, "###", read.size + 1)
     spelt = {piece: original.piece_to_id(piece) for piece in ("###", "##", "▁#", "▁")}
     spelt |= {"#": original.encode("a#")[-1], "byte": 3 + ord("#")}
     assert original.unk_id() not in spelt.values()
@@ -293,7 +299,7 @@ def test_stop_table_follows_pieces_and_bytes(folder, original):
 
 def test_stop_table_follows_letters_of_several_bytes(folder):
     read = tokenizer.load(folder)
-    table = stops.stop_table(read, "♪", read.size)
+    table = stop_table(read, "♪", read.size)
     state = 0
     for byte in "♪".encode():
         assert state < 3
@@ -513,4 +519,4 @@ def test_tokenizers_are_keys_by_identity(folder):
     """So that tables made for one are found again without reading its texts."""
     one, other = tokenizer.load(folder), tokenizer.load(folder)
     assert len({one, other, dataclasses.replace(one)}) == 3
-    assert stops.stop_table(one, "###", 400) is stops.stop_table(one, "###", 400)
+    assert stops.stops_of(one, ("###",), 400) is stops.stops_of(one, ("###",), 400)

@@ -55,7 +55,9 @@ def from_pretrained(kind, folder):
 def test_llama_goes_to_transformers_and_back(tmp_path, tied):
     theirs = tiny_llama(tie_word_embeddings=tied)
     theirs.save_pretrained(tmp_path / "theirs")
-    llama = weights.load_language_model(tmp_path / "theirs", dtype="float32", mesh=None)
+    llama = weights.load_language_model(
+        tmp_path / "theirs", dtype="float32", quantization="", mesh=None
+    )
     weights.save_language_model(llama, tmp_path / "ours", dtype="float32")
     again = from_pretrained(transformers.LlamaForCausalLM, tmp_path / "ours")
     assert_same_state(again, theirs)
@@ -63,13 +65,17 @@ def test_llama_goes_to_transformers_and_back(tmp_path, tied):
     tokens = torch.arange(12).reshape(2, 6)
     torch.testing.assert_close(again(tokens).logits, theirs(tokens).logits)
     mesh = sharding.make_mesh(2, 2, 2)
-    spread = weights.load_language_model(tmp_path / "ours", dtype="float32", mesh=mesh)
+    spread = weights.load_language_model(
+        tmp_path / "ours", dtype="float32", quantization="", mesh=mesh
+    )
     assert_equal(spread, llama)
 
 
 def test_models_stored_in_half_precision_are_read_by_transformers(tmp_path):
     tiny_llama().save_pretrained(tmp_path / "theirs")
-    llama = weights.load_language_model(tmp_path / "theirs", dtype="float32", mesh=None)
+    llama = weights.load_language_model(
+        tmp_path / "theirs", dtype="float32", quantization="", mesh=None
+    )
     weights.save_language_model(llama, tmp_path / "ours", dtype="float16")
     again = from_pretrained(transformers.LlamaForCausalLM, tmp_path / "ours")
     assert again.dtype == torch.float16
@@ -80,7 +86,9 @@ def test_a_tied_head_that_is_stored_all_the_same_is_no_mistake(tmp_path):
     tiny_llama(tie_word_embeddings=True).save_pretrained(tmp_path)
     table = "model.embed_tokens.weight"
     rewrite(tmp_path, lambda s: s.__setitem__("lm_head.weight", s[table]))
-    llama = weights.load_language_model(tmp_path, dtype="float32", mesh=None)
+    llama = weights.load_language_model(
+        tmp_path, dtype="float32", quantization="", mesh=None
+    )
     assert llama.head is None
 
 
@@ -143,7 +151,9 @@ def test_adapter_is_saved_and_loaded(tmp_path):
     "loader",
     [
         lambda folder: weights.load_encoder(folder, dtype="float32", mesh=None),
-        lambda folder: weights.load_language_model(folder, dtype="float32", mesh=None),
+        lambda folder: weights.load_language_model(
+            folder, dtype="float32", quantization="", mesh=None
+        ),
         lambda folder: weights.load_adapter(folder, mesh=None),
     ],
 )

@@ -1,0 +1,220 @@
+"""What 8 bits cost and what they save: the loss on held-out answers, and the time.
+
+    python benchmarks/quantization.py --folder=/tmp/scratch
+    python benchmarks/quantization.py --speed --rounds=5
+
+The first prints the loss of the embedded model with the shipped adapter on answers
+about clips that no part of it was trained on, in nats per token, in each type of the
+language model, and the share of the answers' tokens that it holds likeliest, given the
+true ones before. What the answers themselves lose is told by
+
+    python -m musilingo_jax.evaluate --config=configs/tiny.py \\
+        --adapter=musilingo-tiny/adapter --config.model.quantization=int8 --out=DIR
+
+The second multiplies rows by kernels in the shapes of LLaMA-7B and of a model of 100M
+parameters, as a step of decoding does: ours in bfloat16 and int8 and PyTorch's float32
+(which needs the `test` extra), in turn, each in a process of its own. Printed are the
+median times of a product in milliseconds, and the medians of the rounds' ratios.
+"""
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+SPEED = flags.DEFINE_bool("speed", False, "measure times and not losses")
+FOLDER = flags.DEFINE_string("folder", None, "where the cache of features may lie")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each product")
+WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
+
+ADAPTER = "musilingo-tiny/adapter"
+TYPES = {
+    "float32": ("float32", ""),
+    "bfloat16": ("bfloat16", ""),
+    "int8": ("bfloat16", "int8"),
+}
+SHAPES = ((4096, 4096), (1024, 2752))
+ROWS = (1, 2, 16)
+SIDES = ("torch float32", "our bfloat16", "our int8")
+REPEATS = 9
+# Together larger than a cache, as the kernels of a model are.
+BYTES_OF_FLOAT32 = 256 * 2**20
+
+
+def losses(folder: str) -> dict[str, tuple[float, float, int]]:
+    """For each type: nats per token, share of tokens held likeliest, tokens."""
+    import jax
+    import jax.numpy as jnp
+
+    from musilingo_jax import cache, weights
+    from musilingo_jax.batches import ValidationBatches
+    from musilingo_jax.corpora import mixture
+    from musilingo_jax.models.musilingo import attend_mask, splice
+    from musilingo_jax.sharding import make_mesh
+    from musilingo_jax.stages import StageConfig
+
+    @jax.jit
+    def look(adapter, llama, batch):
+        """`answer_loss`, and how often the likeliest token is the right one."""
+        hidden, _ = llama(
+            splice(
+                llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
+            ),
+            positions=batch.positions,
+            attend=attend_mask(batch.segments),
+            cache=None,
+            remat=False,
+        )
+        used = batch.targets >= 0
+        before = jnp.maximum(batch.targets - 1, 0)
+        logits = llama.logits(jnp.take_along_axis(hidden, before[..., None], axis=1))
+        said = jnp.take_along_axis(batch.tokens, jnp.maximum(batch.targets, 0), axis=1)
+        score = jnp.take_along_axis(logits, said[..., None], axis=-1)[..., 0]
+        entropy = jax.nn.logsumexp(logits, axis=-1) - score
+        right = jnp.argmax(logits, axis=-1) == said
+        return [jnp.sum(jnp.where(used, x, 0)) for x in (entropy, right, used)]
+
+    path = Path(__file__).parent.parent / "configs/tiny.py"
+    spec = importlib.util.spec_from_file_location("tiny", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.run = folder
+    mesh = make_mesh(1, 1, 1)
+    records = mixture.split(config.corpus, config.corpus.test_split, answered=True)
+    features = cache.prepare(config, records, mesh)
+    tokenizer = weights.load_tokenizer("musilingo-tiny/language_model")
+    adapter = weights.load_adapter(ADAPTER, mesh=mesh)
+    stage = StageConfig.from_config(config, "stage2")
+    batches = ValidationBatches(
+        stage.choose(records),
+        features,
+        tokenizer,
+        stage.prompt,
+        examples=len(records),
+        batch_size=stage.batch_size,
+        rows=stage.rows,
+        max_tokens=stage.max_tokens,
+        max_windows=stage.max_windows,
+        seed=config.seed,
+        mesh=mesh,
+    )
+    found = {}
+    for name, (dtype, quantization) in TYPES.items():
+        llama = weights.load_language_model(
+            "musilingo-tiny/language_model",
+            dtype=dtype,
+            quantization=quantization,
+            mesh=mesh,
+        )
+        sums = [look(adapter, llama, batch) for batch in batches]
+        nats, right, count = np.sum(np.array(sums, np.float64), axis=0)
+        found[name] = nats / count, right / count, int(count)
+    return found
+
+
+def products_of_torch(shape: tuple[int, int], rows: int, count: int):
+    """A function that multiplies the same rows by `count` kernels with PyTorch."""
+    import torch
+
+    kernels = [torch.randn(shape[::-1]) for _ in range(count)]
+    x = torch.randn(rows, shape[0])
+
+    def run() -> None:
+        with torch.inference_mode():
+            for kernel in kernels:
+                torch.nn.functional.linear(x, kernel)
+
+    return run
+
+
+def products_of_ours(shape: tuple[int, int], rows: int, count: int, dtype: str):
+    """The same with `linear`."""
+    import jax
+    import jax.numpy as jnp
+
+    from musilingo_jax.models.layers import linear
+    from musilingo_jax.models.quantization import quantize
+
+    def make(key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        if dtype == "int8":
+            return quantize(jax.random.normal(key, shape[::-1]))
+        return jax.random.normal(key, shape, jnp.bfloat16), None
+
+    kernels = [jax.jit(make)(key) for key in jax.random.split(jax.random.key(0), count)]
+    x = jax.random.normal(jax.random.key(1), (rows, 1, shape[0]))
+
+    @jax.jit
+    def multiply(x, kernels):
+        return [linear(x, kernel, None, scale) for kernel, scale in kernels]
+
+    return lambda: jax.block_until_ready(multiply(x, kernels))
+
+
+def measure(side: str) -> list[float]:
+    """Milliseconds of a product, for each shape and number of rows."""
+    whose, dtype = side.split()
+    found = []
+    for shape in SHAPES:
+        count = BYTES_OF_FLOAT32 // (4 * shape[0] * shape[1])
+        for rows in ROWS:
+            if whose == "torch":
+                run = products_of_torch(shape, rows, count)
+            else:
+                run = products_of_ours(shape, rows, count, dtype)
+            times = []
+            for _ in range(REPEATS + 2):
+                began = time.perf_counter()
+                run()
+                times.append(1000 * (time.perf_counter() - began) / count)
+            found.append(statistics.median(times[2:]))
+    return found
+
+
+def speed() -> None:
+    """Prints a line for each shape and number of rows."""
+    found = {side: [] for side in SIDES}
+    for _ in range(ROUNDS.value):
+        for side, rounds in found.items():
+            worker = [sys.executable, __file__, f"--worker={side}"]
+            done = subprocess.run(worker, stdout=subprocess.PIPE, text=True, check=True)
+            rounds.append(json.loads(done.stdout.splitlines()[-1]))
+    cases = [(shape, rows) for shape in SHAPES for rows in ROWS]
+    for index, (shape, rows) in enumerate(cases):
+        line = f"{rows:2} × {shape[0]} × {shape[1]}"
+        for side, rounds in found.items():
+            times = [one[index] for one in rounds]
+            base = [one[index] for one in found[SIDES[0]]]
+            ratio = statistics.median(t / b for t, b in zip(times, base, strict=True))
+            line += f"   {side} {statistics.median(times):6.3f} ms ({ratio:.2f})"
+        print(line)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if WORKER.value:
+        print(json.dumps(measure(WORKER.value)))
+        return
+    if SPEED.value:
+        speed()
+        return
+    if FOLDER.value is None:
+        raise app.UsageError("say where the cache may lie: --folder=DIR, or --speed")
+    found = losses(FOLDER.value)
+    loss, share, count = found["float32"]
+    print(f"{count} tokens of held-out answers")
+    for name, (nats, right, _) in found.items():
+        print(
+            f"{name:9} {nats:.5f} nats per token ({nats - loss:+.5f})"
+            f"   {100 * right:.2f} % held likeliest ({100 * (right - share):+.2f})"
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)
