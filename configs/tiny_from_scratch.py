@@ -118,6 +118,7 @@ def get_config(arg: str = "") -> ConfigDict:
     train.stage1.steps = 4 if quick else 500
     train.stage1.warmup_steps = 2 if quick else 30
     train.stage1.checkpoint_every = train.stage2.checkpoint_every = 250
+    train.stage1.rows = train.stage2.rows = 4
     train.stage1.learning_rate = 1e-3
     train.stage1.final_learning_rate = 3e-4
     train.stage2.steps = 4 if quick else 4000

@@ -1,79 +1,48 @@
-"""Records and cached features → padded global batches, by step number.
+"""Examples → packed global batches, by step number.
 
 Batch `s` is a pure function of (seed, `s`): nothing is carried from one batch to the
 next, so a run that stops at any step goes on as if it had not, on any number of
 processes and devices. Each process reads only the rows that its devices hold.
+
+    Batches            examples of an epoch shuffled, songs cropped anew, without end
+    ValidationBatches  some examples once each, cropped in the middle, always the same
 """
 
+import functools
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jax.sharding import Mesh
+from jaxtyping import Int
 
-from musilingo_jax import cli, prompts
 from musilingo_jax.cache import Cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.errors import UserError
+from musilingo_jax.examples import Examples
 from musilingo_jax.models.musilingo import Batch
+from musilingo_jax.packing import Features, Shape, choose_shapes, fill, pack
 from musilingo_jax.prompts import Example, PromptConfig
 from musilingo_jax.sharding import batch_sharding
 from musilingo_jax.tokenizer import Tokenizer
 
-Features = Float[np.ndarray, "windows width"]
+# What the shapes are chosen by: so many examples, or updates if those are fewer.
+_GUESSED_EXAMPLES, _GUESSED_UPDATES = 1 << 16, 512
 
 
-def crop(
-    features: Features, max_windows: int, rng: np.random.Generator | None
-) -> Features:
-    """At most `max_windows` windows in a row: at random, or the middle without `rng`.
+class Plan(NamedTuple):
+    """A batch before anything is read.
 
-    7 windows, 3 wanted, without rng:   . . ♪ ♪ ♪ . .
+    Attributes:
+      places: the examples it holds, as places in the records.
+      rows: for each row the examples in it, as places in `places`.
     """
-    spare = max(0, len(features) - max_windows)
-    start = spare // 2 if rng is None else rng.integers(spare + 1)
-    return features[start : start + max_windows]
 
-
-def pad(
-    rows: Sequence[tuple[Features, Example]], *, windows: int, length: int, answer: int
-) -> Batch:
-    """Stacks examples into a batch in host memory, padded on the right.
-
-    One example of 1 window in a row of `length` 6, with room for an `answer` of 3:
-
-        text         <s>  ♪  Jazz  .  \\n            targets  2 3 4
-        audio_slot    -1  0    -1 -1  -1  -1
-        segments       1  1     1  1   1   0
-        positions      0  1     2  3   4   0
-
-    Args:
-      rows: for each example its features and its tokens.
-      windows: audio vectors per row, at least the largest of the examples.
-      length: tokens per row, at least the longest of the examples.
-      answer: target positions per row, at least the most of the examples.
-    """
-    count, width = len(rows), rows[0][0].shape[1]
-    batch = Batch(
-        features=np.zeros((count, windows, width), np.float32),
-        tokens=np.zeros((count, length), np.int32),
-        audio_slot=np.full((count, length), -1, np.int32),
-        segments=np.zeros((count, length), np.int32),
-        positions=np.zeros((count, length), np.int32),
-        targets=np.full((count, answer), -1, np.int32),
-    )
-    for row, (features, example) in enumerate(rows):
-        size, targets = len(example.tokens), np.flatnonzero(example.target_mask)
-        batch.features[row, : len(features)] = features
-        batch.tokens[row, :size] = example.tokens
-        batch.audio_slot[row, :size] = example.audio_slot
-        batch.segments[row, :size] = 1
-        batch.positions[row, :size] = np.arange(size)
-        batch.targets[row, : len(targets)] = targets
-    return batch
+    places: np.ndarray
+    rows: list[list[int]]
 
 
 class Batches:
@@ -85,6 +54,7 @@ class Batches:
         are told on stderr.
       too_long: how many were left out because they do not fit `max_tokens`.
       cut: how many answers are cut at `prompt.max_answer_tokens`, end sign kept.
+      shapes: of the rows, one of these in each batch.
     """
 
     def __init__(
@@ -95,13 +65,14 @@ class Batches:
         prompt: PromptConfig,
         weights: Mapping[str, float],
         *,
+        batch_size: int,
         rows: int,
         max_tokens: int,
         max_windows: int,
         seed: int,
-        mesh: jax.sharding.Mesh,
+        mesh: Mesh,
     ):
-        """Measures every record once; its tokens are made again when it is drawn.
+        """Measures every record once.
 
         Args:
           records: the questions and answers.
@@ -109,8 +80,10 @@ class Batches:
           tokenizer: the language model's.
           prompt: the conversation around each song.
           weights: how often each corpus of a mixture is drawn from; {} for one corpus.
-          rows: examples per batch, over all devices and processes.
-          max_tokens: longest sequence, audio included.
+          batch_size: examples per update, over all devices, processes and accumulated
+            batches.
+          rows: rows of tokens per update that these are packed into.
+          max_tokens: longest example, audio included.
           max_windows: longer songs are cropped to this many windows, anew each time.
           seed: of the order and the crops.
           mesh: where the batches go.
@@ -118,111 +91,241 @@ class Batches:
         Raises:
           UserError: no example fits `max_tokens`.
         """
-        self._features, self._tokenizer, self._prompt = features, tokenizer, prompt
-        self._rows, self._max_tokens, self._max_windows = rows, max_tokens, max_windows
-        self._sharding = batch_sharding(mesh)
-
-        kept, lengths, answers, audio = [], [], [], []
-        self.cut = 0
-        for record in cli.progress(
+        self._all = Examples(
             records,
-            total=len(records),
-            unit="examples",
-            label="measuring",
-            disable=jax.process_index() != 0,
-        ):
-            heard = min(features.windows(record.clip), max_windows)
-            example = self._encode(record, heard)
-            if len(example.tokens) <= max_tokens:
-                kept.append(record)
-                lengths.append(len(example.tokens))
-                answers.append(sum(example.target_mask))
-                audio.append(heard)
-                self.cut += example.cut
-        if not kept:
-            raise UserError(
-                f"none of the {len(records)} examples fits in max_tokens = {max_tokens}"
-                ": raise max_tokens, or lower max_windows"
-            )
-        self.examples, self.too_long = len(kept), len(records) - len(kept)
-        self._records, self._lengths = kept, np.asarray(lengths)
-        self._windows, self._answer = max(audio), max(answers)
-        corpora = [record.corpus for record in kept]
+            features,
+            tokenizer,
+            prompt,
+            max_tokens=max_tokens,
+            max_windows=max_windows,
+        )
+        self._batch_size, self._rows = batch_size, rows
+        self._sharding = batch_sharding(mesh)
+        self.examples = len(self._all.records)
+        self.too_long, self.cut = self._all.too_long, self._all.cut
+        corpora = [record.corpus for record in self._all.records]
         self.of_corpus = {**dict.fromkeys(weights, 0), **Counter(corpora)}
-        unused = [name for name, count in self.of_corpus.items() if not count]
-        if unused and jax.process_index() == 0:
-            offered = {record.corpus for record in records}
-            said = (
-                f"{name} (none of its examples fits in max_tokens = {max_tokens})"
-                if name in offered
-                else f"{name} (none of its examples is of this kind and can be heard)"
-                for name in unused
-            )
-            print(f"this stage does not learn from {', '.join(said)}", file=sys.stderr)
-        self._order = mixture.order(corpora, weights, seed)
-        self._drawn = self._order.random_map(self._draw)
+        _tell_unused(self.of_corpus, records, max_tokens)
+        self._order, self._seed = mixture.order(corpora, weights, seed), seed
+        # What is asked of a batch is asked within a few steps, by two threads.
+        self._plan = functools.lru_cache(64)(self._make_plan)
+        self.shapes = choose_shapes(
+            [
+                _need(self._all, Plan(places, pack(self._all.lengths[places], rows)))
+                for places in self._guess(corpora, weights)
+            ],
+            self._all.largest(-(-batch_size // rows)),
+        )
 
     def clips(self, step: int) -> list[str]:
-        """The clips of batch `step`, in its order."""
-        return [self._records[self._order[i]].clip for i in self._places(step)]
+        """The clips of batch `step`, in the order in which they are drawn."""
+        return [self._all.records[place].clip for place in self._plan(step).places]
 
     def tokens(self, step: int) -> int:
         """How many tokens batch `step` holds, audio included and padding not."""
-        return int(sum(self._lengths[self._order[i]] for i in self._places(step)))
+        return int(self._all.lengths[self._plan(step).places].sum())
+
+    def windows(self, step: int) -> int:
+        """How many audio vectors batch `step` holds."""
+        return int(self._all.windows[self._plan(step).places].sum())
+
+    def targets(self, step: int) -> int:
+        """How many tokens of batch `step` must be said."""
+        return int(self._all.answers[self._plan(step).places].sum())
+
+    def attended(self, step: int) -> int:
+        """How many pairs of places of batch `step` are one seen from the other.
+
+        Of an example of n tokens the first sees itself and the last all n of them, so
+        these are n · (n + 1) / 2.
+        """
+        lengths = self._all.lengths[self._plan(step).places]
+        return int((lengths * (lengths + 1)).sum()) // 2
+
+    def padding(self, step: int) -> float:
+        """Which share of the places for tokens in batch `step` is empty."""
+        return 1 - self.tokens(step) / (self._rows * self.shape(step).length)
+
+    def shape(self, step: int) -> Shape:
+        """The size of the rows of batch `step`: one of `shapes`."""
+        need = _need(self._all, self._plan(step))
+        return next(shape for shape in self.shapes if shape.holds(need))
 
     def batch(self, step: int) -> Batch:
         """Batch `step` as global arrays, sharded over their rows.
 
-        The number of windows and of targets is the same in all batches; the length is
-        one of four, so that there are few programs to compile.
+        There are few shapes, so that there are few programs to compile.
         """
-        places = self._places(step)
-        length = self._length(max(self._lengths[self._order[i]] for i in places))
-        blocks = {}  # A block of rows is shared by the devices that hold copies of it.
+        (places, rows), first = self._plan(step), step * self._batch_size
 
-        def block(rows: slice) -> Batch:
-            start, stop, _ = rows.indices(self._rows)
-            if (start, stop) not in blocks:
-                blocks[start, stop] = pad(
-                    [self._drawn[i] for i in places[start:stop]],
-                    windows=self._windows,
-                    length=length,
-                    answer=self._answer,
-                )
-            return blocks[start, stop]
+        def draw(i: int) -> tuple[Features, Example]:
+            rng = np.random.default_rng((self._seed, first + i))
+            return self._all.draw(places[i], rng)
 
-        def assemble(name: str, tail: tuple[int, ...]) -> jax.Array:
-            return jax.make_array_from_callback(
-                (self._rows, *tail),
-                self._sharding,
-                lambda index: getattr(block(index[0]), name),
+        def read(block: slice) -> list[list[tuple[Features, Example]]]:
+            return [[draw(i) for i in row] for row in rows[block]]
+
+        return _assemble(
+            read, self._rows, self.shape(step), self._all.width, self._sharding
+        )
+
+    def _make_plan(self, step: int) -> Plan:
+        """Where batch `step` lies in the endless stream, and in which rows."""
+        first = step * self._batch_size
+        drawn = range(first, first + self._batch_size)
+        places = np.asarray([self._order[i] for i in drawn])
+        return Plan(places, pack(self._all.lengths[places], self._rows))
+
+    def _guess(
+        self, corpora: Sequence[str], weights: Mapping[str, float]
+    ) -> Int[np.ndarray, "updates batch_size"]:
+        """Examples of updates as they may come; the true ones would take longer."""
+        chances = np.asarray(
+            [weights.get(name, 1.0) / self.of_corpus[name] for name in corpora]
+        )
+        updates = min(_GUESSED_UPDATES, max(16, _GUESSED_EXAMPLES // self._batch_size))
+        return np.random.default_rng(self._seed).choice(
+            self.examples, (updates, self._batch_size), p=chances / chances.sum()
+        )
+
+
+class ValidationBatches(Sequence[Batch]):
+    """Examples to look at again and again while training: `len(…)`, `…[i]` → Batch.
+
+    The same at each look: the first `examples` of a shuffle by `seed`, each once, long
+    songs cropped in the middle. The last batch may hold fewer examples; its rows are as
+    many, some of them empty. All have one shape, so that one program is compiled.
+
+    Attributes:
+      examples: how many examples there are in all batches together.
+      too_long: how many were left out because they do not fit `max_tokens`.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        features: Cache,
+        tokenizer: Tokenizer,
+        prompt: PromptConfig,
+        *,
+        examples: int,
+        batch_size: int,
+        rows: int,
+        max_tokens: int,
+        max_windows: int,
+        seed: int,
+        mesh: Mesh,
+    ):
+        """Measures every record once.
+
+        Args:
+          records: the questions and answers.
+          features: the cache of all their clips.
+          tokenizer: the language model's.
+          prompt: the conversation around each song.
+          examples: at most so many are taken; all, if there are not as many.
+          batch_size: examples per batch, over all devices and processes.
+          rows: rows of tokens per batch that these are packed into.
+          max_tokens: longest example, audio included.
+          max_windows: longer songs are cropped to this many windows.
+          seed: of the choice.
+          mesh: where the batches go.
+
+        Raises:
+          UserError: no example fits `max_tokens`.
+        """
+        self._all = Examples(
+            records,
+            features,
+            tokenizer,
+            prompt,
+            max_tokens=max_tokens,
+            max_windows=max_windows,
+        )
+        self._rows, self._sharding = rows, batch_sharding(mesh)
+        order = np.random.default_rng(seed).permutation(len(self._all.records))
+        chosen = order[:examples]
+        self.examples, self.too_long = len(chosen), self._all.too_long
+        self._plans = [
+            Plan(places, pack(self._all.lengths[places], rows))
+            for places in (
+                chosen[start : start + batch_size]
+                for start in range(0, len(chosen), batch_size)
             )
+        ]
+        needs = [_need(self._all, plan) for plan in self._plans]
+        self._shape = functools.reduce(Shape.join, needs).rounded()
 
-        width = self._features.features(self._records[0].clip).shape[1]
-        return Batch(
-            features=assemble("features", (self._windows, width)),
-            tokens=assemble("tokens", (length,)),
-            audio_slot=assemble("audio_slot", (length,)),
-            segments=assemble("segments", (length,)),
-            positions=assemble("positions", (length,)),
-            targets=assemble("targets", (self._answer,)),
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __getitem__(self, index: int) -> Batch:
+        places, rows = self._plans[index]
+
+        def read(block: slice) -> list[list[tuple[Features, Example]]]:
+            return [
+                [self._all.draw(places[i], None) for i in row] for row in rows[block]
+            ]
+
+        return _assemble(read, self._rows, self._shape, self._all.width, self._sharding)
+
+
+def _need(examples: Examples, plan: Plan) -> Shape:
+    """The size of the largest row of a batch."""
+    return examples.need([plan.places[row] for row in plan.rows])
+
+
+def _assemble(
+    read: Callable[[slice], list[list[tuple[Features, Example]]]],
+    rows: int,
+    shape: Shape,
+    width: int,
+    sharding: jax.sharding.Sharding,
+) -> Batch:
+    """A batch of global arrays, of which each process reads its own rows.
+
+    Args:
+      read: the examples of some of the rows.
+      rows: in the whole batch.
+      shape: of a row.
+      width: of the features.
+      sharding: of the rows over devices.
+    """
+    blocks = {}  # A block of rows is shared by the devices that hold copies of it.
+
+    def block(index: slice) -> Batch:
+        start, stop, _ = index.indices(rows)
+        if (start, stop) not in blocks:
+            blocks[start, stop] = fill(read(slice(start, stop)), shape, width)
+        return blocks[start, stop]
+
+    def assemble(name: str, *tail: int) -> jax.Array:
+        return jax.make_array_from_callback(
+            (rows, *tail), sharding, lambda index: getattr(block(index[0]), name)
         )
 
-    def _places(self, step: int) -> range:
-        """Where batch `step` lies in the endless stream of shuffled epochs."""
-        return range(step * self._rows, (step + 1) * self._rows)
+    return Batch(
+        features=assemble("features", shape.windows, width),
+        tokens=assemble("tokens", shape.length),
+        audio_slot=assemble("audio_slot", shape.length),
+        segments=assemble("segments", shape.length),
+        positions=assemble("positions", shape.length),
+        targets=assemble("targets", shape.answers),
+    )
 
-    def _length(self, longest: int) -> int:
-        """`longest`, rounded up to a quarter of what the longest example takes."""
-        quarter = 8 * -(-int(self._lengths.max()) // 32)
-        return min(quarter * -(-int(longest) // quarter), self._max_tokens)
 
-    def _encode(self, record: Record, windows: int) -> Example:
-        return prompts.encode(
-            self._tokenizer, self._prompt, record.question, record.answer, windows
-        )
-
-    def _draw(self, index: int, rng: np.random.Generator) -> tuple[Features, Example]:
-        record = self._records[index]
-        features = crop(self._features.features(record.clip), self._max_windows, rng)
-        return features, self._encode(record, len(features))
+def _tell_unused(
+    of_corpus: Mapping[str, int], records: Iterable[Record], max_tokens: int
+) -> None:
+    """Tells on stderr from which corpora of a mixture nothing is learnt, and why."""
+    unused = [name for name, count in of_corpus.items() if not count]
+    if not unused or jax.process_index() != 0:
+        return
+    offered = {record.corpus for record in records}
+    said = (
+        f"{name} (none of its examples fits in max_tokens = {max_tokens})"
+        if name in offered
+        else f"{name} (none of its examples is of this kind and can be heard)"
+        for name in unused
+    )
+    print(f"this stage does not learn from {', '.join(said)}", file=sys.stderr)

@@ -5,6 +5,7 @@ its own and without special tokens, so that the pieces come out the same in trai
 evaluation and chat, whatever stands beside them.
 """
 
+import functools
 from dataclasses import dataclass
 
 from musilingo_jax.errors import UserError
@@ -107,7 +108,7 @@ def encode(
         )
     # Replaced, not formatted: braces in the question or elsewhere are only text.
     before, after = (
-        tokenizer.encode(piece.replace("{}", question)) for piece in prompt.pieces
+        _piece(tokenizer, piece.replace("{}", question)) for piece in prompt.pieces
     )
     target, cut = ([], False) if answer is None else _answer(tokenizer, prompt, answer)
     start = [tokenizer.start, *before]
@@ -119,6 +120,12 @@ def encode(
         + [True] * len(target),
         cut=cut,
     )
+
+
+@functools.lru_cache(1024)
+def _piece(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """Tokens of text around the audio, of which there is much the same again."""
+    return tuple(tokenizer.encode(text))
 
 
 def _answer(

@@ -30,7 +30,9 @@ class StageConfig:
       steps: updates of the adapter.
       batch_size: examples on all devices together, at once.
       rows: rows of tokens that these examples are packed into; as many as `batch_size`
-        for one example a row.
+        for one example a row, and a quarter or an eighth of it for next to no padding.
+        With fewer rows each is longer, and the mask and the scores of attention grow
+        with the square of that: not above a thousand tokens or so without need.
       accumulate: this many batches make one update.
       max_tokens: longest sequence; longer examples are left out and counted.
       max_windows: longer songs are cropped to this many windows, anew each time.
@@ -94,6 +96,11 @@ class StageConfig:
                 raise UserError(
                     f"config.{name}.{field.name} is {value}: it must be {least} or more"
                 )
+        if stage.rows > stage.batch_size:
+            raise UserError(
+                f"config.{name}.rows is {stage.rows}: it must be at most batch_size, "
+                f"{stage.batch_size}, since each row holds an example or more"
+            )
         if stage.warmup_steps >= stage.steps:
             raise UserError(
                 f"config.{name}.warmup_steps is {stage.warmup_steps}: it must be less "

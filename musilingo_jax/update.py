@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch, answer_loss
+from musilingo_jax.sharding import batch_sharding
 from musilingo_jax.stages import StageConfig
 
 
@@ -58,12 +60,12 @@ def make_update(
     """
 
     def split(array: jax.Array) -> jax.Array:
-        """[rows, …] → [accumulate, batch_size, …], neighbours in different batches.
+        """[rows, …] → [accumulate, rows, …], neighbours in different batches.
 
         A device's rows stay on it: of rows a b c d | e f g h on two devices,
         accumulate = 2 makes the batches a c | e g and b d | f h.
         """
-        parts = array.reshape(stage.batch_size, stage.accumulate, *array.shape[1:])
+        parts = array.reshape(stage.rows, stage.accumulate, *array.shape[1:])
         return parts.swapaxes(0, 1)
 
     def loss_of(
@@ -91,3 +93,54 @@ def make_update(
         return TrainState(adapter=adapter, optimiser=moments), report
 
     return update
+
+
+def make_validation(
+    stage: StageConfig,
+) -> Callable[[Adapter, Llama, Batch], tuple[jax.Array, jax.Array]]:
+    """Compiles a look at a batch: the loss summed over its target tokens, their count.
+
+    So that batches can be added up before dividing, as in the update.
+    """
+
+    @jax.jit
+    def look(
+        adapter: Adapter, llama: Llama, batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
+        return answer_loss(adapter, llama, batch, remat=stage.remat)
+
+    return look
+
+
+def abstract_batch(
+    stage: StageConfig,
+    *,
+    width: int,
+    mesh: Mesh,
+    length: int,
+    windows: int,
+    answers: int,
+) -> Batch:
+    """The shapes and shardings of what an update reads, to compile it without data.
+
+    Args:
+      stage: says how many rows there are.
+      width: of the encoder's features.
+      mesh: where the batch would go.
+      length: tokens per row, audio included.
+      windows: audio vectors per row.
+      answers: tokens to be said per row.
+    """
+    rows, sharding = stage.rows * stage.accumulate, batch_sharding(mesh)
+
+    def array(dtype: jnp.dtype, *tail: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *tail), dtype, sharding=sharding)
+
+    return Batch(
+        features=array(jnp.float32, windows, width),
+        tokens=array(jnp.int32, length),
+        audio_slot=array(jnp.int32, length),
+        segments=array(jnp.int32, length),
+        positions=array(jnp.int32, length),
+        targets=array(jnp.int32, answers),
+    )

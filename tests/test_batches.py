@@ -1,6 +1,8 @@
-"""Batches are pure functions of the step, padded and cropped without loss."""
+"""Batches are pure functions of the step, packed and cropped without loss."""
 
 import dataclasses
+import itertools
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,9 +10,12 @@ import numpy as np
 import pytest
 from small_run import small_tokenizer
 
-from musilingo_jax.batches import Batches, crop
+from musilingo_jax.batches import Batches, ValidationBatches
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
+from musilingo_jax.examples import crop
+from musilingo_jax.models.musilingo import attend_mask
+from musilingo_jax.packing import PROGRAMS
 from musilingo_jax.prompts import PromptConfig, encode
 from musilingo_jax.sharding import make_mesh
 
@@ -51,20 +56,64 @@ def tokenizer():
 
 
 def make(tokenizer, records=None, cache=CACHE, **changes):
-    values = {"rows": 8, "max_tokens": 96, "max_windows": 3, "seed": 0}
-    values |= {"mesh": make_mesh(1, 1, 1), "weights": {}} | changes
+    values = {"batch_size": 12, "rows": 4, "max_tokens": 96, "max_windows": 3}
+    values |= {"seed": 0, "mesh": make_mesh(1, 1, 1), "weights": {}} | changes
     if records is None:
         records = [record(index) for index in range(11)]
     return Batches(records, cache, tokenizer, PROMPT, **values)
 
 
-def numpy(batch):
-    return {name: np.asarray(getattr(batch, name)) for name in FIELDS}
+def make_validation(tokenizer, records=None, **changes):
+    values = {"examples": 99, "batch_size": 4, "rows": 2, "max_tokens": 96}
+    values |= {"max_windows": 3, "seed": 0, "mesh": make_mesh(1, 1, 1)} | changes
+    if records is None:
+        records = [record(index) for index in range(11)]
+    return ValidationBatches(records, CACHE, tokenizer, PROMPT, **values)
 
 
 def assert_equal(one, other):
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
+
+
+def taken_apart(tokenizer, batch):
+    """Each example of a batch as (row, number of its record, first window).
+
+    Each is compared with what was encoded, and the places of no example with nothing.
+    """
+    batch = {name: np.asarray(getattr(batch, name)) for name in FIELDS}
+    found = []
+    for row, segments in enumerate(batch["segments"]):
+        ends = [0, *np.cumsum(np.bincount(segments)[1:])]
+        assert (
+            np.repeat(range(1, len(ends)), np.diff(ends)) == segments[: ends[-1]]
+        ).all()
+        targets = batch["targets"][row]
+        targets = targets[targets >= 0].tolist()
+        heard = 0
+        for start, end in itertools.pairwise(ends):
+            slots = batch["audio_slot"][row, start:end]
+            windows = int((slots >= 0).sum())
+            text = tokenizer.decode(batch["tokens"][row, start:end])
+            index = int(text.split("What is ")[1].split("?")[0])
+            told = record(index)
+            example = encode(tokenizer, PROMPT, told.question, told.answer, windows)
+            assert batch["tokens"][row, start:end].tolist() == example.tokens
+            assert np.where(slots < 0, -1, slots - heard).tolist() == example.audio_slot
+            assert batch["positions"][row, start:end].tolist() == [*range(end - start)]
+            said = start + np.flatnonzero(example.target_mask)
+            assert [targets.pop(0) for _ in said] == said.tolist()
+            features = batch["features"][row, heard : heard + windows, 0]
+            assert (np.diff(features) == 1).all()
+            assert features[0] // 10 == features[-1] // 10 == int(told.clip)
+            assert windows == min(WINDOWS[int(told.clip)], 3)
+            found.append((row, index, int(features[0])))
+            heard += windows
+        assert targets == []
+        assert (batch["segments"][row, ends[-1] :] == 0).all()
+        assert (batch["audio_slot"][row, ends[-1] :] == -1).all()
+        assert (batch["features"][row, heard:] == 0).all()
+    return found
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tokenizer):
@@ -76,50 +125,51 @@ def test_a_batch_is_a_function_of_seed_and_step(tokenizer):
     assert clips != [make(tokenizer, seed=1).clips(step) for step in range(4)]
 
 
-def test_each_epoch_has_every_example_once_in_another_order(tokenizer):
-    batches = make(tokenizer, rows=11)
-    epochs = [np.asarray(batches.batch(step).tokens).tolist() for step in range(3)]
-    assert len({len(epoch[0]) for epoch in epochs}) == 1
-    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
-    assert epochs[0] != epochs[1] != epochs[2]
+@pytest.mark.parametrize("rows", [11, 4, 1])
+def test_each_epoch_has_every_example_once_in_another_order(tokenizer, rows):
+    batches = make(tokenizer, batch_size=11, rows=rows)
+    epochs = [taken_apart(tokenizer, batches.batch(step)) for step in range(3)]
+    for epoch in epochs:
+        assert sorted(index for _, index, _ in epoch) == [*range(11)]
+    if rows == 1:
+        return
+    places = [[(row, index) for row, index, _ in epoch] for epoch in epochs]
+    assert places[0] != places[1] != places[2]
 
 
-def test_rows_hold_what_was_encoded(tokenizer):
-    batches = make(tokenizer)
+@pytest.mark.parametrize(("batch_size", "rows"), [(12, 12), (12, 4), (12, 5), (3, 1)])
+def test_rows_hold_what_was_encoded_and_counted(tokenizer, batch_size, rows):
+    batches = make(tokenizer, batch_size=batch_size, rows=rows)
     for step in range(3):
-        batch = numpy(batches.batch(step))
-        total = 0
-        for row in range(8):
-            size = int(batch["segments"][row].sum())
-            total += size
-            slots = batch["audio_slot"][row]
-            windows = int((slots >= 0).sum())
-            clip = int(batch["features"][row, 0, 0]) // 10
-            assert str(clip) == batches.clips(step)[row]
-            assert windows == min(WINDOWS[clip], 3)
-            text = tokenizer.decode(batch["tokens"][row, :size])
-            index = int(text.split("What is ")[1].split("?")[0])
-            told = record(index)
-            example = encode(tokenizer, PROMPT, told.question, told.answer, windows)
-            assert batch["tokens"][row, :size].tolist() == example.tokens
-            assert slots[:size].tolist() == example.audio_slot
-            targets = batch["targets"][row]
-            assert (
-                targets[targets >= 0].tolist()
-                == np.flatnonzero(example.target_mask).tolist()
-            )
-            assert batch["positions"][row, :size].tolist() == list(range(size))
-            assert (batch["segments"][row, size:] == 0).all()
-            assert (slots[size:] == -1).all()
-            assert (batch["features"][row, windows:] == 0).all()
-        assert total == batches.tokens(step)
+        batch = batches.batch(step)
+        found = taken_apart(tokenizer, batch)
+        clips = [str(index % len(WINDOWS)) for _, index, _ in found]
+        assert sorted(clips) == sorted(batches.clips(step))
+        in_row = Counter(row for row, *_ in found)
+        assert max(in_row.values()) <= -(-batch_size // rows)
+        assert len(in_row) == rows
+        segments, shape = np.asarray(batch.segments), batches.shape(step)
+        assert segments.shape == (rows, shape.length)
+        assert batches.tokens(step) == (segments > 0).sum()
+        assert batches.padding(step) == pytest.approx((segments == 0).mean())
+        assert batches.targets(step) == (np.asarray(batch.targets) >= 0).sum()
+        assert batches.attended(step) == np.asarray(attend_mask(segments)).sum()
+
+
+def test_packing_changes_no_example_of_a_batch(tokenizer):
+    """Nor how its song is cropped."""
+    packed, apart = (make(tokenizer, batch_size=8, rows=rows) for rows in (2, 8))
+    for step in range(4):
+        one, other = (taken_apart(tokenizer, b.batch(step)) for b in (packed, apart))
+        assert sorted(example[1:] for example in one) == sorted(e[1:] for e in other)
+    assert packed.padding(0) < apart.padding(0)
 
 
 def test_long_songs_are_cropped_anew_each_time(tokenizer):
-    batches = make(tokenizer, records=[record(3)], rows=16)
-    starts = np.asarray(batches.batch(0).features)[:, 0, 0]
-    assert set(starts) <= set(range(30, 37))
-    assert len(set(starts)) > 3
+    batches = make(tokenizer, records=[record(3)], batch_size=16)
+    starts = {first for *_, first in taken_apart(tokenizer, batches.batch(0))}
+    assert starts <= set(range(30, 37))
+    assert len(starts) > 3
 
 
 def test_crop_keeps_the_middle_and_short_songs():
@@ -132,8 +182,9 @@ def test_crop_keeps_the_middle_and_short_songs():
 
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2), (1, 4, 1), (1, 1, 8)])
 def test_any_mesh_gets_the_same_batches(tokenizer, mesh):
-    spread = make(tokenizer, mesh=make_mesh(*mesh)).batch(2)
-    assert_equal(spread, make(tokenizer).batch(2))
+    sizes = {"batch_size": 20, "rows": 8}
+    spread = make(tokenizer, mesh=make_mesh(*mesh), **sizes).batch(2)
+    assert_equal(spread, make(tokenizer, **sizes).batch(2))
     rows = {shard.data.shape[0] for shard in spread.tokens.addressable_shards}
     assert rows == {8 // (mesh[0] * mesh[1])}
 
@@ -148,24 +199,31 @@ def test_a_row_is_read_once_however_many_devices_hold_it(tokenizer):
     counting = SimpleNamespace(features=features, windows=CACHE.windows)
     batches = make(tokenizer, cache=counting, mesh=make_mesh(4, 1, 2))
     batches.batch(0)
-    assert len(read) == 8 + 1  # And once to know how wide the features are.
+    assert len(read) == 12 + 1  # And once to know how wide the features are.
 
 
-def test_there_are_few_lengths(tokenizer):
-    batches = make(tokenizer, rows=1)
-    lengths = {batches.batch(step).tokens.shape[1] for step in range(33)}
-    assert len(lengths) <= 4
-    assert len({batches.batch(step).targets.shape for step in range(33)}) == 1
+def test_there_are_few_shapes_and_one_for_whatever_comes(tokenizer):
+    batches = make(tokenizer, batch_size=2, rows=1)
+    assert len(batches.shapes) <= PROGRAMS
+    for step in range(40):
+        batch, shape = batches.batch(step), batches.shape(step)
+        assert shape in batches.shapes
+        assert batch.tokens.shape == (1, shape.length)
+        assert batch.features.shape[1] == shape.windows
+        assert batch.targets.shape[1] == shape.answers
+    longest = max(batches.tokens(step) for step in range(40))
+    assert batches.shapes[-1].length >= longest
 
 
 def test_what_does_not_fit_is_counted_and_what_is_cut_too(tokenizer):
     records = [record(0), record(1, "many words " * 20), record(2, "few words")]
     batches = make(tokenizer, records)
     assert (batches.examples, batches.too_long, batches.cut) == (3, 0, 1)
-    longest = max(batches.batch(0).segments.sum(axis=1).tolist())
+    longest = max(
+        make(tokenizer, records, batch_size=1, rows=1).tokens(s) for s in range(3)
+    )
     batches = make(tokenizer, records, max_tokens=longest - 1)
     assert (batches.examples, batches.too_long, batches.cut) == (2, 1, 0)
-    assert batches.batch(0).tokens.shape[1] <= longest - 1
 
 
 def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
@@ -179,7 +237,7 @@ def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
     most = len(short.tokens)
     batches = make(tokenizer, records, weights=weights, max_tokens=most)
     assert batches.of_corpus == {"kept": 1, "long": 0, "other": 0}
-    assert batches.clips(3) == ["0"] * 8
+    assert batches.clips(3) == ["0"] * 12
     said = [line for line in capsys.readouterr().err.splitlines() if "learn" in line]
     assert said == [
         "this stage does not learn from long (none of its examples fits in max_tokens "
@@ -192,3 +250,37 @@ def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
 def test_nothing_that_fits_is_an_error(tokenizer):
     with pytest.raises(UserError, match="none of the 11 examples fits in max_tokens"):
         make(tokenizer, max_tokens=9)
+
+
+@pytest.mark.parametrize(("count", "examples", "looked_at"), [(11, 99, 11), (11, 6, 6)])
+def test_validation_takes_examples_once_and_in_the_same_way(
+    tokenizer, count, examples, looked_at
+):
+    records = [record(index) for index in range(count)]
+    batches = make_validation(tokenizer, records, examples=examples)
+    assert (batches.examples, len(batches)) == (looked_at, -(-looked_at // 4))
+    found = [taken_apart(tokenizer, batch) for batch in batches]
+    chosen = [index for batch in found for _, index, _ in batch]
+    assert len(set(chosen)) == len(chosen) == looked_at
+    # The middle three of the nine windows of clip 3.
+    assert {first for b in found for _, i, first in b if i % 4 == 3} <= {33}
+    again = make_validation(tokenizer, records, examples=examples)
+    for index in reversed(range(len(batches))):
+        assert_equal(again[index], batches[index])
+        assert again[index].tokens.shape == batches[0].tokens.shape
+    with pytest.raises(IndexError):
+        batches[len(batches)]
+    if looked_at < count:
+        other = make_validation(tokenizer, records, examples=examples, seed=1)
+        told = [i for batch in other for _, i, _ in taken_apart(tokenizer, batch)]
+        assert set(told) != set(chosen)
+
+
+def test_validation_is_the_same_on_any_mesh(tokenizer):
+    """Also where the examples of the last batch are fewer than its rows."""
+    sizes = {"batch_size": 8, "rows": 8}
+    spread = make_validation(tokenizer, mesh=make_mesh(4, 2, 1), **sizes)
+    alone = make_validation(tokenizer, **sizes)
+    for one, other in zip(spread, alone, strict=True):
+        assert_equal(one, other)
+    assert (np.asarray(alone[1].targets)[3:] == -1).all()

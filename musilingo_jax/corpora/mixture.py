@@ -64,7 +64,7 @@ def split(config: ConfigDict, name: str, *, answered: bool) -> list[Record]:
         found = ", ".join(sorted({repr(record.split) for record in records}))
         raise UserError(
             f"{title(config)} has no records in the split {name!r}: choose one of "
-            f"{found} (config.corpus.train_split, .test_split)"
+            f"{found} (config.corpus.train_split, .validation_split, .test_split)"
         )
     there = {record.corpus for record in chosen}
     for member in [name for name in _members(config) if name not in there]:

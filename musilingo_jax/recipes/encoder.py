@@ -269,7 +269,9 @@ def train(
                 shown = {name: f"{float(x):.2f}" for name, x in numbers.items()}
                 bar.set_postfix(loss=f"{float(value):.3f}", **shown)
             if (index + 1) % recipe.checkpoint_every == 0 or index + 1 == recipe.steps:
-                saved.save(index + 1, state, dataclasses.asdict(recipe))
+                saved.save(
+                    index + 1, state, dataclasses.asdict(recipe), validation=None
+                )
                 for name, rendered in held_out.items():
                     found = accuracy(state[0], rendered, recipe)
                     text = "  ".join(f"{key} {x:.3f}" for key, x in found.items())

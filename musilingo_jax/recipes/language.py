@@ -21,9 +21,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from musilingo_jax import cli, metrics, prompts
+from musilingo_jax import cli, prompts
 from musilingo_jax.checkpoints import Checkpoints
 from musilingo_jax.corpora import questions, synthetic
+from musilingo_jax.metrics.naming import named_value
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch, answer_loss
@@ -239,7 +240,9 @@ def train(
                 bar.set_postfix(loss=f"{float(value):.3f}")
                 bar.write(f"language model step {index}: loss {float(value):.4f}")
             if (index + 1) % recipe.checkpoint_every == 0 or index + 1 == recipe.steps:
-                saved.save(index + 1, state, dataclasses.asdict(recipe))
+                saved.save(
+                    index + 1, state, dataclasses.asdict(recipe), validation=None
+                )
     saved.close()
     return state[0]
 
@@ -274,11 +277,22 @@ def reading_accuracy(
             requests.append((vectors, question))
             goals.append((attribute, value))
     greedy = GenerateConfig(
-        max_new_tokens=24, temperature=0.0, top_p=1.0, seed=0, batch_size=64
+        max_new_tokens=24,
+        min_new_tokens=0,
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        beams=1,
+        length_penalty=1.0,
+        stop=(),
+        seed=0,
+        batch_size=64,
     )
     answers = answer(speaker, prompt, requests, greedy, mesh=None)
     right: dict[str, list[bool]] = {name: [] for name in synthetic.ATTRIBUTES}
     for (attribute, value), said in zip(goals, answers, strict=True):
-        named = metrics.named_value(said, set(synthetic.ATTRIBUTES[attribute]))
+        named = named_value(said, set(synthetic.ATTRIBUTES[attribute]))
         right[attribute].append(named == value)
     return {name: float(np.mean(found)) for name, found in right.items()}

@@ -244,10 +244,14 @@ def make_adapter(config: ConfigDict, work: Path) -> None:
     """Finds the closed-form start, then trains from it as any user would."""
     experiment = config.adapter.train
     mesh = make_mesh(**experiment.mesh)
-    records = train.training_records(experiment)
+    corpus = experiment.corpus
+    records = mixture.split(corpus, corpus.train_split, answered=True)
     features = cache.prepare(experiment, records, mesh)
     llama = weights.load_language_model(
-        experiment.model.language_model, dtype=np.float32, mesh=mesh
+        experiment.model.language_model,
+        dtype=np.float32,
+        quantization="",
+        mesh=mesh,
     )
     tokenizer = weights.load_tokenizer(experiment.model.language_model)
     values: dict[str, dict[str, str]] = {}

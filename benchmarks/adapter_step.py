@@ -1,0 +1,286 @@
+"""An update of the adapter against the same in PyTorch, in turn, in separate processes.
+
+    python benchmarks/adapter_step.py --captions=musiccaps-public.csv --tokenizer=LLAMA
+    python benchmarks/adapter_step.py --stage=1 --batch_size=8 --accumulate=1
+
+A frozen LLaMA of random weights (118M parameters: 4 layers of 1024, 32,000 tokens), a
+linear adapter that learns by AdamW, captions as long as they really are, and the batch
+of the original: for MusicCaps in its second stage, 2 examples at once and 8 such
+batches an update. Without `--captions` they are the embedded corpus's.
+
+PyTorch's side (`transformers.LlamaForCausalLM`) does as the original: each batch padded
+to its longest example, the scores of all tokens, gradient to the adapter alone. Ours is
+`musilingo_jax.update`, all examples of an update in `--rows` rows; the same examples on
+both sides, and the same losses. Printed are the medians over rounds of the time per
+useful token (audio and text, no padding), by the clock and of the processor, and of the
+rounds' ratios to PyTorch's by either; the second suffers less from other programs.
+Making batches is not part of it. Needs the `test` extra; the `Makefile` tells of the
+MALLOC settings that both run with.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import captions
+import numpy as np
+from absl import app, flags
+
+CAPTIONS = flags.DEFINE_string("captions", None, "a musiccaps-public.csv")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder that holds one")
+STAGE = flags.DEFINE_integer("stage", 2, "whose settings of text, 1 or 2")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 2, "examples at once in PyTorch")
+ACCUMULATE = flags.DEFINE_integer("accumulate", 8, "such batches in an update")
+ROWS = flags.DEFINE_integer("rows", 4, "rows that we pack an update into")
+OUR_ACCUMULATE = flags.DEFINE_integer("our_accumulate", 1, "our batches in an update")
+UPDATES = flags.DEFINE_integer("updates", 2, "different updates that are timed")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "measurements of each")
+WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
+FOLDER = flags.DEFINE_string("folder", None, "internal: where the model lies")
+
+THEIRS = ("torch float32", "torch bfloat16")
+OURS = ("our float32", "our bfloat16")
+LEARNING_RATE, WEIGHT_DECAY = 3e-5, 0.05
+# Keeps glibc from handing large arrays back to the system, for all of them.
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+    "MALLOC_ARENA_MAX": "1",
+}
+
+
+def write_model(folder: Path) -> None:
+    """Saves a random model in the released layout, with a tokenizer beside it."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=1024,
+        intermediate_size=2752,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def examples_per_update() -> int:
+    return BATCH_SIZE.value * ACCUMULATE.value
+
+
+def our_batches():
+    """Batches of the captions, one row's worth of memory for all."""
+    from musilingo_jax.batches import Batches
+    from musilingo_jax.sharding import make_mesh
+
+    return Batches(
+        captions.load(CAPTIONS.value, STAGE.value),
+        captions.noise(),
+        captions.load_tokenizer(TOKENIZER.value),
+        captions.PROMPTS[STAGE.value],
+        {},
+        batch_size=examples_per_update(),
+        rows=ROWS.value,
+        max_tokens=512,
+        max_windows=captions.WINDOWS,
+        seed=0,
+        mesh=make_mesh(1, 1, 1),
+    )
+
+
+def first_adapter() -> np.ndarray:
+    """The kernel of the adapter that both begin with; its bias is zero."""
+    shape = (captions.WIDTH, 1024)
+    return np.random.default_rng(1).normal(0, 0.02, shape).astype(np.float32)
+
+
+def update_torch(folder: str, dtype: str):
+    """A function that makes an update in PyTorch, by its number, and tells the loss."""
+    import torch
+    import transformers
+
+    from musilingo_jax import prompts
+
+    kind = getattr(torch, dtype)
+    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=kind).eval()
+    model.requires_grad_(False)
+    adapter = torch.nn.Linear(captions.WIDTH, 1024)
+    with torch.no_grad():
+        adapter.weight.copy_(torch.from_numpy(first_adapter().T.copy()))
+        adapter.bias.zero_()
+    groups = [
+        {"params": [adapter.weight], "weight_decay": WEIGHT_DECAY},
+        {"params": [adapter.bias], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+    cache, tokenizer = captions.noise(), captions.load_tokenizer(TOKENIZER.value)
+    records = {r.clip: r for r in captions.load(CAPTIONS.value, STAGE.value)}
+    prompt, batches = captions.PROMPTS[STAGE.value], our_batches()
+
+    def collate(clips):
+        rows = [
+            prompts.encode(
+                tokenizer,
+                prompt,
+                records[clip].question,
+                records[clip].answer,
+                captions.WINDOWS,
+            )
+            for clip in clips
+        ]
+        shape = len(rows), max(len(row.tokens) for row in rows)
+        tokens = np.zeros(shape, np.int64)
+        labels, mask = np.full(shape, -100, np.int64), np.zeros(shape, np.int64)
+        for i, row in enumerate(rows):
+            size = len(row.tokens)
+            tokens[i, :size], mask[i, :size] = row.tokens, 1
+            labels[i, :size] = np.where(row.target_mask, row.tokens, -100)
+        # The text before the audio is the same for all, so it stands in one place.
+        start = rows[0].audio_slot.index(0)
+        features = np.stack([cache.features(clip) for clip in clips])
+        return start, *map(torch.from_numpy, (features, tokens, mask, labels))
+
+    updates = []
+    for step in range(UPDATES.value):
+        clips, size = batches.clips(step), BATCH_SIZE.value
+        parts = [clips[i : i + size] for i in range(0, len(clips), size)]
+        updates.append([collate(part) for part in parts])
+    embed = model.get_input_embeddings()
+
+    def update(number: int) -> float:
+        parts = updates[number]
+        count = sum(int((labels != -100).sum()) for *_, labels in parts)
+        total = 0.0
+        for start, features, tokens, mask, labels in parts:
+            text, audio = embed(tokens), adapter(features).to(kind)
+            end = start + audio.shape[1]
+            both = torch.cat([text[:, :start], audio, text[:, end:]], dim=1)
+            loss = model(inputs_embeds=both, attention_mask=mask, labels=labels).loss
+            # Weighted as ours, so that both follow the same gradient.
+            loss = loss * (int((labels != -100).sum()) / count)
+            loss.backward()
+            total += loss.item()
+        optimiser.step()
+        optimiser.zero_grad()
+        return total
+
+    return update
+
+
+def update_ours(folder: str, dtype: str):
+    """A function that makes one of our updates, by its number, and tells the loss."""
+    import jax
+
+    from musilingo_jax import weights
+    from musilingo_jax.recipes.start import linear_adapter
+    from musilingo_jax.sharding import make_mesh, shardings
+    from musilingo_jax.stages import StageConfig
+    from musilingo_jax.update import TrainState, make_update
+
+    mesh, batches = make_mesh(1, 1, 1), our_batches()
+    llama = weights.load_language_model(folder, dtype=dtype, quantization="", mesh=mesh)
+    adapter = linear_adapter(first_adapter(), np.zeros(1024, np.float32))
+    stage = StageConfig(
+        prompt=captions.PROMPTS[STAGE.value],
+        questions="all",
+        steps=1000,
+        batch_size=examples_per_update() // OUR_ACCUMULATE.value,
+        rows=ROWS.value // OUR_ACCUMULATE.value,
+        accumulate=OUR_ACCUMULATE.value,
+        max_tokens=512,
+        max_windows=captions.WINDOWS,
+        learning_rate=LEARNING_RATE,
+        final_learning_rate=LEARNING_RATE,
+        warmup_learning_rate=LEARNING_RATE,
+        warmup_steps=1,
+        weight_decay=WEIGHT_DECAY,
+        remat=False,
+        checkpoint_every=1,
+        validate_every=0,
+        validation_examples=1,
+        log_every=1,
+        keep=1,
+    )
+    optimiser = stage.optimiser()
+    state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
+    state = jax.device_put(state, shardings(state, mesh))
+    step = make_update(stage, optimiser, shardings(state, mesh))
+    made = [batches.batch(number) for number in range(UPDATES.value)]
+
+    def update(number: int) -> float:
+        nonlocal state
+        state, report = step(state, llama, made[number])
+        return float(report.loss)
+
+    return update
+
+
+def measure(update) -> dict[str, float]:
+    """Seconds of a pass over all updates, and its loss, after one pass to warm up."""
+    losses = [update(number) for number in range(UPDATES.value)]
+    clock, processor = time.perf_counter(), time.process_time()
+    for number in range(UPDATES.value):
+        update(number)
+    return {
+        "clock": time.perf_counter() - clock,
+        "processor": time.process_time() - processor,
+        "loss": statistics.mean(losses),
+    }
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if WORKER.value:
+        whose, dtype = WORKER.value.split()
+        make = update_torch if whose == "torch" else update_ours
+        print(json.dumps(measure(make(FOLDER.value, dtype))))
+        return
+    names = (*THEIRS, *OURS)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder))
+        for _ in range(ROUNDS.value):
+            for name in names:
+                worker = [sys.executable, __file__, *sys.argv[1:]]
+                worker += [f"--worker={name}", f"--folder={folder}"]
+                done = subprocess.run(
+                    worker,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                    env=os.environ | MALLOC,
+                )
+                found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    batches = our_batches()
+    steps = range(UPDATES.value)
+    tokens = sum(batches.tokens(step) for step in steps)
+    padding = statistics.mean(batches.padding(step) for step in steps)
+    print(
+        f"{examples_per_update()} examples an update, {tokens / len(steps):.0f} tokens,"
+        f" {100 * padding:.1f} % of our places empty"
+    )
+    for kind in ("clock", "processor"):
+        print(f"by the {kind}:")
+        for name, runs in found.items():
+            seconds = [run[kind] for run in runs]
+            line = (
+                f"{name:14} {statistics.median(seconds) / tokens * 1e6:7.0f} µs a token"
+            )
+            line += f"  loss {runs[0]['loss']:.4f}"
+            for base in THEIRS:
+                theirs = [run[kind] for run in found[base]]
+                ratios = [s / t for s, t in zip(seconds, theirs, strict=True)]
+                line += f"  / {base} {statistics.median(ratios):.2f}"
+                line += f" ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(line)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,52 @@
+"""Captions to measure with, and noise in place of the music they speak of."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from musilingo_jax import released, tokenizer, weights
+from musilingo_jax.corpora import corpus
+from musilingo_jax.corpora.records import Record
+from musilingo_jax.prompts import PromptConfig
+from musilingo_jax.tokenizer import Tokenizer
+
+WIDTH = 1024  # MERT-330M's.
+WINDOWS = 3  # Of the 10 s of a MusicCaps clip.
+# The original's settings of text, the question of its second stage included.
+PROMPTS = {
+    1: PromptConfig(template="", instruction="", end_sign="\n", max_answer_tokens=32),
+    2: released.PROMPT,
+}
+QUESTIONS = {1: "", 2: "Please give a caption to the music."}
+
+
+def load(path: str | None, stage: int) -> list[Record]:
+    """The training captions of a `musiccaps-public.csv`, or the embedded corpus's."""
+    if path is None:
+        said = [
+            r.answer for r in corpus.load("musilingo-tiny-corpus") if not r.question
+        ]
+    else:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        said = [r["caption"] for r in rows if r["is_audioset_eval"] != "True"]
+    question = QUESTIONS[stage]
+    return [
+        Record(Path(f"{i}.wav"), str(i), question, text, "train", None, None)
+        for i, text in enumerate(said)
+    ]
+
+
+def load_tokenizer(folder: str | None) -> Tokenizer:
+    """The tokenizer in a folder, or the embedded language model's."""
+    if folder is None:
+        return weights.load_tokenizer("musilingo-tiny")
+    return tokenizer.load(Path(folder))
+
+
+def noise() -> SimpleNamespace:
+    """As a cache of features, for `Batches`: the same few seconds of noise always."""
+    made = np.random.default_rng(0).normal(size=(WINDOWS, WIDTH)).astype(np.float32)
+    return SimpleNamespace(features=lambda clip: made, windows=lambda clip: WINDOWS)

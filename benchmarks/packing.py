@@ -1,0 +1,65 @@
+"""How much of a batch is padding, with one example a row and with several.
+
+    python benchmarks/packing.py --captions=musiccaps-public.csv --tokenizer=LLAMA
+    python benchmarks/packing.py                         (embedded captions, tokenizer)
+
+For the published batches and text settings of both stages, `rows` of 1, 1/2, 1/4 and
+1/8 of the examples: the share of places for tokens that are empty over `--updates`
+updates, the number of shapes (programs to compile) that came up, and the longest row.
+Also says how many examples are measured in a second.
+"""
+
+import time
+
+import captions
+from absl import app, flags
+
+from musilingo_jax.batches import Batches
+from musilingo_jax.sharding import make_mesh
+
+CAPTIONS = flags.DEFINE_string("captions", None, "a musiccaps-public.csv")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder that holds one")
+UPDATES = flags.DEFINE_integer("updates", 200, "how many to look at")
+
+# Examples per update: LP-MusicCaps-MSD's in stage 1, MusicInstruct's in stage 2, and as
+# many as eight GPUs had taken.
+SIZES = {1: (8, 64), 2: (16, 32, 256)}
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    tokenizer, mesh = captions.load_tokenizer(TOKENIZER.value), make_mesh(1, 1, 1)
+    print(f"tokenizer: {tokenizer.name}")
+    for stage, sizes in SIZES.items():
+        records = captions.load(CAPTIONS.value, stage)
+        for size in sizes:
+            for part in (1, 2, 4, 8):
+                began = time.perf_counter()
+                batches = Batches(
+                    records,
+                    captions.noise(),
+                    tokenizer,
+                    captions.PROMPTS[stage],
+                    {},
+                    batch_size=size,
+                    rows=size // part,
+                    max_tokens=512,
+                    max_windows=captions.WINDOWS,
+                    seed=0,
+                    mesh=mesh,
+                )
+                seconds = time.perf_counter() - began
+                steps = range(UPDATES.value)
+                tokens = sum(batches.tokens(step) for step in steps)
+                shapes = [batches.shape(step) for step in steps]
+                places = sum(shape.length for shape in shapes) * (size // part)
+                line = f"stage {stage}, {size:3} examples in {size // part:3} rows: "
+                line += f"{100 * (1 - tokens / places):5.1f} % padding, "
+                line += f"{len(set(shapes))} shapes, "
+                line += f"rows of up to {max(shape.length for shape in shapes)}"
+                print(line)
+    print(f"measured {len(records) / seconds:,.0f} examples a second")
+
+
+if __name__ == "__main__":
+    app.run(main)
