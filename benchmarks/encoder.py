@@ -1,13 +1,22 @@
-"""Our encoder against the same model in PyTorch, in turn, each in a process of its own.
+"""How fast the encoder is: against PyTorch on a CPU, or on an accelerator.
 
     python benchmarks/encoder.py --width=768 --depth=4 --clips=2 --seconds=10 --rounds=5
     python benchmarks/encoder.py --width=1024 --depth=24 --clips=1 --rounds=3    (330M)
+    python benchmarks/encoder.py --width=1024 --depth=24 --batches=1,8,32,64,128
 
-Both run a MERT of random weights with MERT's convolutions over the same noise; ours
-averages its hidden states as they come, PyTorch's (`transformers.HubertModel`) returns
-them all, as the original MusiLingo asks for. Printed are the median times of a forward
-pass, and the medians of the rounds' ratios to PyTorch's. Needs the `test` extra. The
-`Makefile` names the MALLOC settings that both run with.
+The first two compare ours with the same model in PyTorch, in turn, each in a process of
+its own. Both run a MERT of random weights with MERT's convolutions over the same noise;
+ours averages its hidden states as they come, PyTorch's (`transformers.HubertModel`)
+returns them all, as the original MusiLingo asks for. Printed are the median times of a
+forward pass, and the medians of the rounds' ratios to PyTorch's: of wall time, and of
+the time that all threads together had a processor, which other work on the machine
+disturbs less; on a busy machine set OMP_WAIT_POLICY=PASSIVE, or it counts how long
+PyTorch's threads wait, too. Needs the `test` extra. The `Makefile` names the MALLOC
+settings that both run with.
+
+With `--batches`, ours alone, in bfloat16 on whatever device JAX finds: × real time at
+each batch size, and the share of the arithmetic rate that one large product reaches in
+the same run. Needs no PyTorch.
 """
 
 import json
@@ -17,7 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import app, flags
@@ -27,6 +38,8 @@ DEPTH = flags.DEFINE_integer("depth", 4, "its layers")
 CLIPS = flags.DEFINE_integer("clips", 2, "clips in a batch")
 SECONDS = flags.DEFINE_float("seconds", 10.0, "length of a clip")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each")
+BATCHES = flags.DEFINE_list("batches", [], "batch sizes to try; without PyTorch")
+PRODUCT = flags.DEFINE_integer("product", 8192, "rows of the large product's matrices")
 WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
 FOLDER = flags.DEFINE_string("folder", None, "internal: where the model lies")
 
@@ -43,36 +56,47 @@ MALLOC = {
 }
 
 
+class Times(NamedTuple):
+    """Seconds of one forward pass: on the clock, and of processors."""
+
+    wall: float
+    cpu: float
+
+
+def architecture() -> dict:
+    return {
+        "hidden_size": WIDTH.value,
+        "num_hidden_layers": DEPTH.value,
+        "num_attention_heads": WIDTH.value // 64,
+        "intermediate_size": 4 * WIDTH.value,
+        "feat_extract_norm": "group",
+        "do_stable_layer_norm": True,
+    }
+
+
 def write_model(folder: Path) -> None:
     """Saves a random model in the released layout."""
     import torch
     import transformers
 
     torch.manual_seed(0)
-    config = transformers.HubertConfig(
-        hidden_size=WIDTH.value,
-        num_hidden_layers=DEPTH.value,
-        num_attention_heads=WIDTH.value // 64,
-        intermediate_size=4 * WIDTH.value,
-        feat_extract_norm="group",
-        do_stable_layer_norm=True,
-    )
+    config = transformers.HubertConfig(**architecture())
     transformers.HubertModel(config).save_pretrained(folder)
 
 
-def noise() -> np.ndarray:
-    shape = (CLIPS.value, int(SECONDS.value * SAMPLE_RATE))
+def noise(clips: int) -> np.ndarray:
+    shape = (clips, int(SECONDS.value * SAMPLE_RATE))
     return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
 
 
-def forward_torch(folder: str, dtype: str):
+def forward_torch(folder: str, dtype: str) -> Callable[[], None]:
     """A function that runs PyTorch's model once."""
     import torch
     import transformers
 
     kind = getattr(torch, dtype)
     model = transformers.HubertModel.from_pretrained(folder, dtype=kind).eval()
-    waveform = torch.from_numpy(noise()).to(kind)
+    waveform = torch.from_numpy(noise(CLIPS.value)).to(kind)
 
     def run() -> None:
         with torch.inference_mode():
@@ -81,16 +105,15 @@ def forward_torch(folder: str, dtype: str):
     return run
 
 
-def forward_ours(folder: str, dtype: str):
+def forward_ours(mert, clips: int) -> Callable[[], None]:
     """A function that runs our model once and waits for it."""
     import jax
 
-    from musilingo_jax import weights
     from musilingo_jax.models.adapter import pool
 
-    mert = weights.load_encoder(folder, dtype=dtype, mesh=None)
-    waveform = noise()
-    lengths = np.full(len(waveform), waveform.shape[1], np.int32)
+    waveform = noise(clips)
+    lengths = np.full(clips, waveform.shape[1], np.int32)
+    waveform, lengths = jax.device_put((waveform, lengths))
 
     @jax.jit
     def encode(mert, waveform, lengths):
@@ -101,25 +124,32 @@ def forward_ours(folder: str, dtype: str):
     return lambda: jax.block_until_ready(encode(mert, waveform, lengths))
 
 
-def measure(run) -> float:
-    """The median of some runs, in seconds, after two to warm up."""
+def measure(run: Callable[[], None]) -> Times:
+    """The medians of some runs, after two to warm up."""
     times = []
     for _ in range(REPEATS + 2):
-        began = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         run()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return Times(*map(statistics.median, zip(*times[2:], strict=True)))
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    if WORKER.value:
-        whose, dtype = WORKER.value.split()
-        make = forward_torch if whose == "torch" else forward_ours
-        print(json.dumps(measure(make(FOLDER.value, dtype))))
-        return
+def work(whose: str, dtype: str) -> None:
+    """What a worker process does: prints the times of one of the four."""
+    if whose == "torch":
+        run = forward_torch(FOLDER.value, dtype)
+    else:
+        from musilingo_jax import weights
+
+        mert = weights.load_encoder(FOLDER.value, dtype=dtype, mesh=None)
+        run = forward_ours(mert, CLIPS.value)
+    print(json.dumps(measure(run)))
+
+
+def compare() -> None:
+    """All four in turn, for some rounds."""
     names = (*THEIRS, *OURS)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[Times]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
         for _ in range(ROUNDS.value):
@@ -133,16 +163,117 @@ def main(argv: list[str]) -> None:
                     check=True,
                     env=os.environ | MALLOC,
                 )
-                found[name].append(json.loads(done.stdout.splitlines()[-1]))
+                found[name].append(Times(*json.loads(done.stdout.splitlines()[-1])))
     audio = CLIPS.value * SECONDS.value
-    for name, times in found.items():
-        middle = statistics.median(times)
-        line = f"{name:14} {middle * 1000:8.0f} ms  {audio / middle:7.1f} × real time"
-        for base in THEIRS:
-            ratios = [t / b for t, b in zip(times, found[base], strict=True)]
-            line += f"  / {base} {statistics.median(ratios):.2f}"
-            line += f" ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(line)
+    for kind in Times._fields:
+        print(f"{kind} time")
+        for name, times in found.items():
+            seconds = [getattr(each, kind) for each in times]
+            middle = statistics.median(seconds)
+            line = f"{name:14} {middle * 1000:8.0f} ms"
+            if kind == "wall":
+                line += f"  {audio / middle:7.1f} × real time"
+            for base in THEIRS:
+                bases = [getattr(each, kind) for each in found[base]]
+                ratios = [t / b for t, b in zip(seconds, bases, strict=True)]
+                line += f"  / {base} {statistics.median(ratios):.2f}"
+                line += f" ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(line)
+
+
+def forward_flops(config, samples: int) -> float:
+    """Operations that a clip's products and convolutions need, as they are defined."""
+    total, frames, channels = 0, samples, 1
+    for width, stride, features in zip(
+        config.conv_kernel, config.conv_stride, config.conv_dim, strict=True
+    ):
+        frames = (frames - width) // stride + 1
+        total += 2 * frames * width * channels * features
+        channels = features
+    width, inner = config.hidden_size, config.intermediate_size
+    per_group = width // config.num_conv_pos_embedding_groups
+    total += 2 * frames * width * channels
+    total += 2 * frames * width * per_group * config.num_conv_pos_embeddings
+    weights = 4 * width**2 + 2 * width * inner
+    layer = 2 * frames * weights + 4 * frames**2 * width
+    return total + config.num_hidden_layers * layer
+
+
+def product_rate() -> float:
+    """Operations per second of a large product of bfloat16 matrices."""
+    import jax
+    import jax.numpy as jnp
+
+    size = PRODUCT.value
+    matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
+    times = 10
+
+    @jax.jit
+    def multiply(matrix):
+        def once(_, x):
+            y = jnp.matmul(x, matrix, preferred_element_type=jnp.float32)
+            return (y * size**-0.5).astype(x.dtype)
+
+        return jax.lax.fori_loop(0, times, once, matrix)
+
+    wall = measure(lambda: jax.block_until_ready(multiply(matrix))).wall
+    return times * 2 * size**3 / wall
+
+
+def try_batches(sizes: list[int]) -> None:
+    """× real time at each batch size, and the best of them."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from musilingo_jax.models.mert import Mert, MertConfig
+
+    released = architecture() | {
+        "model_type": "hubert",
+        "conv_dim": [512] * 7,
+        "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+        "num_conv_pos_embeddings": 128,
+        "num_conv_pos_embedding_groups": 16,
+        "layer_norm_eps": 1e-5,
+    }
+    config = MertConfig.from_dict(released)
+
+    @jax.jit
+    def make() -> Mert:
+        mert = Mert(config, rngs=nnx.Rngs(0))
+        return jax.tree.map(lambda array: array.astype(jnp.bfloat16), mert)
+
+    mert = make()
+    flops = forward_flops(config, int(SECONDS.value * SAMPLE_RATE))
+    peak = product_rate()
+    print(f"{jax.devices()[0].device_kind}: a product of {PRODUCT.value} rows runs at")
+    print(f"{peak / 1e12:.1f} TFLOP/s; a clip needs {flops / 1e9:.0f} GFLOP")
+    best = (0.0, 0)
+    for size in sizes:
+        try:
+            wall = measure(forward_ours(mert, size)).wall
+        except jax.errors.JaxRuntimeError as error:
+            print(f"batch {size:5}: {str(error).splitlines()[0][:80]}")
+            break
+        speed = size * SECONDS.value / wall
+        best = max(best, (speed, size))
+        share = size * flops / wall / peak
+        print(
+            f"batch {size:5}: {wall * 1000:9.1f} ms  {speed:9.1f} × real time"
+            f"  {share:5.1%} of that rate"
+        )
+    print(f"best: {best[0]:.1f} × real time at batch {best[1]}")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if WORKER.value:
+        work(*WORKER.value.split())
+    elif BATCHES.value:
+        try_batches([int(size) for size in BATCHES.value])
+    else:
+        compare()
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ from released_configs import MERT_95M, MERT_330M
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.convolution import (
+    convolution_by_products,
     direct_convolution,
     fourier_convolution,
     strided_convolution,
 )
 from musilingo_jax.models.cqt import bin_frequencies, cqt
+from musilingo_jax.models.layers import attention, attention_in_turn, scan_layers
 from musilingo_jax.models.mert import NAMES, Mert, MertConfig
 
 TINY = {
@@ -224,13 +226,56 @@ def test_fourier_convolution_is_direct_convolution(time, size):
         np.testing.assert_allclose(fourier, direct, atol=2e-5 * np.abs(direct).max())
 
 
-@pytest.mark.parametrize("width, stride", [(6, 3), (5, 2), (4, 4)])
-def test_strided_convolution_is_its_definition(width, stride):
+@pytest.mark.parametrize("convolve", [strided_convolution, convolution_by_products])
+@pytest.mark.parametrize("width, stride", [(6, 3), (5, 2), (4, 4), (2, 3)])
+def test_strided_convolution_is_its_definition(width, stride, convolve):
     x, kernel = noise(2, 31, 3), noise(width, 3, 5, seed=1)
     starts = range(0, 31 - width + 1, stride)
     expected = [np.tensordot(x[:, t : t + width], kernel, 2) for t in starts]
-    y = strided_convolution(jnp.asarray(x), jnp.asarray(kernel), stride)
+    y = convolve(jnp.asarray(x), jnp.asarray(kernel), stride)
     np.testing.assert_allclose(y, np.stack(expected, axis=1), atol=1e-4)
+
+
+def test_heads_in_turn_are_heads_together():
+    query, key, value = (
+        jnp.asarray(noise(2, length, 3, 8, seed=seed), jnp.bfloat16)
+        for seed, length in enumerate((5, 7, 7))
+    )
+    attend = jnp.asarray(noise(2, 5, 7) > 0).at[0, 1].set(False)
+    np.testing.assert_allclose(
+        attention_in_turn(query, key, value, attend),
+        attention(query, key, value, attend),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_layers_are_scanned_in_order_and_have_gradients(dtype):
+    layers = jnp.asarray([2.0, 3.0, 5.0], dtype)
+
+    def last(layers):
+        x, seen = scan_layers(lambda x, w: (x * 10 + w, x), jnp.float32(1), layers)
+        return x, seen
+
+    (x, seen), gradient = jax.jit(jax.value_and_grad(last, has_aux=True))(layers)
+    assert (x, seen.tolist()) == (1235, [1, 12, 123])
+    assert gradient.dtype == dtype
+    np.testing.assert_array_equal(gradient, [100, 10, 1])
+
+
+def test_frozen_layers_in_bfloat16_are_not_copied():
+    config = MertConfig.from_dict(TINY | {"hidden_size": 256, "num_hidden_layers": 24})
+    mert = jax.eval_shape(lambda: Mert(config, rngs=nnx.Rngs(0)))
+    shapes = [jax.ShapeDtypeStruct((1, 500), jnp.float32)]
+    shapes += [jax.ShapeDtypeStruct((1,), jnp.int32)]
+
+    def as_bfloat16(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16)
+
+    mert = jax.tree.map(as_bfloat16, mert)
+    compiled = pooled.lower(mert, *shapes).compile()
+    stack = sum(2 * leaf.size for leaf in jax.tree.leaves(mert.layers))
+    assert compiled.memory_analysis().temp_size_in_bytes < stack / 4
 
 
 def bins_of(waveform, *, rate=24_000, bins=84, hop=960, centre=500.0, frames=20):

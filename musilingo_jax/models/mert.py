@@ -22,7 +22,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from musilingo_jax.models.convolution import grouped_convolution, strided_convolution
 from musilingo_jax.models.cqt import cqt
-from musilingo_jax.models.layers import Linear, Norm, attention, parameter
+from musilingo_jax.models.layers import (
+    Linear,
+    Norm,
+    attention,
+    attention_in_turn,
+    parameter,
+    scan_layers,
+)
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Derived, Names
 
@@ -150,7 +157,14 @@ class Layer(nnx.Module):
             projection(x).astype(dtype).reshape(batch, time, self.heads, -1)
             for projection in (self.query, self.key, self.value)
         )
-        mixed = attention(query, key, value, valid[:, None])
+        mixed = jax.lax.platform_dependent(
+            query,
+            key,
+            value,
+            valid[:, None],
+            cpu=attention_in_turn,
+            default=attention,
+        )
         return self.out(mixed.reshape(batch, time, width))
 
     def __call__(
@@ -222,7 +236,7 @@ class Mert(nnx.Module):
         shapes = jax.eval_shape(reduce, x, valid)
         total = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shapes)
         step = jax.checkpoint(step) if remat else step
-        (x, total), _ = jax.lax.scan(step, (x, total), self.layers)
+        (x, total), _ = scan_layers(step, (x, total), self.layers)
         total = jax.tree.map(jnp.add, total, reduce(self.finish(x), valid))
         states = self.config.num_hidden_layers + 1
         return jax.tree.map(lambda part: part / states, total)
@@ -243,7 +257,7 @@ class Mert(nnx.Module):
         def step(x: Array, layer: Layer) -> tuple[Array, Any]:
             return layer(x, valid), reduce(x, valid)
 
-        x, reduced = jax.lax.scan(step, x, self.layers)
+        x, reduced = scan_layers(step, x, self.layers)
         last = reduce(self.finish(x), valid)
         return jax.tree.map(
             lambda first, end: jnp.concatenate([first, end[None]]), reduced, last
