@@ -56,7 +56,8 @@ prefix='
 import sys
 for line in open(0, errors="replace"):
     if line.strip() and not line.startswith("[Gloo] Rank "):
-        print(f"[{sys.argv[1]}] {line.rstrip()}", flush=True)
+        sys.stdout.write(f"[{sys.argv[1]}] {line.rstrip()}\n")  # Whole, or they mix.
+        sys.stdout.flush()
 '
 started=()
 # Each in a process group of its own, so that a Ctrl-C comes once, by way of `tell`.

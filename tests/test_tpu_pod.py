@@ -13,6 +13,10 @@ import pytest
 from pretence import LAUNCH, executable
 from small_run import ROOT
 
+pytestmark = pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="what is packed is what git knows of"
+)
+
 TPU = ("--name=mine", "--zone=us-west4-a")
 ASKED = (*TPU, "--type=v5litepod-8", "--bucket=gs://mine")
 TRAINING = ("--", "--config=configs/tiny.py")
