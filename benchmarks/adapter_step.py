@@ -3,7 +3,7 @@
     python benchmarks/adapter_step.py --captions=musiccaps-public.csv --tokenizer=LLAMA
     python benchmarks/adapter_step.py --stage=1 --batch_size=8 --accumulate=1
 
-A frozen LLaMA of random weights (118M parameters: 4 layers of 1024, 32,000 tokens), a
+A frozen LLaMA of random weights (116M parameters: 4 layers of 1024, 32,000 tokens), a
 linear adapter that learns by AdamW, captions as long as they really are, and the batch
 of the original: for MusicCaps in its second stage, 2 examples at once and 8 such
 batches an update. Without `--captions` they are the embedded corpus's.

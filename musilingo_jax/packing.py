@@ -5,7 +5,7 @@ ones are padded to the longest; packed, each row holds several, one after anothe
 do not see each other:
 
     apart     a a a a a a a .        packed     a a a a a a a b b
-              b b . . . . . .                   c c c d d d d e .
+              b b . . . . . .                   d d d d c c c e .
               c c c . . . . .
               d d d d . . . .
               e . . . . . . .
@@ -74,9 +74,9 @@ def pack(lengths: Sequence[int], rows: int) -> list[list[int]]:
         lengths  7 2 3 4 1 5,  3 rows        7 1    5 2    4 3
 
     This is the rule "longest processing time first" of Graham 1969 ("Bounds on
-    multiprocessing timing anomalies"), with the same number of examples in all rows,
-    or one less. So as many rows as examples have one each, and no row has more than
-    ⌈examples / rows⌉ times the longest example, its audio or its answer.
+    multiprocessing timing anomalies"), with at most ⌈examples / rows⌉ examples in a
+    row. So as many rows as examples have one each, and what a row can need at most is
+    known: that many times the longest example, its audio and its answer.
 
     Args:
       lengths: tokens of each example.

@@ -27,7 +27,7 @@ def test_each_example_is_in_one_row_and_rows_are_alike(seed):
     lengths = rng.integers(20, 180, count)
     packed = pack(lengths, rows)
     assert sorted(place for row in packed for place in row) == [*range(count)]
-    assert {len(row) for row in packed} <= {-(-count // rows), count // rows}
+    assert all(1 <= len(row) <= -(-count // rows) for row in packed)
     loads = [lengths[row].sum() for row in packed]
     assert max(loads) <= min(4 / 3 * lengths.sum() / rows, -(-count // rows) * 180)
     assert 1 - lengths.sum() / (rows * max(loads)) < 0.1

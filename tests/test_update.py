@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from small_run import load_config
 
+from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama, LlamaConfig
 from musilingo_jax.models.musilingo import answer_loss
@@ -158,6 +159,15 @@ def test_accumulating_leaves_rows_on_their_device():
     assert "all-reduce" in program
     for moving in ("all-gather", "all-to-all", "collective-permute"):
         assert moving not in program
+
+
+def test_more_rows_than_examples_are_refused():
+    config = load_config("tiny").get_config()
+    config.stage1.rows = config.stage1.batch_size + 1
+    with pytest.raises(
+        UserError, match=r"config\.stage1\.rows is 17: .* batch_size, 16"
+    ):
+        StageConfig.from_config(config, "stage1")
 
 
 def test_validation_adds_up_to_the_loss():
