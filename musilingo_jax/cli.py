@@ -74,6 +74,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         distributed.finish()
         raise
     except Exception as error:
+        distributed.end_with_others()
         traceback.print_exc()
         distributed.fail(1, f"{type(error).__name__}: {error}")
         sys.exit(1)

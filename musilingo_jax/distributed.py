@@ -39,12 +39,15 @@ HEARTBEAT = 60
 # Seconds that a process which is done waits for the others; the last plots of a run or
 # the scores of an evaluation are made by the first process alone.
 _FAREWELL = 3600
-# Seconds that process 0, by which all messages go, stays for others to read its own.
+# Seconds that process 0, by which all messages go, stays for the others to read that
+# one has failed, and to end before they miss it: JAX aborts a process that does.
 _LINGER = 2.0
 _FAILED = "musilingo_jax/failed"
 
 # The thread that waits for another process to fail, if there are others.
 _listeners: list[threading.Thread] = []
+# Held for good by whichever thread ends this process.
+_ending = threading.Lock()
 
 
 def define_flags() -> None:
@@ -129,12 +132,22 @@ def fail(status: int, said: str) -> None:
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return
+    _ending.acquire()
     with contextlib.suppress(Exception):  # Another one may have failed before.
         told = f"process {jax.process_index()}: {said}"
         global_state.client.key_value_set(_FAILED, told)
-        if jax.process_index() == 0:
-            time.sleep(_LINGER)
     _exit(status)
+
+
+def end_with_others() -> None:
+    """Ends this process if another has failed; else does nothing.
+
+    To be asked when an exchange breaks, before that is taken for an error of one's own.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    with contextlib.suppress(Exception):  # The coordinator may be gone as well.
+        _heed(global_state.client.key_value_try_get(_FAILED))
 
 
 def propose(key: str, value: str) -> None:
@@ -223,7 +236,7 @@ def _missed(seconds: float) -> str:
 
 def _listen() -> None:
     """Waits for another process to fail, and then ends this one."""
-    client, process = global_state.client, global_state.process_id
+    client = global_state.client
     while True:
         try:
             said = client.blocking_key_value_get(_FAILED, 10_000)
@@ -231,14 +244,23 @@ def _listen() -> None:
             if "DEADLINE_EXCEEDED" in str(error):
                 continue
             return  # All is done, or JAX itself ends the program.
-        if said.startswith(f"process {process}:"):
-            return
-        print(f"process {process} ends because of {said}", file=sys.stderr)
-        _exit(1)
+        return _heed(said)
+
+
+def _heed(said: str) -> None:
+    """Ends this process because of what another one has said of its own end."""
+    process = global_state.process_id
+    if said.startswith(f"process {process}:"):
+        return
+    _ending.acquire()
+    print(f"process {process} ends because of {said}", file=sys.stderr)
+    _exit(1)
 
 
 def _exit(status: int) -> None:
-    """Ends the process as it stands, without waiting for any other one."""
+    """Ends the process as it stands, without waiting for any to end its work."""
+    if global_state.process_id == 0 and global_state.service is not None:
+        time.sleep(_LINGER)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
