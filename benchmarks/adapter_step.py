@@ -11,23 +11,18 @@ batches an update. Without `--captions` they are the embedded corpus's.
 PyTorch's side (`transformers.LlamaForCausalLM`) does as the original: each batch padded
 to its longest example, the scores of all tokens, gradient to the adapter alone. Ours is
 `musilingo_jax.update`, all examples of an update in `--rows` rows; the same examples on
-both sides, and the same losses. Printed are the medians over rounds of the time per
-useful token (audio and text, no padding), by the clock and of the processor, and of the
-rounds' ratios to PyTorch's by either; the second suffers less from other programs.
-Making batches is not part of it. Needs the `test` extra; the `Makefile` tells of the
-MALLOC settings that both run with.
+both sides, and the same losses. Printed are the median times per useful token
+(audio and text, no padding), by the clock and of the processor, and the rounds' ratios
+to PyTorch's (in `in_turn.py`). Making batches is no part of it. Needs the `test` extra.
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import captions
+import in_turn
 import numpy as np
 from absl import app, flags
 
@@ -38,21 +33,13 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 2, "examples at once in PyTorch"
 ACCUMULATE = flags.DEFINE_integer("accumulate", 8, "such batches in an update")
 ROWS = flags.DEFINE_integer("rows", 4, "rows that we pack an update into")
 OUR_ACCUMULATE = flags.DEFINE_integer("our_accumulate", 1, "our batches in an update")
-UPDATES = flags.DEFINE_integer("updates", 2, "different updates that are timed")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "measurements of each")
-WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
-FOLDER = flags.DEFINE_string("folder", None, "internal: where the model lies")
+UPDATES = flags.DEFINE_integer("updates", 2, "different updates of a pass")
 
+# Passes over the updates that are timed, in each process.
+REPEATS = 3
 THEIRS = ("torch float32", "torch bfloat16")
 OURS = ("our float32", "our bfloat16")
 LEARNING_RATE, WEIGHT_DECAY = 3e-5, 0.05
-# Keeps glibc from handing large arrays back to the system, for all of them.
-MALLOC = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-    "MALLOC_ARENA_MAX": "1",
-}
 
 
 def write_model(folder: Path) -> None:
@@ -81,15 +68,10 @@ def our_batches():
     from musilingo_jax.sharding import make_mesh
 
     return Batches(
-        captions.load(CAPTIONS.value, STAGE.value),
-        captions.noise(),
-        captions.load_tokenizer(TOKENIZER.value),
-        captions.PROMPTS[STAGE.value],
+        captions.examples(CAPTIONS.value, TOKENIZER.value, STAGE.value),
         {},
         batch_size=examples_per_update(),
         rows=ROWS.value,
-        max_tokens=512,
-        max_windows=captions.WINDOWS,
         seed=0,
         mesh=make_mesh(1, 1, 1),
     )
@@ -194,7 +176,7 @@ def update_ours(folder: str, dtype: str):
         batch_size=examples_per_update() // OUR_ACCUMULATE.value,
         rows=ROWS.value // OUR_ACCUMULATE.value,
         accumulate=OUR_ACCUMULATE.value,
-        max_tokens=512,
+        max_tokens=captions.MAX_TOKENS,
         max_windows=captions.WINDOWS,
         learning_rate=LEARNING_RATE,
         final_learning_rate=LEARNING_RATE,
@@ -222,64 +204,36 @@ def update_ours(folder: str, dtype: str):
     return update
 
 
-def measure(update) -> dict[str, float]:
-    """Seconds of a pass over all updates, and its loss, after one pass to warm up."""
-    losses = [update(number) for number in range(UPDATES.value)]
-    clock, processor = time.perf_counter(), time.process_time()
-    for number in range(UPDATES.value):
-        update(number)
-    return {
-        "clock": time.perf_counter() - clock,
-        "processor": time.process_time() - processor,
-        "loss": statistics.mean(losses),
-    }
-
-
 def main(argv: list[str]) -> None:
     del argv
-    if WORKER.value:
-        whose, dtype = WORKER.value.split()
+    updates = range(UPDATES.value)
+    if in_turn.WORKER.value:
+        whose, dtype = in_turn.WORKER.value.split()
         make = update_torch if whose == "torch" else update_ours
-        print(json.dumps(measure(make(FOLDER.value, dtype))))
+        update = make(in_turn.FOLDER.value, dtype)
+        losses = [update(number) for number in updates]
+        times = in_turn.measure(
+            lambda: [update(number) for number in updates], warm_up=0, repeats=REPEATS
+        )
+        print(json.dumps((times, statistics.mean(losses))))
         return
-    names = (*THEIRS, *OURS)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
-        for _ in range(ROUNDS.value):
-            for name in names:
-                worker = [sys.executable, __file__, *sys.argv[1:]]
-                worker += [f"--worker={name}", f"--folder={folder}"]
-                done = subprocess.run(
-                    worker,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                    env=os.environ | MALLOC,
-                )
-                found[name].append(json.loads(done.stdout.splitlines()[-1]))
+        told = in_turn.take_turns((*THEIRS, *OURS), folder)
     batches = our_batches()
-    steps = range(UPDATES.value)
-    tokens = sum(batches.tokens(step) for step in steps)
-    padding = statistics.mean(batches.padding(step) for step in steps)
+    tokens = sum(batches.tokens(step) for step in updates)
+    padding = statistics.mean(batches.padding(step) for step in updates)
     print(
-        f"{examples_per_update()} examples an update, {tokens / len(steps):.0f} tokens,"
-        f" {100 * padding:.1f} % of our places empty"
+        f"{examples_per_update()} examples an update, {tokens / len(updates):.0f} "
+        f"tokens, {100 * padding:.1f} % of our places empty"
     )
-    for kind in ("clock", "processor"):
-        print(f"by the {kind}:")
-        for name, runs in found.items():
-            seconds = [run[kind] for run in runs]
-            line = (
-                f"{name:14} {statistics.median(seconds) / tokens * 1e6:7.0f} µs a token"
-            )
-            line += f"  loss {runs[0]['loss']:.4f}"
-            for base in THEIRS:
-                theirs = [run[kind] for run in found[base]]
-                ratios = [s / t for s, t in zip(seconds, theirs, strict=True)]
-                line += f"  / {base} {statistics.median(ratios):.2f}"
-                line += f" ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(line)
+    found = {
+        side: [in_turn.Times(*(s / tokens for s in times)) for times, _ in rounds]
+        for side, rounds in told.items()
+    }
+    in_turn.compare(
+        found, THEIRS, "µs a token", lambda side: f"  loss {told[side][0][1]:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ import numpy as np
 from musilingo_jax import released, tokenizer, weights
 from musilingo_jax.corpora import corpus
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.examples import Examples
 from musilingo_jax.prompts import PromptConfig
 from musilingo_jax.tokenizer import Tokenizer
 
 WIDTH = 1024  # MERT-330M's.
 WINDOWS = 3  # Of the 10 s of a MusicCaps clip.
+MAX_TOKENS = 512
 # The original's settings of text, the question of its second stage included.
 PROMPTS = {
     1: PromptConfig(template="", instruction="", end_sign="\n", max_answer_tokens=32),
@@ -50,3 +52,15 @@ def noise() -> SimpleNamespace:
     """As a cache of features, for `Batches`: the same few seconds of noise always."""
     made = np.random.default_rng(0).normal(size=(WINDOWS, WIDTH)).astype(np.float32)
     return SimpleNamespace(features=lambda clip: made, windows=lambda clip: WINDOWS)
+
+
+def examples(path: str | None, tokenizer_folder: str | None, stage: int) -> Examples:
+    """The captions of `load`, measured as a stage would."""
+    return Examples(
+        load(path, stage),
+        noise(),
+        load_tokenizer(tokenizer_folder),
+        PROMPTS[stage],
+        max_tokens=MAX_TOKENS,
+        max_windows=WINDOWS,
+    )

@@ -8,7 +8,7 @@ A LLaMA of random weights answers prompts of `--prompt` random tokens, greedily:
 `transformers`' `generate` one prompt at a time; ours one at a time, and `--rows` at a
 time by continuous batching, where one token in `--tokens` ends an answer, so that they
 differ in length. Printed are the median times for a token, by the clock and of the
-processor, and the medians of the rounds' ratios to PyTorch's float32. Beside other
+processor, and the rounds' ratios to PyTorch's float32 (in `in_turn.py`). Beside other
 work, whose end PyTorch's threads would wait for, run it on one core (`taskset -c 0
 python …`). Needs the `test` extra.
 
@@ -18,14 +18,10 @@ bandwidth that is measured by summing arrays of the same size.
 """
 
 import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
+import in_turn
 import numpy as np
 from absl import app, flags
 
@@ -37,23 +33,13 @@ VOCAB = flags.DEFINE_integer("vocab", 32_000, "its tokens")
 PROMPT = flags.DEFINE_integer("prompt", 64, "tokens of a prompt")
 TOKENS = flags.DEFINE_integer("tokens", 64, "tokens of the longest answer")
 ROWS = flags.DEFINE_integer("rows", 16, "answers at the same time")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each")
 OURS = flags.DEFINE_bool("ours", False, "measure ours alone, and the bandwidth")
-WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
-FOLDER = flags.DEFINE_string("folder", None, "internal: where the model lies")
 
 REPEATS = 3
 # Prompts for each row, where rows are taken anew.
 REFILLS = 4
 THEIRS = ("torch float32 1", "torch bfloat16 1")
 MINE = ("our bfloat16 1", "our int8 1", "our bfloat16 rows", "our int8 rows")
-# Keeps glibc from handing large arrays back to the system, for all of them.
-MALLOC = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-    "MALLOC_ARENA_MAX": "1",
-}
 
 
 def config_json() -> dict:
@@ -172,16 +158,10 @@ def answers_of_ours(llama, rows: int):
     return run
 
 
-def measure(run) -> tuple[float, float, int]:
-    """After one run to warm up, the median seconds of some, by the clock and of the
-    processor, and the tokens of one."""
-    clock, processor = [], []
-    for _ in range(REPEATS + 1):
-        began = time.perf_counter(), time.process_time()
-        tokens = run()
-        clock.append(time.perf_counter() - began[0])
-        processor.append(time.process_time() - began[1])
-    return statistics.median(clock[1:]), statistics.median(processor[1:]), tokens
+def measure(run) -> tuple[in_turn.Times, int]:
+    """The times of a run, and the tokens of one."""
+    tokens = run()
+    return in_turn.measure(run, warm_up=0, repeats=REPEATS), tokens
 
 
 def bandwidth(size: int) -> float:
@@ -191,8 +171,8 @@ def bandwidth(size: int) -> float:
 
     array = jax.jit(lambda: jnp.ones((size // 4,), jnp.float32))()
     total = jax.jit(jnp.sum)
-    seconds, *_ = measure(lambda: jax.block_until_ready(total(array)))
-    return array.nbytes / seconds
+    times, _ = measure(lambda: jax.block_until_ready(total(array)))
+    return array.nbytes / times.clock
 
 
 def alone() -> None:
@@ -204,7 +184,7 @@ def alone() -> None:
     read = sum(leaf.nbytes for leaf in jax.tree.leaves(llama)) - llama.embedding.nbytes
     print(f"{jax.devices()[0].device_kind}: {read / 1e9:.2f} GB of weights a step")
     for rows in (1, ROWS.value):
-        seconds, _, tokens = measure(answers_of_ours(llama, rows))
+        (seconds, _), tokens = measure(answers_of_ours(llama, rows))
         line = f"{rows:4} rows {tokens / seconds:10.1f} tokens/s"
         if rows == 1:  # The prompt is read in about the time of one more step.
             line += f"  {read * (tokens + 1) / seconds / 1e9:8.1f} GB/s of weights"
@@ -218,43 +198,22 @@ def main(argv: list[str]) -> None:
     if OURS.value:
         alone()
         return
-    if WORKER.value:
-        whose, dtype, rows = WORKER.value.split()
+    if in_turn.WORKER.value:
+        whose, dtype, rows = in_turn.WORKER.value.split()
         if whose == "torch":
-            run = answers_of_torch(FOLDER.value, dtype)
+            run = answers_of_torch(in_turn.FOLDER.value, dtype)
         else:
             count = ROWS.value if rows == "rows" else 1
-            llama = load_ours(FOLDER.value, dtype).unstack()
+            llama = load_ours(in_turn.FOLDER.value, dtype).unstack()
             run = answers_of_ours(llama, count)
-        print(json.dumps(measure(run)))
+        times, tokens = measure(run)
+        print(json.dumps([seconds / tokens for seconds in times]))
         return
-    names = (*THEIRS, *MINE)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
-        for _ in range(ROUNDS.value):
-            for name in names:
-                worker = [sys.executable, __file__, *sys.argv[1:]]
-                worker += [f"--worker={name}", f"--folder={folder}"]
-                done = subprocess.run(
-                    worker,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                    env=os.environ | MALLOC,
-                )
-                *seconds, tokens = json.loads(done.stdout.splitlines()[-1])
-                found[name].append(tuple(each / tokens for each in seconds))
-    base = list(zip(*found[THEIRS[0]], strict=True))
-    for name, measured in found.items():
-        line = f"{name:18}"
-        both = zip(*measured, strict=True)
-        for kind, times, theirs in zip(("clock", "processor"), both, base, strict=True):
-            ratios = [t / b for t, b in zip(times, theirs, strict=True)]
-            ratio = statistics.median(ratios)
-            line += f"  {kind} {statistics.median(times) * 1000:7.2f} ms a token, "
-            line += f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        print(line)
+        told = in_turn.take_turns((*THEIRS, *MINE), folder)
+    found = {side: [in_turn.Times(*each) for each in told[side]] for side in told}
+    in_turn.compare(found, THEIRS[:1], "ms a token")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ The first two compare ours with the same model in PyTorch, in turn, each in a pr
 its own. Both run a MERT of random weights with MERT's convolutions over the same noise;
 ours averages its hidden states as they come, PyTorch's (`transformers.HubertModel`)
 returns them all, as the original MusiLingo asks for. Printed are the median times of a
-forward pass, and the medians of the rounds' ratios to PyTorch's: of wall time, and of
-the time that all threads together had a processor, which other work on the machine
-disturbs less; on a busy machine set OMP_WAIT_POLICY=PASSIVE, or it counts how long
-PyTorch's threads wait, too. Needs the `test` extra. The `Makefile` names the MALLOC
-settings that both run with.
+forward pass, by the clock and of the processor, and the rounds' ratios to PyTorch's (in
+`in_turn.py`); on a busy machine set OMP_WAIT_POLICY=PASSIVE, or the processor's time
+counts how long PyTorch's threads wait, too. Needs the `test` extra.
 
 With `--batches`, ours alone, in bfloat16 on whatever device JAX finds: × real time at
 each batch size, and the share of the arithmetic rate that one large product reaches in
@@ -20,16 +18,11 @@ the same run. Needs no PyTorch.
 """
 
 import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+import in_turn
 import numpy as np
 from absl import app, flags
 
@@ -37,30 +30,13 @@ WIDTH = flags.DEFINE_integer("width", 768, "width of the transformer")
 DEPTH = flags.DEFINE_integer("depth", 4, "its layers")
 CLIPS = flags.DEFINE_integer("clips", 2, "clips in a batch")
 SECONDS = flags.DEFINE_float("seconds", 10.0, "length of a clip")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each")
 BATCHES = flags.DEFINE_list("batches", [], "batch sizes to try; without PyTorch")
 PRODUCT = flags.DEFINE_integer("product", 8192, "rows of the large product's matrices")
-WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
-FOLDER = flags.DEFINE_string("folder", None, "internal: where the model lies")
 
 REPEATS = 5
 SAMPLE_RATE = 24_000
 THEIRS = ("torch float32", "torch bfloat16")
 OURS = ("our float32", "our bfloat16")
-# Keeps glibc from handing large arrays back to the system, for all of them.
-MALLOC = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-    "MALLOC_ARENA_MAX": "1",
-}
-
-
-class Times(NamedTuple):
-    """Seconds of one forward pass: on the clock, and of processors."""
-
-    wall: float
-    cpu: float
 
 
 def architecture() -> dict:
@@ -124,61 +100,29 @@ def forward_ours(mert, clips: int) -> Callable[[], None]:
     return lambda: jax.block_until_ready(encode(mert, waveform, lengths))
 
 
-def measure(run: Callable[[], None]) -> Times:
-    """The medians of some runs, after two to warm up."""
-    times = []
-    for _ in range(REPEATS + 2):
-        wall, cpu = time.perf_counter(), time.process_time()
-        run()
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return Times(*map(statistics.median, zip(*times[2:], strict=True)))
+def measure(run: Callable[[], None]) -> in_turn.Times:
+    return in_turn.measure(run, warm_up=2, repeats=REPEATS)
 
 
 def work(whose: str, dtype: str) -> None:
     """What a worker process does: prints the times of one of the four."""
     if whose == "torch":
-        run = forward_torch(FOLDER.value, dtype)
+        run = forward_torch(in_turn.FOLDER.value, dtype)
     else:
         from musilingo_jax import weights
 
-        mert = weights.load_encoder(FOLDER.value, dtype=dtype, mesh=None)
+        mert = weights.load_encoder(in_turn.FOLDER.value, dtype=dtype, mesh=None)
         run = forward_ours(mert, CLIPS.value)
     print(json.dumps(measure(run)))
 
 
 def compare() -> None:
     """All four in turn, for some rounds."""
-    names = (*THEIRS, *OURS)
-    found: dict[str, list[Times]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
-        for _ in range(ROUNDS.value):
-            for name in names:
-                worker = [sys.executable, __file__, *sys.argv[1:]]
-                worker += [f"--worker={name}", f"--folder={folder}"]
-                done = subprocess.run(
-                    worker,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                    env=os.environ | MALLOC,
-                )
-                found[name].append(Times(*json.loads(done.stdout.splitlines()[-1])))
-    audio = CLIPS.value * SECONDS.value
-    for kind in Times._fields:
-        print(f"{kind} time")
-        for name, times in found.items():
-            seconds = [getattr(each, kind) for each in times]
-            middle = statistics.median(seconds)
-            line = f"{name:14} {middle * 1000:8.0f} ms"
-            if kind == "wall":
-                line += f"  {audio / middle:7.1f} × real time"
-            for base in THEIRS:
-                bases = [getattr(each, kind) for each in found[base]]
-                ratios = [t / b for t, b in zip(seconds, bases, strict=True)]
-                line += f"  / {base} {statistics.median(ratios):.2f}"
-                line += f" ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(line)
+        told = in_turn.take_turns((*THEIRS, *OURS), folder)
+    found = {side: [in_turn.Times(*each) for each in told[side]] for side in told}
+    in_turn.compare(found, THEIRS, f"ms for {CLIPS.value} × {SECONDS.value:g} s")
 
 
 def forward_flops(config, samples: int) -> float:
@@ -216,7 +160,7 @@ def product_rate() -> float:
 
         return jax.lax.fori_loop(0, times, once, matrix)
 
-    wall = measure(lambda: jax.block_until_ready(multiply(matrix))).wall
+    wall = measure(lambda: jax.block_until_ready(multiply(matrix))).clock
     return times * 2 * size**3 / wall
 
 
@@ -252,7 +196,7 @@ def try_batches(sizes: list[int]) -> None:
     best = (0.0, 0)
     for size in sizes:
         try:
-            wall = measure(forward_ours(mert, size)).wall
+            wall = measure(forward_ours(mert, size)).clock
         except jax.errors.JaxRuntimeError as error:
             print(f"batch {size:5}: {str(error).splitlines()[0][:80]}")
             break
@@ -268,8 +212,8 @@ def try_batches(sizes: list[int]) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    if WORKER.value:
-        work(*WORKER.value.split())
+    if in_turn.WORKER.value:
+        work(*in_turn.WORKER.value.split())
     elif BATCHES.value:
         try_batches([int(size) for size in BATCHES.value])
     else:

@@ -28,27 +28,23 @@ SIZES = {1: (8, 64), 2: (16, 32, 256)}
 
 def main(argv: list[str]) -> None:
     del argv
-    tokenizer, mesh = captions.load_tokenizer(TOKENIZER.value), make_mesh(1, 1, 1)
-    print(f"tokenizer: {tokenizer.name}")
+    mesh = make_mesh(1, 1, 1)
+    print(f"tokenizer: {captions.load_tokenizer(TOKENIZER.value).name}")
     for stage, sizes in SIZES.items():
-        records = captions.load(CAPTIONS.value, stage)
+        began = time.perf_counter()
+        examples = captions.examples(CAPTIONS.value, TOKENIZER.value, stage)
+        rate = len(examples.records) / (time.perf_counter() - began)
+        print(f"stage {stage}: measured {rate:,.0f} examples a second")
         for size in sizes:
             for part in (1, 2, 4, 8):
-                began = time.perf_counter()
                 batches = Batches(
-                    records,
-                    captions.noise(),
-                    tokenizer,
-                    captions.PROMPTS[stage],
+                    examples,
                     {},
                     batch_size=size,
                     rows=size // part,
-                    max_tokens=512,
-                    max_windows=captions.WINDOWS,
                     seed=0,
                     mesh=mesh,
                 )
-                seconds = time.perf_counter() - began
                 steps = range(UPDATES.value)
                 tokens = sum(batches.tokens(step) for step in steps)
                 shapes = [batches.shape(step) for step in steps]
@@ -58,7 +54,6 @@ def main(argv: list[str]) -> None:
                 line += f"{len(set(shapes))} shapes, "
                 line += f"rows of up to {max(shape.length for shape in shapes)}"
                 print(line)
-    print(f"measured {len(records) / seconds:,.0f} examples a second")
 
 
 if __name__ == "__main__":

@@ -20,18 +20,14 @@ median times of a product in milliseconds, and the medians of the rounds' ratios
 import importlib.util
 import json
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import in_turn
 import numpy as np
 from absl import app, flags
 
 SPEED = flags.DEFINE_bool("speed", False, "measure times and not losses")
 FOLDER = flags.DEFINE_string("folder", None, "where the cache of features may lie")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each product")
-WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
 
 ADAPTER = "musilingo-tiny/adapter"
 TYPES = {
@@ -55,6 +51,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
     from musilingo_jax import cache, weights
     from musilingo_jax.batches import ValidationBatches
     from musilingo_jax.corpora import mixture
+    from musilingo_jax.examples import Examples
     from musilingo_jax.models.musilingo import attend_mask, splice
     from musilingo_jax.sharding import make_mesh
     from musilingo_jax.stages import StageConfig
@@ -92,16 +89,20 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
     tokenizer = weights.load_tokenizer("musilingo-tiny/language_model")
     adapter = weights.load_adapter(ADAPTER, mesh=mesh)
     stage = StageConfig.from_config(config, "stage2")
-    batches = ValidationBatches(
-        stage.choose(records),
+    chosen = stage.choose(records)
+    examples = Examples(
+        chosen,
         features,
         tokenizer,
         stage.prompt,
-        examples=len(records),
-        batch_size=stage.batch_size,
-        rows=stage.rows,
         max_tokens=stage.max_tokens,
         max_windows=stage.max_windows,
+    )
+    batches = ValidationBatches(
+        examples,
+        most=len(chosen),
+        batch_size=stage.batch_size,
+        rows=stage.rows,
         seed=config.seed,
         mesh=mesh,
     )
@@ -168,38 +169,29 @@ def measure(side: str) -> list[float]:
                 run = products_of_torch(shape, rows, count)
             else:
                 run = products_of_ours(shape, rows, count, dtype)
-            times = []
-            for _ in range(REPEATS + 2):
-                began = time.perf_counter()
-                run()
-                times.append(1000 * (time.perf_counter() - began) / count)
-            found.append(statistics.median(times[2:]))
+            times = in_turn.measure(run, warm_up=2, repeats=REPEATS)
+            found.append(1000 * times.clock / count)
     return found
 
 
 def speed() -> None:
     """Prints a line for each shape and number of rows."""
-    found = {side: [] for side in SIDES}
-    for _ in range(ROUNDS.value):
-        for side, rounds in found.items():
-            worker = [sys.executable, __file__, f"--worker={side}"]
-            done = subprocess.run(worker, stdout=subprocess.PIPE, text=True, check=True)
-            rounds.append(json.loads(done.stdout.splitlines()[-1]))
+    found = in_turn.take_turns(SIDES)
     cases = [(shape, rows) for shape in SHAPES for rows in ROWS]
     for index, (shape, rows) in enumerate(cases):
         line = f"{rows:2} × {shape[0]} × {shape[1]}"
         for side, rounds in found.items():
             times = [one[index] for one in rounds]
             base = [one[index] for one in found[SIDES[0]]]
-            ratio = statistics.median(t / b for t, b in zip(times, base, strict=True))
-            line += f"   {side} {statistics.median(times):6.3f} ms ({ratio:.2f})"
+            line += f"   {side} {statistics.median(times):6.3f} ms, "
+            line += in_turn.ratio(times, base)
         print(line)
 
 
 def main(argv: list[str]) -> None:
     del argv
-    if WORKER.value:
-        print(json.dumps(measure(WORKER.value)))
+    if in_turn.WORKER.value:
+        print(json.dumps(measure(in_turn.WORKER.value)))
         return
     if SPEED.value:
         speed()

@@ -11,7 +11,7 @@ processes and devices. Each process reads only the rows that its devices hold.
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,15 +19,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from musilingo_jax.cache import Cache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.corpora.records import Record
 from musilingo_jax.examples import Examples
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.packing import Features, Shape, choose_shapes, fill, pack
-from musilingo_jax.prompts import Example, PromptConfig
+from musilingo_jax.prompts import Example
 from musilingo_jax.sharding import batch_sharding
-from musilingo_jax.tokenizer import Tokenizer
 
 # What the shapes are chosen by: so many examples, or updates if those are fewer.
 _GUESSED_EXAMPLES, _GUESSED_UPDATES = 1 << 16, 512
@@ -49,63 +46,37 @@ class Batches:
     """The training batches of one stage.
 
     Attributes:
-      examples: how many examples are drawn from, each once per epoch.
-      of_corpus: how many of them are of which corpus of a mixture; corpora without any
-        are told on stderr.
-      too_long: how many were left out because they do not fit `max_tokens`.
-      cut: how many answers are cut at `prompt.max_answer_tokens`, end sign kept.
+      of_corpus: how many examples are of which corpus of a mixture, each drawn once per
+        epoch; corpora without any are told on stderr.
       shapes: of the rows, one of these in each batch.
     """
 
     def __init__(
         self,
-        records: Sequence[Record],
-        features: Cache,
-        tokenizer: Tokenizer,
-        prompt: PromptConfig,
+        examples: Examples,
         weights: Mapping[str, float],
         *,
         batch_size: int,
         rows: int,
-        max_tokens: int,
-        max_windows: int,
         seed: int,
         mesh: Mesh,
     ):
-        """Measures every record once.
+        """Orders them.
 
         Args:
-          records: the questions and answers.
-          features: the cache of all their clips.
-          tokenizer: the language model's.
-          prompt: the conversation around each song.
+          examples: to draw from.
           weights: how often each corpus of a mixture is drawn from; {} for one corpus.
           batch_size: examples per update, over all devices, processes and accumulated
             batches.
           rows: rows of tokens per update that these are packed into.
-          max_tokens: longest example, audio included.
-          max_windows: longer songs are cropped to this many windows, anew each time.
           seed: of the order and the crops.
           mesh: where the batches go.
-
-        Raises:
-          UserError: no example fits `max_tokens`.
         """
-        self._all = Examples(
-            records,
-            features,
-            tokenizer,
-            prompt,
-            max_tokens=max_tokens,
-            max_windows=max_windows,
-        )
-        self._batch_size, self._rows = batch_size, rows
+        self._all, self._batch_size, self._rows = examples, batch_size, rows
         self._sharding = batch_sharding(mesh)
-        self.examples = len(self._all.records)
-        self.too_long, self.cut = self._all.too_long, self._all.cut
         corpora = [record.corpus for record in self._all.records]
         self.of_corpus = {**dict.fromkeys(weights, 0), **Counter(corpora)}
-        _tell_unused(self.of_corpus, records, max_tokens)
+        _tell_unused(self.of_corpus, examples)
         self._order, self._seed = mixture.order(corpora, weights, seed), seed
         # What is asked of a batch is asked within a few steps, by two threads.
         self._plan = functools.lru_cache(64)(self._make_plan)
@@ -185,67 +156,46 @@ class Batches:
         )
         updates = min(_GUESSED_UPDATES, max(16, _GUESSED_EXAMPLES // self._batch_size))
         return np.random.default_rng(self._seed).choice(
-            self.examples, (updates, self._batch_size), p=chances / chances.sum()
+            len(corpora), (updates, self._batch_size), p=chances / chances.sum()
         )
 
 
 class ValidationBatches(Sequence[Batch]):
     """Examples to look at again and again while training: `len(…)`, `…[i]` → Batch.
 
-    The same at each look: the first `examples` of a shuffle by `seed`, each once, long
+    The same at each look: the first `most` of a shuffle by `seed`, each once, long
     songs cropped in the middle. The last batch may hold fewer examples; its rows are as
     many, some of them empty. All have one shape, so that one program is compiled.
 
     Attributes:
       examples: how many examples there are in all batches together.
-      too_long: how many were left out because they do not fit `max_tokens`.
     """
 
     def __init__(
         self,
-        records: Sequence[Record],
-        features: Cache,
-        tokenizer: Tokenizer,
-        prompt: PromptConfig,
+        examples: Examples,
         *,
-        examples: int,
+        most: int,
         batch_size: int,
         rows: int,
-        max_tokens: int,
-        max_windows: int,
         seed: int,
         mesh: Mesh,
     ):
-        """Measures every record once.
+        """Chooses them.
 
         Args:
-          records: the questions and answers.
-          features: the cache of all their clips.
-          tokenizer: the language model's.
-          prompt: the conversation around each song.
-          examples: at most so many are taken; all, if there are not as many.
+          examples: to choose from.
+          most: at most so many are taken.
           batch_size: examples per batch, over all devices and processes.
           rows: rows of tokens per batch that these are packed into.
-          max_tokens: longest example, audio included.
-          max_windows: longer songs are cropped to this many windows.
           seed: of the choice.
           mesh: where the batches go.
-
-        Raises:
-          UserError: no example fits `max_tokens`.
         """
-        self._all = Examples(
-            records,
-            features,
-            tokenizer,
-            prompt,
-            max_tokens=max_tokens,
-            max_windows=max_windows,
-        )
+        self._all = examples
         self._rows, self._sharding = rows, batch_sharding(mesh)
-        order = np.random.default_rng(seed).permutation(len(self._all.records))
-        chosen = order[:examples]
-        self.examples, self.too_long = len(chosen), self._all.too_long
+        order = np.random.default_rng(seed).permutation(len(examples.records))
+        chosen = order[:most]
+        self.examples = len(chosen)
         self._plans = [
             Plan(places, pack(self._all.lengths[places], rows))
             for places in (
@@ -314,17 +264,14 @@ def _assemble(
     )
 
 
-def _tell_unused(
-    of_corpus: Mapping[str, int], records: Iterable[Record], max_tokens: int
-) -> None:
+def _tell_unused(of_corpus: Mapping[str, int], examples: Examples) -> None:
     """Tells on stderr from which corpora of a mixture nothing is learnt, and why."""
     unused = [name for name, count in of_corpus.items() if not count]
     if not unused or jax.process_index() != 0:
         return
-    offered = {record.corpus for record in records}
     said = (
-        f"{name} (none of its examples fits in max_tokens = {max_tokens})"
-        if name in offered
+        f"{name} (none of its examples fits in max_tokens = {examples.max_tokens})"
+        if examples.too_long[name]
         else f"{name} (none of its examples is of this kind and can be heard)"
         for name in unused
     )

@@ -244,7 +244,8 @@ def _listen() -> None:
             if "DEADLINE_EXCEEDED" in str(error):
                 continue
             return  # All is done, or JAX itself ends the program.
-        return _heed(said)
+        _heed(said)
+        return
 
 
 def _heed(said: str) -> None:

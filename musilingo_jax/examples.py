@@ -4,6 +4,7 @@ How long each example is decides where it stands in a batch, so all are tokenise
 the first batch, and only their lengths kept; a few integers per record.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import jax
@@ -27,7 +28,8 @@ class Examples:
       windows: int[records], audio vectors of each.
       answers: int[records], tokens to be said of each.
       width: of the features.
-      too_long: how many records do not fit.
+      max_tokens: most tokens that an example may have.
+      too_long: how many records of each corpus do not fit.
       cut: how many answers are cut at `prompt.max_answer_tokens`, end sign kept.
     """
 
@@ -55,8 +57,9 @@ class Examples:
           UserError: no example fits `max_tokens`.
         """
         self._features, self._tokenizer, self._prompt = features, tokenizer, prompt
-        self._max_windows = max_windows
+        self._max_windows, self.max_tokens = max_windows, max_tokens
         self.records, sizes, self.cut = [], [], 0
+        self.too_long: Counter[str] = Counter()
         for record in cli.progress(
             records,
             total=len(records),
@@ -70,13 +73,14 @@ class Examples:
                 self.records.append(record)
                 sizes.append((len(example.tokens), heard, sum(example.target_mask)))
                 self.cut += example.cut
+            else:
+                self.too_long[record.corpus] += 1
         if not self.records:
             raise UserError(
                 f"none of the {len(records)} examples fits in max_tokens = {max_tokens}"
                 ": raise max_tokens, or lower max_windows"
             )
         self.lengths, self.windows, self.answers = np.asarray(sizes, np.int64).T
-        self.too_long = len(records) - len(self.records)
         self.width = features.features(self.records[0].clip).shape[1]
 
     def need(self, rows: Sequence[Sequence[int]]) -> Shape:

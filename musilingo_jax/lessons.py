@@ -12,6 +12,7 @@ from musilingo_jax.cache import Cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
+from musilingo_jax.examples import Examples
 from musilingo_jax.stages import StageConfig
 from musilingo_jax.tokenizer import Tokenizer
 
@@ -94,26 +95,30 @@ def prepare(
             f" from: none of the {len(records.training)} records is of that kind and "
             "can be heard"
         )
-    shared = {
-        "max_tokens": stage.max_tokens,
-        "max_windows": stage.max_windows,
-        "seed": config.seed,
-        "mesh": mesh,
-    }
+
+    def measured(records: list[Record]) -> Examples:
+        return Examples(
+            records,
+            features,
+            tokenizer,
+            stage.prompt,
+            max_tokens=stage.max_tokens,
+            max_windows=stage.max_windows,
+        )
+
+    examples = measured(chosen)
     batches = Batches(
-        chosen,
-        features,
-        tokenizer,
-        stage.prompt,
+        examples,
         mixture.weights(config.corpus),
         batch_size=stage.batch_size * stage.accumulate,
         rows=stage.rows * stage.accumulate,
-        **shared,
+        seed=config.seed,
+        mesh=mesh,
     )
-    validation = None
+    validation, validation_too_long, validation_without_audio = None, 0, 0
     if records.validation and stage.validate_every:
-        held_out = stage.choose(records.validation)
-        held_out = [record for record in held_out if record.clip in features.ids]
+        of_kind_held_out = stage.choose(records.validation)
+        held_out = [r for r in of_kind_held_out if r.clip in features.ids]
         if not held_out:
             raise UserError(
                 f"config.corpus.validation_split = {config.corpus.validation_split!r} "
@@ -121,16 +126,17 @@ def prepare(
                 f"{stage.questions!r} and can be heard; set "
                 f"config.{name}.validate_every=0, or name another split"
             )
+        looked_at = measured(held_out)
         validation = ValidationBatches(
-            held_out,
-            features,
-            tokenizer,
-            stage.prompt,
-            examples=stage.validation_examples,
+            looked_at,
+            most=stage.validation_examples,
             batch_size=stage.batch_size,
             rows=stage.rows,
-            **shared,
+            seed=config.seed,
+            mesh=mesh,
         )
+        validation_too_long = looked_at.too_long.total()
+        validation_without_audio = len(of_kind_held_out) - len(held_out)
     order = list(stages)
     return Lesson(
         name,
@@ -140,12 +146,14 @@ def prepare(
         before=sum(stages[earlier].steps for earlier in order[: order.index(name)]),
         about={
             "clips": len({record.clip for record in chosen}),
-            "examples": batches.examples,
+            "examples": len(examples.records),
             "of_corpus": batches.of_corpus,
-            "cut": batches.cut,
-            "too_long": batches.too_long,
+            "cut": examples.cut,
+            "too_long": examples.too_long.total(),
             "without_audio": len(of_kind) - len(chosen),
             "validation_examples": validation.examples if validation else 0,
+            "validation_too_long": validation_too_long,
+            "validation_without_audio": validation_without_audio,
         },
     )
 

@@ -62,14 +62,14 @@ def describe(
             lines.append(
                 f"  {speed:,.0f} tokens/s (median), {100 * padding:.1f} % padding"
             )
+        long = f"longer than {stage.max_tokens} tokens were left out"
+        unheard = "were left out because their song has no features"
         notes = {
             f"answers were cut at {stage.prompt.max_answer_tokens} tokens": made["cut"],
-            f"examples longer than {stage.max_tokens} tokens were left out": made[
-                "too_long"
-            ],
-            "examples were left out because their song has no features": made[
-                "without_audio"
-            ],
+            f"examples {long}": made["too_long"],
+            f"examples {unheard}": made["without_audio"],
+            f"validation examples {long}": made["validation_too_long"],
+            f"validation examples {unheard}": made["validation_without_audio"],
         }
         lines += [f"  {count} {note}" for note, count in notes.items() if count]
     if not_learnt:

@@ -13,7 +13,7 @@ from small_run import small_tokenizer
 from musilingo_jax.batches import Batches, ValidationBatches
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
-from musilingo_jax.examples import crop
+from musilingo_jax.examples import Examples, crop
 from musilingo_jax.models.musilingo import attend_mask
 from musilingo_jax.packing import PROGRAMS
 from musilingo_jax.prompts import PromptConfig, encode
@@ -55,20 +55,27 @@ def tokenizer():
     return small_tokenizer()
 
 
-def make(tokenizer, records=None, cache=CACHE, **changes):
-    values = {"batch_size": 12, "rows": 4, "max_tokens": 96, "max_windows": 3}
-    values |= {"seed": 0, "mesh": make_mesh(1, 1, 1), "weights": {}} | changes
+def measured(tokenizer, records=None, cache=CACHE, max_tokens=96):
     if records is None:
         records = [record(index) for index in range(11)]
-    return Batches(records, cache, tokenizer, PROMPT, **values)
+    return Examples(
+        records, cache, tokenizer, PROMPT, max_tokens=max_tokens, max_windows=3
+    )
+
+
+def make(tokenizer, records=None, cache=CACHE, **changes):
+    return make_of(measured(tokenizer, records, cache), **changes)
+
+
+def make_of(examples, **changes):
+    values = {"batch_size": 12, "rows": 4, "seed": 0, "mesh": make_mesh(1, 1, 1)}
+    return Batches(examples, **(values | {"weights": {}} | changes))
 
 
 def make_validation(tokenizer, records=None, **changes):
-    values = {"examples": 99, "batch_size": 4, "rows": 2, "max_tokens": 96}
-    values |= {"max_windows": 3, "seed": 0, "mesh": make_mesh(1, 1, 1)} | changes
-    if records is None:
-        records = [record(index) for index in range(11)]
-    return ValidationBatches(records, CACHE, tokenizer, PROMPT, **values)
+    values = {"most": 99, "batch_size": 4, "rows": 2, "seed": 0}
+    values |= {"mesh": make_mesh(1, 1, 1)} | changes
+    return ValidationBatches(measured(tokenizer, records), **values)
 
 
 def assert_equal(one, other):
@@ -217,13 +224,13 @@ def test_there_are_few_shapes_and_one_for_whatever_comes(tokenizer):
 
 def test_what_does_not_fit_is_counted_and_what_is_cut_too(tokenizer):
     records = [record(0), record(1, "many words " * 20), record(2, "few words")]
-    batches = make(tokenizer, records)
-    assert (batches.examples, batches.too_long, batches.cut) == (3, 0, 1)
+    examples = measured(tokenizer, records)
+    assert (len(examples.records), examples.too_long.total(), examples.cut) == (3, 0, 1)
     longest = max(
         make(tokenizer, records, batch_size=1, rows=1).tokens(s) for s in range(3)
     )
-    batches = make(tokenizer, records, max_tokens=longest - 1)
-    assert (batches.examples, batches.too_long, batches.cut) == (2, 1, 0)
+    examples = measured(tokenizer, records, max_tokens=longest - 1)
+    assert (len(examples.records), examples.too_long.total(), examples.cut) == (2, 1, 0)
 
 
 def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
@@ -235,7 +242,7 @@ def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
     weights = {"kept": 0.5, "long": 0.3, "other": 0.2}
     short = encode(tokenizer, PROMPT, records[0].question, records[0].answer, 1)
     most = len(short.tokens)
-    batches = make(tokenizer, records, weights=weights, max_tokens=most)
+    batches = make_of(measured(tokenizer, records, max_tokens=most), weights=weights)
     assert batches.of_corpus == {"kept": 1, "long": 0, "other": 0}
     assert batches.clips(3) == ["0"] * 12
     said = [line for line in capsys.readouterr().err.splitlines() if "learn" in line]
@@ -243,13 +250,13 @@ def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
         "this stage does not learn from long (none of its examples fits in max_tokens "
         f"= {most}), other (none of its examples is of this kind and can be heard)"
     ]
-    make(tokenizer, records, weights={"kept": 0.5, "long": 0.3}, max_tokens=96)
+    make(tokenizer, records, weights={"kept": 0.5, "long": 0.3})
     assert "learn from" not in capsys.readouterr().err
 
 
 def test_nothing_that_fits_is_an_error(tokenizer):
     with pytest.raises(UserError, match="none of the 11 examples fits in max_tokens"):
-        make(tokenizer, max_tokens=9)
+        measured(tokenizer, max_tokens=9)
 
 
 @pytest.mark.parametrize(("count", "examples", "looked_at"), [(11, 99, 11), (11, 6, 6)])
@@ -257,21 +264,21 @@ def test_validation_takes_examples_once_and_in_the_same_way(
     tokenizer, count, examples, looked_at
 ):
     records = [record(index) for index in range(count)]
-    batches = make_validation(tokenizer, records, examples=examples)
+    batches = make_validation(tokenizer, records, most=examples)
     assert (batches.examples, len(batches)) == (looked_at, -(-looked_at // 4))
     found = [taken_apart(tokenizer, batch) for batch in batches]
     chosen = [index for batch in found for _, index, _ in batch]
     assert len(set(chosen)) == len(chosen) == looked_at
     # The middle three of the nine windows of clip 3.
     assert {first for b in found for _, i, first in b if i % 4 == 3} <= {33}
-    again = make_validation(tokenizer, records, examples=examples)
+    again = make_validation(tokenizer, records, most=examples)
     for index in reversed(range(len(batches))):
         assert_equal(again[index], batches[index])
         assert again[index].tokens.shape == batches[0].tokens.shape
     with pytest.raises(IndexError):
         batches[len(batches)]
     if looked_at < count:
-        other = make_validation(tokenizer, records, examples=examples, seed=1)
+        other = make_validation(tokenizer, records, most=examples, seed=1)
         told = [i for batch in other for _, i, _ in taken_apart(tokenizer, batch)]
         assert set(told) != set(chosen)
 

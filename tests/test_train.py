@@ -273,6 +273,8 @@ def test_validation_is_the_loss_of_the_adapter_on_examples_once_each(folder):
         "too_long": 0,
         "without_audio": 0,
         "validation_examples": 2,
+        "validation_too_long": 0,
+        "validation_without_audio": 0,
     }
 
 
@@ -479,6 +481,8 @@ def test_summary_tells_of_what_was_left_out(folder):
             "cut": 4,
             "too_long": 5,
             "without_audio": 6,
+            "validation_too_long": 8,
+            "validation_without_audio": 9,
         },
         metrics=lambda name: [{"loss": 3.0}, {"loss": 1.5}],
     )
@@ -497,6 +501,8 @@ def test_summary_tells_of_what_was_left_out(folder):
     assert "4 answers were cut at 32 tokens" in text
     assert "5 examples longer than 96 tokens were left out" in text
     assert "6 examples were left out because their song" in text
+    assert "8 validation examples longer than 96 tokens were left out" in text
+    assert "9 validation examples were left out because their song" in text
     assert "7 records of the training split were not learnt from" in text
     assert "a.wav: is empty" in text
     assert "elsewhere" not in text

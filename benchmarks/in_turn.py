@@ -1,0 +1,108 @@
+"""Measures several sides in turn, each in a process of its own, and compares them.
+
+A machine's speed drifts and other programs come and go, so a ratio of two times is one
+of a single round, and what is told is the median of the rounds' ratios and their range.
+A process of its own gives each side the whole memory and its library's own threads.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each side")
+WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
+FOLDER = flags.DEFINE_string("model_folder", None, "internal: where the model lies")
+
+# Keeps glibc from handing large arrays back to the system, for all of them.
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+    "MALLOC_ARENA_MAX": "1",
+}
+
+
+class Times(NamedTuple):
+    """Seconds by the clock, and those that all threads together had a processor.
+
+    Other work on the machine disturbs the second less; but a thread that waits for
+    others without sleeping counts as busy (see OMP_WAIT_POLICY for PyTorch's).
+    """
+
+    clock: float
+    processor: float
+
+
+def measure(run: Callable[[], object], *, warm_up: int, repeats: int) -> Times:
+    """The medians of `repeats` runs, after some that are not counted."""
+    times = []
+    for _ in range(warm_up + repeats):
+        clock, processor = time.perf_counter(), time.process_time()
+        run()
+        times.append((time.perf_counter() - clock, time.process_time() - processor))
+    return Times(*map(statistics.median, zip(*times[warm_up:], strict=True)))
+
+
+def take_turns(sides: Iterable[str], folder: str | None = None) -> dict[str, list]:
+    """What each side's process printed in its last line, as JSON, in each round.
+
+    A process is this program again, with `--worker=SIDE` and `--model_folder=FOLDER`.
+    """
+    found: dict[str, list] = {side: [] for side in sides}
+    for _ in range(ROUNDS.value):
+        for side, rounds in found.items():
+            worker = [sys.executable, *sys.argv, f"--worker={side}"]
+            if folder is not None:
+                worker.append(f"--model_folder={folder}")
+            done = subprocess.run(
+                worker,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                env=os.environ | MALLOC,
+            )
+            rounds.append(json.loads(done.stdout.splitlines()[-1]))
+    return found
+
+
+def ratio(times: Sequence[float], bases: Sequence[float]) -> str:
+    """The median of the rounds' ratios, and their range."""
+    ratios = [time / base for time, base in zip(times, bases, strict=True)]
+    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def compare(
+    found: dict[str, list[Times]],
+    bases: Iterable[str],
+    unit: str,
+    note: Callable[[str], str] = lambda side: "",
+) -> None:
+    """Prints each side's median times, and its ratios to those of some sides.
+
+    Args:
+      found: the times of each round; all sides have as many rounds.
+      bases: the sides to compare with.
+      unit: what a time is of, for instance "ms a token"; milliseconds, or "µs …".
+      note: what else is to be said of a side.
+    """
+    scale = 1e6 if unit.startswith("µs") else 1e3
+    for kind in Times._fields:
+        print(f"by the {kind}:")
+        seconds = {
+            side: [getattr(times, kind) for times in rounds]
+            for side, rounds in found.items()
+        }
+        for side, times in seconds.items():
+            line = f"{side:18} {statistics.median(times) * scale:9.2f} {unit}"
+            line += note(side)
+            for base in bases:
+                line += f"  / {base} {ratio(times, seconds[base])}"
+            print(line)
