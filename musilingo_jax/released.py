@@ -12,7 +12,7 @@ from musilingo_jax.errors import UserError
 from musilingo_jax.features import FeatureConfig
 from musilingo_jax.prompts import PromptConfig
 from musilingo_jax.sources import RELEASED_WINDOW_FRAMES
-from musilingo_jax.speaker import GenerateConfig
+from musilingo_jax.speaker import GREEDY
 
 DTYPE = "bfloat16"
 # A training excerpt of 30 s is seven windows of 4.33 s.
@@ -30,20 +30,7 @@ FEATURES = FeatureConfig(
     window_frames=RELEASED_WINDOW_FRAMES, chunk_windows=MAX_WINDOWS, batch_size=4
 )
 # As the original evaluates; its demo lets people choose.
-GENERATE = GenerateConfig(
-    max_new_tokens=300,
-    min_new_tokens=0,
-    temperature=0.1,
-    top_k=0,
-    top_p=0.5,
-    min_p=0.0,
-    repetition_penalty=1.0,
-    beams=1,
-    length_penalty=1.0,
-    stop=(),
-    seed=0,
-    batch_size=8,
-)
+GENERATE = replace(GREEDY, temperature=0.1, top_p=0.5)
 
 
 def prompt_of(config: Mapping[str, Any]) -> PromptConfig:

@@ -127,6 +127,23 @@ class GenerateConfig:
         return Choice(tuple(processors), method)
 
 
+# The likeliest tokens, each taken at once; what else is wanted is a change of it.
+GREEDY = GenerateConfig(
+    max_new_tokens=300,
+    min_new_tokens=0,
+    temperature=0.0,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    beams=1,
+    length_penalty=1.0,
+    stop=(),
+    seed=0,
+    batch_size=8,
+)
+
+
 @dataclass(frozen=True)
 class Speaker:
     """What turns pooled audio and a question into words."""

@@ -1,5 +1,6 @@
 """A whole model with random weights, small enough to be made in every test."""
 
+import dataclasses
 import functools
 import json
 import tempfile
@@ -15,6 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tokenizers import decoders, models, pre_tokenizers
 
+from musilingo_jax import speaker as speaking
 from musilingo_jax import weights
 from musilingo_jax.continuous import Text
 from musilingo_jax.models.adapter import Adapter
@@ -23,7 +25,7 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.prompts import PromptConfig
-from musilingo_jax.speaker import GenerateConfig, Speaker
+from musilingo_jax.speaker import Speaker
 from musilingo_jax.stops import Stops
 from musilingo_jax.tokenizer import Tokenizer, load
 
@@ -36,20 +38,7 @@ PROMPT = PromptConfig(
     end_sign="###",
     max_answer_tokens=16,
 )
-GREEDY = GenerateConfig(
-    max_new_tokens=12,
-    min_new_tokens=0,
-    temperature=0.0,
-    top_k=0,
-    top_p=1.0,
-    min_p=0.0,
-    repetition_penalty=1.0,
-    beams=1,
-    length_penalty=1.0,
-    stop=(),
-    seed=0,
-    batch_size=4,
-)
+GREEDY = dataclasses.replace(speaking.GREEDY, max_new_tokens=12, batch_size=4)
 RATE = 1000
 MERT = MertConfig.from_dict(
     {

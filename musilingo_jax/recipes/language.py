@@ -31,7 +31,7 @@ from musilingo_jax.models.musilingo import Batch, answer_loss
 from musilingo_jax.recipes import start
 from musilingo_jax.recipes.encoder import resume
 from musilingo_jax.recipes.texts import Pool
-from musilingo_jax.speaker import GenerateConfig, Speaker, answer
+from musilingo_jax.speaker import GREEDY, Speaker, answer
 from musilingo_jax.tokenizer import Tokenizer
 
 
@@ -276,21 +276,8 @@ def reading_accuracy(
         for question, _, attribute, value in questions.short(piece, rng):
             requests.append((vectors, question))
             goals.append((attribute, value))
-    greedy = GenerateConfig(
-        max_new_tokens=24,
-        min_new_tokens=0,
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        repetition_penalty=1.0,
-        beams=1,
-        length_penalty=1.0,
-        stop=(),
-        seed=0,
-        batch_size=64,
-    )
-    answers = answer(speaker, prompt, requests, greedy, mesh=None)
+    config = dataclasses.replace(GREEDY, max_new_tokens=24, batch_size=64)
+    answers = answer(speaker, prompt, requests, config, mesh=None)
     right: dict[str, list[bool]] = {name: [] for name in synthetic.ATTRIBUTES}
     for (attribute, value), said in zip(goals, answers, strict=True):
         named = named_value(said, set(synthetic.ATTRIBUTES[attribute]))
