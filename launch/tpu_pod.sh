@@ -268,7 +268,13 @@ check_bucket() {
 }
 
 check_run() {
-  [[ " $*" == *" --config="* ]] || die "say what to train: … -- --config=configs/tiny.py"
+  local flag config=''
+  for flag; do
+    case "$flag" in --config=*) config="${flag#*=}" ;; esac
+  done
+  [[ -n "$config" ]] || die "say what to train: … -- --config=configs/tiny.py"
+  # What follows a colon is for the file.
+  [[ -f "${config%%:*}" ]] || die "--config=$config: there is no ${config%%:*} in $PWD"
 }
 
 install() {
@@ -308,7 +314,7 @@ run() {
       ((SECONDS - since < 600)) || lost=0
     done
     if ((status == 0)); then
-      say "done: $bucket/runs has the run"
+      "$dry_run" || say "done: $bucket/runs has the run"
       return
     fi
     taken_away_soon || die "it ended with status $status, see above and $bucket/runs/logs;" \
@@ -345,7 +351,7 @@ delete() {
   fi
   if confirm "Delete $name ($now) in $zone? What is in the bucket stays."; then
     discard
-    say "$name is deleted and costs nothing any more"
+    "$dry_run" || say "$name is deleted and costs nothing any more"
   else
     say "$name was not deleted, and costs until it is"
   fi
@@ -359,10 +365,22 @@ remind_at_exit() {
 remind() {
   local now
   [[ -z "$packed" ]] || rm -r "$packed"
-  "$dry_run" && return
-  now=$(state 2>/dev/null) || now='a state that gcloud does not tell'
+  if "$dry_run"; then
+    say "this was a dry run: nothing was asked for, changed or deleted"
+    return
+  fi
+  now=$(state 2>/dev/null) || now=unknown
   case "$now" in
     NONE | SUSPENDED | FAILED) return ;;
+    unknown)
+      if "$asked"; then
+        echo "PERHAPS COSTING: $name in $zone was asked for, and gcloud does not say" \
+          "what became of it" >&2
+      else
+        say "nothing was asked for here; whether there is a $name, gcloud does not say"
+        return
+      fi
+      ;;
     ACTIVE) echo "STILL RUNNING, and costing: $name in $zone" >&2 ;;
     *) echo "STILL ASKED FOR, and costing once it is granted: $name in $zone ($now)" >&2 ;;
   esac

@@ -149,6 +149,14 @@ def test_slurm_job_without_a_process_for_each_gpu_is_refused(slurm):
     assert "srun" not in out
 
 
+def test_slurm_job_that_slurm_did_not_start_is_refused(slurm):
+    out, said = slurm(SLURM_SUBMIT_DIR="").communicate(timeout=30)
+    assert said == (
+        "error: this is a job for SLURM: sbatch launch/slurm.sbatch --config=…\n"
+    )
+    assert "srun" not in out
+
+
 def test_slurm_is_told_before_the_time_is_up():
     text = (LAUNCH / "slurm.sbatch").read_text()
     assert "#SBATCH --requeue\n" in text

@@ -336,6 +336,10 @@ def test_an_answer_that_is_none_is_no_answer(cloud):
         assert "gcloud does not say what there is" in said
     assert "PERMISSION_DENIED" in said
     assert cloud.done == []
+    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    assert (status, cloud.done) == (1, [])
+    assert "nothing was asked for here" in said
+    assert "costing" not in said
 
 
 def test_ctrl_c_reminds_of_what_goes_on(cloud, tmp_path):
@@ -369,6 +373,8 @@ def test_a_dry_run_calls_nothing(cloud):
     changing = [line for line in told if "--format=" not in line]
     real = [call for call in cloud.calls if "--format=" not in call]
     assert len(changing) == len(real) == 8
+    assert "nothing was asked for, changed or deleted" in said
+    assert not re.search("done:|is deleted", said)
 
 
 @pytest.mark.slow
@@ -404,6 +410,7 @@ def test_the_real_gcloud_takes_every_command(cloud, tmp_path):
         (("all", *TPU, *TRAINING), "--type=… is missing"),
         (("create", "--zone=a"), "--name=… is missing"),
         (("run", *ASKED), "say what to train"),
+        (("run", *ASKED, "--", "--config=configs/nope.py:long"), "no configs/nope.py"),
         (("fly", *ASKED), "unknown command fly"),
         (("run", *ASKED, "--config=x"), "flags of the training come after --"),
         (("create", *TPU, "--type=v9-8"), "--type=v9-8: its software is not known"),
