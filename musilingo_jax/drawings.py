@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from musilingo_jax.controls import LABELS
+from musilingo_jax.estimates import Estimate
 from musilingo_jax.metrics import facts, keys, tempo
 from musilingo_jax.scoring import OWN, Line, Scored
 
@@ -19,6 +20,9 @@ COLOURS = {
     "no_audio": "#d3d9de",
     "constant": "#e6eaed",
 }
+# A picture holds no more than one can look at.
+_MOST_BARS, _MOST_PANELS = 24, 16
+_LONGEST_NAME = 40
 _NAMES = {OWN: "own music", **LABELS}
 
 
@@ -26,12 +30,26 @@ def draw(scored: Scored) -> Iterator[tuple[str, bytes]]:
     """Each picture that there is something to show in: its caption, and a PNG."""
     factual = [line for line in scored.lines if line.section == "factual"]
     if factual:
-        yield "Facts and their controls, with 95 % intervals", _bars(factual)
-    yield "Honest ROUGE-L F1 of single answers, by kind", _distributions(scored)
+        shown, note = _most(factual, _MOST_BARS)
+        yield f"Facts and their controls, with 95 % intervals{note}", _bars(shown)
+    kinds = [line for line in scored.lines if line.section == "kind"]
+    shown, note = _most(kinds, _MOST_PANELS)
+    caption = f"Honest ROUGE-L F1 of single answers, by kind{note}"
+    yield caption, _distributions(scored, [line.name for line in shown])
     if (picture := _confusion(scored)) is not None:
         yield "Keys: what is true (down) and what is said (across)", picture
     if (picture := _tempi(scored)) is not None:
         yield "Tempi: what is true and what is said; lines: true, double, half", picture
+
+
+def _most(lines: Sequence[Line], most: int) -> tuple[list[Line], str]:
+    """Those of most answers, in their order, and what to say of the others."""
+    left_out = len(lines) - most
+    if left_out <= 0:
+        return list(lines), ""
+    ranked = sorted(range(len(lines)), key=lambda place: -lines[place].rows)
+    shown = [lines[place] for place in sorted(ranked[:most])]
+    return shown, f" (the {most} of most answers; {left_out} more are in the tables)"
 
 
 def _bars(lines: Sequence[Line]) -> bytes:
@@ -50,27 +68,35 @@ def _bars(lines: Sequence[Line]) -> bytes:
             [place + (offset - (len(systems) - 1) / 2) * width for place, _ in shown],
             [100 * e.value for _, e in shown],
             width,
-            # A rounding error must not make a reach negative.
-            yerr=[
-                [max(0.0, 100 * (e.value - e.low)) for _, e in shown],
-                [max(0.0, 100 * (e.high - e.value)) for _, e in shown],
-            ],
+            yerr=np.reshape([_reach(e) for _, e in shown], (-1, 2)).T,
             label=_NAMES[system],
             color=COLOURS[system],
             error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#444444"},
         )
     marks = ["" if line.beats_controls else " ✗" for line in lines]
-    names = [line.name + mark for line, mark in zip(lines, marks, strict=True)]
-    axes.set_xticks(range(len(lines)), names)
+    names = [
+        line.name[:_LONGEST_NAME] + mark
+        for line, mark in zip(lines, marks, strict=True)
+    ]
+    # Anyone's names, which are no formulas whatever signs they hold.
+    axes.set_xticks(range(len(lines)), names, parse_math=False)
     axes.set_ylim(0, 100)
     axes.set_ylabel("%")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _png(figure, axes)
 
 
-def _distributions(scored: Scored) -> bytes:
+def _reach(estimate: Estimate) -> tuple[float, float]:
+    """How far an interval reaches down and up, in percent; NaN where there is none."""
+    if estimate.low is None:
+        return np.nan, np.nan
+    # A rounding error must not make a reach negative.
+    down, up = estimate.value - estimate.low, estimate.high - estimate.value
+    return 100 * max(0.0, down), 100 * max(0.0, up)
+
+
+def _distributions(scored: Scored, kinds: Sequence[str]) -> bytes:
     """How ROUGE-L spreads over the answers of each kind, and over their shuffle."""
-    kinds = [line.name for line in scored.lines if line.section == "kind"]
     figure = Figure(
         figsize=(2.6 * min(4, len(kinds)), 2.4 * -(-len(kinds) // 4)),
         dpi=130,
@@ -91,7 +117,7 @@ def _distributions(scored: Scored) -> bytes:
                     color=COLOURS[system],
                     label=_NAMES[system],
                 )
-        axes.set_title(kind[:40].replace("$", r"\$"), fontsize="small")
+        axes.set_title(kind[:_LONGEST_NAME], fontsize="small", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0, 0].legend(frameon=False, fontsize="x-small")
     return _png(figure, panels[0, 0])

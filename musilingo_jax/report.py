@@ -11,41 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from musilingo_jax import page
+from musilingo_jax import page, predictions
 from musilingo_jax.controls import LABELS
+from musilingo_jax.estimates import Estimate, Gain
 from musilingo_jax.files import write_whole
 from musilingo_jax.metrics import facts, wording
 from musilingo_jax.metrics.intervals import FEWEST_CLIPS
-from musilingo_jax.published import DEAF, LEGACY, MUCHOMUSIC, MUCHOMUSIC_SOURCE
-from musilingo_jax.scoring import OWN, Estimate, Line, Scored
-
-RULES = {
-    "facts": "An answer is right if it names the true value and no other value of the "
-    "attribute (all values in the corpus; at word boundaries, longer values first; "
-    "values with a capital letter as written). One that names none or several is "
-    "wrong, and counted as unanswered. Some attributes have a protocol of their own: "
-    + "; ".join(f"{name}: {rule}" for name, rule in facts.STANDARD.items())
-    + ".",
-    "answers shuffled": "The same answers, each given for another clip, among rows of "
-    "one attribute or of the very same question.",
-    "shuffled audio": "The same questions, asked anew with the music of another clip "
-    "(a random circle of all clips).",
-    "silence": "The same questions, with zeros where the clip's features were.",
-    "no audio": "The same questions, with nothing in the place of the music.",
-    "constant answer": "One answer per attribute or question: of the training answers "
-    "with the most frequent value, the one most like the others. Where there is no "
-    "training split, one of the references to other clips, which flatters it.",
-    "intervals": "95 %. Right-or-wrong scores: Wilson, over questions. All others, and "
-    "all differences: paired bootstrap over clips. ✗ marks a row that is not above "
-    "every one of its controls (an interval of a difference includes 0, or there are "
-    f"fewer than {FEWEST_CLIPS} clips).",
-    "legacy": "The arithmetic with which MU-LLaMA, MusiLingo and CMI-Bench report: "
-    "BLEU of characters (bleu: 1 to 4 of them; bleu4: 4 alone), METEOR, ROUGE-L "
-    "recall, BERTScore recall of roberta-large. Only to compare with their tables.",
-    "honest": "BLEU of words over the whole corpus (sacrebleu), ROUGE-L F1 on stems in "
-    "any script, METEOR (the same as legacy), BERTScore F1. They mostly see wording "
-    "and barely the music: read the facts first.",
-}
+from musilingo_jax.published import LEGACY, MUCHOMUSIC, MUCHOMUSIC_SOURCE
+from musilingo_jax.rules import RULES
+from musilingo_jax.scoring import OWN, Line, Scored
 
 
 @dataclass(frozen=True)
@@ -78,6 +52,7 @@ def write(folder: Path, about: About, scored: Scored) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         **asdict(about),
+        **_about_rows(scored),
         "scores": [_as_dict(line) for line in scored.lines],
         "diversity": scored.diversity,
         "computed_with": scored.notes,
@@ -94,13 +69,23 @@ def summary(scored: Scored) -> dict[str, Any]:
     """The scores alone, in percent, for other programs.
 
     A score that could not be computed is null, with `…_reason` beside it. `n` counts
-    the answers.
+    the answers, `repeated` those among them that have clip and question of an earlier
+    one, and `inferred` those by attribute whose truth was read from the reference.
     """
     controls = [system for system in scored.answers if system != OWN]
     return {
         **_sections(scored, OWN),
         "controls": {control: _sections(scored, control) for control in controls},
         "n": len(scored.rows),
+        **_about_rows(scored),
+    }
+
+
+def _about_rows(scored: Scored) -> dict[str, Any]:
+    rows = scored.rows
+    return {
+        "inferred": predictions.inferred(rows),
+        "repeated": predictions.repeated(rows),
     }
 
 
@@ -127,7 +112,9 @@ def _sections(scored: Scored, system: str) -> dict[str, dict[str, Any]]:
     for name in ("distinct1", "distinct2"):
         found["honest"][name] = None if said[name] is None else 100 * said[name]
         if said[name] is None:
-            found["honest"][f"{name}_reason"] = "no answer has as many words"
+            spoke = said["length"] is not None
+            reason = "no answer has as many words" if spoke else _no_control(system)
+            found["honest"][f"{name}_reason"] = reason
     found["honest"]["length"] = said["length"]
     if said["length"] is None:
         found["honest"]["length_reason"] = _no_control(system)
@@ -179,6 +166,8 @@ def markdown(about: About, scored: Scored) -> str:
             "heard.",
             "",
         ]
+    for note in predictions.notes(scored.rows):
+        lines += [f"**Note:** {note}", ""]
     by_section: dict[str, list[Line]] = {}
     for line in scored.lines:
         by_section.setdefault(line.section, []).append(line)
@@ -215,15 +204,15 @@ def interpretation(line: Line) -> str:
     elif line.clips < FEWEST_CLIPS:
         said.append(f"too few clips to tell ({line.clips})")
     elif not unsure:
-        least = min((line.gains[c] for c in sure), key=lambda gain: gain.low)
-        said.append(
-            f"above every control, by at least {100 * least.low:.1f} points (95 %): "
-            "this comes from the music"
-        )
+        least = _least_gain(line)
+        by = f"{100 * least.value:.1f} points or more"
+        if least.low is not None:
+            by = f"at least {100 * least.low:.1f} points (95 %)"
+        said.append(f"above every control, by {by}: this comes from the music")
     else:
         if sure:
             said.append(f"above {_names(sure)}")
-        worse = [c for c in unsure if line.gains[c].high < 0]
+        worse = [c for c in unsure if line.gains[c].is_below]
         if worse:
             said.append(f"worse than {_names(worse)}")
         if chance := [c for c in unsure if c not in worse]:
@@ -268,11 +257,17 @@ def _table(lines: Sequence[Line]) -> list[str]:
 
 
 def _least(line: Line) -> str:
-    gains = [gain for gain in line.gains.values() if gain is not None]
-    if not gains:
+    least = _least_gain(line)
+    if least is None:
         return ""
-    least = min(gains, key=lambda gain: gain.low)
     return f"{100 * least.value:+.1f} ({_range(least, sign=True)})"
+
+
+def _least_gain(line: Line) -> Gain | None:
+    """The gain whose lower end, or value where it has none, is the least."""
+    gains = [gain for gain in line.gains.values() if gain is not None]
+    ends = [gain.value if gain.low is None else gain.low for gain in gains]
+    return gains[ends.index(min(ends))] if gains else None
 
 
 def _diversity(scored: Scored) -> list[str]:
@@ -296,9 +291,8 @@ def _published(legacy: Sequence[Line], factual: Sequence[Line]) -> list[str]:
     lines = ["Beside published rows. They are comparable on the same corpus only:", ""]
     lines += [_row([*head, "BERTScore", "source"]), _row(["---"] * 2 + ["---:"] * 5)]
     lines.append(_row(["**this**", "", *(_number(ours[n]) for n in names), ""]))
-    for row in (*LEGACY, *DEAF):
-        cells = [getattr(row, name) for name in names]
-        cells = ["" if cell is None else f"{cell:g}" for cell in cells]
+    for row in LEGACY:
+        cells = [f"{getattr(row, name):g}" for name in names]
         lines.append(_row([row.system, row.corpus, *cells, row.source]))
     if any(line.name == "multiple_choice" for line in factual):
         said = ", ".join(f"{name} {value}" for name, value in MUCHOMUSIC.items())
@@ -317,6 +311,8 @@ def _number(estimate: Estimate | None) -> str:
 
 
 def _range(estimate: Estimate, *, sign: bool = False) -> str:
+    if estimate.low is None:
+        return "–"
     plus = "+" if sign else ""
     return f"{100 * estimate.low:{plus}.1f} to {100 * estimate.high:{plus}.1f}"
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from musilingo_jax.metrics import bleu, diversity, facts, intervals, wording
-from musilingo_jax.metrics.intervals import FEWEST_CLIPS
+from musilingo_jax.estimates import Estimate, Gain
+from musilingo_jax.metrics import bleu, diversity, facts, flips, intervals, wording
 from musilingo_jax.metrics.wording import COUNTS, Wording
 from musilingo_jax.predictions import Row
 
@@ -16,15 +16,6 @@ OWN = "own"
 RESAMPLES = 2000
 
 Scores = Float[np.ndarray, " rows"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean and its 95 % interval, in [0, 1]; a word count is what it is."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -51,15 +42,15 @@ class Line:
     own: Estimate | None
     reason: str | None
     controls: dict[str, Estimate | None]
-    gains: dict[str, Estimate | None]
+    gains: dict[str, Gain | None]
     unanswered: int | None
     unscorable: int
 
     @property
     def beaten(self) -> dict[str, bool]:
-        """Control → whether the difference is more than chance, as far as one knows."""
+        """Control → whether it is above it beyond chance, as far as one knows."""
         return {
-            control: self.clips >= FEWEST_CLIPS and gain.low > 0
+            control: gain.is_above
             for control, gain in self.gains.items()
             if gain is not None
         }
@@ -108,7 +99,7 @@ def score(
       controls: control → its answers, None where it has none.
       values: `facts.vocabulary` of the corpus.
       parts: what some metrics need.
-      seed: of the bootstrap.
+      seed: of the bootstrap, and of sign flips.
       progress: makes a bar that is told how many rows are done (`cli.progress`).
     """
     answers = {OWN: [row.answer for row in rows]}
@@ -184,12 +175,14 @@ class _Table:
         seed: int,
     ):
         self.rows = rows
-        self._scores = scores
+        self._scores, self._seed = scores, seed
         self._clips = np.array([row.clip for row in rows])
         self._controls = [system for system in scores if system != OWN]
         columns: list[Scores] = []
-        # (score, system) → where its columns begin. A score has two: itself, with 0 for
-        # what is lacking, and 1 where it is there, so that a mean is a ratio of sums.
+        # (score, system) → the rows that count, and where its columns begin. A score
+        # has two: itself, with 0 for what is lacking, and 1 where it is there, so that
+        # a mean is a ratio of sums.
+        self._there: dict[tuple[str, str], Bool[np.ndarray, " rows"]] = {}
         self._places: dict[tuple[str, str], int] = {}
         for system, found in scores.items():
             for name, values in found.items():
@@ -200,7 +193,6 @@ class _Table:
                 if system != OWN and name in scores[OWN]:
                     self._add(columns, name, f"-{system}", scores[OWN][name], both)
         stacked = np.stack(columns, axis=1)
-        self._bleu: dict[int, list[dict[str, float]]] = {}
         self._whole = stacked.sum(0)
         self._drawn = intervals.bootstrap_sums(
             stacked, self._clips.tolist(), resamples=RESAMPLES, seed=seed
@@ -218,8 +210,10 @@ class _Table:
         values = np.where(there, values, 0.0)
         if name == COUNTS:
             columns.extend(values.T)
+            there = there[:, 0]
         else:
             columns.extend((values, there.astype(np.float64)))
+        self._there[name, system] = there
 
     def line(
         self,
@@ -230,35 +224,21 @@ class _Table:
         unscorable: int = 0,
     ) -> Line:
         """The line of a score that was computed."""
-        full = f"{section}.{name}"
-        counted = section == "honest" and name.startswith("bleu")
-        values = self._scores[OWN].get(COUNTS if counted else full)
-        if values is None or np.isnan(values).all():
+        score = _Score.of(section, name)
+        if not self._has(score, OWN):
             return self.missing(section, name, "no answer has it")
-        there = ~np.isnan(values)
-        there = there[:, 0] if counted else there
-        controls, gains = {}, {}
-        for control in self._controls:
-            systems = control, f"-{control}"  # The second: our own, of the same rows.
-            pair = [self._of(section, name, system) for system in systems]
-            if any(part is None for part in pair):
-                controls[control] = gains[control] = None
-                continue
-            (value, drawn), (own, own_drawn) = pair
-            controls[control] = self._estimate(full, control, value, drawn)
-            gains[control] = Estimate(
-                own - value, *intervals.percentile_interval(own_drawn - drawn)
-            )
-        value, drawn = self._of(section, name, OWN)
+        there = self._there[score.columns, OWN]
+        compared = [c for c in self._controls if self._has(score, c)]
+        nothing = dict.fromkeys(self._controls)
         return Line(
             section=section,
             name=name,
             rows=int(there.sum()),
             clips=len(set(self._clips[there])),
-            own=self._estimate(full, OWN, value, drawn),
+            own=self._estimate(score, OWN),
             reason=None,
-            controls=controls,
-            gains=gains,
+            controls=nothing | {c: self._estimate(score, c) for c in compared},
+            gains=nothing | {c: self._gain(score, c) for c in compared},
             unanswered=unanswered,
             unscorable=unscorable,
         )
@@ -268,40 +248,99 @@ class _Table:
         nothing = dict.fromkeys(self._controls)
         return Line(section, name, 0, 0, None, reason, nothing, dict(nothing), None, 0)
 
+    def _has(self, score: "_Score", system: str) -> bool:
+        there = self._there.get((score.columns, system))
+        return there is not None and bool(there.any())
+
     def _of(
-        self, section: str, name: str, system: str
-    ) -> tuple[float, Float[np.ndarray, " resamples"]] | None:
+        self, score: "_Score", system: str
+    ) -> tuple[float, Float[np.ndarray, " resamples"]]:
         """A score over all clips, and over those of every resample."""
-        if section == "honest" and name.startswith("bleu"):
-            place = self._places.get((COUNTS, system))
-            if place is None:
-                return None
-            whole, *drawn = self._bleus(place)
-            return whole[name], np.array([found[name] for found in drawn])
-        place = self._places.get((f"{section}.{name}", system))
-        if place is None or not self._whole[place + 1]:
-            return None
-        with np.errstate(invalid="ignore"):  # A resample without such rows: NaN.
-            drawn = self._drawn[:, place] / self._drawn[:, place + 1]
-        return self._whole[place] / self._whole[place + 1], drawn
+        place = self._places[score.columns, system]
+        part = slice(place, place + score.width)
+        return float(score(self._whole[part])), score(self._drawn[:, part])
 
-    def _bleus(self, place: int) -> list[dict[str, float]]:
-        """BLEU over all clips, then over those of every resample."""
-        if place not in self._bleu:
-            sums = np.concatenate([self._whole[None], self._drawn])
-            counts = sums[:, place : place + 10].astype(np.int64)
-            self._bleu[place] = [bleu.corpus_bleu(row) for row in counts]
-        return self._bleu[place]
-
-    def _estimate(
-        self, full: str, system: str, value: float, drawn: Float[np.ndarray, " _"]
-    ) -> Estimate:
+    def _estimate(self, score: "_Score", system: str) -> Estimate:
         """With Wilson's interval where each answer is right or wrong."""
-        scores = self._scores[system].get(full)
-        if scores is not None and full.startswith("factual."):
-            there = scores[~np.isnan(scores)]
-            graded = full in ("factual.key", "factual.instruments")
-            if not graded and np.isin(there, (0, 1)).all():
-                low, high = intervals.wilson_interval(int(there.sum()), len(there))
-                return Estimate(value, low, high)
-        return Estimate(value, *intervals.percentile_interval(drawn))
+        value, drawn = self._of(score, system)
+        there = self._there[score.columns, system]
+        clips = self._clips[there].tolist()
+        values = self._scores[system][score.columns][there]
+        if score.is_share and np.isin(values, (0, 1)).all():
+            size = intervals.effective_size(values == 1, clips)
+            return Estimate(value, *intervals.wilson_interval(value, size), None)
+        return Estimate(value, *_interval(drawn, len(set(clips))))
+
+    def _gain(self, score: "_Score", control: str) -> Gain:
+        """Own − control, of the rows that both have."""
+        (value, drawn), (own, own_drawn) = (
+            self._of(score, system) for system in (control, f"-{control}")
+        )
+        there = self._there[score.columns, control]
+        clips, clip_of_row = np.unique(self._clips[there], return_inverse=True)
+        pair = [
+            _sums(self._scores[system][score.columns][there], clip_of_row, len(clips))
+            for system in (OWN, control)
+        ]
+        flipped, every = flips.flipped_sums(pair[0] - pair[1], seed=self._seed)
+        if score.columns == COUNTS:
+            # With d = own − control after a flip: own is (both + d) / 2.
+            both = (pair[0] + pair[1]).sum(0)
+            found = score((both + flipped) / 2) - score((both - flipped) / 2)
+        else:
+            found = flipped[:, 0] / there.sum()
+        gain = own - value
+        return Gain(
+            gain,
+            *_interval(own_drawn - drawn, len(clips)),
+            p_above=flips.p_value(gain, found, all_signs=every),
+            p_below=flips.p_value(-gain, -found, all_signs=every),
+        )
+
+
+@dataclass(frozen=True)
+class _Score:
+    """How a score comes of sums.
+
+    Attributes:
+      columns: whose sums it is made of.
+      width: how many columns there are.
+      name: which BLEU it is, if it is one.
+      is_share: whether it can be a share of right answers.
+    """
+
+    columns: str
+    width: int
+    name: str
+    is_share: bool
+
+    @classmethod
+    def of(cls, section: str, name: str) -> "_Score":
+        """Of a line."""
+        if section == "honest" and name.startswith("bleu"):
+            return cls(COUNTS, 10, name, is_share=False)
+        graded = section != "factual" or name in ("key", "instruments")
+        return cls(f"{section}.{name}", 2, name, is_share=not graded)
+
+    def __call__(self, sums: Float[np.ndarray, "*many width"]) -> Any:
+        """The score of sums: of one set of them, or of many."""
+        if self.columns == COUNTS:
+            return bleu.corpus_bleu(sums)[self.name]
+        with np.errstate(invalid="ignore"):  # A resample without such rows: NaN.
+            return sums[..., 0] / sums[..., 1]
+
+
+def _interval(
+    drawn: Float[np.ndarray, " resamples"], clips: int
+) -> tuple[float | None, float | None, str | None]:
+    """Low, high, and why there are none."""
+    found = intervals.percentile_interval(drawn, clips)
+    return (None, None, found) if isinstance(found, str) else (*found, None)
+
+
+def _sums(
+    values: Float[np.ndarray, "rows ..."], clip_of_row: Int[np.ndarray, " rows"], n: int
+) -> Float[np.ndarray, "clips columns"]:
+    sums = np.zeros((n, *values.shape[1:]))
+    np.add.at(sums, clip_of_row, values)
+    return sums.reshape(n, -1)

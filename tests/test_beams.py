@@ -41,18 +41,21 @@ def test_beams_equal_those_of_transformers(models, processors):
     changes = {"repetition_penalty": 1.5, "min_new_tokens": 5} if processors else {}
     lengths = set()
     for length_penalty in (1.0, 0.0, 2.0, -1.0):
-        found = search_each(
-            tiny.adapter(32),
-            llama,
-            prompts,
-            tiny.ending_with(ends, vocab),
-            Choice(processors, Greedy()),
-            rows=5 * 3,
-            most=10,
-            beams=3,
-            length_penalty=length_penalty,
-            mesh=None,
+        found = list(
+            search_each(
+                tiny.adapter(32),
+                llama,
+                prompts,
+                tiny.ending_with(ends, vocab),
+                Choice(processors, Greedy()),
+                rows=5 * 3,
+                most=10,
+                beams=3,
+                length_penalty=length_penalty,
+                mesh=None,
+            )
         )
+        assert sorted(index for index, _ in found) == list(range(5))
         for index, tokens in found:
             embeddings = tiny.embeddings(llama, prompts[index].text)[None]
             with torch.no_grad():

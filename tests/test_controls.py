@@ -13,7 +13,7 @@ from musilingo_jax.predictions import Row
 
 
 def row(clip, question, answer, *, reference="", attribute=None, value=None):
-    return Row(clip, question, reference, answer, attribute, value, (), None)
+    return Row(clip, question, reference, answer, attribute, value, (), None, False)
 
 
 def test_derangement_is_one_seeded_circle():
@@ -88,6 +88,27 @@ def test_a_constant_choice_is_a_letter():
         for i, value in enumerate(("y", "B", "z", "B"))
     ]
     assert controls.constant(rows, rows, seed=0) == ["B"] * 4
+
+
+@pytest.mark.parametrize("name", ["multiple choice", "captions", "other questions"])
+def test_attributes_named_like_other_kinds_have_controls_of_their_own(name):
+    """Also one that is named like the group of a question."""
+    rows = [row(str(i), "", "", reference=f"song {i}") for i in range(4)]
+    rows += [row(str(i), "Why?", "", reference=f"because {i}") for i in range(4)]
+    choice = {"options": ("x", "y"), "value": "B"}
+    rows += [dataclasses.replace(row(str(i), "?", ""), **choice) for i in range(4)]
+    for attribute in (name, "“Why?”"):
+        rows += [
+            row(str(i), "?", "", reference="calm", attribute=attribute, value="calm")
+            for i in range(4)
+        ]
+    given = controls.constant(rows, rows, seed=0)
+    assert given[8:] == ["B"] * 4 + ["calm"] * 8
+    assert all(said.startswith("song") for said in given[:4])
+    assert all(said.startswith("because") for said in given[4:8])
+    kinds = [r.kind for r in rows]
+    assert kinds[12] == f"{name} (attribute)"
+    assert Counter(kinds).most_common() == [(kind, 4) for kind in dict.fromkeys(kinds)]
 
 
 def record(clip, question):

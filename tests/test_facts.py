@@ -53,6 +53,15 @@ def test_named_value(answer, values, named):
         ("the key is a minor.", "A minor"),
         ("a minor", "A minor"),
         ("a minor flaw", None),
+        ("It has a minor-key feel.", None),
+        ("A minor change in dynamics; the key is E major", "E major"),
+        ("Loud. A major element is the drums.", None),
+        ("“A minor key.” It is C major.", "C major"),
+        ("A minor is its key.", "A minor"),
+        ("A minor and 120 BPM", "A minor"),
+        ("A minor, slow", "A minor"),
+        ("It is an A minor ballad.", "A minor"),
+        ("Ab minor ballad", "Ab minor"),
         ("in a minor key, A minor", "A minor"),
         ("C major, not G major", "C major"),
         ("H minor", None),
@@ -102,6 +111,33 @@ def test_tempo_accuracies(answer, near, octave):
     assert tempo.accuracy(answer, 120.0) == (near, octave)
 
 
+@pytest.mark.parametrize(
+    ("text", "bpm"),
+    [
+        ("It is in 4/4 time at 120 BPM.", "120"),
+        ("97.5bpm", "97.5"),
+        ("90 beats per minute", "90"),
+        (" 120. ", "120"),
+        ("120 BPM, yes, 120 bpm", "120"),
+        ("It has 2 sections, both slow.", None),
+        ("A typical 80s ballad, slow.", None),
+        ("90-120 BPM", None),
+        ("between 90 and 120 BPM", None),
+        ("90 BPM, later 120 BPM", None),
+        ("BPM", None),
+        ("", None),
+    ],
+)
+def test_stated_tempo(text, bpm):
+    assert tempo.stated(text) == bpm
+
+
+def test_named_keys_are_all_of_them_in_order():
+    assert list(keys.named_keys("C major, then a minor bridge in G minor.")) == [
+        *("C major", "G minor")
+    ]
+
+
 def test_instruments_by_hand():
     classes = {"piano", "guitar", "bass guitar", "drums", "violin"}
     answer = "Two violins and a piano. There are no drums. No guitar!"
@@ -130,6 +166,10 @@ def test_instruments_by_hand():
         ("", None),
         ("D", None),  # There are only three.
         ("Choices are A, B. The correct answer is: C", 2),
+        ("A flute", 1),  # The whole text comes before the letter in it.
+        (" *a FLUTE*.", 1),
+        ("The correct answer is: A flute.", 1),
+        ("A", 0),
         ("Big sounds of a drum kit", 1),  # MuChoMusic's rule: any capital letter.
     ],
 )
@@ -142,10 +182,14 @@ def test_right_options_by_letter_and_by_text():
     options = ("a piano", "A flute")
     assert choices.right("B", options) == choices.right(" a flute", options) == 1
     assert choices.right("C", options) is None
+    # What is only signs is told apart by them.
+    assert (
+        choices.chosen("!", ("?", "!")) == 1 and choices.chosen("", ("?", "!")) is None
+    )
 
 
 def row(attribute, value, answer, options=()) -> Row:
-    return Row("clip", "?", "", answer, attribute, value, options, None)
+    return Row("clip", "?", "", answer, attribute, value, options, None, False)
 
 
 def test_each_row_is_scored_by_what_it_asks_for():

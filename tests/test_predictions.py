@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from musilingo_jax import evaluate, predictions, report
@@ -61,8 +62,9 @@ def test_the_program_writes_the_scores_without_a_config(tmp_path):
     )
     assert "## Wording of all answers: legacy" in done.stdout
     content = json.loads((tmp_path / "out/scores.json").read_text())
-    assert list(content) == ["legacy", "honest", "factual", "controls", "n"]
-    assert content["n"] == 8
+    sections = ["legacy", "honest", "factual", "controls"]
+    assert list(content) == [*sections, "n", "inferred", "repeated"]
+    assert (content["n"], content["inferred"], content["repeated"]) == (8, {}, 0)
     assert set(content["controls"]) == {"shuffled", "constant"}
     for scores in (content, *content["controls"].values()):
         assert names(scores["legacy"]) == LEGACY
@@ -154,9 +156,111 @@ def test_lines_of_one_clip_alone_have_no_controls(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("question", "reference", "attribute", "value"),
+    [
+        ("What is the key?", "It is F# minor.", "key", "Gb minor"),
+        ("In which musical key is it?", "Eb major", "key", "Eb major"),
+        ("What's the key of this song?", "In C major.", "key", "C major"),
+        ("Which key signature does it have?", "A minor", "key", "A minor"),
+        ("What is the key element of this piece?", "It is in A major.", None, None),
+        ("What is the key element?", "A major element is the drums.", None, None),
+        ("What is the key?", "A major element is the drums.", None, None),
+        ("What are the key features?", "It has a minor-key feel", None, None),
+        ("What is the key?", "It has a minor-key feel", None, None),
+        ("What is the key?", "C major, later G major.", None, None),
+        ("Why does the key change?", "C major is boring.", None, None),
+        ("What is the tempo?", "It is in 4/4 time at 120 BPM.", "tempo", "120"),
+        ("How many BPM?", "97.5", "tempo", "97.5"),
+        ("Is the tempo fast or slow?", "It has 2 sections, both slow.", None, None),
+        ("How is the tempo?", "A typical 80s ballad, slow.", None, None),
+        ("How many parts have a slow tempo?", "3", None, None),
+        ("What is the tempo?", "It goes from 90 to 120 BPM.", None, None),
+        ("How long is it?", "At 120 BPM, a minute.", None, None),
+    ],
+)
+def test_truths_are_inferred_only_where_they_are_stated(
+    tmp_path, question, reference, attribute, value
+):
+    asked = line("a", "x", question=question, reference=reference)
+    (row,) = predictions.read(write(tmp_path / "a.jsonl", [asked]))
+    assert (row.attribute, row.value) == (attribute, value)
+    assert row.inferred == (attribute is not None)
+
+
+def test_inferred_truths_and_repeated_questions_are_counted(tmp_path, capsys):
+    key = {"question": "Which key?", "reference": "It is C major."}
+    tempo = {"question": "The tempo?", "reference": "It is 120 BPM."}
+    rows = [line(str(i), "120, C major", **key) for i in range(7)]
+    rows += [line(str(i), "120", **tempo) for i in range(3)]
+    rows += [line("0", "again", **tempo), line("0", "and again", **tempo)]
+    rows.append(line("9", "x", attribute="key", value="C major", question="Which key?"))
+    path = write(tmp_path / "a.jsonl", rows)
+    text, scored = score(path, tmp_path / "report")
+    content = json.loads((tmp_path / "report/report.json").read_text())
+    for numbers in (report.summary(scored), content):
+        assert numbers["inferred"] == {"key": 7, "tempo": 5}
+        assert numbers["repeated"] == 2
+    inferred = "attribute and value of 12 answers are inferred"
+    told = capsys.readouterr().err
+    for said in (text, told):
+        assert f"{inferred} from question and reference (key 7, tempo 5)" in said
+        assert "2 answers have the clip and the question of an earlier one" in said
+    assert f"{path}: {inferred}" in told
+    # A clip has many questions, and a question many clips.
+    write(path, [line("0", "x"), line("1", "x"), line("0", "x", question="Why?")])
+    assert score(path)[1].rows and "**Note:**" not in score(path)[0]
+    assert "earlier one" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("12345678", "12345678"),
+        ("120.0", "120"),
+        ("97.123456789", "97.123456789"),
+        ("1e300", "1e+300"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+    ],
+)
+def test_numbers_are_values_as_they_are_written(tmp_path, number, text):
+    path = tmp_path / "a.jsonl"
+    content = json.dumps(line("a", "x", attribute="bars", value=0))
+    path.write_text(content.replace('"value": 0', f'"value": {number}'))
+    assert predictions.read(path)[0].value == text
+
+
+def test_attributes_that_look_like_formulas_or_other_kinds_are_reported(tmp_path):
+    names = ("a$x^{$", "multiple choice", "captions", "other questions", "“?”")
+    rows = [
+        line(str(i), "calm", attribute=name, value=("calm", "wild")[i % 2])
+        for i in range(4)
+        for name in names
+    ]
+    rows += [line(str(i), "B", options=["x", "y"], value="B") for i in range(4)]
+    rows += [line(str(i), "?", question=question) for i in range(4) for question in "?"]
+    rows += [line(str(i), "A song.", question="") for i in range(4)]
+    _, scored = score(write(tmp_path / "a.jsonl", rows), tmp_path / "report")
+    kinds = [x.name for x in scored.lines if x.section == "kind"]
+    assert len(kinds) == len(set(kinds)) == len(names) + 3
+    assert all(x.rows == 4 for x in scored.lines if x.section == "kind")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", r":1 is no JSON"),
+        ('\n{"clip": ' + "9" * 5000 + "}", r":2 is no JSON that can be read"),
+        ("[" * 100_000, r":1 is no JSON that can be read"),
+        (json.dumps(line("a", "a \ud800 b")), r":1: 'a \\ud800 b' holds half of"),
+        (json.dumps(line("a", "x", options=["\udfff"], value="A")), r":1: .*half of"),
+        (json.dumps(line("a", "x", attribute="a", value=np.inf)), r"a finite number"),
+        (json.dumps(line("a", "x", attribute="", value="b")), r"belong together"),
+        (json.dumps(line("a", "x", options=["p", " "])), r":1: option B is empty"),
+        (
+            json.dumps(line("a", "x", options=["b", "C"])),
+            r"option A is 'b', the letter",
+        ),
+        (json.dumps(line("a", "x", options=["p"] * 27)), r"has 27 options"),
         ("\n[1]", r":2 is no object"),
         ('{"clip": "a"}', r":1 lacks question, reference, answer"),
         (json.dumps(line("a", None)), r":1: answer must be text, not None"),

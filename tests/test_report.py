@@ -10,11 +10,12 @@ import pytest
 
 from musilingo_jax import cli, controls, drawings, page, report, scoring
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.estimates import Estimate, Gain
 from musilingo_jax.metrics import facts
 from musilingo_jax.metrics.wording import Parts
 from musilingo_jax.predictions import Row
 from musilingo_jax.report import About
-from musilingo_jax.scoring import Estimate, Line
+from musilingo_jax.scoring import Line
 
 ABOUT = About("A title | <here>", left_out=3, not_held_out=2, identity={}, config={})
 
@@ -32,18 +33,24 @@ def scored(songs: Path, said=lambda value: value) -> scoring.Scored:
                 audio, str(i), "?", f"It is {value}.", "test", attribute, value, 1.5, 9
             )
             rows.append(Row.of(record, said(value)))
-    values = facts.vocabulary((row.attribute, row.value) for row in rows)
+    return score(
+        rows,
+        {
+            "shuffled": controls.shuffled(rows, seed=0),
+            "constant": controls.constant(rows, rows, seed=0),
+        },
+    )
+
+
+def score(rows, given) -> scoring.Scored:
     absent = dict.fromkeys(
         ("legacy.meteor", "honest.meteor", "legacy.bertscore", "honest.bertscore"),
         "it is not here",
     )
     return scoring.score(
         rows,
-        {
-            "shuffled": controls.shuffled(rows, seed=0),
-            "constant": controls.constant(rows, rows, seed=0),
-        },
-        values,
+        given,
+        facts.vocabulary((row.attribute, row.value) for row in rows),
         Parts(None, None, absent, {}),
         seed=0,
         progress=cli.progress,
@@ -79,18 +86,21 @@ def test_pictures_of_keys_and_tempi(tmp_path):
     assert len(list(drawings.draw(silent))) == 3  # No tempo was said.
 
 
-def test_published_rows_stand_beside_ours_and_unknown_cells_are_empty(tmp_path):
+def test_published_rows_stand_beside_ours_with_their_papers(tmp_path):
     text = report.markdown(ABOUT, scored(tmp_path))
     assert "| MU-LLaMA | MusicQA | 30.6 | 38.5 | 46.6 | 90.1 | Liu et al." in text
-    assert "| one constant caption | MusicCaps | 35.6 |  | 20.9 |  |" in text
-    ours = next(line for line in text.split("\n") if line.startswith("| **this**"))
+    lines = text.split("\n")
+    ours = next(line for line in lines if line.startswith("| **this**"))
+    begin = lines.index(ours) + 1
+    cited = [line.split(" | ")[-1] for line in lines[begin : lines.index("", begin)]]
+    assert len(cited) == 5 and all("et al. 20" in source for source in cited)
     assert ours.endswith("|  |  |")  # BERTScore and source; METEOR is empty too.
     assert "| meteor | not computed: it is not here |" in text
 
 
 def line(**more) -> Line:
-    sure = Estimate(1.0, np.nextafter(1.0, 2), 1.0)
-    gain = Estimate(0.5, 0.4, 0.6)
+    sure = Estimate(1.0, np.nextafter(1.0, 2), 1.0, None)
+    gain = Gain(0.5, 0.4, 0.6, None, p_above=0.001, p_below=1.0)
     values = {
         "section": "factual",
         "name": "tempo",
@@ -108,10 +118,12 @@ def line(**more) -> Line:
 
 def test_interpretations():
     assert "above every control, by at least 40.0" in report.interpretation(line())
-    few = line(clips=4)
+    unsure = Gain(0.5, None, None, "too few", p_above=1 / 16, p_below=1.0)
+    few = line(clips=4, gains={"shuffled": unsure})
     assert "too few clips to tell (4)" in report.interpretation(few)
     assert not few.beats_controls
-    chance, worse = Estimate(0.1, -0.1, 0.3), Estimate(-0.2, -0.3, -0.1)
+    chance = Gain(0.1, 0.05, 0.3, None, p_above=0.03, p_below=0.98)
+    worse = Gain(-0.2, -0.3, -0.1, None, p_above=1.0, p_below=0.002)
     mixed = line(gains={"shuffled": chance, "constant": worse, "silence": None})
     said = report.interpretation(mixed)
     assert said.startswith("**tempo** ✗: worse than constant answer; not above answers")
@@ -124,7 +136,35 @@ def test_interpretations():
 
 
 def test_intervals_of_bars_never_point_inwards():
-    assert drawings._bars([line()]).startswith(b"\x89PNG")
+    without = Estimate(0.5, None, None, "too few")
+    controls_of = {"shuffled": without, "constant": None}
+    bars = drawings._bars([line(), line(own=without, controls=controls_of)])
+    assert bars.startswith(b"\x89PNG")
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are():
+    assert drawings._bars([line(name="a$x^{$")]).startswith(b"\x89PNG")
+
+
+def test_pictures_of_very_many_scores_show_those_of_most_answers():
+    lines = [line(name=f"a{i}", rows=10 * i) for i in range(600)]
+    shown, note = drawings._most(lines, 24)
+    assert [x.name for x in shown] == [f"a{i}" for i in range(576, 600)]
+    assert note == " (the 24 of most answers; 576 more are in the tables)"
+    assert drawings._most(lines[:24], 24) == (lines[:24], "")
+
+
+def test_a_report_of_many_attributes_says_what_its_pictures_leave_out():
+    rows = [
+        Row(str(i), "?", "calm", "calm", f"attribute {i}", "calm", (), None, False)
+        for i in range(30)
+    ]
+    found = score(rows, {"shuffled": ["calm"] * 30})
+    captions, pictures = zip(*drawings.draw(found), strict=True)
+    assert "24 of most answers; 6 more" in captions[0]
+    assert "16 of most answers; 14 more" in captions[1]
+    width = int.from_bytes(pictures[0][16:20])  # Of the PNG's header.
+    assert width < 5000
 
 
 def test_markdown_becomes_html():

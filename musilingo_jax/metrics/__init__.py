@@ -5,6 +5,7 @@
     facts.py      all scores of what an answer says of the music
       naming.py keys.py tempo.py instruments.py choices.py
     intervals.py  95 % intervals of means and of their differences
+    flips.py      whether a difference is more than chance
 
 Nothing here knows of models. Scores are in [0, 1]; reports say percent.
 """

@@ -9,7 +9,7 @@ import functools
 import warnings
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, Num
 from nltk.translate.bleu_score import sentence_bleu
 from sacrebleu.metrics import BLEU
 
@@ -43,27 +43,25 @@ def statistics(answer: str, reference: str) -> Int[np.ndarray, "10"]:
     return np.array([*counted.counts, *counted.totals, *lengths], np.int64)
 
 
-def corpus_bleu(counts: Int[np.ndarray, "10"]) -> dict[str, float]:
-    """BLEU-1 to BLEU-4 of a corpus, in [0, 1], from its summed `statistics`.
+def corpus_bleu(
+    counts: Num[np.ndarray, "*corpora 10"],
+) -> dict[str, Float[np.ndarray, "*corpora"]]:
+    """BLEU-1 to BLEU-4 of corpora, in [0, 1], from their summed `statistics`.
 
-    BLEU-n is the geometric mean of the shares of matching 1- to n-grams, less for
-    answers that are shorter than the references in all.
+    BLEU-n is the geometric mean of the shares of matching 1- to n-grams, times
+    exp(1 − references' length / answers' length) where the answers are shorter in all.
+    It is 0 where an order has no match. A corpus without answers counts as 0 too:
+    whether there are any is for the caller to know.
     """
-    correct, total = counts[:4].tolist(), counts[4:8].tolist()
-    answered, wanted = counts[8:].tolist()
-    found = {
-        order: BLEU.compute_bleu(
-            correct[:order],
-            total[:order],
-            answered,
-            wanted,
-            smooth_method="none",
-            max_ngram_order=order,
-        ).score
-        for order in ORDERS
-    }
-    # The library's logarithms round 100 to a little more.
-    return {f"bleu{n}": min(1.0, score / 100) for n, score in found.items()}
+    correct, total = counts[..., :4], counts[..., 4:8]
+    answered, wanted = counts[..., 8], counts[..., 9]
+    # Zeros stand for what has no match: a logarithm of −∞, and so a score of 0.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.where(total > 0, correct / total, 0.0))
+        shorter = np.where(answered > 0, 1 - wanted / answered, -np.inf)
+    means = np.cumsum(logs, axis=-1) / ORDERS
+    scores = np.exp(means + np.minimum(0.0, shorter)[..., None])
+    return {f"bleu{n}": scores[..., n - 1] for n in ORDERS}
 
 
 def signature() -> str:

@@ -21,9 +21,10 @@ STANDARD = {
     "instruments": "F1 of the instruments named, mean over tracks; sentences with “no” "
     "are dropped",
     "genre": "the answer names the true genre and no other, in any case of letters",
-    "multiple_choice": "the option taken is the right one: exactly one option letter "
-    "anywhere in the answer, else the first option whose text it holds, else "
-    "unanswered, which counts as wrong (MuChoMusic)",
+    "multiple_choice": "the option taken is the right one: the one whose text is the "
+    "whole answer, else exactly one option letter anywhere in it, else the first "
+    "option whose text it holds, else unanswered, which counts as wrong (MuChoMusic's "
+    "rule, but that the whole text comes first)",
 }
 _ABSENT = {
     "key": "no row has the attribute key with a key as its value",

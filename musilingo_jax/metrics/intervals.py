@@ -3,24 +3,71 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy import stats
 
 # The 97.5th percentile of the normal distribution: two-sided 95 % intervals.
 Z_95 = 1.959964
 # With fewer clips not even a unanimous sign test reaches 5 % (2 · 0.5⁵ = 0.0625), and
 # a bootstrap over so few is blind to it: it never sees a clip that it has not drawn.
 FEWEST_CLIPS = 6
+# What rounding alone may make of a width, or a variance, of 0.
+_NO_WIDTH = 1e-12
 # Resamples that are drawn at once: bounds the memory, a number per clip each.
 _AT_ONCE = 100
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927); stays inside [0, 1]."""
-    rate, z = correct / total, Z_95
-    centre = rate + z**2 / (2 * total)
-    reach = z * np.sqrt(rate * (1 - rate) / total + z**2 / (4 * total**2))
-    scale = 1 + z**2 / total
+def wilson_interval(rate: float, size: float) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson 1927); stays inside [0, 1].
+
+    Args:
+      rate: the proportion that was seen.
+      size: of how many independent answers; need not be whole (`effective_size`).
+    """
+    z = Z_95
+    centre = rate + z**2 / (2 * size)
+    reach = z * np.sqrt(rate * (1 - rate) / size + z**2 / (4 * size**2))
+    scale = 1 + z**2 / size
     return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+
+
+def effective_size(right: Bool[np.ndarray, " rows"], clips: Sequence[str]) -> float:
+    """How many independent answers tell as much as these, several of which share clips.
+
+    Twenty questions about one clip that was not understood are hardly twenty trials.
+    The number of answers is divided by the design effect: the variance of the rate by
+    clips (of a ratio estimator, Cochran 1977, chapter 6), over what it would be if all
+    answers were independent. Few clips estimate it badly, for which Korn & Graubard
+    (1998, "Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data") take quantiles of Student's t. Wilson's interval
+    of this size is that of Dean & Pagano (2015, "Evaluating confidence interval methods
+    for binomial proportions in clustered surveys").
+
+        one row per clip                                            → that of rows
+        clips of one size, of which each is all right or all wrong  → that of clips
+        … or all answers, or the rates of all clips, are the same   → that of clips
+
+    Args:
+      right: which answers are right; at least one answer.
+      clips: the clip of each.
+
+    Returns:
+      Between what it is if all answers of a clip are one (Kish 1965) and their number.
+    """
+    clip_of_row = np.unique(np.asarray(clips), return_inverse=True)[1]
+    sizes = np.bincount(clip_of_row).astype(np.float64)
+    rows, count, rate = len(right), len(sizes), float(np.mean(right))
+    least = rows**2 / float((sizes**2).sum())
+    if count == 1 or rate in (0.0, 1.0):
+        return least
+    excess = np.bincount(clip_of_row, weights=right) - rate * sizes
+    by_clips = count / (count - 1) * float((excess**2).sum()) / rows**2
+    if by_clips < _NO_WIDTH:  # All clips have one rate, which says nothing of them.
+        return least
+    effect = by_clips / (rate * (1 - rate) / (rows - 1))
+    quantiles = stats.t.ppf(0.975, [rows - 1, count - 1])
+    size = rows / effect * float(quantiles[0] / quantiles[1]) ** 2
+    return min(max(size, least), float(rows))
 
 
 def bootstrap_sums(
@@ -56,7 +103,22 @@ def bootstrap_sums(
     return np.concatenate(drawn)
 
 
-def percentile_interval(values: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
-    """The middle 95 % of what the resamples gave; those that gave nothing are NaN."""
+def percentile_interval(
+    values: Float[np.ndarray, " resamples"], clips: int
+) -> tuple[float, float] | str:
+    """The middle 95 % of what the resamples gave; those that gave nothing are NaN.
+
+    Args:
+      values: of all resamples.
+      clips: how many clips they were drawn from.
+
+    Returns:
+      The interval, or why there is none: resamples that cannot differ show no doubt,
+      but neither do they show that there is none.
+    """
+    if clips < FEWEST_CLIPS:
+        return f"fewer than {FEWEST_CLIPS} clips"
     low, high = np.nanquantile(values, [0.025, 0.975])
+    if high - low < _NO_WIDTH:
+        return "all resamples give the same"
     return float(low), float(high)

@@ -3,6 +3,12 @@
 import re
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_STATED = re.compile(
+    r"""(?P<from>(?<![\w./]) [0-9.]+ \s* (?:-|–|—|to|or|and) \s*)? (?<![\w./])
+    (?P<number>[0-9]+(?:\.[0-9]+)?) [\s-]* (?:bpm\b|beats[ ](?:per|a)[ ]minute\b)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_ALONE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*\.?\s*")
 _TOLERANCE = 0.04 + 1e-9  # What rounds up to 4 % is 4 %.
 _OCTAVES = (1, 2, 3, 1 / 2, 1 / 3)
 
@@ -15,6 +21,25 @@ def number(text: str) -> float | None:
     """
     found = _NUMBER.search(text)
     return None if found is None else float(found[0])
+
+
+def stated(text: str) -> str | None:
+    """The one tempo that a text states as such, as written; None if there is none.
+
+    A number with its unit, or nothing but a number.
+
+    "In 4/4, at 120 BPM"     → "120"
+    "97.5"                   → "97.5"
+    "It has 2 slow sections" → None
+    "90 to 120 BPM"          → None: a range
+    """
+    if alone := _ALONE.fullmatch(text):
+        return alone[1]
+    found = list(_STATED.finditer(text))
+    numbers = {match["number"] for match in found}
+    if len(numbers) != 1 or any(match["from"] for match in found):
+        return None
+    return numbers.pop()
 
 
 def accuracy(answer: str, value: float) -> tuple[bool, bool]:
