@@ -127,14 +127,14 @@ def fail(status: int, said: str) -> None:
     it in the middle of their work.
 
     Args:
-      status: for the shell.
+      status: for the shell, and what the others end with, too.
       said: the sentence that the others repeat.
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return
     _ending.acquire()
     with contextlib.suppress(Exception):  # Another one may have failed before.
-        told = f"process {jax.process_index()}: {said}"
+        told = f"{status} process {jax.process_index()}: {said}"
         global_state.client.key_value_set(_FAILED, told)
     _exit(status)
 
@@ -155,6 +155,11 @@ def propose(key: str, value: str) -> None:
     # To set a key that is set is an error, so that all see the same value.
     with contextlib.suppress(Exception):
         global_state.client.key_value_set(f"musilingo_jax/{key}", value)
+
+
+def hear(key: str) -> str:
+    """The value of a key, which it waits for until a process tells it."""
+    return _await(f"musilingo_jax/{key}")
 
 
 def told(key: str) -> str | None:
@@ -236,26 +241,33 @@ def _missed(seconds: float) -> str:
 
 def _listen() -> None:
     """Waits for another process to fail, and then ends this one."""
+    try:
+        said = _await(_FAILED)
+    except Exception:
+        return  # All is done, or JAX itself ends the program.
+    _heed(said)
+
+
+def _await(key: str) -> str:
+    """Waits for a value, and looks up now and then, so that Ctrl-C is heeded."""
     client = global_state.client
     while True:
         try:
-            said = client.blocking_key_value_get(_FAILED, 10_000)
+            return client.blocking_key_value_get(key, 1_000)
         except Exception as error:
-            if "DEADLINE_EXCEEDED" in str(error):
-                continue
-            return  # All is done, or JAX itself ends the program.
-        _heed(said)
-        return
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
 
 
-def _heed(said: str) -> None:
-    """Ends this process because of what another one has said of its own end."""
+def _heed(told: str) -> None:
+    """Ends this process because of what another one has said in `fail`."""
+    status, _, said = told.partition(" ")
     process = global_state.process_id
     if said.startswith(f"process {process}:"):
         return
     _ending.acquire()
     print(f"process {process} ends because of {said}", file=sys.stderr)
-    _exit(1)
+    _exit(int(status))
 
 
 def _exit(status: int) -> None:

@@ -32,6 +32,8 @@ class Interruption:
                         after it spoke; so it looks, at n + 2 at the latest, and stops
 
         The word goes by way of the coordinator, not of the devices, which never wait.
+        It names the signal, so that all end with its status. One told at the last
+        update of a stage stops with the others in the next stage, if there is one.
 
         Args:
           done: updates that are started, of all stages together, this one included;
@@ -41,14 +43,18 @@ class Interruption:
         if jax.process_count() == 1:
             return self.heeded
         if self.heeded:
-            distributed.propose("stop", str(done + 2))
-        stop = distributed.told("stop")
-        return stop is not None and done >= int(stop)
+            distributed.propose("stop", f"{done + 2} {self.signal}")
+        told = distributed.told("stop")
+        if told is None:
+            return False
+        stop, number = map(int, told.split())
+        self.signal, self.heeded = signal.Signals(number), True
+        return done >= stop
 
     def exit(self) -> None:
         """Ends the program with the status that the signal would have given it."""
         distributed.finish()
-        sys.exit(128 + (self.signal or signal.SIGTERM))
+        sys.exit(128 + self.signal)
 
 
 @contextmanager

@@ -30,14 +30,43 @@ class Records(NamedTuple):
 
     @classmethod
     def of(cls, config: ConfigDict, stages: dict[str, StageConfig]) -> "Records":
-        """Reads them; errors as in `mixture.split`."""
-        training = mixture.split(
-            config.corpus, config.corpus.train_split, answered=True
+        """Reads them, and checks all that can be known before the songs are encoded.
+
+        Raises:
+          UserError: as in `mixture.split`; a stage finds no record of its kind; or only
+            one of `validation_split` and `validate_every` is set.
+        """
+        split, looking = config.corpus.validation_split, None
+        for name, stage in stages.items():
+            looking = looking or (name if stage.validate_every else None)
+        if looking and not split:
+            raise UserError(
+                f"config.{looking}.validate_every is {stages[looking].validate_every},"
+                " but there is nothing to look at: name a "
+                f"config.corpus.validation_split, or set config.{looking}."
+                "validate_every=0"
+            )
+        if split and not looking:
+            raise UserError(
+                f"config.corpus.validation_split is {split!r}, but no stage looks at "
+                f"it: set validate_every of one, as in config.{next(iter(stages))}."
+                "validate_every=50, or leave it out: --config.corpus.validation_split="
+            )
+        records = cls(
+            mixture.split(config.corpus, config.corpus.train_split, answered=True),
+            mixture.split(config.corpus, split, answered=True) if split else [],
         )
-        name, validation = config.corpus.validation_split, []
-        if name and any(stage.validate_every for stage in stages.values()):
-            validation = mixture.split(config.corpus, name, answered=True)
-        return cls(training, validation)
+        for name, stage in stages.items():
+            if not stage.choose(records.training):
+                raise UserError(
+                    f"config.{name}.questions = {stage.questions!r} leaves nothing to "
+                    f"learn from: none of the {len(records.training)} records is of "
+                    f"that kind; set --config.{name}.questions=all, or leave the stage "
+                    "out of --config.stages"
+                )
+            if stage.validate_every and not stage.choose(records.validation):
+                raise UserError(_nothing_held_out(config, name, stage))
+        return records
 
     def fingerprints(self) -> dict[str, str]:
         """One for each split."""
@@ -91,9 +120,8 @@ def prepare(
     chosen = [record for record in of_kind if record.clip in features.ids]
     if not chosen:
         raise UserError(
-            f"config.{name}.questions = {stage.questions!r} leaves nothing to learn"
-            f" from: none of the {len(records.training)} records is of that kind and "
-            "can be heard"
+            f"{name}: none of the songs of its {len(of_kind)} records can be heard: "
+            f"mend them, or set --config.{name}.questions=all"
         )
 
     def measured(records: list[Record]) -> Examples:
@@ -120,12 +148,7 @@ def prepare(
         of_kind_held_out = stage.choose(records.validation)
         held_out = [r for r in of_kind_held_out if r.clip in features.ids]
         if not held_out:
-            raise UserError(
-                f"config.corpus.validation_split = {config.corpus.validation_split!r} "
-                f"has nothing for {name} to look at: no record there is of the kind "
-                f"{stage.questions!r} and can be heard; set "
-                f"config.{name}.validate_every=0, or name another split"
-            )
+            raise UserError(_nothing_held_out(config, name, stage))
         looked_at = measured(held_out)
         validation = ValidationBatches(
             looked_at,
@@ -148,6 +171,7 @@ def prepare(
             "clips": len({record.clip for record in chosen}),
             "examples": len(examples.records),
             "of_corpus": batches.of_corpus,
+            "repeated": len(chosen) - len({_identity(record) for record in chosen}),
             "cut": examples.cut,
             "too_long": examples.too_long.total(),
             "without_audio": len(of_kind) - len(chosen),
@@ -158,9 +182,20 @@ def prepare(
     )
 
 
+def _nothing_held_out(config: ConfigDict, name: str, stage: StageConfig) -> str:
+    return (
+        f"config.corpus.validation_split = {config.corpus.validation_split!r} has "
+        f"nothing for {name} to look at: no record there is of the kind "
+        f"{stage.questions!r} and can be heard; set config.{name}.validate_every=0, or "
+        "name another split"
+    )
+
+
+def _identity(record: Record) -> tuple[str, str, str, str]:
+    """What makes it another example to learn from."""
+    return record.corpus, record.clip, record.question, record.answer
+
+
 def _digest(records: list[Record]) -> str:
-    lines = [
-        json.dumps([record.corpus, record.clip, record.question, record.answer])
-        for record in records
-    ]
+    lines = [json.dumps(_identity(record)) for record in records]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -15,6 +15,9 @@ def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
       stages: name → rows in order, with `step` and either the `loss` of an update or
         the `validation_loss` after it.
       path: of the PNG.
+
+    Raises:
+      OSError: it cannot be written.
     """
     figure = Figure(figsize=(5 * len(stages), 4), dpi=120, layout="constrained")
     all_axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]

@@ -6,16 +6,24 @@
     loss.png       the same, drawn             adapter-best/         by validation loss
     tensorboard/   the same, to browse         summary.txt           what happened
 
-Only the first process writes, always a whole file at once; all of them read.
+Only the first process writes, always a whole file at once; all of them read, so that
+the folder must be on a disk that they share.
 """
 
+import contextlib
+import errno
 import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from musilingo_jax import distributed
 from musilingo_jax.errors import UserError
 from musilingo_jax.files import claim, write_whole
 
@@ -32,6 +40,9 @@ FREE = (
 )
 FREE_IN_STAGES = ("checkpoint_every", "keep", "log_every", "remat")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_GONE = (errno.ENOENT, errno.ESTALE)
+
 
 class RunFolder:
     """The folder of one run, with one config."""
@@ -40,7 +51,8 @@ class RunFolder:
         """Makes the folder `config.run`, if there is none.
 
         Raises:
-          UserError: nothing can be written there.
+          UserError: nothing can be written there, or another process sees another
+            folder there.
         """
         self.path = Path(config.run).absolute()
         # By way of JSON, so that what is compared is what was written.
@@ -51,10 +63,15 @@ class RunFolder:
             probe.touch()
             probe.unlink()
         except OSError as error:
+            # As in /proc, where it would only name the folder that is to be made.
+            none = isinstance(error, FileNotFoundError)
+            reason = "no folder can be made there" if none else error.strerror
             raise UserError(
-                f"config.run: nothing can be written to {self.path} ({error.strerror}):"
-                " choose another folder with --config.run=…"
+                f"config.run: nothing can be written to {self.path} ({reason}): "
+                "choose another folder with --config.run=…"
             ) from error
+        if jax.process_count() > 1:
+            self._check_shared()
 
     def checkpoints(self, stage: str) -> Path:
         """Where the checkpoints of a stage are."""
@@ -90,14 +107,17 @@ class RunFolder:
         for name, value in claims.items():
             self.write(name, json.dumps(value, indent=2) + "\n")
 
-    def read(self, name: str) -> Any:
+    def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder.
 
         Raises:
-          UserError: it is not there or is no JSON.
+          UserError: it is not there or is damaged.
         """
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it is damaged: no JSON object")
+            return found
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.path / name} cannot be read ({error}), so this run cannot go "
@@ -105,21 +125,32 @@ class RunFolder:
             ) from error
 
     def write(self, name: str, text: str) -> None:
-        """Writes a text file, whole or not at all."""
+        """Writes a text file, whole or not at all.
+
+        Raises:
+          UserError: as in `writing`.
+        """
         if jax.process_index() == 0:
-            write_whole(self.path / name, text)
+            with writing(self.path):
+                write_whole(self.path / name, text)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Adds a row to metrics.jsonl."""
+        """Adds a row to metrics.jsonl; errors as in `writing`."""
         if jax.process_index() == 0:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            with (
+                writing(self.path),
+                open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file,
+            ):
                 file.write(json.dumps(row) + "\n")
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl about one stage; a row half written is none.
+        """The rows of metrics.jsonl about one stage.
 
         Those of updates have a `loss`, those of looks at the validation split a
         `validation_loss`.
+
+        Raises:
+          UserError: a line is damaged, other than by a kill while it was written.
         """
         return [row for row in self._rows() if row["stage"] == stage]
 
@@ -130,19 +161,105 @@ class RunFolder:
 
     def _rows(self) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
         rows = []
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue  # The program was killed while it wrote this row.
-        return rows
+        for number, line in enumerate(lines, start=1):
+            row = _row(line)
+            if row is None:
+                raise UserError(
+                    f"{path}:{number}: is damaged, so this run cannot go on: mend or "
+                    "delete that line, or choose another folder with --config.run=…"
+                )
+            rows.append(row)
+        # Of a last line without its end, the program was killed while it wrote it.
+        last = _row(torn)
+        return rows if last is None else [*rows, last]
+
+    def _check_shared(self) -> None:
+        """Checks that all processes see the folder of the first one.
+
+        That one writes a file with a name that nobody can guess, the others say whether
+        they see it, and all hear of each other. Without it, the first checkpoint would
+        be waited for without end.
+
+        Raises:
+          UserError: one does not see it.
+        """
+        first = jax.process_index() == 0
+        others = range(1, jax.process_count())
+        if first:
+            probe = self.path / f".probe-{secrets.token_hex(8)}"
+            with writing(self.path):
+                probe.touch()
+            distributed.propose("run/probe", probe.name)
+            seen = {other: distributed.hear(f"run/seen/{other}") for other in others}
+            probe.unlink(missing_ok=True)
+            blind = [str(other) for other in others if seen[other] != "yes"]
+            distributed.propose("run/blind", ", ".join(blind))
+        else:
+            name = distributed.hear("run/probe")
+            seen = "yes" if (self.path / name).exists() else "no"
+            distributed.propose(f"run/seen/{jax.process_index()}", seen)
+        if blind := distributed.hear("run/blind"):
+            raise UserError(
+                f"config.run: process {blind} does not see the folder {self.path} of "
+                "process 0: --config.run must be on a disk that all processes share"
+            )
 
     def _free(self, key: str) -> bool:
         stages = self.config["stages"]
         free = (*FREE, *(f"{s}.{name}" for s in stages for name in FREE_IN_STAGES))
         return any(key == name or key.startswith(f"{name}.") for name in free)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says in one sentence why something cannot be written below the folder of a run.
+
+    Raises:
+      UserError: the disk is full, the folder is gone, or it must not be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _system_error(error)
+        if number is None:
+            raise
+        said = os.strerror(number)
+        again = "run the same command again, which goes on from the newest checkpoint"
+        if number in _FULL:
+            told = f"there is no room left ({said}): free space and {again}"
+        elif number in _GONE:
+            told = f"was moved or deleted while it was used ({said}): put it back, or "
+            told += "run the same command again, which begins anew"
+        else:
+            told = f"cannot be written ({said}): make it writable and {again}"
+        raise UserError(f"{folder}: {told}") from error
+
+
+def _system_error(error: Exception) -> int | None:
+    """The number of the system's error behind an exception; None if it has none.
+
+    TensorStore only quotes it: "… Failed to write … [os_error_code='28']".
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    quoted = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(quoted[1]) if quoted else None
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None if it is no row of metrics."""
+    try:
+        row = json.loads(line)
+    except ValueError:  # No JSON, or no UTF-8.
+        return None
+    if not isinstance(row, dict):
+        return None
+    kinds = {"stage": str, "step": int, "time": int | float}
+    kinds["validation_loss" if "validation_loss" in row else "loss"] = int | float
+    whole = all(isinstance(row.get(key), kind) for key, kind in kinds.items())
+    return row if whole else None
 
 
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One stage of training: its numbers, its examples, its optimiser."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -36,7 +37,7 @@ class StageConfig:
       accumulate: this many batches make one update.
       max_tokens: longest sequence; longer examples are left out and counted.
       max_windows: longer songs are cropped to this many windows, anew each time.
-      learning_rate: the highest, reached after the warm-up.
+      learning_rate: the highest, above 0, reached after the warm-up.
       final_learning_rate: the lowest, reached by a cosine at the last step.
       warmup_learning_rate: the first.
       warmup_steps: updates from the first to the highest.
@@ -95,6 +96,27 @@ class StageConfig:
             if field.type is int and value < least:
                 raise UserError(
                     f"config.{name}.{field.name} is {value}: it must be {least} or more"
+                )
+        if stage.prompt.max_answer_tokens < 1:
+            raise UserError(
+                f"config.{name}.prompt.max_answer_tokens is "
+                f"{stage.prompt.max_answer_tokens}: it must be 1 or more"
+            )
+        if not 0 < stage.learning_rate < math.inf:
+            raise UserError(
+                f"config.{name}.learning_rate is {stage.learning_rate}: it must be a "
+                "number above 0"
+            )
+        if not 0 <= stage.weight_decay < math.inf:
+            raise UserError(
+                f"config.{name}.weight_decay is {stage.weight_decay}: it must be a "
+                "number, 0 or more"
+            )
+        for key in ("final_learning_rate", "warmup_learning_rate"):
+            if not 0 <= getattr(stage, key) <= stage.learning_rate:
+                raise UserError(
+                    f"config.{name}.{key} is {getattr(stage, key)}: it must be from 0 "
+                    f"to config.{name}.learning_rate, {stage.learning_rate}"
                 )
         if stage.rows > stage.batch_size:
             raise UserError(

@@ -4,6 +4,8 @@ import shlex
 import statistics
 from collections.abc import Sequence
 
+from absl.flags import FlagValues
+
 from musilingo_jax.cache import Cache
 from musilingo_jax.runs import RunFolder
 from musilingo_jax.stages import StageConfig
@@ -55,16 +57,19 @@ def describe(
                 f"  validation loss, on {made['validation_examples']} examples: {first}"
                 f" → {last}; lowest {lowest} after update {best['step']}"
             )
-        speeds = [row for row in rows if "tokens_per_second" in row]
+        speeds = [r["tokens_per_second"] for r in rows if "tokens_per_second" in r]
+        padding = [r["padding_share"] for r in rows if "padding_share" in r]
+        speed = []
         if speeds:
-            speed = statistics.median(row["tokens_per_second"] for row in speeds)
-            padding = statistics.fmean(row["padding_share"] for row in speeds)
-            lines.append(
-                f"  {speed:,.0f} tokens/s (median), {100 * padding:.1f} % padding"
-            )
+            speed.append(f"{statistics.median(speeds):,.0f} tokens/s (median)")
+        if padding:
+            speed.append(f"{100 * statistics.fmean(padding):.1f} % padding")
+        if speed:
+            lines.append(f"  {', '.join(speed)}")
         long = f"longer than {stage.max_tokens} tokens were left out"
         unheard = "were left out because their song has no features"
         notes = {
+            "examples are there twice and count twice": made["repeated"],
             f"answers were cut at {stage.prompt.max_answer_tokens} tokens": made["cut"],
             f"examples {long}": made["too_long"],
             f"examples {unheard}": made["without_audio"],
@@ -105,6 +110,30 @@ def describe(
         f"  python -m musilingo_jax.chat SONG.wav --run={shlex.quote(str(run.path))}"
     )
     return "\n".join(lines) + "\n"
+
+
+def without(
+    flags: FlagValues, arguments: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    """The arguments of a command line that are not about some of its flags.
+
+        --config x.py --profile 2:2 --nodistributed    --config x.py
+
+    Args:
+      flags: all that there are; they know which take a value.
+      arguments: as typed, the program's name left out.
+      names: of the flags to leave out.
+    """
+    kept, rest = [], list(arguments)
+    while rest:
+        words = [rest.pop(0)]
+        name, equals, _ = words[0].lstrip("-").partition("=")
+        switch = name not in flags or flags[name].boolean
+        if not equals and not switch and rest:
+            words.append(rest.pop(0))
+        if name not in names and name.removeprefix("no") not in names:
+            kept += words
+    return kept
 
 
 def _duration(seconds: float) -> str:

@@ -11,14 +11,17 @@ and an update that is done again has the same loss.
 
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from musilingo_jax.errors import UserError
-from musilingo_jax.runs import RunFolder
+from musilingo_jax.runs import RunFolder, writing
 
 # Seconds after which TensorBoard sees what was written.
 _FLUSH = 10
@@ -40,7 +43,9 @@ class Tracker:
           UserError: a project is named, but `wandb` is not installed or refuses.
         """
         self._run, self._first = run, jax.process_index() == 0
-        self._board: SummaryWriter | None = None
+        # Without the thread of tensorboardX's own writer, which dies unheard and is
+        # then waited for without end, when the disk is full.
+        self._board: EventsWriter | None = None
         self._wandb = _begin_wandb(run, project) if project and self._first else None
         self._before = 0
 
@@ -48,9 +53,11 @@ class Tracker:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._close_board()
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=int(error[0] is not None))
+        try:
+            self._close_board()
+        finally:
+            if self._wandb is not None:
+                self._wandb.finish(exit_code=int(error[0] is not None))
 
     def begin(
         self, stage: str, rows: Sequence[Mapping[str, Any]], *, before: int
@@ -61,32 +68,50 @@ class Tracker:
           stage: its name.
           rows: of it, those of before.
           before: updates of the stages before it, to count through.
+
+        Raises:
+          UserError: as in `writing`.
         """
         self._before = before
         if not self._first:
             return
         self._close_board()
         folder = self._run.path / "tensorboard" / stage
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        # Tells a TensorBoard that is looking to forget what the old files told.
-        self._board = SummaryWriter(str(folder), purge_step=0, flush_secs=_FLUSH)
-        for row in rows:
-            self._draw(row)
-            if self._wandb is not None and self._count(row) >= self._wandb.step:
-                self._report(row)
-        self._board.flush()
+        with writing(self._run.path):
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            self._board = EventsWriter(str(folder / "events"))
+            # Tells a TensorBoard that is looking to forget what the old files told.
+            again = SessionLog(status=SessionLog.START)
+            self._board.write_event(Event(step=0, session_log=again))
+            for row in rows:
+                self._draw(row)
+            self._flush()
+        if self._wandb is not None:
+            for row in rows:
+                if self._count(row) >= self._wandb.step:
+                    self._report(row)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Shows a row of metrics.jsonl."""
+        """Shows a row of metrics.jsonl; errors as in `writing`."""
         if self._first:
-            self._draw(row)
+            with writing(self._run.path):
+                self._draw(row)
+                if time.monotonic() > self._flushed + _FLUSH:
+                    self._flush()
             if self._wandb is not None:
                 self._report(row)
 
     def _draw(self, row: Mapping[str, Any]) -> None:
         for name, value in _curves(row).items():
-            self._board.add_scalar(name, value, row["step"], walltime=row["time"])
+            self._board.write_event(
+                Event(
+                    summary=scalar(name, value),
+                    step=row["step"],
+                    wall_time=row["time"],
+                )
+            )
 
     def _report(self, row: Mapping[str, Any]) -> None:
         values = {f"{row['stage']}/{key}": v for key, v in _curves(row).items()}
@@ -96,9 +121,15 @@ class Tracker:
     def _count(self, row: Mapping[str, Any]) -> int:
         return self._before + row["step"]
 
+    def _flush(self) -> None:
+        self._board.flush()
+        self._flushed = time.monotonic()
+
     def _close_board(self) -> None:
         if self._board is not None:
-            self._board.close()
+            board, self._board = self._board, None
+            with writing(self._run.path):
+                board.close()
 
 
 def _curves(row: Mapping[str, Any]) -> dict[str, float]:

@@ -59,7 +59,7 @@ from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.profiling import Profile
-from musilingo_jax.runs import RunFolder
+from musilingo_jax.runs import RunFolder, writing
 from musilingo_jax.sharding import make_mesh, shardings
 from musilingo_jax.sources import ModelConfig
 from musilingo_jax.stages import StageConfig
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     distributed.start()
     # What is said of this start does not hold for the next program.
     ours = ("profile", *distributed.FLAGS)
-    typed = [f for f in sys.argv[1:] if not f.lstrip("-").startswith(ours)]
+    typed = summary.without(flags.FLAGS, sys.argv[1:], ours)
     train(flags.FLAGS.config, typed=typed, profile=flags.FLAGS.profile)
 
 
@@ -99,6 +99,11 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     stages = {name: StageConfig.from_config(config, name) for name in config.stages}
     if not stages:
         raise UserError("config.stages is empty: name at least one stage")
+    if len(stages) < len(config.stages):
+        raise UserError(
+            f"config.stages is {tuple(config.stages)!r}: name each stage once, and to "
+            "train one for longer, set its steps"
+        )
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be 0 or more")
     mesh = make_mesh(**config.mesh)
@@ -147,7 +152,9 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
                 window_frames=config.features.window_frames,
             )
     if jax.process_index() == 0:
-        plots.loss_curves({s: run.metrics(s) for s in stages}, run.path / "loss.png")
+        curves = {name: run.metrics(name) for name in stages}
+        with writing(run.path):
+            plots.loss_curves(curves, run.path / "loss.png")
         seconds = time.monotonic() - started
         learnt = {r for s in stages.values() for r in s.choose(records.training)}
         text = summary.describe(
@@ -179,13 +186,13 @@ def train_stage(
       looked for.
 
     Raises:
-      UserError: the loss is no number any more.
+      UserError: the loss or the adapter is no number any more, or nothing can be
+        written.
       SystemExit: it was told to stop, and has saved where it is.
     """
     name, stage = lesson.name, lesson.stage
     optimiser = stage.optimiser()
-    checkpoints = Checkpoints(run.checkpoints(name), keep=stage.keep)
-    with closing(checkpoints):
+    with Checkpoints(run.checkpoints(name), keep=stage.keep) as checkpoints:
         state, done = first_state(optimiser, adapter, checkpoints, mesh)
         placement = shardings(state, mesh)
         run.rewind(name, done)
@@ -253,6 +260,7 @@ def learn(
     data = data.to_iter_dataset(grain.ReadOptions(1, prefetch_buffer_size=2))
     with closing(iter(data)) as rows, told_to_stop() as stop:
         for done, batch in enumerate(rows, start=start + 1):
+            journal.before(done)
             profile.before(state)
             state, report = update(state, llama, batch)
             profile.after(report)

@@ -42,10 +42,12 @@ class Report:
     Attributes:
       loss: float32[], nats per target token, before the update.
       gradient_norm: float32[].
+      finite: bool[], whether the new adapter and its moments are all numbers.
     """
 
     loss: jax.Array
     gradient_norm: jax.Array
+    finite: jax.Array
 
 
 def make_update(
@@ -89,8 +91,15 @@ def make_update(
         gradient = jax.tree.map(lambda total: total / count, gradient)
         change, moments = optimiser.update(gradient, state.optimiser, state.adapter)
         adapter = optax.apply_updates(state.adapter, change)
-        report = Report(loss=loss / count, gradient_norm=optax.tree.norm(gradient))
-        return TrainState(adapter=adapter, optimiser=moments), report
+        new = TrainState(adapter=adapter, optimiser=moments)
+        report = Report(
+            loss=loss / count,
+            gradient_norm=optax.tree.norm(gradient),
+            finite=jnp.all(
+                jnp.asarray([jnp.isfinite(x).all() for x in jax.tree.leaves(new)])
+            ),
+        )
+        return new, report
 
     return update
 

@@ -1,7 +1,11 @@
 """What is saved comes back bit for bit, on any mesh, and broken files are named."""
 
+import contextlib
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ import pytest
 from flax import nnx
 
 from musilingo_jax.checkpoints import Checkpoints
+from musilingo_jax.ending import Told
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.sharding import make_mesh, shardings
@@ -94,14 +99,96 @@ def test_an_unfinished_checkpoint_is_none(tmp_path):
     checkpoints.close()
 
 
-def test_a_broken_checkpoint_is_named(tmp_path):
-    state, checkpoints = make_state(0), Checkpoints(tmp_path, keep=2)
-    checkpoints.save(5, state, {}, None)
-    checkpoints.close()
-    for path in (tmp_path / "5" / "state").rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            path.write_bytes(b"")
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    with pytest.raises(UserError, match=r"5 cannot be read: .* Delete that folder"):
-        checkpoints.restore(5, like(state, make_mesh(1, 1, 1)))
-    checkpoints.close()
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ("d/*", b""),
+        ("d/*", slice(-20)),
+        ("manifest.ocdbt", slice(20)),
+        ("_METADATA", b"garbage"),
+        ("_METADATA", b"[1]"),
+    ],
+)
+def test_a_broken_checkpoint_is_named(tmp_path, capfd, caplog, files, left):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        state = make_state(0)
+        checkpoints.save(5, state, {}, None)
+    for path in (tmp_path / "5" / "state").rglob(files):
+        content = path.read_bytes()[left] if isinstance(left, slice) else left
+        path.write_bytes(content)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        told = r"5 cannot be read: .*\. Delete that folder"
+        with pytest.raises(UserError, match=told) as refused:
+            checkpoints.restore(5, like(state, make_mesh(1, 1, 1)))
+    assert "tensorstore_spec" not in str(refused.value)
+    # Nor do the threads that were still reading say anything.
+    assert "Event loop is closed" not in capfd.readouterr().err
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"[1]", b'{"validation_loss": "x"}'])
+def test_a_broken_loss_is_named(tmp_path, content):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(5, make_state(0), {}, 0.5)
+    (tmp_path / "5/metrics/metrics").write_bytes(content)
+    with pytest.raises(UserError, match=r"5 cannot be read: .*metrics is damaged"):
+        Checkpoints(tmp_path, keep=2)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="checkpoints: is a file, where the folder"):
+        Checkpoints(tmp_path / "checkpoints", keep=2)
+
+
+SAVE = """
+import resource, signal, sys
+from pathlib import Path
+from test_checkpoints import make_state
+from musilingo_jax.checkpoints import Checkpoints
+from musilingo_jax.errors import UserError
+
+folder = Path(sys.argv[1])
+try:
+    with Checkpoints(folder, keep=2) as checkpoints:
+        checkpoints.save(1, make_state(1), {}, 0.5)
+        checkpoints.best()
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        checkpoints.save(2, make_state(2), {}, 0.4)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("room", [20, 300])
+def test_without_room_it_says_so_and_keeps_what_there_is(tmp_path, room):
+    """Too little for a name in JSON, then for an array, which TensorStore writes."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE, str(tmp_path), str(room)],
+        cwd=Path(__file__).parent,
+        # Files stand for themselves: what is printed must not count as one.
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    told = f"{tmp_path}: there is no room left (File too large): free space and run the"
+    assert done.stdout.startswith(told) and done.stdout.count("\n") == 1
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest() == 1
+        checkpoints.save(2, make_state(2), {}, 0.4)
+        assert checkpoints.best() == (2, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("end", "waits"), [(None, 1), (UserError("it ends"), 1), (Told(15), 0)]
+)
+def test_whoever_is_told_to_end_does_not_wait(tmp_path, monkeypatch, end, waits):
+    """A process that is waited for may be gone."""
+    checkpoints, calls = Checkpoints(tmp_path, keep=2), []
+    monkeypatch.setattr(checkpoints._manager, "close", lambda: calls.append("close"))
+    with contextlib.suppress(UserError, Told), checkpoints:
+        if end is not None:
+            raise end
+    assert len(calls) == waits

@@ -18,6 +18,7 @@ from musilingo_jax import features, weights
 from musilingo_jax.corpora import build
 from musilingo_jax.errors import UserError
 from musilingo_jax.features import FeatureConfig
+from musilingo_jax.generate_config import GenerateConfig
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
@@ -25,7 +26,6 @@ from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.runs import RunFolder
 from musilingo_jax.sharding import make_mesh, shardings
 from musilingo_jax.sources import ModelConfig
-from musilingo_jax.speaker import GenerateConfig
 from musilingo_jax.stages import StageConfig
 from musilingo_jax.update import TrainState, abstract_batch, make_update
 
@@ -86,11 +86,12 @@ def test_config_builds(parse, name, tmp_path):
     GenerateConfig.from_config(config)
     ModelConfig.from_config(config)
     assert config.stages
+    looking = False
     for stage_name in config.stages:
         stage = StageConfig.from_config(config, stage_name)
         stage.check_rows(stage_name, mesh)
-        if stage.validate_every:
-            assert config.corpus.validation_split
+        looking |= stage.validate_every > 0
+    assert looking == bool(config.corpus.validation_split)
     sections = {key for key in config if key.startswith("stage") and key != "stages"}
     assert sections == set(config.stages)
     RunFolder(config).claim({})  # As JSON.
@@ -140,7 +141,8 @@ def test_update_traces_at_full_size(name, quantization):
         update = make_update(stage, stage.optimiser(), shardings(state, mesh))
         after, report = jax.eval_shape(update, state, llama, batch)
         assert described(after) == described(state)
-        assert described(report) == [((), "float32")] * 2
+        kinds = ("float32", "float32", "bool")
+        assert described(report) == [((), kind) for kind in kinds]
 
 
 def test_update_lowers_at_full_size_and_gives_its_memory_away():

@@ -135,6 +135,17 @@ def test_one_that_fails_ends_the_other(failing):
     assert other in said[1 - failing]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_is_told_to_end_ends_the_other_with_the_same_status(number):
+    processes = start_two("wait")
+    for process in processes:
+        assert process.stdout.readline().startswith("process")
+    processes[1].send_signal(number)
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [128 + number] * 2
+    assert "process 0 ends because of process 1: it was interrupted" in said[0]
+
+
 def test_both_end_well():
     processes = start_two()
     said = [process.communicate(timeout=60)[0] for process in processes]

@@ -1,6 +1,8 @@
 """What a run shows while it runs: TensorBoard's files, Weights & Biases, a trace."""
 
+import errno
 import json
+import os
 import struct
 import sys
 from types import SimpleNamespace
@@ -60,6 +62,17 @@ def test_no_point_is_doubled_when_a_stage_goes_on(run):
         ("validation_loss", 3, 2.0, 1003.0),
     ]
     assert points(run.path / "tensorboard/b") == []
+
+
+def test_a_full_disk_is_told_and_waited_for_by_nobody(run, monkeypatch):
+    def fail(event):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Tracker(run, "") as tracker:
+        tracker.begin("a", [], before=0)
+        monkeypatch.setattr(tracker._board, "write_event", fail)
+        with pytest.raises(UserError, match=r"jazz: there is no room left"):
+            tracker.log(row(1, loss=1.0))
 
 
 class StandIn:

@@ -269,6 +269,7 @@ def test_validation_is_the_loss_of_the_adapter_on_examples_once_each(folder):
         "clips": 5,
         "examples": 10,
         "of_corpus": {"": 10},
+        "repeated": 0,
         "cut": 0,
         "too_long": 0,
         "without_audio": 0,
@@ -303,10 +304,15 @@ def test_a_validation_split_without_examples_is_refused(folder, change, message)
 
 
 def test_a_row_of_metrics_tells_how_fast_it_goes(folder):
-    for row in metrics(folder, "whole"):
+    rows = metrics(folder, "whole")
+    assert "tokens_per_second" not in rows[0]  # It was compiled.
+    timed = [row for row in rows if "tokens_per_second" in row]
+    assert {row["stage"] for row in timed} == {"stage1", "stage2"}
+    for row in timed:
         assert row["tokens_per_second"] > 0
-        assert 0 <= row["padding_share"] < 1
         assert row["model_tflops_per_second"] > 0
+    for row in rows:
+        assert 0 <= row["padding_share"] < 1
         assert "model_flop_utilisation" not in row  # Of a CPU, no peak is known.
     assert list((folder / "whole/tensorboard/stage2").glob("events.out.tfevents.*"))
 
@@ -315,7 +321,9 @@ def test_of_a_known_device_the_share_of_its_peak_is_told(folder, monkeypatch):
     monkeypatch.setattr(training.costs, "peak_flops", lambda kind: 1e9)
     config = small_config(folder, "peak", **ONE, stages=("stage1",))
     training.train(config)
-    for row in metrics(folder, "peak"):
+    timed = [r for r in metrics(folder, "peak") if "tokens_per_second" in r]
+    assert timed
+    for row in timed:
         share = row["model_tflops_per_second"] * 1e12 / 1e9
         assert row["model_flop_utilisation"] == pytest.approx(share, abs=2e-3)
 
@@ -370,6 +378,30 @@ def test_a_loss_that_is_no_number_stops_and_names_the_clips(folder):
     with pytest.raises(UserError, match=r"stage1, update 1: the loss is nan.*0\.wav"):
         training.train(config)
     assert not list((folder / "broken").glob("stage1/checkpoints/[0-9]*"))
+
+
+def test_an_adapter_that_is_no_number_is_not_saved(folder):
+    """Its loss, from before the update, is one."""
+    changes = {"stages": ("stage1",), "stage1__steps": 1, "stage1__warmup_steps": 0}
+    # Their product is more than a float32 holds.
+    changes |= {"stage1__learning_rate": 1e38, "stage1__weight_decay": 1e6}
+    with pytest.raises(UserError, match=r"stage1, update 1: its loss is \d.*no number"):
+        training.train(small_config(folder, "overflow", **ONE, **changes))
+    assert not list((folder / "overflow").glob("stage1/checkpoints/[0-9]*"))
+    assert not (folder / "overflow/adapter").exists()
+
+
+def test_examples_that_are_there_twice_are_counted(folder):
+    corpus = make_corpus(folder / "twice", songs=3)
+    lines = corpus.read_text().splitlines()
+    corpus.write_text("\n".join([*lines, lines[0], lines[0], lines[1]]))
+    changes = {"stages": ("stage1",), "stage1__steps": 1, "stage1__warmup_steps": 0}
+    changes["corpus__path"] = str(corpus)
+    training.train(small_config(folder, "twice-run", **ONE, **changes))
+    about = json.loads((folder / "twice-run/stage1/examples.json").read_text())
+    assert (about["examples"], about["repeated"]) == (4, 2)
+    text = (folder / "twice-run/summary.txt").read_text()
+    assert "2 examples are there twice" in text
 
 
 def test_stage2_alone_starts_from_a_given_adapter(folder):
@@ -437,6 +469,9 @@ def test_changed_records_are_another_run(folder):
     [
         ({"corpus__train_split": "trian"}, "no records in the split 'trian'"),
         ({"stages": ()}, "config.stages is empty"),
+        ({"stages": ("stage1", "stage1")}, "name each stage once"),
+        ({"corpus__validation_split": "nope"}, "set validate_every of one"),
+        ({"stage2__validate_every": 2}, "name a config.corpus.validation_split"),
         ({"seed": -1}, "config.seed is -1"),
         ({"features__window_frames": 0}, "features.window_frames is 0"),
         ({"mesh__data": 3}, "config.stage1.rows is 8, which cannot be dealt out"),
@@ -452,16 +487,17 @@ def test_what_cannot_be_trained_is_refused(folder, change, message):
         training.train(small_config(folder, "refused", **{**ONE, **change}))
 
 
-def test_a_stage_without_records_is_refused(folder):
+def test_a_stage_without_records_is_refused(folder, monkeypatch):
     corpus = make_corpus(folder / "captions")
     lines = [x for x in corpus.read_text().splitlines() if "question" not in x]
     corpus.write_text("\n".join(lines))
     config = small_config(
         folder, "captions-run", corpus__path=str(corpus), stages=("stage2",), **ONE
     )
-    with pytest.raises(
-        UserError, match=r"config.stage2.questions = 'questions' leaves"
-    ):
+    told = r"config.stage2.questions = 'questions' leaves .*stage2.questions=all"
+    # Before anything is encoded.
+    monkeypatch.setattr(training.cache, "prepare", lambda *args: pytest.fail("encodes"))
+    with pytest.raises(UserError, match=told):
         training.train(config)
 
 
@@ -478,6 +514,7 @@ def test_summary_tells_of_what_was_left_out(folder):
         read=lambda name: {
             "clips": 2,
             "examples": 3,
+            "repeated": 10,
             "cut": 4,
             "too_long": 5,
             "without_audio": 6,
@@ -498,6 +535,7 @@ def test_summary_tells_of_what_was_left_out(folder):
         typed=[],
     )
     assert "loss 3.000 → 1.500" in text
+    assert "10 examples are there twice" in text
     assert "4 answers were cut at 32 tokens" in text
     assert "5 examples longer than 96 tokens were left out" in text
     assert "6 examples were left out because their song" in text
