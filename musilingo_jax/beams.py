@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from musilingo_jax.continuous import BUCKET, Waiting, pad, round_up, windows_of
 from musilingo_jax.decoding import Prompts, placed, read
+from musilingo_jax.ending import heed
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import KVCache, Llama
 from musilingo_jax.sampling import SILENCE, Choice, Said
@@ -169,6 +170,7 @@ def search_each(
     windows = windows_of([prompt.text for prompt in waiting])
     ordered = sorted(waiting, key=lambda prompt: len(prompt.text.tokens))
     for start in range(0, len(ordered), rows):
+        heed()
         batch = ordered[start : start + rows]
         texts = [prompt.text for prompt in batch]
         said = search(

@@ -13,6 +13,7 @@ folders or names on the hub, `released.py` does.
 """
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +24,19 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import audio, cli, generate, released, sources, weights
+from musilingo_jax import (
+    audio,
+    cli,
+    ending,
+    generate,
+    released,
+    sources,
+    weights,
+)
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.features import FeatureConfig, encode
+from musilingo_jax.generate_config import GenerateConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.prompts import PromptConfig
 from musilingo_jax.prompts import encode as encode_prompt
@@ -34,14 +44,16 @@ from musilingo_jax.sharding import make_mesh
 from musilingo_jax.sources import ModelConfig
 from musilingo_jax.speaker import (
     Features,
-    GenerateConfig,
     Speaker,
     answer,
+    check_question,
+    context_of,
     stream,
 )
 from musilingo_jax.tensor_files import CONFIG, read_json
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
+MODEL = "musilingo-tiny"
 HELP = "A question, `/open path` for another song, or an empty line to leave."
 
 
@@ -118,21 +130,29 @@ class Manner:
                 "leave out --run and --model for the embedded model"
             )
         config = ConfigDict(said)
-        stage = generate.stage_of(config, "a question")
+        try:
+            stage = generate.stage_of(config, "a question")
+            model = ModelConfig.from_config(config)
+            features = FeatureConfig.from_config(config)
+            decoding = GenerateConfig.from_config(config)
+        except (UserError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{folder / CONFIG}: {error}; this version cannot use a run that was "
+                "made by another: train it anew into another folder, or choose "
+                "another --run"
+            ) from error
         if stage is None:
             raise UserError(
                 f"{folder}: none of its stages ({', '.join(config.stages)}) learnt to "
                 "answer questions; choose another --run"
             )
         return cls(
-            model=replace(
-                ModelConfig.from_config(config), adapter=adapter or str(source)
-            ),
+            model=replace(model, adapter=adapter or str(source)),
             prompt=stage.prompt,
             max_windows=stage.max_windows,
             max_tokens=stage.max_tokens,
-            features=FeatureConfig.from_config(config),
-            generate=GenerateConfig.from_config(config),
+            features=features,
+            generate=decoding,
         )
 
     @classmethod
@@ -150,7 +170,7 @@ class Manner:
             ),
             prompt=released.prompt_of(said),
             max_windows=released.MAX_WINDOWS,
-            max_tokens=released.CONTEXT - released.GENERATE.max_new_tokens,
+            max_tokens=context_of(source) - released.GENERATE.max_new_tokens,
             features=replace(
                 released.FEATURES, window_frames=sources.released_window(said)
             ),
@@ -228,7 +248,8 @@ class Chat:
         """The answers to questions about what was heard.
 
         Raises:
-          UserError: a question is longer than anything that training heard.
+          UserError: a question is longer than anything that training heard, or holds
+            the prompt's end sign; or there is no room for an answer.
         """
         for question in questions:
             self._check(excerpt, question)
@@ -250,6 +271,7 @@ class Chat:
         )
 
     def _check(self, excerpt: Excerpt, question: str) -> None:
+        check_question(self.manner.prompt, question)
         asked = encode_prompt(
             self.speaker.tokenizer,
             self.manner.prompt,
@@ -272,7 +294,10 @@ def clock(seconds: float) -> str:
 
 
 def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
-    """Questions and answers on the terminal, until an empty line or the end."""
+    """Questions and answers on the terminal, until an empty line or the end.
+
+    Ctrl-C during an answer stops the answer, at the prompt the conversation.
+    """
     with contextlib.suppress(ImportError):  # Not on Windows, and not needed there.
         import readline  # noqa: F401  (arrow keys in `input`)
     print(HELP)
@@ -297,16 +322,23 @@ def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
             print(HELP)
         else:
             try:
-                for piece in chat.reply(excerpt, line):
-                    print(piece, end="", flush=True)
+                with ending.at_steps():
+                    for piece in chat.reply(excerpt, line):
+                        print(piece, end="", flush=True)
                 print()
             except UserError as error:
                 print(error)
+            except ending.Told as told:
+                print(" (stopped)")
+                if told.signal != signal.SIGINT:
+                    raise
 
 
 def main(argv: list[str]) -> None:
     """Reads the flags, listens and answers."""
     given = flags.FLAGS
+    if given.run is not None and given.model is not None:
+        raise UsageError(f"--run and --model both say what answers: give one. {USAGE}")
     if len(argv) != 2:
         wrong = "name a song" if len(argv) < 2 else "one song at a time"
         raise UsageError(f"{wrong}: {USAGE}")
@@ -320,13 +352,15 @@ def main(argv: list[str]) -> None:
     if not song.exists():  # Before seconds are spent on loading the model.
         raise UserError(f"{song}: there is no such file")
     keep_compiled_programs()
-    chat = Chat.load(given.run or given.model, given.adapter)
+    chat = Chat.load(given.run or given.model or MODEL, given.adapter)
     excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)
     if not given.ask:
         converse(chat, excerpt, given.seconds)
         return
-    for question, text in zip(given.ask, chat.ask(excerpt, given.ask), strict=True):
+    with ending.at_steps():
+        answers = chat.ask(excerpt, given.ask)
+    for question, text in zip(given.ask, answers, strict=True):
         print(f"\n{question}\n{text}")
 
 
@@ -336,8 +370,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("run", None, "run folder whose adapter answers")
     flags.DEFINE_string(
         "model",
-        "musilingo-tiny",
-        "folder of a model, or its name (embedded, on the hub)",
+        None,
+        f"folder of a model, or its name (embedded, on the hub); default: {MODEL}",
     )
     flags.DEFINE_string("adapter", None, "folder of another adapter for the model")
     flags.DEFINE_float("start", None, "where to listen, in seconds", lower_bound=0)

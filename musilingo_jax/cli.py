@@ -83,8 +83,10 @@ def run(main: Callable[[list[str]], None]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
-            flags.FLAGS.config.keys()  # A file that is missing is told only now.
+        config = flags.FLAGS.config if "config" in flags.FLAGS else None
+        # A file that is missing is told only when it is looked at.
+        if config is not None and config.get("run") == "":
+            raise UsageError("--config.run is empty: name a folder, e.g. runs/mine")
         return rest
     except flags.Error as error:
         raise UsageError(f"{error} (try --help)") from error

@@ -36,6 +36,7 @@ from musilingo_jax.decoding import (
     read_prefixes,
     speak,
 )
+from musilingo_jax.ending import heed
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.sampling import Choice
@@ -168,6 +169,7 @@ class Conversation:
     def answers(self) -> Iterator[tuple[int, Int32[np.ndarray, " said"]]]:
         """Gives each prompt's index and the tokens of its answer as they are done."""
         while self.waiting or self.speaking:
+            heed()
             while self.waiting and self.count - len(self.speaking) >= self.wave:
                 self._admit()
             # While others wait, until a wave is free; then, whoever is done.
@@ -179,6 +181,7 @@ class Conversation:
         """What the only prompt's answer is so far, after every few tokens."""
         self._admit()
         while self.speaking:
+            heed()
             done = dict(self._finished())
             if done:
                 yield from done.values()

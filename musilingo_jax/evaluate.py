@@ -16,13 +16,10 @@ processes (`--distributed`) share the questions.
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 from absl import flags
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from musilingo_jax import (
@@ -35,19 +32,17 @@ from musilingo_jax import (
     report,
     scoring,
 )
-from musilingo_jax.answers import AnswerFile, Ask, fingerprint
+from musilingo_jax.answers import Ask, files_of
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
 from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.files import write_whole
+from musilingo_jax.files import check_file, check_folder, write_whole
 from musilingo_jax.metrics import facts, wording
 from musilingo_jax.predictions import Row
 from musilingo_jax.report import About
 from musilingo_jax.scoring import Scored
-from musilingo_jax.sharding import make_mesh
-from musilingo_jax.sources import ModelConfig
-from musilingo_jax.speaker import Features
 
+_ANSWERS = "answers.jsonl"
 # Of the bootstrap and the shuffle where there is no config to say it.
 _SEED = 0
 
@@ -71,30 +66,37 @@ def evaluate(
 
     Returns:
       The folder, and the scores; None on all processes but the first. Answers that the
-      folder already holds are taken over if they are of this very adapter and
-      configuration, else replaced.
+      folder already holds are taken over.
 
     Raises:
-      UserError: there is no adapter, no test split, or a part cannot be read.
+      UserError: there is no adapter or test split, a part cannot be read, the model of
+        BERTScore cannot be used, or the folder holds answers of another adapter or
+        configuration.
     """
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be 0 or more")
     adapter = generate.adapter_of(config, adapter)
+    model = generate.model_of(config, adapter)
     folder = out or Path(config.run) / "evaluation"
-    identity = generate.identity(config, adapter)
-    mesh = _mesh(config)
-    test = mixture.split(config.corpus, config.corpus.test_split, answered=True)
+    check_folder(folder, flag="--out")
+    split = config.corpus.test_split
+    file = generate.open_answers(folder / _ANSWERS, config, adapter, split)
+    # Before hours of answering, for it may not be there.
+    parts = _parts(bertscore, layer) if jax.process_index() == 0 else None
+    mesh = generate.mesh_of(config)
+    test = mixture.split(config.corpus, split, answered=True)
     features = cache.prepare(config, test, mesh)
     records = generate.askable(config, test, features.ids)
     hear = controls.heard_features(features.features, records[0].clip)
     asks = {scoring.OWN: [Ask(r, heard=r.clip) for r in records]}
     asks |= controls.asks(records, features.features, config.seed)
-    model = replace(ModelConfig.from_config(config), adapter=adapter)
-    said = _answers(config, model, asks, hear, folder, fingerprint(identity), mesh)
+    every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
+    speaker = generate.load_speaker(model, config.features.window_frames, mesh)
+    generate.answer_corpus(speaker, config, every, hear, file, mesh)
     if jax.process_index() != 0:
         return folder, None
-    parts = _parts(bertscore, layer)
 
+    said = {name: [file.answer(ask) for ask in each] for name, each in asks.items()}
     rows = list(map(Row.of, records, said.pop(scoring.OWN)))
     corpus = mixture.load(config.corpus)
     training = [r for r in corpus if r.split == config.corpus.train_split and r.answer]
@@ -108,15 +110,14 @@ def evaluate(
         progress=cli.progress,
     )
     trained_on = {r.clip for r in training}
-    split = f"{mixture.title(config.corpus)} ({config.corpus.test_split})"
     about = About(
-        title=f"{adapter} on {split}",
+        title=f"{adapter} on {mixture.title(config.corpus)} ({split})",
         left_out=len(test) - len(records),
         not_held_out=len({r.clip for r in records} & trained_on),
-        identity=identity,
+        identity=generate.identity(config, adapter),
         config=json.loads(config.to_json_best_effort()),
     )
-    report.write(folder, about, scored)
+    _write(folder, about, scored)
     return folder, scored
 
 
@@ -135,20 +136,30 @@ def evaluate_predictions(
       The report as text, and the scores.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, the model of BERTScore cannot be used, or the
+        folder holds the answers of another system.
     """
     rows = predictions.read(path)
+    if out is not None:
+        check_folder(out, flag="--out")
+        for held in files_of(out / _ANSWERS):
+            if not held.samefile(path):
+                raise UserError(
+                    f"{held} holds the answers of another system, which a report on "
+                    f"{path} would not fit: give another --out, or delete it"
+                )
+    parts = _parts(bertscore, layer)
     scored = scoring.score(
         rows,
         _with_deaf(rows, rows, {}, _SEED),
         facts.vocabulary((row.attribute, row.value) for row in rows),
-        _parts(bertscore, layer),
+        parts,
         seed=_SEED,
         progress=cli.progress,
     )
     about = About(path.name, left_out=0, not_held_out=0, identity={}, config={})
     if out is not None:
-        report.write(out, about, scored)
+        _write(out, about, scored)
     return report.markdown(about, scored), scored
 
 
@@ -164,60 +175,20 @@ def _with_deaf(
     return {name: every[name] for name in controls.LABELS if name in every}
 
 
-def _answers(
-    config: ConfigDict,
-    model: ModelConfig,
-    asks: dict[str, list[Ask]],
-    hear: Callable[[str], Features],
-    folder: Path,
-    made_by: str,
-    mesh: jax.sharding.Mesh,
-) -> dict[str, list[str]]:
-    """All answers, by control; each process gives its share of them.
-
-    answers.jsonl            by one process, and in the end
-    answers-1-of-4.jsonl     by the second of four, until all of them are done
-    """
-    whole = folder / "answers.jsonl"
-    process, processes = jax.process_index(), jax.process_count()
-    part = whole
-    if processes > 1:
-        part = folder / f"answers-{process}-of-{processes}.jsonl"
-    found = sorted(folder.glob("answers*.jsonl"))
-    others = [path for path in found if path != part]
-    file = AnswerFile(part, made_by, replace=True, also=others)
-    every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
-    share = every[process::processes]
-    speaker = generate.load_speaker(model, config.features.window_frames, mesh)
-    generate.answer_corpus(speaker, config, share, hear, file, mesh)
-    if processes > 1:
-        multihost_utils.sync_global_devices("answered")
-        if process != 0:
-            return {}
-    parts = sorted(folder.glob("answers-*-of-*.jsonl"))
-    merged = AnswerFile(whole, made_by, replace=True, also=parts)
-    merged.finish(every)
-    for path in parts:
-        path.unlink()
-    return {
-        control: [merged.answer(ask) for ask in each] for control, each in asks.items()
-    }
-
-
-def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
-    """The mesh of the config, in this process's own devices.
-
-    Each of several processes holds a whole model, and answers without waiting for the
-    others.
-    """
-    return make_mesh(**config.mesh, devices=jax.local_devices())
-
-
 def _parts(bertscore: str | None, layer: int | None) -> wording.Parts:
-    """What metrics need; says at once what is not there."""
+    """What metrics need; says at once what is not there.
+
+    Raises:
+      UserError: a model of BERTScore was named, but cannot be used.
+    """
     parts = wording.find_parts(bertscore, layer)
     for name, reason in parts.absent.items():
-        if name.startswith("honest.") and (bertscore or "bertscore" not in name):
+        if name == "honest.bertscore":
+            if bertscore is not None:
+                raise UserError(
+                    f"--bertscore={bertscore}: {reason}; or leave the flag out"
+                )
+        elif name.startswith("honest."):
             print(
                 f"{name.removeprefix('honest.')} is not computed: {reason}",
                 file=sys.stderr,
@@ -225,17 +196,53 @@ def _parts(bertscore: str | None, layer: int | None) -> wording.Parts:
     return parts
 
 
-def main(argv: list[str]) -> None:
-    """Reads the flags and evaluates."""
-    if argv[1:]:
-        raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
+def _write(folder: Path, about: About, scored: Scored) -> None:
+    """Writes the report.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        report.write(folder, about, scored)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the report cannot be written ({error.strerror}); the answers "
+            "are kept: make room, and the same command scores them"
+        ) from error
+
+
+def _check_flags() -> None:
+    """Checks that no flag is given that would not be looked at.
+
+    Raises:
+      UsageError: there is one.
+    """
     given = flags.FLAGS
     if (given.config is None) == (given.predictions is None):
         raise UsageError(
             "say what to evaluate, either --config=configs/tiny.py or "
             "--predictions=answers.jsonl"
         )
+    if given.predictions is not None:
+        for name in ("adapter", *distributed.FLAGS):
+            if given[name].present:
+                raise UsageError(
+                    f"--predictions scores answers that were given before, by one "
+                    f"process: --{name} goes with --config"
+                )
+    if given.bertscore_layer is not None and given.bertscore is None:
+        raise UsageError("--bertscore_layer is a layer of --bertscore: give both")
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags and evaluates."""
+    if argv[1:]:
+        raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
+    _check_flags()
+    given = flags.FLAGS
     out = Path(given.out) if given.out else None
+    if given.json is not None:
+        check_file(Path(given.json), flag="--json")
     how = {"bertscore": given.bertscore, "layer": given.bertscore_layer}
     if given.predictions is not None:
         text, scored = evaluate_predictions(Path(given.predictions), out, **how)
@@ -248,7 +255,7 @@ def main(argv: list[str]) -> None:
     if scored is None:
         return
     print(text)
-    if given.json:
+    if given.json is not None:
         content = json.dumps(report.summary(scored), indent=2, ensure_ascii=False)
         try:
             write_whole(Path(given.json), content + "\n")
@@ -271,5 +278,7 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string("json", None, "file for the scores alone, in percent")
     flags.DEFINE_string("bertscore", None, "model of BERTScore: a name or a folder")
-    flags.DEFINE_integer("bertscore_layer", None, "its layer, where it is not known")
+    flags.DEFINE_integer(
+        "bertscore_layer", None, "its layer, where it is not known", lower_bound=1
+    )
     cli.run(main)

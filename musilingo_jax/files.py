@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 from musilingo_jax.errors import UserError
@@ -30,6 +31,56 @@ def claim(folder: Path, *, doing: str) -> None:
             "another folder"
         ) from error
     _LOCKS[path] = file
+
+
+def check_file(path: Path, *, flag: str) -> None:
+    """Checks that a file can be written, before there is anything to write.
+
+    Nothing is left behind, neither the file nor its folder.
+
+    Args:
+      path: the file, which need not be there, nor its folder.
+      flag: what named it, for the sentence.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{flag}={path} is a folder: name a file in it")
+        if path.exists():
+            if not path.is_file():
+                raise UserError(f"{flag}={path} is no ordinary file: name another")
+            path.open("a").close()
+    except OSError as error:
+        raise _unwritable(path, flag, path, error) from error
+    check_folder(path.parent, flag=flag, named=path)
+
+
+def check_folder(path: Path, *, flag: str, named: Path | None = None) -> None:
+    """Checks in the same way that files can be written into a folder.
+
+    Args:
+      path: the folder, which need not be there.
+      flag: what named it, for the sentence.
+      named: what the flag says, if that is not the folder.
+
+    Raises:
+      UserError: they cannot.
+    """
+    there = path
+    try:
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise _unwritable(named or path, flag, there, error) from error
+
+
+def _unwritable(path: Path, flag: str, where: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{flag}={path} cannot be written ({where}: {error.strerror}): name another "
+        "place"
+    )
 
 
 def write_whole(path: Path, text: str) -> None:

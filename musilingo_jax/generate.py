@@ -3,7 +3,8 @@
     python -m musilingo_jax.generate --config=configs/tiny.py --out=answers.jsonl
 
 answers those of the test split, into JSON lines (see `answers.py`). An interrupted run
-goes on where it was. For songs and questions in memory see `speaker.answer`.
+goes on where it was. Several processes (`--distributed`) share the questions. For songs
+and questions in memory see `speaker.answer`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -13,18 +14,27 @@ from typing import Any
 
 import jax
 from absl import flags
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, distributed, sources, weights
+from musilingo_jax import cache, cli, distributed, ending, sources, weights
 from musilingo_jax.answers import AnswerFile, Ask, fingerprint
 from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.examples import crop
+from musilingo_jax.files import check_file
+from musilingo_jax.generate_config import GenerateConfig
 from musilingo_jax.sharding import make_mesh
 from musilingo_jax.sources import ModelConfig
-from musilingo_jax.speaker import Features, GenerateConfig, Speaker, answer_each
+from musilingo_jax.speaker import (
+    Features,
+    Speaker,
+    answer_each,
+    check_question,
+    context_of,
+)
 from musilingo_jax.stages import StageConfig
 from musilingo_jax.tensor_files import CONFIG
 
@@ -48,6 +58,31 @@ def adapter_of(config: ConfigDict, given: str | None) -> str:
             "musilingo_jax.train --config=…` finish, or give one with --adapter"
         )
     return named
+
+
+def model_of(config: ConfigDict, adapter: str) -> ModelConfig:
+    """The sources of the model that answers.
+
+    Raises:
+      UserError: it cannot answer as `config.generate` says, whatever is asked.
+    """
+    model = replace(ModelConfig.from_config(config), adapter=adapter)
+    part = sources.find(model.language_model, "language_model")
+    GenerateConfig.from_config(config).check_room(
+        prompt=1,
+        context=context_of(model.language_model),
+        vocab=weights.blueprint(part).module.config.vocab,
+    )
+    return model
+
+
+def mesh_of(config: ConfigDict) -> jax.sharding.Mesh:
+    """The mesh of the config, in this process's own devices.
+
+    Each of several processes holds a whole model, and answers without waiting for the
+    others.
+    """
+    return make_mesh(**config.mesh, devices=jax.local_devices())
 
 
 def stage_of(config: ConfigDict, question: str) -> StageConfig | None:
@@ -126,6 +161,23 @@ def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
     }
 
 
+def open_answers(
+    path: Path, config: ConfigDict, adapter: str, split: str
+) -> AnswerFile:
+    """The file of a model's answers to a split, of this process or shared.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    asked = {"corpus": mixture.title(config.corpus), "split": split}
+    return AnswerFile(
+        path,
+        fingerprint(identity(config, adapter) | asked),
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+
+
 def answer_corpus(
     speaker: Speaker,
     config: ConfigDict,
@@ -133,8 +185,11 @@ def answer_corpus(
     features: Callable[[str], Features],
     file: AnswerFile,
     mesh: jax.sharding.Mesh,
-) -> list[str]:
-    """Answers what the file lacks, each answer being on disk as soon as it is given.
+) -> None:
+    """Answers what the file lacks, each answer being there as soon as it is given.
+
+    Each of several processes answers its share; afterwards the first one has all of
+    the answers, in the order of `asks`.
 
     Args:
       speaker: the model.
@@ -144,31 +199,36 @@ def answer_corpus(
       file: answers of this model so far.
       mesh: the devices that the speaker was loaded onto.
 
-    Returns:
-      All answers, in the order of `asks`.
+    Raises:
+      UserError: as in `answer_each`, or an answer cannot be written.
     """
     generate = GenerateConfig.from_config(config)
     left: dict[StageConfig, list[Ask]] = {}
-    for ask in dict.fromkeys(asks):
+    for ask in file.share(list(dict.fromkeys(asks))):
         if file.answer(ask) is None:
             left.setdefault(stage_of(config, ask.record.question), []).append(ask)
+    jobs = []
+    for stage, waiting in left.items():
+        # Longer songs are heard in the middle, no longer than training heard them.
+        requests = [
+            (crop(features(ask.heard), stage.max_windows, None), ask.record.question)
+            for ask in waiting
+        ]
+        each = answer_each(speaker, stage.prompt, requests, generate, mesh=mesh)
+        jobs.append((waiting, each))
     total = sum(map(len, left.values()))
-    with cli.progress(total=total, unit="answers", label="answering") as bar:
-        for stage, waiting in left.items():
-            # Longer songs are heard in the middle, no longer than training heard them.
-            requests = [
-                (
-                    crop(features(ask.heard), stage.max_windows, None),
-                    ask.record.question,
-                )
-                for ask in waiting
-            ]
-            each = answer_each(speaker, stage.prompt, requests, generate, mesh=mesh)
+    with (
+        cli.progress(total=total, unit="answers", label="answering") as bar,
+        ending.at_steps(),
+    ):
+        for waiting, each in jobs:
             for index, text in each:
                 file.add(waiting[index], text)
                 bar.update()
-    file.finish(asks)
-    return [file.answer(ask) for ask in asks]
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("answered")
+    if jax.process_index() == 0:
+        file.finish(asks)
 
 
 def askable(
@@ -177,11 +237,18 @@ def askable(
     """Those whose song could be read and whose kind of question a stage learns.
 
     Raises:
-      UserError: there are none.
+      UserError: there are none, or a question cannot be put.
     """
-    chosen = [
-        r for r in records if r.clip in ids and stage_of(config, r.question) is not None
-    ]
+    chosen = []
+    for record in records:
+        stage = stage_of(config, record.question)
+        if record.clip not in ids or stage is None:
+            continue
+        try:
+            check_question(stage.prompt, record.question)
+        except UserError as error:
+            raise UserError(f"{record.clip}: {error}") from error
+        chosen.append(record)
     if not chosen:
         raise UserError(
             f"of {len(records)} records none can be asked: their songs cannot be read, "
@@ -197,24 +264,22 @@ def main(argv: list[str]) -> None:
     config, given = flags.FLAGS.config, flags.FLAGS.adapter
     if config is None or flags.FLAGS.out is None:
         raise UsageError("give --config=configs/….py and --out=answers.jsonl")
+    out = Path(flags.FLAGS.out)
+    check_file(out, flag="--out")
     distributed.start()
     keep_compiled_programs()
     adapter = adapter_of(config, given)
+    model = model_of(config, adapter)
     split = flags.FLAGS.split or config.corpus.test_split
-    asked = {"corpus": mixture.title(config.corpus), "split": split}
-    file = AnswerFile(
-        Path(flags.FLAGS.out),
-        fingerprint(identity(config, adapter) | asked),
-        replace=False,
-    )
-    mesh = make_mesh(**config.mesh)
+    file = open_answers(out, config, adapter, split)
+    mesh = mesh_of(config)
     records = mixture.split(config.corpus, split, answered=False)
     features = cache.prepare(config, records, mesh)
     asks = [Ask(r, heard=r.clip) for r in askable(config, records, features.ids)]
-    model = replace(ModelConfig.from_config(config), adapter=adapter)
     speaker = load_speaker(model, config.features.window_frames, mesh)
     answer_corpus(speaker, config, asks, features.features, file, mesh)
-    print(f"{len(asks)} answers in {file.path}")
+    if jax.process_index() == 0:
+        print(f"{len(asks)} answers in {file.path}")
 
 
 if __name__ == "__main__":

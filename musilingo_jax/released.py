@@ -10,15 +10,13 @@ from typing import Any
 
 from musilingo_jax.errors import UserError
 from musilingo_jax.features import FeatureConfig
+from musilingo_jax.generate_config import GREEDY
 from musilingo_jax.prompts import PromptConfig
 from musilingo_jax.sources import RELEASED_WINDOW_FRAMES
-from musilingo_jax.speaker import GREEDY
 
 DTYPE = "bfloat16"
 # A training excerpt of 30 s is seven windows of 4.33 s.
 MAX_WINDOWS = 7
-# Tokens of a text that LLaMA-1 learnt from, questions and answers together.
-CONTEXT = 2048
 
 PROMPT = PromptConfig(
     template="###Human: {} ###Assistant: ",

@@ -1,8 +1,11 @@
-"""Signals end a program as one exception, also where a library swallows it."""
+"""Signals end a program as one exception, at once or at the next step."""
 
 import gc
 import os
 import signal
+import sys
+import threading
+import time
 
 import pytest
 
@@ -38,3 +41,60 @@ def test_a_swallowed_signal_is_heeded_at_the_next_step_of_a_bar():
         steps += 1
     assert ended.value.status == 143
     assert steps == 1
+
+
+def test_a_signal_within_a_collection_is_remembered_and_not_printed():
+    """JAX has a callback there; what it raised would be printed and forgotten."""
+    unraisable = []
+    before, sys.unraisablehook = sys.unraisablehook, unraisable.append
+
+    def told(phase, info):
+        if phase == "start":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    gc.callbacks.append(told)
+    try:
+        with pytest.raises(ending.Told) as ended, ending.in_order():
+            gc.collect()
+            gc.callbacks.remove(told)
+            ending.heed()
+    finally:
+        sys.unraisablehook = before
+    assert ended.value.status == 130
+    assert unraisable == []
+
+
+def test_between_steps_a_signal_is_only_remembered():
+    steps = []
+    with ending.in_order():
+        with pytest.raises(ending.Told) as ended, ending.at_steps():
+            ending.heed()
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("not ended by it")
+            ending.heed()
+            steps.append("never")
+        assert steps == ["not ended by it"] and ended.value.signal == signal.SIGINT
+        ending.heed()  # It has ended what it was to end.
+        with pytest.raises(ending.Told) as ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert ended.value.signal == signal.SIGTERM
+
+
+def test_a_signal_after_the_last_step_is_not_lost():
+    with pytest.raises(ending.Told), ending.at_steps():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_second_signal_does_not_wait_for_a_step():
+    with pytest.raises(ending.Told), ending.in_order(), ending.at_steps():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it was waited for")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_ends_what_waits():
+    with pytest.raises(ending.Told), ending.in_order():
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(30)
+        pytest.fail("it was slept through")

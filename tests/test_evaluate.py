@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny_answerer as tiny
@@ -130,31 +131,83 @@ def ask(number: int) -> Ask:
 
 
 def test_answers_of_other_processes_count_as_given(tmp_path):
-    one = AnswerFile(tmp_path / "answers-0-of-2.jsonl", "me", replace=True)
-    one.add(ask(0), "from 0")
-    (tmp_path / "answers-1-of-2.jsonl").write_text('{"half')
-    other = AnswerFile(
-        tmp_path / "answers-1-of-2.jsonl", "me", replace=True, also=[one.path]
-    )
-    assert other.answer(ask(0)) == "from 0" and other.answer(ask(1)) is None
-    other.add(ask(1), "from 1")
-    whole = AnswerFile(
-        tmp_path / "answers.jsonl", "me", replace=True, also=[one.path, other.path]
-    )
-    whole.finish([ask(0), ask(1)])
-    text = whole.path.read_text()
-    assert [json.loads(row)["answer"] for row in text.splitlines()] == [
-        *("from 0", "from 1")
-    ]
-    stranger = AnswerFile(tmp_path / "x.jsonl", "you", replace=True, also=[one.path])
-    assert stranger.answer(ask(0)) is None
+    path = tmp_path / "answers.jsonl"
+    AnswerFile(path, "m=1", process=2, processes=3).add(ask(2), "from 2 of 3")
+    files = [AnswerFile(path, "m=1", process=i, processes=2) for i in range(2)]
+    asks = [ask(number) for number in range(4)]
+    assert [len(file.share(asks)) for file in files] == [2, 2]
+    assert files[1].answer(asks[2]) == "from 2 of 3"
+    files[0].add(asks[0], "from 0")
+    with pytest.raises(UserError, match=r"2 of 4 answers are not here.*all processes"):
+        files[0].finish(asks)
+    for each in files[1].share(asks):
+        files[1].add(each, "from 1")
+    (tmp_path / "answers-0-of-2.jsonl").open("a").write('{"half')
+    files[0].finish(asks)
+    rows = [json.loads(row)["answer"] for row in path.open()]
+    assert rows == ["from 0", "from 1", "from 2 of 3", "from 1"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.slow
-def test_two_processes_answer_as_one_does(evaluated, tmp_path):
-    """Each its share; the report and the answers are those of a single process."""
+def test_answers_of_another_configuration_are_refused_and_kept(evaluated, tmp_path):
     config, folder, out = evaluated
-    path = tmp_path / "config.py"
+    adapter, before = str(folder / "adapter"), (out / "answers.jsonl").read_text()
+    changed = config.copy_and_resolve_references()
+    changed.generate.max_new_tokens = 5
+    with pytest.raises(UserError, match=r"answers.jsonl holds .* differs in generate"):
+        evaluate.evaluate(changed, adapter, None)
+    assert (out / "answers.jsonl").read_text() == before
+    # Nor are those that another number of processes has not finished.
+    part = tmp_path / "answers-1-of-4.jsonl"
+    part.write_text(before)
+    with pytest.raises(UserError, match=r"answers-1-of-4.jsonl holds .* in generate"):
+        evaluate.evaluate(changed, adapter, tmp_path)
+    assert part.read_text() == before and list(tmp_path.iterdir()) == [part]
+
+
+def test_anyones_answers_are_not_reported_beside_those_of_a_model(evaluated, tmp_path):
+    _, _, out = evaluated
+    row = {"clip": "a", "question": "How?", "reference": "So.", "answer": "Thus."}
+    path = tmp_path / "others.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    before = (out / "report.json").read_text()
+    with pytest.raises(UserError, match=r"answers.jsonl holds the answers of another"):
+        evaluate.evaluate_predictions(path, out, bertscore=None, layer=None)
+    assert (out / "report.json").read_text() == before
+
+
+def test_a_model_of_bertscore_that_cannot_be_used_is_refused_first(tmp_path):
+    row = {"clip": "a", "question": "How?", "reference": "So.", "answer": "Thus."}
+    path, out = tmp_path / "others.jsonl", tmp_path / "out"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match="--bertscore=no/such: "):
+        evaluate.evaluate_predictions(path, out, bertscore="no/such", layer=None)
+    assert not out.exists()
+
+
+def test_a_model_that_cannot_answer_so_is_refused_first(evaluated):
+    config, folder, _ = evaluated
+    changed = config.copy_and_resolve_references()
+    changed.generate.max_new_tokens = 3_000_000
+    with pytest.raises(UserError, match="generate.max_new_tokens is 3000000, .* 2048"):
+        evaluate.evaluate(changed, str(folder / "adapter"), None)
+
+
+def test_a_report_without_room_keeps_the_answers(evaluated, monkeypatch):
+    config, folder, out = evaluated
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate.report, "write", full)
+    with pytest.raises(UserError, match="report cannot be written .No space.*are kept"):
+        evaluate.evaluate(config, str(folder / "adapter"), None)
+    assert (out / "answers.jsonl").exists()
+
+
+def in_two_processes(config, program: str, *arguments: str) -> None:
+    """Runs `python -m musilingo_jax.<program>` as two processes of one CPU each."""
+    path = Path(config.run).parent / f"{program}_config.py"
     path.write_text(
         "import json\nfrom ml_collections import ConfigDict\n"
         "def get_config(arg=''):\n"
@@ -164,9 +217,8 @@ def test_two_processes_answer_as_one_does(evaluated, tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        *(sys.executable, "-m", "musilingo_jax.evaluate", f"--config={path}"),
-        *(f"--adapter={folder / 'adapter'}", f"--out={tmp_path / 'out'}"),
-        *(f"--coordinator=127.0.0.1:{port}", "--processes=2"),
+        *(sys.executable, "-m", f"musilingo_jax.{program}", f"--config={path}"),
+        *(f"--coordinator=127.0.0.1:{port}", "--processes=2", *arguments),
     ]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     both = [
@@ -181,9 +233,32 @@ def test_two_processes_answer_as_one_does(evaluated, tmp_path):
     ]
     told = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
+
+
+@pytest.mark.slow
+def test_two_processes_answer_as_one_does(evaluated, tmp_path):
+    """Each its share; the report and the answers are those of a single process."""
+    config, folder, out = evaluated
+    flags = f"--adapter={folder / 'adapter'}", f"--out={tmp_path / 'out'}"
+    in_two_processes(config, "evaluate", *flags)
     for name in ("answers.jsonl", "examples.jsonl", "report.md"):
         assert (tmp_path / "out" / name).read_text() == (out / name).read_text(), name
     assert len(list((tmp_path / "out").glob("answers*"))) == 1
+
+
+def test_two_processes_generate_one_file_and_go_on_where_three_were(
+    evaluated, tmp_path
+):
+    config, folder, out = evaluated
+    rows = [json.loads(row) for row in (out / "answers.jsonl").open(encoding="utf-8")]
+    expected = rows[:12]  # Those with the clip's own music.
+    expected[4]["answer"] = "by the third of three"
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in expected]
+    (tmp_path / "two-2-of-3.jsonl").write_text(lines[4] + lines[7][:30])
+    flags = f"--adapter={folder / 'adapter'}", f"--out={tmp_path / 'two.jsonl'}"
+    in_two_processes(config, "generate", *flags)
+    assert (tmp_path / "two.jsonl").read_text(encoding="utf-8") == "".join(lines)
+    assert [path.name for path in tmp_path.iterdir()] == ["two.jsonl"]
 
 
 @pytest.mark.parametrize("program", ["generate", "evaluate"])

@@ -1,13 +1,15 @@
 """A corpus answered: with which adapter, and into which file."""
 
+import dataclasses
 import json
+import resource
 
 import numpy as np
 import pytest
 import tiny_answerer as tiny
 
 from musilingo_jax import generate, weights
-from musilingo_jax.answers import AnswerFile, Ask
+from musilingo_jax.answers import AnswerFile, Ask, fingerprint
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.errors import UserError
 from musilingo_jax.sharding import make_mesh
@@ -56,12 +58,12 @@ def record(number: int) -> Record:
 def test_answer_file_goes_on_after_a_kill(tmp_path):
     path = tmp_path / "deep/answers.jsonl"
     asks = [Ask(record(i), heard=f"{i}.wav") for i in range(3)]
-    file = AnswerFile(path, "model", replace=False)
+    file = AnswerFile(path, "model=1")
     file.add(asks[2], "zwei ♪")
     file.add(asks[0], "null")
     with path.open("a") as torn:
         torn.write('{"clip": "1.wav", "heard"')
-    again = AnswerFile(path, "model", replace=False)
+    again = AnswerFile(path, "model=1")
     assert [again.answer(ask) for ask in asks] == ["null", None, "zwei ♪"]
     again.add(asks[1], "eins")
     again.finish(asks)
@@ -74,15 +76,51 @@ def test_answer_file_goes_on_after_a_kill(tmp_path):
 def test_answer_file_never_mixes_two_models(tmp_path):
     path = tmp_path / "answers.jsonl"
     ask = Ask(record(0), heard="0.wav")
-    AnswerFile(path, "model", replace=False).add(ask, "null")
-    with pytest.raises(UserError, match="another adapter, configuration"):
-        AnswerFile(path, "other", replace=False)
-    assert AnswerFile(path, "other", replace=True).answer(ask) is None
-    assert path.read_text() == ""
+    one, other = ({"adapter": a, "generate": {"seed": 0}} for a in ("one", "other"))
+    AnswerFile(path, fingerprint(one)).add(ask, "null")
+    before = path.read_text()
+    with pytest.raises(UserError, match=r"of another model .*differs in adapter\)"):
+        AnswerFile(path, fingerprint(other))
+    assert path.read_text() == before
+    assert AnswerFile(path, fingerprint(one)).answer(ask) == "null"
 
 
 def test_answer_file_refuses_other_files(tmp_path):
     path = tmp_path / "songs.jsonl"
     path.write_text('{"audio": "a.wav"}\n')
     with pytest.raises(UserError, match=r"songs.jsonl:1 is not an answer"):
-        AnswerFile(path, "model", replace=True)
+        AnswerFile(path, "model=1")
+
+
+def test_nothing_is_written_before_there_is_an_answer(tmp_path):
+    path = tmp_path / "deep/answers.jsonl"
+    AnswerFile(path, "model=1")
+    assert not path.parent.exists()
+
+
+def test_a_full_disk_keeps_what_was_answered(tmp_path):
+    """A limit on the size of files is met as a full disk is."""
+    path = tmp_path / "answers.jsonl"
+    asks = [Ask(record(i), heard=f"{i}.wav") for i in range(9)]
+    file = AnswerFile(path, "model=1")
+    file.add(asks[0], "null")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"File too large.: 1 answers .* are kept"):
+            file.add(asks[1], "eins " * 60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    again = AnswerFile(path, "model=1")
+    assert [again.answer(ask) for ask in asks[:2]] == ["null", None]
+    again.add(asks[1], "eins")
+    assert AnswerFile(path, "model=1").answer(asks[1]) == "eins"
+
+
+def test_a_question_with_the_end_sign_is_refused_by_its_clip(tmp_path):
+    config = tiny.config(tmp_path, corpus="")
+    asked = [record(0), dataclasses.replace(record(1), question="How?### So.")]
+    with pytest.raises(UserError, match=r"^1\.wav: .*holds '###'.*ask without"):
+        generate.askable(config, asked, {"0.wav", "1.wav"})
+    captions = [dataclasses.replace(record(0), question="")]
+    assert generate.askable(config, captions, {"0.wav"}) == captions

@@ -30,6 +30,44 @@ def program(name: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr.strip().splitlines()[-1]
 
 
+# Runs command lines one after the other, each in a process of its own that need not
+# import everything again.
+_ONE_AFTER_THE_OTHER = """
+import json, os, runpy, sys, warnings
+import musilingo_jax.chat, musilingo_jax.evaluate
+warnings.simplefilter("ignore")
+results = []
+for number, (name, *arguments) in enumerate(json.loads(sys.argv[1])):
+    with open(f"{sys.argv[2]}/{number}", "w+") as said:
+        if (child := os.fork()) == 0:
+            os.dup2(said.fileno(), 2)
+            sys.argv = [name, *arguments]
+            runpy.run_module(f"musilingo_jax.{name}", None, "__main__", alter_sys=True)
+            sys.exit()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        results.append((status, said.read()))
+print(json.dumps(results))
+"""
+
+
+def programs(tmp_path: Path, *lines: list[str]) -> list[tuple[int, str]]:
+    """`program`, for several command lines."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ONE_AFTER_THE_OTHER, json.dumps(lines), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    for _, said in results:
+        assert "Traceback" not in said, said
+    return [(status, said.strip().splitlines()[-1]) for status, said in results]
+
+
 @pytest.fixture
 def songs(tmp_path):
     """A folder with one good song and a songs.jsonl about it."""
@@ -143,3 +181,89 @@ def test_output_that_cannot_be_written(songs):
     assert status == 1
     assert f"nothing can be written to {occupied}" in said
     assert occupied.read_text() == "a file, not a folder"
+
+
+def test_where_nothing_can_be_written_is_told_before_anything_is_done(tmp_path):
+    occupied = tmp_path / "text.mp3"
+    occupied.write_text("la la la")
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    mine, tiny = f"--out={tmp_path}/a.jsonl", "--config=configs/tiny.py"
+    said = programs(
+        logs,
+        ["generate", tiny, f"--out={tmp_path}"],
+        ["generate", tiny, f"--out={occupied}/x.jsonl"],
+        ["generate", tiny, "--out=/proc/x.jsonl"],
+        ["generate", tiny, mine, "--config.run=/nowhere"],
+        ["evaluate", tiny, "--adapter=musilingo-tiny", f"--out={occupied}"],
+        ["evaluate", tiny, "--json=/proc/x.jsonl"],
+    )
+    assert [status for status, _ in said] == [1] * 6
+    told = [
+        "is a folder: name a file in it",
+        f"({occupied}: Not a directory)",
+        "--out=/proc/x.jsonl cannot be written",
+        "there is no trained adapter",
+        f"--out={occupied} cannot be written",
+        "--json=/proc/x.jsonl cannot be written",
+    ]
+    for (_, line), part in zip(said, told, strict=True):
+        assert line.startswith("error: ") and part in line
+    assert sorted(tmp_path.iterdir()) == [logs, occupied]
+
+
+def test_numbers_that_nothing_can_hold(tmp_path):
+    flags = ["--config=configs/tiny.py", "--adapter=musilingo-tiny"]
+    told = {
+        "max_new_tokens=2000000000": "lower it",
+        "max_new_tokens=3000000": "lower it",
+        "beams=100000": "knows only 700 tokens",
+        "length_penalty=nan": "generate.length_penalty is nan",
+        "temperature=nan": "generate.temperature is nan",
+        "repetition_penalty=inf": "generate.repetition_penalty is inf",
+    }
+    out = tmp_path / "out" / "a.jsonl"
+    said = programs(
+        tmp_path,
+        *(
+            ["generate", *flags, f"--out={out}", f"--config.generate.{number}"]
+            for number in told
+        ),
+    )
+    for (status, line), part in zip(said, told.values(), strict=True):
+        assert status == 1
+        assert line.startswith("error: ") and part in line
+    assert not out.parent.exists()
+
+
+def test_predictions_and_flags_that_contradict(tmp_path):
+    row = {"clip": "a", "question": "How?", "reference": "So.", "answer": "Thus."}
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text(json.dumps(row) + "\n")
+    bad.write_text(json.dumps(row | {"answer": 3}) + "\n")
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    told = {
+        (f"--predictions={bad}",): (1, "bad.jsonl:1: answer must be text"),
+        (f"--predictions={tmp_path}/no",): (1, "no cannot be read"),
+        (f"--predictions={good}", "--adapter=x"): (2, "--adapter goes with --config"),
+        (f"--predictions={good}", "--processes=2"): (2, "--processes goes with"),
+        (f"--predictions={good}", "--config=configs/tiny.py"): (2, "either --config"),
+        (f"--predictions={good}", "--bertscore_layer=3"): (2, "give both"),
+        (f"--predictions={good}", "--bertscore_layer=0"): (2, "bertscore_layer"),
+        (f"--predictions={good}", "--bertscore=no/such"): (1, "--bertscore=no/such"),
+        (f"--predictions={good}", f"--out={good}"): (1, f"--out={good} cannot be"),
+    }
+    said = programs(logs, *(["evaluate", *flags] for flags in told))
+    for (status, line), (expected, part) in zip(said, told.values(), strict=True):
+        assert (status, line.startswith("error: ")) == (expected, True)
+        assert part in line
+    assert sorted(tmp_path.iterdir()) == [bad, good, logs]
+
+
+def test_no_program_works_in_a_run_without_a_name(tmp_path):
+    asked = [f"--config={ROOT / 'configs/tiny.py'}", "--config.run="]
+    names = ("train", "evaluate", "cache", "generate")
+    for status, line in programs(tmp_path, *([name, *asked] for name in names)):
+        assert status == 2
+        assert line.startswith("error: --config.run is empty")

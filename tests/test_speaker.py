@@ -1,21 +1,25 @@
 """Answers: that rows do not meet, how they are streamed, and what is refused."""
 
 import dataclasses
+import json
+import math
 
 import jax
 import numpy as np
 import pytest
 import tiny_answerer as tiny
 
-from musilingo_jax import weights
+from musilingo_jax import beams, continuous, weights
 from musilingo_jax.errors import UserError
+from musilingo_jax.generate_config import GenerateConfig
 from musilingo_jax.prompts import encode
 from musilingo_jax.sharding import make_mesh
 from musilingo_jax.speaker import (
-    GenerateConfig,
     Speaker,
     answer,
     answer_each,
+    check_question,
+    context_of,
     stream,
 )
 
@@ -162,6 +166,11 @@ def test_other_texts_may_end_an_answer():
         {"beams": 0},
         {"beams": 2, "temperature": 1.0},
         {"stop": ("",)},
+        {"temperature": math.nan},
+        {"top_p": math.nan},
+        {"repetition_penalty": math.inf},
+        {"repetition_penalty": 1e39},
+        {"length_penalty": math.nan},
     ],
 )
 def test_impossible_decoding_is_refused(changes):
@@ -195,3 +204,60 @@ def test_an_adapter_for_another_language_model_is_refused(tmp_path):
             quantization="",
             mesh=None,
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_new_tokens": 2_000_000_000}, "max_new_tokens is 2000000000, after up"),
+        ({"max_new_tokens": 2_040}, "reads at most 2048 in all"),
+        ({"beams": 100_000}, "beams is 100000, but .* knows only"),
+    ],
+)
+def test_what_no_model_can_hold_is_refused_at_once(changes, told):
+    config = dataclasses.replace(GREEDY, **changes)
+    with pytest.raises(UserError, match=told):
+        answer_each(tiny.speaker(), tiny.PROMPT, tiny.requests(1), config, mesh=None)
+    with pytest.raises(UserError, match=told):
+        next(
+            stream(tiny.speaker(), tiny.PROMPT, tiny.requests(1)[0], config, mesh=None)
+        )
+
+
+def test_the_context_is_what_the_language_model_says(tmp_path):
+    tiny.save_model(tmp_path, tiny.llama())
+    path = tmp_path / "language_model"
+    assert context_of(str(path)) == 2048
+    said = json.loads((path / "config.json").read_text())
+    said["max_position_embeddings"] = 70
+    (path / "config.json").write_text(json.dumps(said))
+    assert context_of(str(path)) == 70
+    model = Speaker.load(
+        str(path),
+        str(tmp_path / "adapter"),
+        dtype="float32",
+        quantization="",
+        mesh=None,
+    )
+    with pytest.raises(UserError, match="at most 70 in all"):
+        answer(model, tiny.PROMPT, tiny.requests(3), GREEDY, mesh=None)
+
+
+@WAYS
+def test_too_little_memory_is_one_sentence(config, monkeypatch):
+    def allocate(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    for place in (continuous, beams):
+        monkeypatch.setattr(place, "pad", allocate)
+    request = tiny.requests(1)
+    with pytest.raises(UserError, match="too little memory for generate.batch_size"):
+        answer(tiny.speaker(), tiny.PROMPT, request, config, mesh=None)
+    with pytest.raises(UserError, match="too little memory for generate.batch_size"):
+        list(stream(tiny.speaker(), tiny.PROMPT, request[0], config, mesh=None))
+
+
+def test_a_question_that_ends_the_conversation_is_refused():
+    with pytest.raises(UserError, match="'Is it jazz.###' holds '###'.*ask without it"):
+        check_question(tiny.PROMPT, "Is it jazz?###")
+    check_question(tiny.PROMPT, "Is it in C##?")

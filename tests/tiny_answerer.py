@@ -16,8 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tokenizers import decoders, models, pre_tokenizers
 
-from musilingo_jax import speaker as speaking
-from musilingo_jax import weights
+from musilingo_jax import generate_config, weights
 from musilingo_jax.continuous import Text
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
@@ -38,7 +37,7 @@ PROMPT = PromptConfig(
     end_sign="###",
     max_answer_tokens=16,
 )
-GREEDY = dataclasses.replace(speaking.GREEDY, max_new_tokens=12, batch_size=4)
+GREEDY = dataclasses.replace(generate_config.GREEDY, max_new_tokens=12, batch_size=4)
 RATE = 1000
 MERT = MertConfig.from_dict(
     {

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from musilingo_jax import cli, prompts
 from musilingo_jax.checkpoints import Checkpoints
 from musilingo_jax.corpora import questions, synthetic
+from musilingo_jax.generate_config import GREEDY
 from musilingo_jax.metrics.naming import named_value
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
@@ -31,7 +32,7 @@ from musilingo_jax.models.musilingo import Batch, answer_loss
 from musilingo_jax.recipes import start
 from musilingo_jax.recipes.encoder import resume
 from musilingo_jax.recipes.texts import Pool
-from musilingo_jax.speaker import GREEDY, Speaker, answer
+from musilingo_jax.speaker import Speaker, answer
 from musilingo_jax.tokenizer import Tokenizer
 
 
