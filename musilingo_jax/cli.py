@@ -1,6 +1,8 @@
 """The command line: flags in, one clear sentence out when something is wrong."""
 
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 
@@ -10,6 +12,9 @@ from tqdm import tqdm
 
 from musilingo_jax import distributed, ending
 from musilingo_jax.errors import UsageError, UserError
+
+# Seconds that a program which has failed waits for its threads.
+PATIENCE = 5.0
 
 
 def define_config() -> None:
@@ -58,6 +63,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         distributed.fail(error.exit_code, str(error))
+        _wait_no_longer(error.exit_code)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as ended:
         print(
@@ -66,18 +72,38 @@ def run(main: Callable[[list[str]], None]) -> None:
         )
         status = ended.status if isinstance(ended, ending.Told) else 130
         distributed.fail(status, "it was interrupted")
+        _wait_no_longer(status)
         sys.exit(status)
     except SystemExit as ended:
         if ended.code:
             status = ended.code if isinstance(ended.code, int) else 1
             distributed.fail(status, f"it ended with status {status}")
+            _wait_no_longer(status)
         distributed.finish()
         raise
     except Exception as error:
         distributed.end_with_others()
         traceback.print_exc()
         distributed.fail(1, f"{type(error).__name__}: {error}")
+        _wait_no_longer(1)
         sys.exit(1)
+
+
+def _wait_no_longer(status: int) -> None:
+    """Ends the program after `PATIENCE`, if need be without its threads.
+
+    Python waits for all of them, and one of a library may itself wait, for what has
+    just failed: Orbax's do for ten minutes.
+    """
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    timer = threading.Timer(PATIENCE, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -142,22 +142,21 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 
 SAVE = """
-import resource, signal, sys
+import resource, signal
 from pathlib import Path
 from test_checkpoints import make_state
+from musilingo_jax import cli
 from musilingo_jax.checkpoints import Checkpoints
-from musilingo_jax.errors import UserError
 
-folder = Path(sys.argv[1])
-try:
-    with Checkpoints(folder, keep=2) as checkpoints:
+def main(argv):
+    with Checkpoints(Path(argv[1]), keep=2) as checkpoints:
         checkpoints.save(1, make_state(1), {}, 0.5)
         checkpoints.best()
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(argv[2]),) * 2)
         checkpoints.save(2, make_state(2), {}, 0.4)
-except UserError as error:
-    print(error)
+
+cli.run(main)
 """
 
 
@@ -172,9 +171,9 @@ def test_without_room_it_says_so_and_keeps_what_there_is(tmp_path, room):
         text=True,
         timeout=120,
     )
-    assert done.stderr == ""
-    told = f"{tmp_path}: there is no room left (File too large): free space and run the"
-    assert done.stdout.startswith(told) and done.stdout.count("\n") == 1
+    told = f"error: {tmp_path}: there is no room left (File too large): free space and"
+    assert done.stderr.startswith(told) and done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout) == (1, "")
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest() == 1
         checkpoints.save(2, make_state(2), {}, 0.4)

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -98,3 +99,24 @@ def test_a_signal_ends_what_waits():
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(30)
         pytest.fail("it was slept through")
+
+
+STUCK = """
+import threading
+from musilingo_jax import cli
+from musilingo_jax.errors import UserError
+
+def main(argv):
+    threading.Thread(target=threading.Event().wait, args=(60,)).start()
+    raise UserError("the disk is full")
+
+cli.PATIENCE = 0.5
+cli.run(main)
+"""
+
+
+def test_a_program_that_fails_does_not_wait_for_threads_that_are_stuck():
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (1, "error: the disk is full\n")
