@@ -31,7 +31,7 @@ TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder that holds one")
 STAGE = flags.DEFINE_integer("stage", 2, "whose settings of text, 1 or 2")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 2, "examples at once in PyTorch")
 ACCUMULATE = flags.DEFINE_integer("accumulate", 8, "such batches in an update")
-ROWS = flags.DEFINE_integer("rows", 4, "rows that we pack an update into")
+ROWS = flags.DEFINE_integer("rows", 8, "rows that we pack an update into")
 OUR_ACCUMULATE = flags.DEFINE_integer("our_accumulate", 1, "our batches in an update")
 UPDATES = flags.DEFINE_integer("updates", 2, "different updates of a pass")
 
