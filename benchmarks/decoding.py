@@ -96,28 +96,13 @@ def answers_of_torch(folder: str, dtype: str):
     return run
 
 
-def load_ours(folder: str | None, dtype: str):
-    """Our model, from a folder or made on the device."""
-    import jax
-    from flax import nnx
-
+def load_ours(folder: str, dtype: str):
+    """Our model, from a folder."""
     from musilingo_jax import weights
-    from musilingo_jax.models.llama import Llama
-    from musilingo_jax.models.llama_config import LlamaConfig
 
-    if folder is not None:
-        quantization = "int8" if dtype == "int8" else ""
-        return weights.load_language_model(
-            folder, dtype="bfloat16", quantization=quantization, mesh=None
-        )
-    config = LlamaConfig.from_dict(config_json())
-    # Small numbers of no meaning, each array made where it stays.
-    shapes = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
-    return jax.tree.map(
-        lambda leaf: jax.jit(
-            lambda: jax.random.normal(jax.random.key(0), leaf.shape, "bfloat16") * 0.02
-        )(),
-        shapes,
+    quantization = "int8" if dtype == "int8" else ""
+    return weights.load_language_model(
+        folder, dtype="bfloat16", quantization=quantization, mesh=None
     )
 
 
@@ -178,8 +163,11 @@ def bandwidth(size: int) -> float:
 def alone() -> None:
     """Measures ours on whatever device JAX finds."""
     import jax
+    from on_device import random_llama
 
-    llama = load_ours(None, "bfloat16").unstack()
+    from musilingo_jax.models.llama_config import LlamaConfig
+
+    llama = random_llama(LlamaConfig.from_dict(config_json())).unstack()
     # Of the embedding, a token's row is all that is read.
     read = sum(leaf.nbytes for leaf in jax.tree.leaves(llama)) - llama.embedding.nbytes
     print(f"{jax.devices()[0].device_kind}: {read / 1e9:.2f} GB of weights a step")

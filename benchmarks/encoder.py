@@ -143,32 +143,12 @@ def forward_flops(config, samples: int) -> float:
     return total + config.num_hidden_layers * layer
 
 
-def product_rate() -> float:
-    """Operations per second of a large product of bfloat16 matrices."""
-    import jax
-    import jax.numpy as jnp
-
-    size = PRODUCT.value
-    matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
-    times = 10
-
-    @jax.jit
-    def multiply(matrix):
-        def once(_, x):
-            y = jnp.matmul(x, matrix, preferred_element_type=jnp.float32)
-            return (y * size**-0.5).astype(x.dtype)
-
-        return jax.lax.fori_loop(0, times, once, matrix)
-
-    wall = measure(lambda: jax.block_until_ready(multiply(matrix))).clock
-    return times * 2 * size**3 / wall
-
-
 def try_batches(sizes: list[int]) -> None:
     """× real time at each batch size, and the best of them."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
+    from on_device import product_rate
 
     from musilingo_jax.models.mert import Mert, MertConfig
 
@@ -190,7 +170,7 @@ def try_batches(sizes: list[int]) -> None:
 
     mert = make()
     flops = forward_flops(config, int(SECONDS.value * SAMPLE_RATE))
-    peak = product_rate()
+    peak = product_rate(PRODUCT.value)
     print(f"{jax.devices()[0].device_kind}: a product of {PRODUCT.value} rows runs at")
     print(f"{peak / 1e12:.1f} TFLOP/s; a clip needs {flops / 1e9:.0f} GFLOP")
     best = (0.0, 0)

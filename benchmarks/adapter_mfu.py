@@ -1,0 +1,160 @@
+"""How near to its peak an accelerator trains the adapter: a sweep over batches.
+
+    python benchmarks/adapter_mfu.py                                      (7B, one GPU)
+    python benchmarks/adapter_mfu.py --quantization=int8 --rows=1,2,4
+    python benchmarks/adapter_mfu.py --width=256 --depth=2 --heads=4 --mlp=688 \\
+        --vocab=512 --length=64 --answers=24 --product=512                (to try it)
+
+Random weights in the shape of LLaMA-7B, an adapter of MERT-330M's width, and rows that
+are full. For each number of rows, with and without recomputation (`remat`), printed are
+the time of an update, tokens per second, and the model FLOP utilisation: the operations
+that the mathematics asks for (`musilingo_jax.costs`), over the time, over the rate that
+one large product in bfloat16 reaches in the same run. What does not fit is told.
+"""
+
+import in_turn
+import jax
+import numpy as np
+import optax
+from absl import app, flags
+from flax import nnx
+from on_device import product_rate, random_llama
+
+from musilingo_jax import costs, released
+from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.musilingo import Batch
+from musilingo_jax.models.quantization import quantize_language_model
+from musilingo_jax.sharding import make_mesh, shardings
+from musilingo_jax.stages import StageConfig
+from musilingo_jax.update import TrainState, make_update
+
+WIDTH = flags.DEFINE_integer("width", 4096, "width of the language model")
+DEPTH = flags.DEFINE_integer("depth", 32, "its layers")
+HEADS = flags.DEFINE_integer("heads", 32, "its heads")
+MLP = flags.DEFINE_integer("mlp", 11008, "width inside its mlp")
+VOCAB = flags.DEFINE_integer("vocab", 32_000, "its tokens")
+QUANTIZATION = flags.DEFINE_enum("quantization", "", ["", "int8"], "of its matrices")
+LENGTH = flags.DEFINE_integer("length", 640, "tokens of a row, audio included")
+ANSWERS = flags.DEFINE_integer("answers", 320, "tokens of a row that are to be said")
+ROWS = flags.DEFINE_list("rows", ["1", "2", "4", "8", "16", "32"], "rows to try")
+PRODUCT = flags.DEFINE_integer("product", 8192, "rows of the large product's matrices")
+
+ENCODER_WIDTH, WINDOWS = 1024, released.MAX_WINDOWS
+
+
+def stage_of(rows: int, *, remat: bool) -> StageConfig:
+    """An update of `rows` rows with one example each."""
+    return StageConfig(
+        prompt=released.PROMPT,
+        questions="all",
+        steps=1000,
+        batch_size=rows,
+        rows=rows,
+        accumulate=1,
+        max_tokens=LENGTH.value,
+        max_windows=WINDOWS,
+        learning_rate=3e-5,
+        final_learning_rate=3e-5,
+        warmup_learning_rate=3e-5,
+        warmup_steps=1,
+        weight_decay=0.05,
+        remat=remat,
+        checkpoint_every=1,
+        validate_every=0,
+        validation_examples=1,
+        log_every=1,
+        keep=1,
+    )
+
+
+def full_rows(rows: int) -> Batch:
+    """Audio, then tokens without meaning, of which the last are to be said."""
+    length = LENGTH.value
+    shape = rows, length
+    slots = np.full(shape, -1, np.int32)
+    slots[:, :WINDOWS] = np.arange(WINDOWS)
+    random = np.random.default_rng(0)
+    heard = random.normal(size=(rows, WINDOWS, ENCODER_WIDTH)).astype(np.float32)
+    said = np.arange(length - ANSWERS.value, length, dtype=np.int32)
+    return jax.device_put(
+        Batch(
+            features=heard,
+            tokens=random.integers(3, VOCAB.value, shape).astype(np.int32),
+            audio_slot=slots,
+            segments=np.ones(shape, np.int32),
+            positions=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
+            targets=np.tile(said, (rows, 1)),
+        )
+    )
+
+
+def seconds_of(llama: Llama, rows: int, *, remat: bool) -> float:
+    """The median time of an update."""
+    stage, mesh = stage_of(rows, remat=remat), make_mesh(1, 1, 1)
+    optimiser: optax.GradientTransformation = stage.optimiser()
+    adapter = Adapter(ENCODER_WIDTH, WIDTH.value, rngs=nnx.Rngs(0))
+    state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
+    state = jax.device_put(state, shardings(state, mesh))
+    update = make_update(stage, optimiser, shardings(state, mesh))
+    batch = full_rows(rows)
+
+    def run() -> None:
+        nonlocal state
+        state, report = update(state, llama, batch)
+        jax.block_until_ready(report.loss)
+
+    return in_turn.measure(run, warm_up=2, repeats=in_turn.ROUNDS.value).clock
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    config = LlamaConfig.from_dict(
+        {
+            "model_type": "llama",
+            "vocab_size": VOCAB.value,
+            "hidden_size": WIDTH.value,
+            "intermediate_size": MLP.value,
+            "num_hidden_layers": DEPTH.value,
+            "num_attention_heads": HEADS.value,
+            "num_key_value_heads": HEADS.value,
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 4096,
+        }
+    )
+    peak = product_rate(PRODUCT.value)
+    print(f"{jax.devices()[0].device_kind}: a product of {PRODUCT.value} rows runs at")
+    print(f"{peak / 1e12:.1f} TFLOP/s in bfloat16", flush=True)
+    llama = random_llama(config)
+    if QUANTIZATION.value:
+        llama = jax.jit(quantize_language_model, donate_argnums=0)(llama)
+    length, best = LENGTH.value, (0.0, "nothing that fits")
+    for rows in map(int, ROWS.value):
+        flops = costs.step_flops(
+            config,
+            encoder_width=ENCODER_WIDTH,
+            windows=rows * WINDOWS,
+            tokens=rows * length,
+            targets=rows * ANSWERS.value,
+            attended=rows * length * (length + 1) / 2,
+        )
+        for remat in (False, True):
+            name = f"{rows:4} rows of {length}{', remat' if remat else '':7}"
+            try:
+                seconds = seconds_of(llama, rows, remat=remat)
+            except jax.errors.JaxRuntimeError as error:
+                print(f"{name}: {str(error).splitlines()[0][:80]}", flush=True)
+                continue
+            share = flops / seconds / peak
+            best = max(best, (share, name.strip()))
+            print(
+                f"{name}: {seconds * 1000:9.1f} ms {rows * length / seconds:10,.0f} "
+                f"tokens/s  {share:6.1%} of the product's rate",
+                flush=True,
+            )
+    print(f"best: {best[0]:.1%}, {best[1]}")
+
+
+if __name__ == "__main__":
+    app.run(main)
