@@ -14,7 +14,9 @@ one large product in bfloat16 reaches in the same run. What does not fit is told
 
 import in_turn
 import jax
+import llama_shape
 import numpy as np
+import one_stage
 import optax
 from absl import app, flags
 from flax import nnx
@@ -27,14 +29,9 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.models.quantization import quantize_language_model
 from musilingo_jax.sharding import make_mesh, shardings
-from musilingo_jax.stages import StageConfig
 from musilingo_jax.update import TrainState, make_update
 
-WIDTH = flags.DEFINE_integer("width", 4096, "width of the language model")
-DEPTH = flags.DEFINE_integer("depth", 32, "its layers")
-HEADS = flags.DEFINE_integer("heads", 32, "its heads")
-MLP = flags.DEFINE_integer("mlp", 11008, "width inside its mlp")
-VOCAB = flags.DEFINE_integer("vocab", 32_000, "its tokens")
+llama_shape.define(width=4096, depth=32, heads=32, mlp=11008)
 QUANTIZATION = flags.DEFINE_enum("quantization", "", ["", "int8"], "of its matrices")
 LENGTH = flags.DEFINE_integer("length", 640, "tokens of a row, audio included")
 ANSWERS = flags.DEFINE_integer("answers", 320, "tokens of a row that are to be said")
@@ -42,31 +39,6 @@ ROWS = flags.DEFINE_list("rows", ["1", "2", "4", "8", "16", "32"], "rows to try"
 PRODUCT = flags.DEFINE_integer("product", 8192, "rows of the large product's matrices")
 
 ENCODER_WIDTH, WINDOWS = 1024, released.MAX_WINDOWS
-
-
-def stage_of(rows: int, *, remat: bool) -> StageConfig:
-    """An update of `rows` rows with one example each."""
-    return StageConfig(
-        prompt=released.PROMPT,
-        questions="all",
-        steps=1000,
-        batch_size=rows,
-        rows=rows,
-        accumulate=1,
-        max_tokens=LENGTH.value,
-        max_windows=WINDOWS,
-        learning_rate=3e-5,
-        final_learning_rate=3e-5,
-        warmup_learning_rate=3e-5,
-        warmup_steps=1,
-        weight_decay=0.05,
-        remat=remat,
-        checkpoint_every=1,
-        validate_every=0,
-        validation_examples=1,
-        log_every=1,
-        keep=1,
-    )
 
 
 def full_rows(rows: int) -> Batch:
@@ -81,7 +53,7 @@ def full_rows(rows: int) -> Batch:
     return jax.device_put(
         Batch(
             features=heard,
-            tokens=random.integers(3, VOCAB.value, shape).astype(np.int32),
+            tokens=random.integers(3, flags.FLAGS.vocab, shape).astype(np.int32),
             audio_slot=slots,
             segments=np.ones(shape, np.int32),
             positions=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
@@ -92,9 +64,18 @@ def full_rows(rows: int) -> Batch:
 
 def seconds_of(llama: Llama, rows: int, *, remat: bool) -> float:
     """The median time of an update."""
-    stage, mesh = stage_of(rows, remat=remat), make_mesh(1, 1, 1)
+    mesh = make_mesh(1, 1, 1)
+    stage = one_stage.stage_of(
+        released.PROMPT,
+        batch_size=rows,
+        rows=rows,
+        accumulate=1,
+        max_tokens=LENGTH.value,
+        max_windows=WINDOWS,
+        remat=remat,
+    )
     optimiser: optax.GradientTransformation = stage.optimiser()
-    adapter = Adapter(ENCODER_WIDTH, WIDTH.value, rngs=nnx.Rngs(0))
+    adapter = Adapter(ENCODER_WIDTH, flags.FLAGS.width, rngs=nnx.Rngs(0))
     state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
     state = jax.device_put(state, shardings(state, mesh))
     update = make_update(stage, optimiser, shardings(state, mesh))
@@ -110,19 +91,7 @@ def seconds_of(llama: Llama, rows: int, *, remat: bool) -> float:
 
 def main(argv: list[str]) -> None:
     del argv
-    config = LlamaConfig.from_dict(
-        {
-            "model_type": "llama",
-            "vocab_size": VOCAB.value,
-            "hidden_size": WIDTH.value,
-            "intermediate_size": MLP.value,
-            "num_hidden_layers": DEPTH.value,
-            "num_attention_heads": HEADS.value,
-            "num_key_value_heads": HEADS.value,
-            "rms_norm_eps": 1e-6,
-            "max_position_embeddings": 4096,
-        }
-    )
+    config = LlamaConfig.from_dict(llama_shape.config_json())
     peak = product_rate(PRODUCT.value)
     print(f"{jax.devices()[0].device_kind}: a product of {PRODUCT.value} rows runs at")
     print(f"{peak / 1e12:.1f} TFLOP/s in bfloat16", flush=True)

@@ -23,9 +23,12 @@ from pathlib import Path
 
 import captions
 import in_turn
+import llama_shape
 import numpy as np
+import one_stage
 from absl import app, flags
 
+llama_shape.define(width=1024, depth=4, heads=8, mlp=2752)
 CAPTIONS = flags.DEFINE_string("captions", None, "a musiccaps-public.csv")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder that holds one")
 STAGE = flags.DEFINE_integer("stage", 2, "whose settings of text, 1 or 2")
@@ -39,23 +42,6 @@ UPDATES = flags.DEFINE_integer("updates", 2, "different updates of a pass")
 REPEATS = 3
 THEIRS = ("torch float32", "torch bfloat16")
 OURS = ("our float32", "our bfloat16")
-LEARNING_RATE, WEIGHT_DECAY = 3e-5, 0.05
-
-
-def write_model(folder: Path) -> None:
-    """Saves a random model in the released layout, with a tokenizer beside it."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=1024,
-        intermediate_size=2752,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def examples_per_update() -> int:
@@ -79,7 +65,7 @@ def our_batches():
 
 def first_adapter() -> np.ndarray:
     """The kernel of the adapter that both begin with; its bias is zero."""
-    shape = (captions.WIDTH, 1024)
+    shape = (captions.WIDTH, flags.FLAGS.width)
     return np.random.default_rng(1).normal(0, 0.02, shape).astype(np.float32)
 
 
@@ -93,15 +79,15 @@ def update_torch(folder: str, dtype: str):
     kind = getattr(torch, dtype)
     model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=kind).eval()
     model.requires_grad_(False)
-    adapter = torch.nn.Linear(captions.WIDTH, 1024)
+    adapter = torch.nn.Linear(captions.WIDTH, flags.FLAGS.width)
     with torch.no_grad():
         adapter.weight.copy_(torch.from_numpy(first_adapter().T.copy()))
         adapter.bias.zero_()
     groups = [
-        {"params": [adapter.weight], "weight_decay": WEIGHT_DECAY},
+        {"params": [adapter.weight], "weight_decay": one_stage.WEIGHT_DECAY},
         {"params": [adapter.bias], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+    optimiser = torch.optim.AdamW(groups, lr=one_stage.LEARNING_RATE)
     cache, tokenizer = captions.noise(), captions.load_tokenizer(TOKENIZER.value)
     records = {r.clip: r for r in captions.load(CAPTIONS.value, STAGE.value)}
     prompt, batches = captions.PROMPTS[STAGE.value], our_batches()
@@ -163,32 +149,19 @@ def update_ours(folder: str, dtype: str):
     from musilingo_jax import weights
     from musilingo_jax.recipes.start import linear_adapter
     from musilingo_jax.sharding import make_mesh, shardings
-    from musilingo_jax.stages import StageConfig
     from musilingo_jax.update import TrainState, make_update
 
     mesh, batches = make_mesh(1, 1, 1), our_batches()
     llama = weights.load_language_model(folder, dtype=dtype, quantization="", mesh=mesh)
-    adapter = linear_adapter(first_adapter(), np.zeros(1024, np.float32))
-    stage = StageConfig(
-        prompt=captions.PROMPTS[STAGE.value],
-        questions="all",
-        steps=1000,
+    adapter = linear_adapter(first_adapter(), np.zeros(flags.FLAGS.width, np.float32))
+    stage = one_stage.stage_of(
+        captions.PROMPTS[STAGE.value],
         batch_size=examples_per_update() // OUR_ACCUMULATE.value,
         rows=ROWS.value // OUR_ACCUMULATE.value,
         accumulate=OUR_ACCUMULATE.value,
         max_tokens=captions.MAX_TOKENS,
         max_windows=captions.WINDOWS,
-        learning_rate=LEARNING_RATE,
-        final_learning_rate=LEARNING_RATE,
-        warmup_learning_rate=LEARNING_RATE,
-        warmup_steps=1,
-        weight_decay=WEIGHT_DECAY,
         remat=False,
-        checkpoint_every=1,
-        validate_every=0,
-        validation_examples=1,
-        log_every=1,
-        keep=1,
     )
     optimiser = stage.optimiser()
     state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
@@ -218,7 +191,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps((times, statistics.mean(losses))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder))
+        llama_shape.write_model(Path(folder))
         told = in_turn.take_turns((*THEIRS, *OURS), folder)
     batches = our_batches()
     tokens = sum(batches.tokens(step) for step in updates)

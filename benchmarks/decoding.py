@@ -22,14 +22,11 @@ import tempfile
 from pathlib import Path
 
 import in_turn
+import llama_shape
 import numpy as np
 from absl import app, flags
 
-WIDTH = flags.DEFINE_integer("width", 1024, "width of the transformer")
-DEPTH = flags.DEFINE_integer("depth", 4, "its layers")
-HEADS = flags.DEFINE_integer("heads", 16, "its heads")
-MLP = flags.DEFINE_integer("mlp", 2752, "width inside its mlp")
-VOCAB = flags.DEFINE_integer("vocab", 32_000, "its tokens")
+llama_shape.define(width=1024, depth=4, heads=16, mlp=2752)
 PROMPT = flags.DEFINE_integer("prompt", 64, "tokens of a prompt")
 TOKENS = flags.DEFINE_integer("tokens", 64, "tokens of the longest answer")
 ROWS = flags.DEFINE_integer("rows", 16, "answers at the same time")
@@ -42,34 +39,9 @@ THEIRS = ("torch float32 1", "torch bfloat16 1")
 MINE = ("our bfloat16 1", "our int8 1", "our bfloat16 rows", "our int8 rows")
 
 
-def config_json() -> dict:
-    """The model, as `transformers` spells it."""
-    return {
-        "model_type": "llama",
-        "vocab_size": VOCAB.value,
-        "hidden_size": WIDTH.value,
-        "intermediate_size": MLP.value,
-        "num_hidden_layers": DEPTH.value,
-        "num_attention_heads": HEADS.value,
-        "num_key_value_heads": HEADS.value,
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 4096,
-    }
-
-
-def write_model(folder: Path) -> None:
-    """Saves a random model in the released layout."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(**config_json())
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-
-
 def prompts(count: int) -> np.ndarray:
     shape = (count, PROMPT.value)
-    return np.random.default_rng(0).integers(3, VOCAB.value, shape)
+    return np.random.default_rng(0).integers(3, flags.FLAGS.vocab, shape)
 
 
 def answers_of_torch(folder: str, dtype: str):
@@ -116,11 +88,12 @@ def answers_of_ours(llama, rows: int):
     from musilingo_jax.stops import Stops
 
     # One column of the table for tokens that go on, and one for those that end.
-    ends = np.zeros(VOCAB.value, np.int32)
+    ends = np.zeros(flags.FLAGS.vocab, np.int32)
     if rows > 1:
-        ends[np.random.default_rng(1).permutation(VOCAB.value)[:: TOKENS.value]] = 1
+        shuffled = np.random.default_rng(1).permutation(flags.FLAGS.vocab)
+        ends[shuffled[:: TOKENS.value]] = 1
     stops = Stops(np.array([[0, 1], [1, 1]], np.int32), ends)
-    adapter = Adapter(8, WIDTH.value, rngs=nnx.Rngs(0))
+    adapter = Adapter(8, flags.FLAGS.width, rngs=nnx.Rngs(0))
     silent = np.zeros((0, 8), np.float32)
     waiting = [
         Waiting(index, Text(silent, tuple(prompt), (-1,) * len(prompt)), index)
@@ -167,7 +140,7 @@ def alone() -> None:
 
     from musilingo_jax.models.llama_config import LlamaConfig
 
-    llama = random_llama(LlamaConfig.from_dict(config_json())).unstack()
+    llama = random_llama(LlamaConfig.from_dict(llama_shape.config_json())).unstack()
     # Of the embedding, a token's row is all that is read.
     read = sum(leaf.nbytes for leaf in jax.tree.leaves(llama)) - llama.embedding.nbytes
     print(f"{jax.devices()[0].device_kind}: {read / 1e9:.2f} GB of weights a step")
@@ -198,7 +171,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps([seconds / tokens for seconds in times]))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder))
+        llama_shape.write_model(Path(folder))
         told = in_turn.take_turns((*THEIRS, *MINE), folder)
     found = {side: [in_turn.Times(*each) for each in told[side]] for side in told}
     in_turn.compare(found, THEIRS[:1], "ms a token")

@@ -29,6 +29,7 @@ from absl import flags
 # The coordinator's key-value store is what `jax.distributed` offers nowhere in public;
 # Orbax and others reach it in the same way.
 from jax._src.distributed import global_state
+from jax.errors import JaxRuntimeError
 
 from musilingo_jax.errors import UsageError, UserError
 
@@ -133,7 +134,7 @@ def fail(status: int, said: str) -> None:
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return
     _ending.acquire()
-    with contextlib.suppress(Exception):  # Another one may have failed before.
+    with contextlib.suppress(JaxRuntimeError):  # Another one may have failed before.
         told = f"{status} process {jax.process_index()}: {said}"
         global_state.client.key_value_set(_FAILED, told)
     _exit(status)
@@ -146,14 +147,14 @@ def end_with_others() -> None:
     """
     if not jax.distributed.is_initialized():
         return
-    with contextlib.suppress(Exception):  # The coordinator may be gone as well.
+    with contextlib.suppress(JaxRuntimeError):  # The coordinator may be gone as well.
         _heed(global_state.client.key_value_try_get(_FAILED))
 
 
 def propose(key: str, value: str) -> None:
     """Tells all processes the value of a key, unless one has told another before."""
     # To set a key that is set is an error, so that all see the same value.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(JaxRuntimeError):
         global_state.client.key_value_set(f"musilingo_jax/{key}", value)
 
 
@@ -166,7 +167,7 @@ def told(key: str) -> str | None:
     """The value of a key, or None if no process has told it yet; does not wait."""
     try:
         return global_state.client.key_value_try_get(f"musilingo_jax/{key}")
-    except Exception as error:
+    except JaxRuntimeError as error:
         if "NOT_FOUND" in str(error):
             return None
         raise
@@ -243,7 +244,7 @@ def _listen() -> None:
     """Waits for another process to fail, and then ends this one."""
     try:
         said = _await(_FAILED)
-    except Exception:
+    except JaxRuntimeError:
         return  # All is done, or JAX itself ends the program.
     _heed(said)
 
@@ -254,7 +255,7 @@ def _await(key: str) -> str:
     while True:
         try:
             return client.blocking_key_value_get(key, 1_000)
-        except Exception as error:
+        except JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
 

@@ -33,6 +33,7 @@ from musilingo_jax import blocks
 from musilingo_jax.errors import UserError
 from musilingo_jax.models.names import Names
 from musilingo_jax.parameters import Parameter, parameters
+from musilingo_jax.parts import Parts
 from musilingo_jax.sharding import shardings
 from musilingo_jax.tensor_files import CONFIG, LazyTensor, Tensors
 from musilingo_jax.tensor_writer import Writer, write_config
@@ -276,7 +277,7 @@ def _read(
     pool: ThreadPoolExecutor,
 ) -> list[jax.Array]:
     """One parameter, where the first of `places` says; None is the usual device."""
-    parts = _Parts(row.shape, places[0], dtype)
+    parts = Parts(row.shape, places[0], dtype)
     futures = []
     for layer, names in enumerate(row.spelling(tensors)):
         inside = parts.layer(layer) if row.stacked else parts.arrays
@@ -301,7 +302,7 @@ def _read_quantized(
     """A kernel's values and scales, where the first two of `places` say."""
     shapes = row.shape, row.shape[:-1]
     values, scales = (
-        _Parts(shape, place, kind)
+        Parts(shape, place, kind)
         for shape, place, kind in zip(shapes, places[:2], row.types(dtype), strict=True)
     )
     futures = []
@@ -312,42 +313,6 @@ def _read_quantized(
     for future in futures:
         future.result()
     return [values.on_devices(), scales.on_devices()]
-
-
-class _Parts:
-    """The parts of an array that this process's devices will hold, on the host.
-
-    Attributes:
-      arrays: bounds → part. Several devices may hold the same: it is there once.
-    """
-
-    def __init__(self, shape: tuple[int, ...], place: Sharding | None, dtype: np.dtype):
-        self.shape, self.place = shape, place
-        self.devices = {None: tuple((0, size) for size in shape)}
-        if place is not None:
-            indices = place.addressable_devices_indices_map(shape)
-            self.devices = {
-                device: _box(index, shape) for device, index in indices.items()
-            }
-        self.arrays: dict[blocks.Box, np.ndarray] = {}
-        for box in self.devices.values():
-            if box not in self.arrays:
-                sizes = [stop - start for start, stop in box]
-                self.arrays[box] = blocks.empty(sizes, dtype)
-
-    def layer(self, index: int) -> dict[blocks.Box, np.ndarray]:
-        """Those of one of the stacked layers, which are never spread over devices."""
-        return {box[1:]: part[index, ...] for box, part in self.arrays.items()}
-
-    def on_devices(self) -> jax.Array:
-        """The array that they are parts of."""
-        arrays = [
-            jax.device_put(self.arrays[box], device)
-            for device, box in self.devices.items()
-        ]
-        if self.place is None:
-            return arrays[0]
-        return jax.make_array_from_single_device_arrays(self.shape, self.place, arrays)
 
 
 def _read_whole(
@@ -361,11 +326,6 @@ def _read_whole(
     layer = whole[0] if row.derived is None else row.derived.read(*whole)
     for box, part in parts.items():
         part[...] = layer[tuple(slice(*pair) for pair in box)]
-
-
-def _box(index: tuple[slice, ...], shape: tuple[int, ...]) -> blocks.Box:
-    pairs = zip(index, shape, strict=True)
-    return tuple(piece.indices(size)[:2] for piece, size in pairs)
 
 
 def _is_elsewhere(leaf: Any) -> bool:

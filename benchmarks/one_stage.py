@@ -1,0 +1,40 @@
+"""The numbers of a stage whose updates are measured."""
+
+from musilingo_jax.prompts import PromptConfig
+from musilingo_jax.stages import StageConfig
+
+LEARNING_RATE, WEIGHT_DECAY = 3e-5, 0.05
+
+
+def stage_of(
+    prompt: PromptConfig,
+    *,
+    batch_size: int,
+    rows: int,
+    accumulate: int,
+    max_tokens: int,
+    max_windows: int,
+    remat: bool,
+) -> StageConfig:
+    """A stage at one learning rate; arguments as in `StageConfig`."""
+    return StageConfig(
+        prompt=prompt,
+        questions="all",
+        steps=1000,
+        batch_size=batch_size,
+        rows=rows,
+        accumulate=accumulate,
+        max_tokens=max_tokens,
+        max_windows=max_windows,
+        learning_rate=LEARNING_RATE,
+        final_learning_rate=LEARNING_RATE,
+        warmup_learning_rate=LEARNING_RATE,
+        warmup_steps=1,
+        weight_decay=WEIGHT_DECAY,
+        remat=remat,
+        checkpoint_every=1,
+        validate_every=0,
+        validation_examples=1,
+        log_every=1,
+        keep=1,
+    )
