@@ -1,4 +1,4 @@
-"""What version 0.1 left on a disk is still good: its cache, and a run that was stopped."""
+"""What version 0.1 left on a disk is still good: its cache and a stopped run."""
 
 import json
 import os

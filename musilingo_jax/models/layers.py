@@ -143,7 +143,7 @@ def attention(
     query: Float[Array, "batch time heads head_dim"],
     key: Float[Array, "batch slots key_heads head_dim"],
     value: Float[Array, "batch slots key_heads head_dim"],
-    attend: Bool[Array, "batch #time slots"],
+    attend: Bool[Array, " batch #time slots"],
 ) -> Float[Array, "batch time heads head_dim"]:
     """Softmax attention; `attend[b, t, s]` says whether query t may look at slot s.
 
@@ -171,7 +171,7 @@ def attention_in_turn(
     query: Float[Array, "batch time heads head_dim"],
     key: Float[Array, "batch slots heads head_dim"],
     value: Float[Array, "batch slots heads head_dim"],
-    attend: Bool[Array, "batch #time slots"],
+    attend: Bool[Array, " batch #time slots"],
 ) -> Float[Array, "batch time heads head_dim"]:
     """`attention`, one head after another, for long texts or sounds on CPUs.
 

@@ -36,7 +36,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from musilingo_jax import cache, cli, train, weights
-from musilingo_jax.corpora import songs, synthetic
+from musilingo_jax.corpora import mixture, songs, synthetic
 from musilingo_jax.errors import UsageError, UserError
 from musilingo_jax.files import write_whole
 from musilingo_jax.models.llama_config import LlamaConfig
