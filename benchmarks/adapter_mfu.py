@@ -8,8 +8,9 @@
 Random weights in the shape of LLaMA-7B, an adapter of MERT-330M's width, and rows that
 are full. For each number of rows, with and without recomputation (`remat`), printed are
 the time of an update, tokens per second, and the model FLOP utilisation: the operations
-that the mathematics asks for (`musilingo_jax.costs`), over the time, over the rate that
-one large product in bfloat16 reaches in the same run. What does not fit is told.
+that the mathematics asks for (`musilingo_jax.training.flops`), over the time, over the
+rate that one large product in bfloat16 reaches in the same run. What does not fit is
+told.
 """
 
 import in_turn
@@ -22,14 +23,15 @@ from absl import app, flags
 from flax import nnx
 from on_device import product_rate, random_llama
 
-from musilingo_jax import costs, released
+from musilingo_jax.answering import released
 from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.int8 import quantize_language_model
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch
-from musilingo_jax.models.quantization import quantize_language_model
-from musilingo_jax.sharding import make_mesh, shardings
-from musilingo_jax.update import TrainState, make_update
+from musilingo_jax.runtime.sharding import make_mesh, shardings
+from musilingo_jax.training import flops as costs
+from musilingo_jax.training.train_step import TrainState, make_update
 
 llama_shape.define(width=4096, depth=32, heads=32, mlp=11008)
 QUANTIZATION = flags.DEFINE_enum("quantization", "", ["", "int8"], "of its matrices")

@@ -10,10 +10,10 @@ batches an update. Without `--captions` they are the embedded corpus's.
 
 PyTorch's side (`transformers.LlamaForCausalLM`) does as the original: each batch padded
 to its longest example, the scores of all tokens, gradient to the adapter alone. Ours is
-`musilingo_jax.update`, all examples of an update in `--rows` rows; the same examples on
-both sides, and the same losses. Printed are the median times per useful token
-(audio and text, no padding), by the clock and of the processor, and the rounds' ratios
-to PyTorch's (in `in_turn.py`). Making batches is no part of it. Needs the `test` extra.
+`musilingo_jax.training.train_step`, all examples of an update in `--rows` rows; the
+same examples on both sides, and the same losses. Printed are the median times per
+useful token (audio and text, no padding), by the clock and of the processor, and the
+rounds' ratios to PyTorch's (in `in_turn.py`). Making batches is no part of it. Needs the `test` extra.
 """
 
 import json
@@ -50,8 +50,8 @@ def examples_per_update() -> int:
 
 def our_batches():
     """Batches of the captions, one row's worth of memory for all."""
-    from musilingo_jax.batches import Batches
-    from musilingo_jax.sharding import make_mesh
+    from musilingo_jax.runtime.sharding import make_mesh
+    from musilingo_jax.training.batches import Batches
 
     return Batches(
         captions.examples(CAPTIONS.value, TOKENIZER.value, STAGE.value),
@@ -74,7 +74,7 @@ def update_torch(folder: str, dtype: str):
     import torch
     import transformers
 
-    from musilingo_jax import prompts
+    from musilingo_jax.answering import prompts
 
     kind = getattr(torch, dtype)
     model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=kind).eval()
@@ -146,10 +146,10 @@ def update_ours(folder: str, dtype: str):
     """A function that makes one of our updates, by its number, and tells the loss."""
     import jax
 
-    from musilingo_jax import weights
+    from musilingo_jax.pretrained import weights
     from musilingo_jax.recipes.start import linear_adapter
-    from musilingo_jax.sharding import make_mesh, shardings
-    from musilingo_jax.update import TrainState, make_update
+    from musilingo_jax.runtime.sharding import make_mesh, shardings
+    from musilingo_jax.training.train_step import TrainState, make_update
 
     mesh, batches = make_mesh(1, 1, 1), our_batches()
     llama = weights.load_language_model(folder, dtype=dtype, quantization="", mesh=mesh)

@@ -21,8 +21,8 @@ import numpy as np
 from absl import app, flags
 from etils import epath
 
-from musilingo_jax import shard_plans, shards
-from musilingo_jax.cache_reader import Cache
+from musilingo_jax.audio.cache import shard_plan, shards
+from musilingo_jax.audio.cache.reader import Cache
 
 SHARDS, CLIPS, SHAPE = 20, 1024, (3, 1024)
 BATCH = 32
@@ -34,9 +34,9 @@ def make(folder: epath.Path) -> Cache:
     generator = np.random.default_rng(0)
     names = [[f"{n}/{clip}" for clip in range(CLIPS)] for n in range(SHARDS)]
     identity = {"encoder": "noise"}
-    plans = shard_plans.read(folder)
+    plans = shard_plan.read(folder)
     ids = [clip for shard in names for clip in shard]
-    shard_plans.add(folder, identity, plans, ids, shard_clips=CLIPS)
+    shard_plan.add(folder, identity, plans, ids, shard_clips=CLIPS)
     for number, clips in enumerate(names):
         with shards.Writer(folder, number, identity) as writer:
             for _ in clips:

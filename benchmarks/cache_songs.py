@@ -21,10 +21,12 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from configs.features import tiny
-from musilingo_jax import audio, cache, weights
+from musilingo_jax import cache
+from musilingo_jax.audio import waveforms
 from musilingo_jax.corpora import corpus
 from musilingo_jax.models.mert import Mert
-from musilingo_jax.sharding import make_mesh
+from musilingo_jax.pretrained import weights
+from musilingo_jax.runtime.sharding import make_mesh
 
 
 @jax.jit
@@ -36,7 +38,7 @@ def plainly(mert: Mert, waveform: np.ndarray) -> jax.Array:
 
 def alone(mert: Mert, path: Path, window: int, chunk: int) -> np.ndarray:
     """The pooled features of a song by the plain definition."""
-    waveform = audio.load(path, sample_rate=mert.config.sample_rate)
+    waveform = waveforms.load(path, sample_rate=mert.config.sample_rate)
     hop = window * chunk * mert.config.samples_per_frame
     most = mert.config.samples_for_frames(window * chunk + 1) - 1
     vectors, start, end = [], 0, 0

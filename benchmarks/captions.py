@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from musilingo_jax import released, tokenizer, weights
+from musilingo_jax.answering import released
+from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora import corpus
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.examples import Examples
-from musilingo_jax.prompts import PromptConfig
-from musilingo_jax.tokenizer import Tokenizer
+from musilingo_jax.pretrained import tokenizer, weights
+from musilingo_jax.pretrained.tokenizer import Tokenizer
+from musilingo_jax.training.examples import Examples
 
 WIDTH = 1024  # MERT-330M's.
 WINDOWS = 3  # Of the 10 s of a MusicCaps clip.

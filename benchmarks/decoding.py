@@ -70,7 +70,7 @@ def answers_of_torch(folder: str, dtype: str):
 
 def load_ours(folder: str, dtype: str):
     """Our model, from a folder."""
-    from musilingo_jax import weights
+    from musilingo_jax.pretrained import weights
 
     quantization = "int8" if dtype == "int8" else ""
     return weights.load_language_model(
@@ -82,10 +82,10 @@ def answers_of_ours(llama, rows: int):
     """A function that answers prompts with ours and counts the tokens."""
     from flax import nnx
 
-    from musilingo_jax.continuous import Conversation, Text, Waiting
+    from musilingo_jax.answering.continuous_batching import Conversation, Text, Waiting
+    from musilingo_jax.answering.sampling import Choice, Greedy
+    from musilingo_jax.answering.stop_texts import Stops
     from musilingo_jax.models.adapter import Adapter
-    from musilingo_jax.sampling import Choice, Greedy
-    from musilingo_jax.stops import Stops
 
     # One column of the table for tokens that go on, and one for those that end.
     ends = np.zeros(flags.FLAGS.vocab, np.int32)

@@ -109,7 +109,7 @@ def work(whose: str, dtype: str) -> None:
     if whose == "torch":
         run = forward_torch(in_turn.FOLDER.value, dtype)
     else:
-        from musilingo_jax import weights
+        from musilingo_jax.pretrained import weights
 
         mert = weights.load_encoder(in_turn.FOLDER.value, dtype=dtype, mesh=None)
         run = forward_ours(mert, CLIPS.value)

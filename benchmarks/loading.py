@@ -61,12 +61,12 @@ def write(folder: Path) -> None:
     """A model of random numbers in the released layout."""
     import numpy as np
 
-    from musilingo_jax import tensors, weights
-    from musilingo_jax.tensor_files import CONFIG
-    from musilingo_jax.tensor_writer import Writer
+    from musilingo_jax.pretrained import tensor_map, weights
+    from musilingo_jax.pretrained.safetensors_writer import Writer
+    from musilingo_jax.pretrained.tensor_files import CONFIG
 
     blueprint = weights.language_model_blueprint(config())
-    layout = tensors.layout(blueprint.module, blueprint.names, dtype=DTYPE.value)
+    layout = tensor_map.layout(blueprint.module, blueprint.names, dtype=DTYPE.value)
     random = np.random.default_rng(0)
     # Random signs and digits behind the point, and the exponent of 1/128.
     digits, exponent = {
@@ -94,7 +94,8 @@ def load(folder: Path) -> None:
 
     import numpy as np
 
-    from musilingo_jax import sharding, tensor_files, weights
+    from musilingo_jax.pretrained import tensor_files, weights
+    from musilingo_jax.runtime import sharding
 
     began = time.perf_counter()
     mesh = None

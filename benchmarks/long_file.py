@@ -42,8 +42,9 @@ def write_song(path: Path, seconds: int) -> None:
 
 def encode(path: Path) -> dict[str, float]:
     """Peak memory in MiB before and after, and seconds."""
-    from musilingo_jax import audio, features, weights
-    from musilingo_jax.sharding import make_mesh
+    from musilingo_jax.audio import features, waveforms
+    from musilingo_jax.pretrained import weights
+    from musilingo_jax.runtime.sharding import make_mesh
 
     mesh = make_mesh(data=1, fsdp=1, tensor=1)
     mert = weights.load_encoder(ENCODER.value, dtype="float32", mesh=mesh)
@@ -55,8 +56,8 @@ def encode(path: Path) -> dict[str, float]:
         reduction=REDUCTION.value,
     )
     before, began = peak(), time.monotonic()
-    song = audio.read(path, sample_rate=mert.config.sample_rate)
-    songs = audio.read_ahead(iter([song]))
+    song = waveforms.read(path, sample_rate=mert.config.sample_rate)
+    songs = waveforms.read_ahead(iter([song]))
     ((_, found),) = features.encode(mert, songs, config, mesh)
     return {
         "vectors": len(found),

@@ -1,7 +1,7 @@
 """The numbers of a stage whose updates are measured."""
 
-from musilingo_jax.prompts import PromptConfig
-from musilingo_jax.stages import StageConfig
+from musilingo_jax.answering.prompts import PromptConfig
+from musilingo_jax.training.stage_config import StageConfig
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-5, 0.05
 

@@ -14,8 +14,8 @@ import time
 import captions
 from absl import app, flags
 
-from musilingo_jax.batches import Batches
-from musilingo_jax.sharding import make_mesh
+from musilingo_jax.runtime.sharding import make_mesh
+from musilingo_jax.training.batches import Batches
 
 CAPTIONS = flags.DEFINE_string("captions", None, "a musiccaps-public.csv")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder that holds one")

@@ -48,13 +48,14 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
     import jax
     import jax.numpy as jnp
 
-    from musilingo_jax import cache, weights
-    from musilingo_jax.batches import ValidationBatches
+    from musilingo_jax import cache
     from musilingo_jax.corpora import mixture
-    from musilingo_jax.examples import Examples
     from musilingo_jax.models.musilingo import attend_mask, splice
-    from musilingo_jax.sharding import make_mesh
-    from musilingo_jax.stages import StageConfig
+    from musilingo_jax.pretrained import weights
+    from musilingo_jax.runtime.sharding import make_mesh
+    from musilingo_jax.training.batches import ValidationBatches
+    from musilingo_jax.training.examples import Examples
+    from musilingo_jax.training.stage_config import StageConfig
 
     @jax.jit
     def look(adapter, llama, batch):
@@ -140,8 +141,8 @@ def products_of_ours(shape: tuple[int, int], rows: int, count: int, dtype: str):
     import jax
     import jax.numpy as jnp
 
+    from musilingo_jax.models.int8 import quantize
     from musilingo_jax.models.layers import linear
-    from musilingo_jax.models.quantization import quantize
 
     def make(key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         if dtype == "int8":

@@ -3,9 +3,9 @@
     python benchmarks/train_kills.py --kills=30
 
 Trains an adapter for random models in the shape of the released ones, but small
-(`tests/small_run.py`), with validation: once without interruption, then killed by
-SIGKILL at random moments, seeded, until that has happened `--kills` times, and once to
-the end. Final and best adapter must be equal, byte for byte, and so must every loss in
+(`tests/helpers/small_run.py`), with validation: once without interruption, then killed
+by SIGKILL at random moments, seeded, until that has happened `--kills` times, and once
+to the end. Final and best adapter must be equal, byte for byte, and so must every loss in
 metrics.jsonl. Every second kill waits until a checkpoint is being written (a temporary
 folder of Orbax is there), so that it falls into the write; the others come at any
 moment of the program's life. A process that is done before it can be killed does not
@@ -31,7 +31,7 @@ from absl import app, flags
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-import small_run  # noqa: E402
+from helpers import small_run  # noqa: E402
 
 STEPS = {"stage1": 40, "stage2": 60}
 ADAPTERS = ("adapter", "adapter-best")

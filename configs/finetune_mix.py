@@ -20,7 +20,7 @@ Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 16 make an 
 epochs of 5,000 micro-batches, and a warm-up of 5,000. So steps = 7 × 5,000 ÷ 16 = 2,187
 after a warm-up of 312, and 70,000 questions are drawn: about seven of ten, once.
 
-Otherwise than there: what `musilingo_jax/published_stages.py` lists; and the corpora take
+Otherwise than there: what `musilingo_jax/training/original.py` lists; and the corpora take
 turns by weight, where the original shuffles them as one.
 
 Expected: memory as in `configs/finetune_music_instruct.py`, where it is also told how
@@ -29,13 +29,13 @@ to use more of it; time was not measured at this size.
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import published_stages
+from musilingo_jax.training import original
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The numbers; `arg` is not used."""
     del arg
-    config = published_stages.experiment("runs/finetune_mix")
+    config = original.experiment("runs/finetune_mix")
     config.model.adapter = "runs/pretrain_lp_musiccaps_msd"
     config.corpus.mixture = ConfigDict(
         {
@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
     config.stages = ("stage2",)
-    stage2 = config.stage2 = published_stages.second_stage()
+    stage2 = config.stage2 = original.second_stage()
     # The published 2 × 16 examples of an update, in rows that are padded less.
     stage2.batch_size = 8
     stage2.accumulate = 4

@@ -22,7 +22,7 @@ epochs of 5,000 (all), 3,000 (long) or 2,500 (short) micro-batches, and a warm-u
 such epoch. So steps = 6 × 5,000 ÷ 16 = 1,875, or 1,125, or 937, after a warm-up of 312,
 187 or 156.
 
-Otherwise than there: what `musilingo_jax/published_stages.py` lists.
+Otherwise than there: what `musilingo_jax/training/original.py` lists.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together
 (`--config.model.quantization=int8`: half), and 1 to 4 GB for the rest, by how long the
@@ -41,8 +41,8 @@ Time was not measured at this size; `musilingo_jax.plan` tells what fits where:
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import published_stages
-from musilingo_jax.errors import UsageError
+from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.training import original
 
 MICRO_BATCHES = {"all": 5_000, "long": 3_000, "short": 2_500}
 
@@ -55,12 +55,12 @@ def get_config(arg: str = "") -> ConfigDict:
             f"configs/finetune_music_instruct.py:{kind}: choose one of "
             f"{', '.join(MICRO_BATCHES)}"
         )
-    config = published_stages.experiment(f"runs/finetune_music_instruct_{kind}")
+    config = original.experiment(f"runs/finetune_music_instruct_{kind}")
     config.model.adapter = "runs/pretrain_lp_musiccaps_msd"
     config.corpus.path = f"corpora/music_instruct/{kind}"
 
     config.stages = ("stage2",)
-    stage2 = config.stage2 = published_stages.second_stage()
+    stage2 = config.stage2 = original.second_stage()
     # The published 2 × 16 examples of an update, in rows that are padded less.
     stage2.batch_size = 8
     stage2.accumulate = 4

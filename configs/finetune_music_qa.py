@@ -21,7 +21,7 @@ Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 16 make an 
 epochs of 5,000 micro-batches, and a warm-up of 5,000. So steps = 6 × 5,000 ÷ 16 = 1,875
 after a warm-up of 312, and 60,000 questions are drawn: most of them, once.
 
-Otherwise than there: what `musilingo_jax/published_stages.py` lists.
+Otherwise than there: what `musilingo_jax/training/original.py` lists.
 
 Expected: memory and larger micro-batches as in `configs/finetune_music_instruct.py`;
 time was not measured at this size. The published scores (`evaluate` prints them beside
@@ -33,18 +33,18 @@ worth is in the README.
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import published_stages
+from musilingo_jax.training import original
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The numbers; `arg` is not used."""
     del arg
-    config = published_stages.experiment("runs/finetune_music_qa")
+    config = original.experiment("runs/finetune_music_qa")
     config.model.adapter = "runs/pretrain_lp_musiccaps_msd"
     config.corpus.path = "corpora/music_qa"
 
     config.stages = ("stage2",)
-    stage2 = config.stage2 = published_stages.second_stage()
+    stage2 = config.stage2 = original.second_stage()
     # The published 2 × 16 examples of an update, in rows that are padded less.
     stage2.batch_size = 8
     stage2.accumulate = 4

@@ -19,7 +19,7 @@ Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 8 make an u
 epochs of 1,000 micro-batches, and a warm-up of 1,000. So steps = 6 × 1,000 ÷ 8 = 750
 after a warm-up of 125, and 12,000 clips are drawn: each four or five times.
 
-Otherwise than there: what `musilingo_jax/published_stages.py` lists.
+Otherwise than there: what `musilingo_jax/training/original.py` lists.
 
 Expected: memory as in `configs/finetune_music_instruct.py`, where it is also told how
 to use more of it; time was not measured at this size. Captions are scored by
@@ -29,18 +29,18 @@ to use more of it; time was not measured at this size. Captions are scored by
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import published_stages
+from musilingo_jax.training import original
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The numbers; `arg` is not used."""
     del arg
-    config = published_stages.experiment("runs/finetune_musiccaps")
+    config = original.experiment("runs/finetune_musiccaps")
     config.model.adapter = "runs/pretrain_lp_musiccaps_msd"
     config.corpus.path = "corpora/musiccaps"
 
     config.stages = ("stage2",)
-    stage2 = config.stage2 = published_stages.second_stage()
+    stage2 = config.stage2 = original.second_stage()
     # Captions have no question, so that nothing takes the place of the braces.
     stage2.prompt.instruction = (
         "<Audio><AudioHere></Audio> Please give a caption to the music.{}"

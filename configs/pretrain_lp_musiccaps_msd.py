@@ -20,7 +20,7 @@ Published: learning rate 1e-4 → 8e-5, 4 epochs of 5,000 micro-batches of 8, of
 each is an update, and a warm-up of 5,000. So steps = 20,000, and 160,000 songs are
 heard: about a third of them, once.
 
-Otherwise than there: what `musilingo_jax/published_stages.py` lists; and every 1,000 updates
+Otherwise than there: what `musilingo_jax/training/original.py` lists; and every 1,000 updates
 512 songs of the split "valid" are looked at, of which the original takes no notice.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together
@@ -36,18 +36,18 @@ merged yourself is `--config.model.language_model=FOLDER`. The second stage
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import published_stages
+from musilingo_jax.training import original
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The numbers; `arg` is not used."""
     del arg
-    config = published_stages.experiment("runs/pretrain_lp_musiccaps_msd")
+    config = original.experiment("runs/pretrain_lp_musiccaps_msd")
     config.corpus.path = "corpora/lp_musiccaps_msd"
     config.corpus.validation_split = "valid"
 
     config.stages = ("stage1",)
-    stage1 = config.stage1 = published_stages.first_stage()
+    stage1 = config.stage1 = original.first_stage()
     stage1.batch_size = 8
     stage1.steps = 4 * 5_000
     stage1.warmup_steps = 5_000

@@ -20,7 +20,7 @@ Published: learning rate 1e-4 → 8e-5, 4 epochs of 1,000 micro-batches of 2, of
 each is an update, and a warm-up of 1,000. So steps = 4,000, and 8,000 clips are heard:
 each about three times.
 
-Otherwise than there: what `musilingo_jax/published_stages.py` lists. Two examples an update is
+Otherwise than there: what `musilingo_jax/training/original.py` lists. Two examples an update is
 what is published; it makes the loss of single updates jump about.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together
@@ -36,17 +36,17 @@ this one by `--config.model.adapter=runs/pretrain_musiccaps`.
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import published_stages
+from musilingo_jax.training import original
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The numbers; `arg` is not used."""
     del arg
-    config = published_stages.experiment("runs/pretrain_musiccaps")
+    config = original.experiment("runs/pretrain_musiccaps")
     config.corpus.path = "corpora/musiccaps"
 
     config.stages = ("stage1",)
-    stage1 = config.stage1 = published_stages.first_stage()
+    stage1 = config.stage1 = original.first_stage()
     stage1.batch_size = 2
     stage1.steps = 4 * 1_000
     stage1.warmup_steps = 1_000

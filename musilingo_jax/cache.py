@@ -27,26 +27,20 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from musilingo_jax import (
-    cache_export,
-    cache_job,
-    cli,
-    distributed,
-    folders,
-    shards,
-    sources,
-    weights,
-)
-from musilingo_jax.cache_job import Clip, Share
-from musilingo_jax.cache_reader import TORN_REMEDY, Cache, so_far
-from musilingo_jax.compilation import keep_compiled_programs
+from musilingo_jax.audio.cache import export, shards
+from musilingo_jax.audio.cache import fill as cache_job
+from musilingo_jax.audio.cache.fill import Clip, Share
+from musilingo_jax.audio.cache.reader import TORN_REMEDY, Cache, so_far
+from musilingo_jax.audio.cache.shards import State, printable
+from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.features import FeatureConfig
 from musilingo_jax.models.mert import Mert
-from musilingo_jax.sharding import local_mesh, make_mesh
-from musilingo_jax.shards import State, printable
+from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.runtime import cli, distributed, folders
+from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.sharding import local_mesh, make_mesh
 
 FORMAT = 3
 
@@ -299,7 +293,7 @@ def main(argv: list[str]) -> None:
     else:
         cache = Cache.open(name, None)
         cache.fetch(cache.ids)
-        cache_export.export(cache, Path(flags.FLAGS.out))
+        export.export(cache, Path(flags.FLAGS.out))
 
 
 def _encode(config: ConfigDict) -> None:

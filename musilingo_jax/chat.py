@@ -9,7 +9,7 @@
 Without `--run` the embedded model answers. A run's `config.json` says how features are
 made (`features`), how a question is put (the last of `stages` that learns from
 questions) and how answers are decoded (`generate`); for the releases of MusiLingo,
-folders or names on the hub, `released.py` does.
+folders or names on the hub, `answering/released.py` does.
 """
 
 import contextlib
@@ -24,25 +24,9 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import (
-    audio,
-    cli,
-    ending,
-    generate,
-    released,
-    sources,
-    weights,
-)
-from musilingo_jax.compilation import keep_compiled_programs
-from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.features import FeatureConfig, encode
-from musilingo_jax.generate_config import GenerateConfig
-from musilingo_jax.models.mert import Mert
-from musilingo_jax.prompts import PromptConfig
-from musilingo_jax.prompts import encode as encode_prompt
-from musilingo_jax.sharding import make_mesh
-from musilingo_jax.sources import ModelConfig
-from musilingo_jax.speaker import (
+from musilingo_jax import generate
+from musilingo_jax.answering import released
+from musilingo_jax.answering.answer import (
     Features,
     Speaker,
     answer,
@@ -50,7 +34,19 @@ from musilingo_jax.speaker import (
     context_of,
     stream,
 )
-from musilingo_jax.tensor_files import CONFIG, read_json
+from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering.prompts import PromptConfig
+from musilingo_jax.answering.prompts import encode as encode_prompt
+from musilingo_jax.audio import waveforms
+from musilingo_jax.audio.features import FeatureConfig, encode
+from musilingo_jax.models.mert import Mert
+from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.tensor_files import CONFIG, read_json
+from musilingo_jax.runtime import cli, ending
+from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.sharding import make_mesh
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
 MODEL = "musilingo-tiny"
@@ -226,12 +222,12 @@ class Chat:
           UserError: the song cannot be read, or ends before `start`.
         """
         rate = self.mert.config.sample_rate
-        waveform = audio.load(path, sample_rate=rate)
+        waveform = waveforms.load(path, sample_rate=rate)
         total = len(waveform) / rate
         length = min(seconds, self.longest)
         if start is None:
             start = max(0.0, (total - length) / 2)
-        elif start > total - audio.SHORTEST_SECONDS:
+        elif start > total - waveforms.SHORTEST_SECONDS:
             raise UserError(
                 f"{path}: lasts {clock(total)} ({total:.1f} s), so there is nothing to "
                 f"hear from second {start:g} on: choose an earlier --start"
@@ -242,7 +238,7 @@ class Chat:
         ((_, features),) = encode(self.mert, songs, self.manner.features, self.mesh)
         if isinstance(features, UserError):
             raise UserError(f"{path}: {features}")
-        return Excerpt(path, start, stop, total, audio.is_silent(heard), features)
+        return Excerpt(path, start, stop, total, waveforms.is_silent(heard), features)
 
     def ask(self, excerpt: Excerpt, questions: Sequence[str]) -> list[str]:
         """The answers to questions about what was heard.
@@ -346,8 +342,8 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--ask is empty: {USAGE}")
     if not given.ask and not sys.stdin.isatty():
         raise UsageError(f"nobody is at the terminal to ask: give --ask. {USAGE}")
-    if not given.seconds >= audio.SHORTEST_SECONDS:  # No number is not, either.
-        raise UsageError(f"--seconds must be at least {audio.SHORTEST_SECONDS}")
+    if not given.seconds >= waveforms.SHORTEST_SECONDS:  # No number is not, either.
+        raise UsageError(f"--seconds must be at least {waveforms.SHORTEST_SECONDS}")
     song = Path(argv[1])
     if not song.exists():  # Before seconds are spent on loading the model.
         raise UserError(f"{song}: there is no such file")

@@ -22,25 +22,18 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import (
-    cache,
-    cli,
-    controls,
-    distributed,
-    generate,
-    predictions,
-    report,
-    scoring,
-)
-from musilingo_jax.answers import Ask, files_of
-from musilingo_jax.compilation import keep_compiled_programs
+from musilingo_jax import cache, generate
+from musilingo_jax.answering.answer_file import Ask, files_of
 from musilingo_jax.corpora import mixture
-from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.files import check_file, check_folder, write_whole
-from musilingo_jax.metrics import facts, wording
-from musilingo_jax.predictions import Row
-from musilingo_jax.report import About
-from musilingo_jax.scoring import Scored
+from musilingo_jax.evaluation import answered_questions, controls, report, scoring
+from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.metrics import facts, wording
+from musilingo_jax.evaluation.report import About
+from musilingo_jax.evaluation.scoring import Scored
+from musilingo_jax.runtime import cli, distributed
+from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.files import check_file, check_folder, write_whole
 
 _ANSWERS = "answers.jsonl"
 # Of the bootstrap and the shuffle where there is no config to say it.
@@ -139,7 +132,7 @@ def evaluate_predictions(
       UserError: the file cannot be read, the model of BERTScore cannot be used, or the
         folder holds the answers of another system.
     """
-    rows = predictions.read(path)
+    rows = answered_questions.read(path)
     if out is not None:
         check_folder(out, flag="--out")
         for held in files_of(out / _ANSWERS):

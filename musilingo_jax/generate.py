@@ -17,26 +17,28 @@ from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, distributed, ending, sources, weights
-from musilingo_jax.answers import AnswerFile, Ask, fingerprint
-from musilingo_jax.compilation import keep_compiled_programs
-from musilingo_jax.corpora import mixture
-from musilingo_jax.corpora.records import Record
-from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.examples import crop
-from musilingo_jax.files import check_file
-from musilingo_jax.generate_config import GenerateConfig
-from musilingo_jax.sharding import make_mesh
-from musilingo_jax.sources import ModelConfig
-from musilingo_jax.speaker import (
+from musilingo_jax import cache
+from musilingo_jax.answering.answer import (
     Features,
     Speaker,
     answer_each,
     check_question,
     context_of,
 )
-from musilingo_jax.stages import StageConfig
-from musilingo_jax.tensor_files import CONFIG
+from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
+from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
+from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.tensor_files import CONFIG
+from musilingo_jax.runtime import cli, distributed, ending
+from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.files import check_file
+from musilingo_jax.runtime.sharding import make_mesh
+from musilingo_jax.training.examples import crop
+from musilingo_jax.training.stage_config import StageConfig
 
 
 def adapter_of(config: ConfigDict, given: str | None) -> str:

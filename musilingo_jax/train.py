@@ -35,36 +35,34 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax import (
-    cache,
-    cli,
-    costs,
-    distributed,
-    lessons,
-    plots,
-    sources,
-    summary,
-    weights,
-)
-from musilingo_jax.batches import Batches, ValidationBatches
+from musilingo_jax import cache
 from musilingo_jax.cache import Identity
-from musilingo_jax.checkpoints import Checkpoints
-from musilingo_jax.compilation import keep_compiled_programs
 from musilingo_jax.corpora import mixture
-from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.interruption import Interruption, told_to_stop
-from musilingo_jax.journal import Journal
-from musilingo_jax.lessons import Lesson, Records
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch
-from musilingo_jax.profiling import Profile
-from musilingo_jax.runs import RunFolder, writing
-from musilingo_jax.sharding import make_mesh, shardings
-from musilingo_jax.sources import ModelConfig
-from musilingo_jax.stages import StageConfig
-from musilingo_jax.tracking import Tracker
-from musilingo_jax.update import Report, TrainState, make_update, make_validation
+from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.runtime import cli, distributed
+from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.interruption import Interruption, told_to_stop
+from musilingo_jax.runtime.sharding import make_mesh, shardings
+from musilingo_jax.training import flops, loss_plot, stage_data, summary
+from musilingo_jax.training.batches import Batches, ValidationBatches
+from musilingo_jax.training.checkpoints import Checkpoints
+from musilingo_jax.training.metrics_log import Journal
+from musilingo_jax.training.profiler import Profile
+from musilingo_jax.training.run_folder import RunFolder, writing
+from musilingo_jax.training.stage_config import StageConfig
+from musilingo_jax.training.stage_data import Lesson, Records
+from musilingo_jax.training.trackers import Tracker
+from musilingo_jax.training.train_step import (
+    Report,
+    TrainState,
+    make_update,
+    make_validation,
+)
 
 Update = Callable[[TrainState, Llama, Batch], tuple[TrainState, Report]]
 
@@ -132,7 +130,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
         adapter = first_adapter(config, width, llama.config.width, mesh)
         best = None
         for name in stages:
-            lesson = lessons.prepare(
+            lesson = stage_data.prepare(
                 config, stages, name, records, features, tokenizer, mesh
             )
             run.write(
@@ -154,7 +152,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     if jax.process_index() == 0:
         curves = {name: run.metrics(name) for name in stages}
         with writing(run.path):
-            plots.loss_curves(curves, run.path / "loss.png")
+            loss_plot.loss_curves(curves, run.path / "loss.png")
         seconds = time.monotonic() - started
         learnt = {r for s in stages.values() for r in s.choose(records.training)}
         text = summary.describe(
@@ -298,7 +296,7 @@ def mean_loss(
 
 def model_flops(adapter: Adapter, llama: Llama, batches: Batches, step: int) -> float:
     """Operations of update `step`, counted from 0, as in `costs.step_flops`."""
-    return costs.step_flops(
+    return flops.step_flops(
         llama.config,
         encoder_width=adapter.projection.kernel.shape[0],
         windows=batches.windows(step),
@@ -310,7 +308,7 @@ def model_flops(adapter: Adapter, llama: Llama, batches: Batches, step: int) -> 
 
 def peak_of(mesh: Mesh) -> float | None:
     """Operations per second of all devices of a mesh; None where it is not known."""
-    peak = costs.peak_flops(mesh.devices.flat[0].device_kind)
+    peak = flops.peak_flops(mesh.devices.flat[0].device_kind)
     return None if peak is None else peak * mesh.devices.size
 
 

@@ -10,24 +10,25 @@ import jax.numpy as jnp
 import pytest
 from absl import flags
 from flax import nnx
+from helpers.released_configs import MERT_330M, VICUNA_7B_V0
+from helpers.small_run import ROOT, load_config
 from ml_collections import config_flags
-from released_configs import MERT_330M, VICUNA_7B_V0
-from small_run import ROOT, load_config
 
-from musilingo_jax import features, weights
+from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.audio import features
+from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import build
-from musilingo_jax.errors import UserError
-from musilingo_jax.features import FeatureConfig
-from musilingo_jax.generate_config import GenerateConfig
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
-from musilingo_jax.runs import RunFolder
-from musilingo_jax.sharding import make_mesh, shardings
-from musilingo_jax.sources import ModelConfig
-from musilingo_jax.stages import StageConfig
-from musilingo_jax.update import TrainState, abstract_batch, make_update
+from musilingo_jax.pretrained import weights
+from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.sharding import make_mesh, shardings
+from musilingo_jax.training.run_folder import RunFolder
+from musilingo_jax.training.stage_config import StageConfig
+from musilingo_jax.training.train_step import TrainState, abstract_batch, make_update
 
 # The recipe of the embedded model is another kind of experiment.
 FILES = sorted(

@@ -11,8 +11,8 @@ from pathlib import Path
 import jaxlib
 import numpy as np
 import pytest
+from helpers.small_run import ROOT
 from safetensors.numpy import load_file
-from small_run import ROOT
 
 DATA = Path(__file__).parent / "data" / "version_0_1"
 # Where these were made. Another compiler may order sums otherwise.

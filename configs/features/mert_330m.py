@@ -23,7 +23,7 @@ from dataclasses import asdict
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import released
+from musilingo_jax.answering import released
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 # AudioSet's clips, hence those of MusicCaps and MusicInstruct.
 CLIP_SECONDS = 10.0

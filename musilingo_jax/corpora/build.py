@@ -21,14 +21,14 @@ from pathlib import Path
 
 from absl import flags
 
-from musilingo_jax import cli
 from musilingo_jax.corpora.builder import LEFT_OUT, Corpus
 from musilingo_jax.corpora.lp_musiccaps_msd import LpMusicCapsMsd
 from musilingo_jax.corpora.music_instruct import MusicInstruct
 from musilingo_jax.corpora.music_qa import MusicQA
 from musilingo_jax.corpora.musiccaps import MusicCaps
 from musilingo_jax.corpora.own_songs import OwnSongs
-from musilingo_jax.errors import UsageError, UserError
+from musilingo_jax.runtime import cli
+from musilingo_jax.runtime.errors import UsageError, UserError
 
 CORPORA: dict[str, type[Corpus]] = {
     kind.name: kind

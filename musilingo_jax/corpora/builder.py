@@ -24,12 +24,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from musilingo_jax import cli, files
 from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.clips import AudioFolder
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.survey import Row, Survey, survey
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime import cli, files
+from musilingo_jax.runtime.errors import UserError
 
 REPORT, LEFT_OUT = "report.json", "left_out.jsonl"
 _INFO = "dataset_info.json"

@@ -12,7 +12,7 @@ import soundfile
 
 from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.records import SUFFIXES, clip_id
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 # A file that is cut to its clip may be longer than the clip by what its format adds.
 SLACK_SECONDS = 0.5

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from musilingo_jax.corpora.records import SUFFIXES
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 
 class Found(NamedTuple):

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
 from musilingo_jax.corpora.survey import Row
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 CAPTIONS = ("writing", "summary", "paraphrase", "attribute_prediction")

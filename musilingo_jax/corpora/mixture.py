@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.corpora import corpus
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 
 def load(config: ConfigDict) -> list[Record]:

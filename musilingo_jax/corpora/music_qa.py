@@ -10,7 +10,7 @@ from musilingo_jax.corpora import annotations
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
 from musilingo_jax.corpora.survey import Row
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 FILES = {
     "pretrain": "PretrainMusicQA.json",

@@ -15,7 +15,7 @@ from typing import Any
 
 from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.records import Record, clip_id
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 EMBEDDED = {
     "musilingo-tiny-corpus": Path(__file__).parent.parent

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from musilingo_jax import cli
 from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.clips import AudioFolder, Clip, Lacking, Wanted
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.runtime import cli
 
 MOST_THREADS = 16
 # Reasons that have nothing to do with sound: such rows are of no use to anybody.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from musilingo_jax.models.products import product
+from musilingo_jax.models.matmul import product
 
 LAYOUT = ("NWC", "WIO", "NWC")
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Int8
 
-from musilingo_jax.models.products import int8_product, product
+from musilingo_jax.models.matmul import int8_product, product
 
 
 def parameter(array: jax.Array, axes: tuple[str | None, ...]) -> nnx.Param:

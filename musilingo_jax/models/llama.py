@@ -22,7 +22,7 @@ from musilingo_jax.models.layers import (
 )
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.names import Names
-from musilingo_jax.sharding import constrain
+from musilingo_jax.runtime.sharding import constrain
 
 NAMES: Names = {
     "embedding": "model.embed_tokens.weight",

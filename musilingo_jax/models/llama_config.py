@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 _USED = """
     vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads

@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxtyping import Array, Int
 
-from musilingo_jax.errors import UserError
 from musilingo_jax.models.cqt import OCTAVES, bin_frequencies
+from musilingo_jax.runtime.errors import UserError
 
 # What the models' own code takes when a file leaves the attribute out.
 ABSENT = {

@@ -23,12 +23,12 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from musilingo_jax import cli
-from musilingo_jax.checkpoints import Checkpoints
 from musilingo_jax.corpora import synthetic
 from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.layers import Linear
 from musilingo_jax.models.mert import Mert, MertConfig
+from musilingo_jax.runtime import cli
+from musilingo_jax.training.checkpoints import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,19 +21,20 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from musilingo_jax import cli, prompts
-from musilingo_jax.checkpoints import Checkpoints
+from musilingo_jax.answering import prompts
+from musilingo_jax.answering.answer import Speaker, answer
+from musilingo_jax.answering.config import GREEDY
 from musilingo_jax.corpora import questions, synthetic
-from musilingo_jax.generate_config import GREEDY
-from musilingo_jax.metrics.naming import named_value
+from musilingo_jax.evaluation.metrics.naming import named_value
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch, answer_loss
+from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.recipes import start
 from musilingo_jax.recipes.encoder import resume
 from musilingo_jax.recipes.texts import Pool
-from musilingo_jax.speaker import Speaker, answer
-from musilingo_jax.tokenizer import Tokenizer
+from musilingo_jax.runtime import cli
+from musilingo_jax.training.checkpoints import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,11 +20,11 @@ import soundfile
 from absl import flags
 from jaxtyping import Float
 
-from musilingo_jax import cli
 from musilingo_jax.corpora import questions
 from musilingo_jax.corpora.synthetic import ATTRIBUTES, LEAD, Piece, compose
-from musilingo_jax.errors import UserError
 from musilingo_jax.recipes.soundfont import CHANNELS, Waveform, level, render
+from musilingo_jax.runtime import cli
+from musilingo_jax.runtime.errors import UserError
 
 SAMPLE_RATE = 24_000
 # Vorbis is asked for a quality, not a rate; the lowest: about 30 kbit/s.

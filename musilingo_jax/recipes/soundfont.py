@@ -16,7 +16,7 @@ from musilingo_jax.corpora.synthetic import (
     LEAD_IN,
     Piece,
 )
-from musilingo_jax.errors import UserError
+from musilingo_jax.runtime.errors import UserError
 
 # The parts of a piece, in the order in which they are played.
 CHANNELS = (LEAD, BASS, CHORDS, FIGURE, DRUMS)

@@ -9,9 +9,11 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
-from musilingo_jax import cli, prompts, tokenizer
+from musilingo_jax.answering import prompts
 from musilingo_jax.corpora import questions, synthetic
-from musilingo_jax.tokenizer import Tokenizer
+from musilingo_jax.pretrained import tokenizer
+from musilingo_jax.pretrained.tokenizer import Tokenizer
+from musilingo_jax.runtime import cli
 
 
 @dataclasses.dataclass(frozen=True)

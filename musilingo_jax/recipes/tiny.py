@@ -35,17 +35,19 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, cli, train, weights
+from musilingo_jax import cache, train
+from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora import mixture, songs, synthetic
-from musilingo_jax.errors import UsageError, UserError
-from musilingo_jax.files import write_whole
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
-from musilingo_jax.prompts import PromptConfig
+from musilingo_jax.pretrained import weights
 from musilingo_jax.recipes import cards, encoder, language, render, start, texts
 from musilingo_jax.recipes.encoder import EncoderRecipe
 from musilingo_jax.recipes.language import LanguageRecipe
-from musilingo_jax.sharding import make_mesh
+from musilingo_jax.runtime import cli
+from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.files import write_whole
+from musilingo_jax.runtime.sharding import make_mesh
 
 PARTS = ("encoder", "language_model", "adapter")
 # Stored as float16: half the size, and every value of these models is well within it.

@@ -1,0 +1,152 @@
+"""Questions and answers → tokens: where the audio sits and what must be said.
+
+The text around the audio is tokenised in pieces, as MusiLingo does it: each piece on
+its own and without special tokens, so that the pieces come out the same in training,
+evaluation and chat, whatever stands beside them.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from musilingo_jax.pretrained.tokenizer import Tokenizer
+from musilingo_jax.runtime.errors import UserError
+
+AUDIO = "<AudioHere>"
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """The conversation around one song.
+
+    Attributes:
+      template: the turns, with `{}` for the instruction; "" for no text at all, as in
+        the first stage, where the audio is followed by the caption at once.
+      instruction: what the human says, with `<AudioHere>` for the audio vectors and
+        `{}` for the question. Not looked at if `template` is "".
+      end_sign: what the model says when it is done.
+      max_answer_tokens: longer answers are cut to this many tokens, end sign included.
+    """
+
+    template: str
+    instruction: str
+    end_sign: str
+    max_answer_tokens: int
+
+    def __post_init__(self):
+        if self.template and self.template.count("{}") != 1:
+            raise UserError(
+                f"prompt.template {self.template!r} must hold one {{}}, where the "
+                'instruction goes (or be "" for no text around the audio)'
+            )
+        for mark in (AUDIO, "{}"):
+            if self.template and self.instruction.count(mark) != 1:
+                raise UserError(
+                    f"prompt.instruction {self.instruction!r} must hold {mark} once"
+                )
+        if not self.end_sign:
+            raise UserError(
+                "prompt.end_sign is empty: name what ends an answer, for example '###'"
+            )
+
+    @property
+    def pieces(self) -> tuple[str, str]:
+        """The text before and after the audio, with `{}` where the question goes."""
+        if not self.template:
+            return "", ""
+        before, after = self.template.split("{}")
+        opening, closing = self.instruction.split(AUDIO)
+        return before + opening, closing + after
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence; the three lists have its length.
+
+    With the prompt of the second stage, 2 audio vectors and `answer` "Jazz.":
+
+        text          <s> ###Human: <Audio> ♪  ♪ </Audio> Genre? ###Assistant: Jazz. ###
+        audio_slot     -1     -1      -1    0  1    -1      -1        -1         -1  -1
+        target_mask     .      .       .    .  .     .       .         .          x   x
+
+    Attributes:
+      tokens: token ids; 0 where audio stands (never looked up).
+      audio_slot: index of the audio vector that stands here, -1 for a text token.
+      target_mask: whether the model must say this token.
+      cut: whether the answer was longer than `max_answer_tokens`.
+    """
+
+    tokens: list[int]
+    audio_slot: list[int]
+    target_mask: list[bool]
+    cut: bool
+
+
+def encode(
+    tokenizer: Tokenizer,
+    prompt: PromptConfig,
+    question: str,
+    answer: str | None,
+    windows: int,
+) -> Example:
+    """Encodes one question about one song of `windows` audio vectors.
+
+    Args:
+      tokenizer: the language model's.
+      prompt: the conversation around the song.
+      question: what is asked; without a template there is nowhere to ask it.
+      answer: what must be said, or None to let the model say it.
+      windows: number of audio vectors.
+
+    Raises:
+      UserError: the tokenizer has no start token, or the end sign alone is longer
+        than `prompt.max_answer_tokens`.
+    """
+    if tokenizer.start is None:
+        raise UserError(
+            f"the tokenizer {tokenizer.name} names no start token (bos_token)"
+            " in its tokenizer_config.json, which every sequence begins with"
+        )
+    # Replaced, not formatted: braces in the question or elsewhere are only text.
+    before, after = (
+        _piece(tokenizer, piece.replace("{}", question)) for piece in prompt.pieces
+    )
+    target, cut = ([], False) if answer is None else _answer(tokenizer, prompt, answer)
+    start = [tokenizer.start, *before]
+    rest = [*after, *target]
+    return Example(
+        tokens=start + [0] * windows + rest,
+        audio_slot=[-1] * len(start) + list(range(windows)) + [-1] * len(rest),
+        target_mask=[False] * (len(start) + windows + len(after))
+        + [True] * len(target),
+        cut=cut,
+    )
+
+
+@functools.lru_cache(1024)
+def _piece(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """Tokens of text around the audio, of which there is much the same again."""
+    return tuple(tokenizer.encode(text))
+
+
+def _answer(
+    tokenizer: Tokenizer, prompt: PromptConfig, answer: str
+) -> tuple[list[int], bool]:
+    """The answer and its end sign, and whether the answer had to be cut.
+
+    They are tokenised as one text, as in MusiLingo, but a long answer is cut before
+    its end sign: a model that never sees the sign does not learn to stop.
+    """
+    tokens = tokenizer.encode(answer + prompt.end_sign)
+    if len(tokens) <= prompt.max_answer_tokens:
+        return tokens, False
+    # The sign may join the last letters in one token: its tokens are what it changes.
+    alone = tokenizer.encode(answer)
+    same = [ours == theirs for ours, theirs in zip(tokens, alone, strict=False)]
+    sign = tokens[same.index(False) if False in same else len(same) :]
+    room = prompt.max_answer_tokens - len(sign)
+    if room < 1:
+        raise UserError(
+            f"prompt.max_answer_tokens is {prompt.max_answer_tokens}, but the end sign "
+            f"{prompt.end_sign!r} alone takes {len(sign)}: raise it"
+        )
+    return tokens[:room] + sign, True

@@ -1,0 +1,134 @@
+"""The texts that end an answer, found in any tokenisation while it is made."""
+
+import codecs
+import functools
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Int, Int16
+
+from musilingo_jax.pretrained.tokenizer import Tokenizer
+
+# What a model may say first although the prompt ends with it.
+REPEATED = "Assistant:"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stops:
+    """How far each token takes a row towards having spelled a text that ends it.
+
+    A tokenizer may write "###" as "###", "##" "#", "#" "##", or glue it to what stands
+    before or after ("!#" "##\\n"). So we follow letters, not tokens: the state is the
+    longest beginning of a stop text that the row's text ends with (Aho & Corasick
+    1975). For one text, "###":
+
+        token              "a"   "#"   "##"   "a#"   "##\\n"   "###"   "</s>"
+        kind                0     1     2      3      4        5       5
+        state 0 (start)     0     1     2      1      0        3       3
+        state 1 (… #)       0     2     3      1      3        3       3
+        state 2 (… ##)      0     3     3      1      3        3       3
+        state 3 (finished)  3     3     3      3      3        3       3
+
+    Nearly all tokens of a vocabulary are of one kind, as "a" is: with one column for
+    each token, ten texts would take 100 MB beside LLaMA 3's.
+    """
+
+    table: jax.Array  # int32[states, kinds]: next state; the last one = finished
+    kind: jax.Array  # int32[vocab]: a token's column
+
+    @property
+    def finished(self) -> int:
+        """The state that is never left."""
+        return self.table.shape[0] - 1
+
+    def follow(
+        self, state: Int[Array, " batch"], token: Int[Array, " batch"]
+    ) -> Int[Array, " batch"]:
+        """The states of rows that were in `state` and have said `token`."""
+        return self.table[state, self.kind[token]]
+
+    def finishing(self, state: Int[Array, " batch"]) -> Bool[Array, "batch vocab"]:
+        """Whether a token would end a row in `state`."""
+        return (self.table[state] == self.finished)[:, self.kind]
+
+
+@functools.lru_cache(maxsize=8)
+def stops_of(tokenizer: Tokenizer, texts: tuple[str, ...], vocab: int) -> Stops:
+    """Compiles the automaton.
+
+    Args:
+      tokenizer: the language model's; its end tokens end an answer, too.
+      texts: what ends an answer; none is empty.
+      vocab: the language model's number of tokens, at least the tokenizer's.
+    """
+    step = _automaton([text.encode() for text in texts])
+    finished = len(step) - 1
+    # All tokens read one more of their bytes at a time; those with none left stay.
+    # Tokens without text forget nothing of what was spelled.
+    by_length = sorted(tokenizer.texts.items(), key=lambda item: -len(item[1]))
+    tokens = np.array([token for token, _ in by_length])
+    lengths = np.array([len(text) for _, text in by_length])
+    columns = np.tile(np.arange(finished + 1, dtype=np.int16)[:, None], (1, vocab))
+    for place in range(lengths[0]):
+        reading = int(np.searchsorted(-lengths, -place))
+        letters = np.array([text[place] for _, text in by_length[:reading]])
+        columns[:, tokens[:reading]] = step[columns[:, tokens[:reading]], letters]
+    columns[:, list(tokenizer.ends)] = finished
+    columns[finished] = finished
+    table, kind = np.unique(columns, axis=1, return_inverse=True)
+    return Stops(table.astype(np.int32), kind.reshape(-1).astype(np.int32))
+
+
+def _automaton(signs: list[bytes]) -> Int16[np.ndarray, "states bytes"]:
+    """Next state by state and byte; state 0 is the start, the last one finished.
+
+    A state is a beginning of a sign; the next one is the longest that the text then
+    ends with.
+    """
+    beginnings = {sign[:size] for sign in signs for size in range(len(sign))}
+    states = sorted(beginnings, key=lambda text: (len(text), text))
+    number = {text: index for index, text in enumerate(states)}
+    step = np.zeros((len(states) + 1, 256), np.int16)
+    for state, text in enumerate(states):
+        for letter in set(b"".join(signs)):
+            spelled = text + bytes([letter])
+            if spelled.endswith(tuple(signs)):
+                step[state, letter] = len(states)
+            else:
+                endings = (spelled[start:] for start in range(len(spelled) + 1))
+                step[state, letter] = next(number[e] for e in endings if e in number)
+    step[-1] = len(states)
+    return step
+
+
+def tidy(text: str, stops: tuple[str, ...]) -> str:
+    """Cuts at the first stop text and drops a repeated "Assistant:", as MusiLingo does.
+
+    The letters that end an answer may come with others in one token.
+    """
+    cut = min((text.find(stop) for stop in stops if stop in text), default=len(text))
+    return text[:cut].strip().removeprefix(REPEATED).strip()
+
+
+def settled(spelled: bytes, stops: tuple[str, ...]) -> str:
+    """How `tidy`'s answer begins, whatever will be said after this.
+
+    Held back are: a letter whose last bytes are still to come, what may become a stop
+    text, spaces at the end, and what may become a repeated "Assistant:".
+
+        spelled    " It is jazz"   " It is jazz. ##"   " It is jazz. ## ok"
+        settled     "It is jazz"    "It is jazz."       "It is jazz. ## ok"
+
+    Args:
+      spelled: what was said so far, in UTF-8.
+      stops: the texts that end an answer.
+    """
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(spelled)
+    if any(stop in text for stop in stops):
+        return tidy(text, stops)
+    beginnings = (stop[:size] for stop in stops for size in range(1, len(stop)))
+    held = max((len(b) for b in beginnings if text.endswith(b)), default=0)
+    text = text[: len(text) - held].strip()
+    return "" if REPEATED.startswith(text) else text.removeprefix(REPEATED).strip()

@@ -1,0 +1,1 @@
+"""A song file → waveform → pooled features → cache."""

@@ -1,0 +1,1 @@
+"""Features on disk: shards that any number of workers fill."""

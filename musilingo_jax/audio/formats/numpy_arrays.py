@@ -1,0 +1,156 @@
+"""Sound in NumPy files, as the authors of MusiLingo keep MusicCaps."""
+
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from musilingo_jax.audio.formats.sound import Sound, block_frames, check, check_start
+from musilingo_jax.runtime.errors import UserError
+
+MAGIC = b"\x93NUMPY"
+
+# What Python's parser of literals and NumPy's dtypes raise for nonsense.
+_HEADER_ERRORS = (
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+_FULL_SCALES = {
+    np.dtype(name).newbyteorder(order): scale
+    for order in "<>"
+    for name, scale in (
+        ("f2", 1),
+        ("f4", 1),
+        ("f8", 1),
+        ("i1", 2**7),
+        ("u1", 2**7),
+        ("i2", 2**15),
+        ("i4", 2**31),
+    )
+}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where in the file which sample lies.
+
+    Attributes:
+      offset: bytes before the first sample.
+      dtype: of a sample.
+      channels, samples: how many there are.
+      by_channel: whether all samples of a channel lie together, not all of a moment.
+    """
+
+    offset: int
+    dtype: np.dtype
+    channels: int
+    samples: int
+    by_channel: bool
+
+
+def open_array(path: Path, rate: int | None, skip: int) -> Sound:
+    """Opens an array whose first `skip` seconds are not wanted.
+
+    Its shorter axis is that of the channels. It is read piece by piece rather than
+    mapped, so that a long one does not fill the memory; nothing in it is executed.
+
+    Args:
+      path: the file.
+      rate: samples per second.
+      skip: seconds to leave out.
+
+    Raises:
+      UserError: it holds no samples, is absurd, damaged or cut off, or `rate` is None.
+    """
+    if rate is None:
+        raise UserError(
+            f"{path}: is an array, which does not say its sampling rate; give the "
+            "rate in the annotations"
+        )
+    layout = _layout(path)
+    check(path, rate=rate, channels=layout.channels)
+    promised = layout.channels * layout.samples * layout.dtype.itemsize
+    there = path.stat().st_size - layout.offset
+    if there < promised:
+        raise UserError(
+            f"{path}: cut off: {there:,} bytes of {promised:,} are there; get or "
+            "export it again"
+        )
+    check_start(path, seconds=layout.samples / rate, skip=skip)
+    return Sound(rate, _blocks(path, layout, rate, skip))
+
+
+def _layout(path: Path) -> _Layout:
+    """What the header says."""
+    try:
+        with path.open("rb") as file:
+            readers = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            read_header = readers[np.lib.format.read_magic(file)]
+            shape, by_column, dtype = read_header(file)
+            offset = file.tell()
+    except _HEADER_ERRORS as error:
+        raise UserError(
+            f"{path}: cannot be decoded: its NumPy header is damaged"
+        ) from error
+    if dtype not in _FULL_SCALES:
+        raise UserError(
+            f"{path}: holds {dtype}; samples are float16, float32, float64, int32, "
+            "int16, int8 or uint8"
+        )
+    if len(shape) not in (1, 2) or min(shape) < 0:
+        raise UserError(
+            f"{path}: has the shape {list(shape)}; that of sound is [samples], "
+            "[channels, samples] or [samples, channels]"
+        )
+    rows, columns = shape if len(shape) == 2 else (1, *shape)
+    return _Layout(
+        offset=offset,
+        dtype=dtype,
+        channels=min(rows, columns),
+        samples=max(rows, columns),
+        by_channel=(rows <= columns) != by_column,
+    )
+
+
+def _blocks(
+    path: Path, layout: _Layout, rate: int, skip: int
+) -> Iterator[Float[np.ndarray, " frames"]]:
+    channels, samples, dtype = layout.channels, layout.samples, layout.dtype
+    size = block_frames(rate, channels)
+    with path.open("rb") as file:
+
+        def numbers(first: int, count: int) -> np.ndarray:
+            file.seek(layout.offset + first * dtype.itemsize)
+            found = np.fromfile(file, dtype, count)
+            if len(found) < count:
+                raise UserError(f"{path}: has become shorter while it was read")
+            return found
+
+        for first in range(skip * rate, samples, size):
+            count = min(size, samples - first)
+            if layout.by_channel:
+                parts = [numbers(c * samples + first, count) for c in range(channels)]
+                block = np.stack(parts, axis=1)
+            else:
+                block = numbers(first * channels, count * channels)
+                block = block.reshape(count, channels)
+            # Out-of-range numbers become infinite here, and are refused as such.
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean = block.mean(axis=1, dtype=np.float64)
+                if dtype.kind == "u":
+                    mean -= 2**7
+                mean = (mean / _FULL_SCALES[dtype]).astype(np.float32)
+            yield mean

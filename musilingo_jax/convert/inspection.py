@@ -1,0 +1,236 @@
+"""What a source holds, told from the headers of its files.
+
+encoder         MERT, pre-norm                                   loads
+language_model  LLaMA-1, rope base 10,000                        does not load
+adapter         one linear map                                   loads
+
+                encoder  language_model    adapter
+width             1,024           4,096
+…
+parameters  315,428,992   6,738,423,808  4,198,400
+
+The language model does not load: …
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from musilingo_jax.models.llama_config import Llama3Scaling, LlamaConfig
+from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.pretrained import sources, tensor_map
+from musilingo_jax.pretrained.sources import Part
+from musilingo_jax.pretrained.tensor_files import Tensors
+from musilingo_jax.pretrained.weights import blueprint, load_tokenizer
+from musilingo_jax.runtime.errors import UserError
+
+_LLAMA_3_BASE = 500_000.0
+_LLAMA_1_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Report:
+    """One part of a source.
+
+    Attributes:
+      kind: "encoder", "language_model" or "adapter".
+      folder: where its tensors are; "" if that is not known.
+      family: which architecture it is, in words.
+      shapes: the numbers that make the architecture, by name.
+      dtypes: type as safetensors spells it → how many of the tensors have it.
+      parameters: numbers that were learnt and are used; buffers do not count.
+      bytes: of all tensors.
+      loads: whether it can be loaded …
+      reason: … and in a sentence why not; else "".
+      tensors: name → type and shape.
+    """
+
+    kind: str
+    folder: str
+    family: str
+    shapes: Mapping[str, int]
+    dtypes: Mapping[str, int]
+    parameters: int
+    bytes: int
+    loads: bool
+    reason: str
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def inspect(source: str) -> list[Report]:
+    """A report of each part that a source holds; no weights are read or made.
+
+    Raises:
+      UserError: there is no such source, or no part in it.
+    """
+    return [_inspect(source, kind) for kind in sources.kinds(source)]
+
+
+def as_json(source: str, reports: Sequence[Report]) -> dict[str, Any]:
+    """The reports for a program: `{"source": …, "parts": {kind: {…}}}`."""
+    parts = {}
+    for report in reports:
+        said = asdict(report)
+        said["tensors"] = {
+            name: {"dtype": dtype, "shape": list(shape)}
+            for name, (dtype, shape) in report.tensors.items()
+        }
+        parts[said.pop("kind")] = said
+    return {"source": source, "parts": parts}
+
+
+def table(reports: Sequence[Report]) -> str:
+    """The reports for people: families, then numbers, then why parts do not load."""
+    heads = [
+        (report.kind, report.family, "loads" if report.loads else "does not load")
+        for report in reports
+    ]
+    numbers = [("", *(report.kind for report in reports))]
+    for name in dict.fromkeys(name for report in reports for name in report.shapes):
+        numbers.append((name, *(report.shapes.get(name, "") for report in reports)))
+    numbers += [
+        ("types", *(" ".join(sorted(report.dtypes)) for report in reports)),
+        ("tensors", *(len(report.tensors) for report in reports)),
+        ("parameters", *(report.parameters for report in reports)),
+        ("bytes", *(report.bytes for report in reports)),
+    ]
+    lines = [*_columns(heads, "<"), "", *_columns(numbers, ">")]
+    for report in reports:
+        if not report.loads:
+            kind = report.kind.replace("_", " ")
+            lines += ["", f"The {kind} does not load: {report.reason}"]
+    return "\n".join(lines)
+
+
+def _inspect(source: str, kind: str) -> Report:
+    folder, family, reason = "", "unknown", ""
+    content, shapes, ignored = {}, {}, ()
+    try:
+        part = sources.glance(source, kind)
+        folder = str(part.folder)
+        content = part.tensors()
+        plan = blueprint(part)
+        ignored = plan.ignored
+        config = getattr(plan.module, "config", part.config)
+        family, shapes = _DESCRIPTIONS[kind](config)
+        tensor_map.check(*plan, content, source=folder)
+        if kind == "language_model" and sources.is_delta(content):
+            family = f"unmerged delta of {family}"
+            reason = (
+                "its norms scale by nearly 0, so these are only differences to another "
+                "model; merge them with `convert merge`"
+            )
+        elif kind == "language_model":
+            _check_tokenizer(source, part)
+    except UserError as error:
+        reason = str(error)
+    return Report(
+        kind=kind,
+        folder=folder,
+        family=family,
+        shapes=shapes,
+        dtypes=dict(Counter(tensor.dtype for tensor in content.values())),
+        parameters=_parameters(content, ignored),
+        bytes=sum(tensor.nbytes for tensor in content.values()),
+        loads=not reason,
+        reason=reason,
+        tensors={name: (t.dtype, tuple(t.shape)) for name, t in content.items()},
+    )
+
+
+def _check_tokenizer(source: str, part: Part) -> None:
+    """Raises what `weights.load_tokenizer` does.
+
+    Of a model on the hub, which that would download, only whether there is one is seen.
+    """
+    if part.remote is None:
+        load_tokenizer(source)
+    elif part.tokenizer is None:
+        raise UserError(
+            f"{part.source}: has no tokenizer; once downloaded, it needs that of its "
+            "language model beside it"
+        )
+
+
+def _encoder(config: MertConfig) -> tuple[str, dict[str, int]]:
+    kind = {"mert_model": "MERT", "hubert": "HuBERT"}[config.model_type]
+    norm = "pre-norm" if config.do_stable_layer_norm else "post-norm"
+    bins = ", constant-Q bins" if config.feature_extractor_cqt else ""
+    shapes = {
+        "width": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "mlp width": config.intermediate_size,
+        "convolutions": len(config.conv_dim),
+        "sample rate": config.sample_rate,
+    }
+    return f"{kind}, {norm}{bins}", shapes
+
+
+def _language_model(config: LlamaConfig) -> tuple[str, dict[str, int]]:
+    """Which LLaMA it is like: only rope and epsilon of the first three differ."""
+    scaling = config.rope_scaling
+    if isinstance(scaling, Llama3Scaling) or config.rope_theta == _LLAMA_3_BASE:
+        family = "LLaMA-3"
+    elif config.norm_eps == _LLAMA_1_EPSILON:
+        family = "LLaMA-1"
+    else:
+        family = "LLaMA-2"
+    said = [f"{family}-like", f"rope base {config.rope_theta:,.0f}"]
+    if scaling is not None:
+        kind = "llama3" if isinstance(scaling, Llama3Scaling) else "linear"
+        said.append(f"{kind} scaling by {scaling.factor:g}")
+    if config.key_heads < config.heads:
+        said.append("grouped-query attention")
+    if config.tied:
+        said.append("tied head")
+    shapes = {
+        "width": config.width,
+        "depth": config.depth,
+        "heads": config.heads,
+        "mlp width": config.mlp_width,
+        "key heads": config.key_heads,
+        "head width": config.head_dim,
+        "vocabulary": config.vocab,
+    }
+    return ", ".join(said), shapes
+
+
+def _adapter(config: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
+    shapes = {
+        "width": config["encoder_width"],
+        "width out": config["language_model_width"],
+    }
+    if isinstance(window := config.get("window_frames"), int):
+        shapes["window"] = window
+    return "one linear map", shapes
+
+
+_DESCRIPTIONS = {
+    "encoder": _encoder,
+    "language_model": _language_model,
+    "adapter": _adapter,
+}
+
+
+def _parameters(content: Tensors, ignored: Sequence[str]) -> int:
+    """How many numbers were learnt and are used; what is there twice counts once."""
+    used = tensor_map.without(content, ignored).values()
+    return sum(math.prod(tensor.shape) for tensor in used)
+
+
+def _columns(rows: Sequence[Sequence[Any]], side: str) -> list[str]:
+    """Lines of aligned cells; all but the first column to that side."""
+    texts = [
+        [f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:{side if place else '<'}{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in texts
+    ]

@@ -1,0 +1,1 @@
+"""A stage's update compiled for TPUs that are not there."""

@@ -1,0 +1,177 @@
+"""Would it fit, and how fast could it be? Asks the TPU's compiler, without a TPU.
+
+    python -m musilingo_jax.plan --config=configs/finetune_musiccaps.py --topology=v5e-8
+    python -m musilingo_jax.plan --config=… --topology=v5e-8 --config.mesh.fsdp=8 …
+    python -m musilingo_jax.plan --config=… --topology=v5e-8,v4-32 --search
+
+Compiles the update of a stage at full size for the named slice of a TPU and tells what
+a chip would have to hold, to compute and to exchange. Nothing is downloaded: shapes of
+released models are known by name, those of others are read from their `config.json`.
+The compiler needs a minute or so per program and 1.5 GB of this machine's memory:
+`pip install -e '.[plan]'`.
+
+`--search` tries the meshes that a slice has, and the ways of splitting an update into
+batches, the promising ones first, and ends with the flags to paste.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from musilingo_jax.plan import compile, model_shapes, search, tables, tpu_slices
+from musilingo_jax.plan import job as plan_jobs
+from musilingo_jax.plan.compile import Plan
+from musilingo_jax.plan.job import Job
+from musilingo_jax.plan.tpu_slices import Topology
+from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.runtime import cli
+from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.training.packing import Shape
+from musilingo_jax.training.stage_config import StageConfig
+
+
+def define_flags() -> None:
+    """The flags of this program, besides those of the config."""
+    flags.DEFINE_list(
+        "topology", [], "TPU slices, e.g. v5e-8,v4-32, or grids of chips: v5e:2x4"
+    )
+    flags.DEFINE_string("stage", "", "the stage to plan; the last one if empty")
+    flags.DEFINE_integer(
+        "length", 0, "tokens per row; 0: as many as a row can have", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "windows", 0, "audio vectors per row; 0: as many as it can have", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "answers", 0, "tokens to be said per row; 0: as many as can be", lower_bound=0
+    )
+    flags.DEFINE_string(
+        "language_model_config",
+        "",
+        "a config.json, or the name of a released model, to take the shapes from",
+    )
+    flags.DEFINE_integer(
+        "encoder_width", 0, "of the features; 0: the encoder's", lower_bound=0
+    )
+    flags.DEFINE_boolean("search", False, "look for a mesh and a batch that fit best")
+    flags.DEFINE_integer(
+        "search_minutes", 10, "per topology; the last program may end later", 1
+    )
+    flags.DEFINE_integer("search_programs", 4, "to compile at most, per topology", 1)
+    flags.DEFINE_boolean("json", False, "print one JSON object per topology")
+    flags.DEFINE_boolean("markdown", False, "print one table of all topologies")
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags and prints the plans."""
+    if argv[1:]:
+        raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
+    said = flags.FLAGS
+    if said.config is None:
+        raise UsageError(
+            "say what to plan, for example --config=configs/finetune_musiccaps.py"
+        )
+    if not said.topology:
+        raise UsageError("say for which slice, for example --topology=v5e-8")
+    if said.json and said.markdown:
+        raise UsageError("choose --json or --markdown")
+    slices = [Topology.parse(name) for name in said.topology]
+    plans_made = []
+    for topology in slices:
+        job = job_of(said.config, topology)
+        if said.search:
+            found = search.search(
+                job, programs=said.search_programs, seconds=60 * said.search_minutes
+            )
+            plan = found[0]
+        else:
+            mesh = plan_jobs.mesh_sizes(dict(said.config.mesh), topology)
+            plan, found = _compiled(replace(job, mesh=mesh)), []
+        plans_made.append(plan)
+        if said.json:
+            tried = [other.to_dict() for other in found]
+            print(json.dumps(plan.to_dict() | ({"tried": tried} if found else {})))
+        elif not said.markdown:
+            if found:
+                print(tables.ranking(found), end="\n\n")
+            print(tables.describe(plan), end="\n\n")
+            if found:
+                print(f"to train so:\n  {' '.join(pasted(plan, said.config))}\n")
+    if said.markdown:
+        print(tables.markdown(plans_made))
+
+
+def job_of(config: ConfigDict, topology: Topology) -> Job:
+    """What the flags and the config ask for, with a mesh still to be chosen.
+
+    Raises:
+      UserError: there is no such stage, or a number of it or a model is impossible.
+    """
+    said = flags.FLAGS
+    name = said.stage or (config.stages[-1] if config.stages else "")
+    if name not in config.stages:
+        raise UserError(
+            f"--stage={name}: config.stages has {', '.join(config.stages) or 'none'}"
+        )
+    stage = StageConfig.from_config(config, name)
+    largest = plan_jobs.largest_row(stage)
+    model = ModelConfig.from_config(config)
+    return Job(
+        name=name,
+        stage=stage,
+        row=Shape(
+            length=said.length or largest.length,
+            windows=said.windows or largest.windows,
+            answers=min(said.answers or largest.answers, said.length or 10**9),
+        ),
+        shapes=model_shapes.shapes(
+            config,
+            language_model_config=said.language_model_config,
+            encoder_width=said.encoder_width,
+        ),
+        dtype=model.dtype,
+        quantization=model.quantization,
+        mesh={},
+        topology=topology,
+    )
+
+
+def pasted(plan: Plan, config: ConfigDict) -> list[str]:
+    """The flags that make a config what was planned."""
+    job, stage = plan.job, plan.job.stage
+    wanted: Mapping[str, str | int] = {
+        **{f"mesh.{axis}": size for axis, size in job.mesh.items()},
+        f"{job.name}.batch_size": stage.batch_size,
+        f"{job.name}.rows": stage.rows,
+        f"{job.name}.accumulate": stage.accumulate,
+        "model.quantization": job.quantization,
+    }
+    flat = {key: _get(config, key) for key in wanted}
+    return [
+        f"--config.{key}={value}" for key, value in wanted.items() if flat[key] != value
+    ] or ["(the config as it is)"]
+
+
+def _get(config: ConfigDict, key: str) -> str | int:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _compiled(job: Job) -> Plan:
+    print(
+        f"compiling {job.name} for {job.topology.sold_as} (about a minute)",
+        file=sys.stderr,
+    )
+    return compile.make_plan(job)
+
+
+if __name__ == "__main__":
+    tpu_slices.prepare()
+    cli.define_config()
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,137 @@
+"""Shapes of released models by their names, for planning without a connection.
+
+A plan needs shapes only. They are facts about the released files (their `config.json`),
+so that a name is enough; of any other model, the `config.json` itself is read.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained.tensor_files import read_json
+from musilingo_jax.runtime.errors import UserError
+
+_LLAMA_7B = LlamaConfig(
+    vocab=32_000,
+    width=4096,
+    depth=32,
+    heads=32,
+    key_heads=32,
+    head_dim=128,
+    mlp_width=11_008,
+    norm_eps=1e-6,
+    rope_theta=10_000.0,
+    rope_scaling=None,
+    tied=False,
+)
+_LLAMA_13B = replace(
+    _LLAMA_7B, width=5120, depth=40, heads=40, key_heads=40, mlp_width=13_824
+)
+# Vicuna v0 has a padding token more; LLaMA 2, and Vicuna v1.5 made of it, other norms.
+_VICUNA_7B, _VICUNA_13B = (replace(c, vocab=32_001) for c in (_LLAMA_7B, _LLAMA_13B))
+_LLAMA_2_7B, _LLAMA_2_13B = (replace(c, norm_eps=1e-5) for c in (_LLAMA_7B, _LLAMA_13B))
+
+LANGUAGE_MODELS = {
+    "m-a-p/MusiLingo-long-v1": _VICUNA_7B,
+    "m-a-p/MusiLingo-short-v1": _VICUNA_7B,
+    "m-a-p/MusiLingo-musicqa-v1": _VICUNA_7B,
+    "lmsys/vicuna-7b-delta-v0": _VICUNA_7B,
+    "lmsys/vicuna-13b-delta-v0": _VICUNA_13B,
+    "lmsys/vicuna-7b-v1.5": _LLAMA_2_7B,
+    "lmsys/vicuna-13b-v1.5": _LLAMA_2_13B,
+    "huggyllama/llama-7b": _LLAMA_7B,
+    "huggyllama/llama-13b": _LLAMA_13B,
+    "meta-llama/Llama-2-7b-hf": _LLAMA_2_7B,
+    "meta-llama/Llama-2-13b-hf": _LLAMA_2_13B,
+}
+ENCODER_WIDTHS = {
+    "m-a-p/MusiLingo-long-v1": 1024,
+    "m-a-p/MusiLingo-short-v1": 1024,
+    "m-a-p/MusiLingo-musicqa-v1": 1024,
+    "m-a-p/MERT-v1-330M": 1024,
+    "m-a-p/MERT-v1-95M": 768,
+}
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a plan must know of the models.
+
+    Attributes:
+      language_model: its numbers.
+      encoder_width: of a feature vector.
+      told_by: where these come from, for people.
+    """
+
+    language_model: LlamaConfig
+    encoder_width: int
+    told_by: str
+
+
+def shapes(
+    config: ConfigDict, *, language_model_config: str, encoder_width: int
+) -> Shapes:
+    """Of the models that a config names: by their names, or from their files.
+
+    Args:
+      config: the experiment.
+      language_model_config: a `config.json`, or a name of `LANGUAGE_MODELS`, to take
+        instead of the config's; "" for the config's.
+      encoder_width: to take instead of the encoder's; 0 for the encoder's.
+
+    Raises:
+      UserError: a model is neither known nor at hand.
+    """
+    if language_model_config:
+        llama, told = _said(language_model_config)
+    else:
+        llama, told = _language_model(sources.named(config, "language_model"))
+    if not encoder_width:
+        encoder_width = _encoder_width(sources.named(config, "encoder"))
+    return Shapes(llama, encoder_width, told)
+
+
+def _said(named: str) -> tuple[LlamaConfig, str]:
+    if Path(named).is_file():
+        try:
+            return LlamaConfig.from_dict(read_json(Path(named))), named
+        except UserError as error:
+            raise UserError(f"{named}: {error}") from error
+    if named in LANGUAGE_MODELS:
+        return LANGUAGE_MODELS[named], f"shapes of {named}, known by name"
+    raise UserError(
+        f"--language_model_config={named}: is no file, and none of the names that are "
+        f"known: {', '.join(LANGUAGE_MODELS)}"
+    )
+
+
+def _language_model(source: str) -> tuple[LlamaConfig, str]:
+    known = LANGUAGE_MODELS.get(source.partition("@")[0])
+    if known and not Path(source).is_dir():
+        return known, f"shapes of {source}, known by name"
+    try:
+        part = sources.glance(source, "language_model")
+    except UserError as error:
+        raise UserError(
+            f"the shapes of config.model.language_model = {source!r} are not known by "
+            f"name, and it is not at hand ({error}); give its config.json, or the name "
+            "of a model of the same shapes, with --language_model_config"
+        ) from error
+    return weights.blueprint(part).module.config, f"config.json of {source}"
+
+
+def _encoder_width(source: str) -> int:
+    known = ENCODER_WIDTHS.get(source.partition("@")[0])
+    if known and not Path(source).is_dir():
+        return known
+    try:
+        part = sources.glance(source, "encoder")
+    except UserError as error:
+        raise UserError(
+            f"the width of config.model.encoder = {source!r} is not known by name, and "
+            f"it is not at hand ({error}); give it with --encoder_width"
+        ) from error
+    return weights.blueprint(part).module.config.hidden_size

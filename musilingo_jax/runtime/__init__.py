@@ -1,0 +1,1 @@
+"""The process: flags, signals, several processes, files, sharding."""

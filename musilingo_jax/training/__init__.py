@@ -1,0 +1,1 @@
+"""Records and features → the adapter."""

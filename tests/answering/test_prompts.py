@@ -1,0 +1,105 @@
+"""Where the audio sits, what is learnt, and that the end sign survives the cut."""
+
+import dataclasses
+
+import pytest
+from helpers.small_run import small_tokenizer
+
+from musilingo_jax.answering.prompts import PromptConfig, encode
+from musilingo_jax.runtime.errors import UserError
+
+CAPTION = PromptConfig(template="", instruction="", end_sign="\n", max_answer_tokens=32)
+CHAT = PromptConfig(
+    template="###Human: {} ###Assistant: ",
+    instruction="<Audio><AudioHere></Audio> {}",
+    end_sign="###",
+    max_answer_tokens=40,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return small_tokenizer()
+
+
+def test_caption_is_start_audio_answer_end_sign(tokenizer):
+    example = encode(tokenizer, CAPTION, "", "A piano.", windows=3)
+    answer = tokenizer.encode("A piano.\n")
+    assert example.tokens == [tokenizer.start, 0, 0, 0, *answer]
+    assert example.audio_slot == [-1, 0, 1, 2] + [-1] * len(answer)
+    assert example.target_mask == [False] * 4 + [True] * len(answer)
+    assert not example.cut
+
+
+def test_pieces_of_a_question_are_tokenised_separately(tokenizer):
+    example = encode(tokenizer, CHAT, "How fast?", "Slow.", windows=2)
+    before = tokenizer.encode("###Human: <Audio>")
+    after = tokenizer.encode("</Audio> How fast? ###Assistant: ")
+    answer = tokenizer.encode("Slow.###")
+    assert example.tokens == [tokenizer.start, *before, 0, 0, *after, *answer]
+    assert example.audio_slot.index(0) == 1 + len(before)
+    assert sum(example.target_mask) == len(answer)
+    assert all(example.target_mask[-len(answer) :])
+
+
+def test_without_answer_there_is_only_the_prompt(tokenizer):
+    asked = encode(tokenizer, CHAT, "How fast?", None, windows=2)
+    told = encode(tokenizer, CHAT, "How fast?", "Slow.", windows=2)
+    assert asked.tokens == told.tokens[: len(asked.tokens)]
+    assert not any(asked.target_mask)
+    assert not any(told.target_mask[: len(asked.tokens)])
+
+
+@pytest.mark.parametrize("limit", range(4, 24))
+@pytest.mark.parametrize("prompt", [CAPTION, CHAT])
+def test_cut_answer_keeps_its_end_sign(tokenizer, prompt, limit):
+    prompt = dataclasses.replace(prompt, max_answer_tokens=limit)
+    answer = "It is a calm piano piece, slow and quiet, with many words to say."
+    example = encode(tokenizer, prompt, "What?", answer, windows=1)
+    said = [
+        t for t, told in zip(example.tokens, example.target_mask, strict=True) if told
+    ]
+    assert example.cut
+    assert len(said) == limit
+    text = tokenizer.decode(said)
+    assert text.endswith(prompt.end_sign)
+    assert answer.startswith(text.removesuffix(prompt.end_sign).strip()[:-1])
+
+
+def test_answer_that_just_fits_is_whole(tokenizer):
+    fits = len(tokenizer.encode("Slow and quiet.###"))
+    prompt = dataclasses.replace(CHAT, max_answer_tokens=fits)
+    assert not encode(tokenizer, prompt, "What?", "Slow and quiet.", windows=1).cut
+
+
+def test_marks_in_the_question_are_only_text(tokenizer):
+    question = "What is {} or <AudioHere> or {0}?"
+    example = encode(tokenizer, CHAT, question, "Slow.", windows=2)
+    assert question in tokenizer.decode(example.tokens)
+    assert sum(slot >= 0 for slot in example.audio_slot) == 2
+
+
+def test_end_sign_longer_than_the_limit_is_refused(tokenizer):
+    prompt = dataclasses.replace(CHAT, end_sign="!#!#!#!#!#", max_answer_tokens=3)
+    with pytest.raises(UserError, match="max_answer_tokens is 3"):
+        encode(tokenizer, prompt, "What?", "Slow.", windows=1)
+
+
+def test_tokenizer_without_start_is_refused(tokenizer):
+    nameless = dataclasses.replace(tokenizer, start=None)
+    with pytest.raises(UserError, match="no start token"):
+        encode(nameless, CHAT, "What?", "Slow.", windows=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"template": "###Human: ###"}, "prompt.template"),
+        ({"instruction": "<Audio></Audio> {}"}, "<AudioHere> once"),
+        ({"instruction": "<AudioHere>"}, r"\{\} once"),
+        ({"end_sign": ""}, "prompt.end_sign is empty"),
+    ],
+)
+def test_bad_prompts_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(CHAT, **change)

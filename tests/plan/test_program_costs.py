@@ -1,0 +1,263 @@
+"""The reader of compiled programs, on small programs whose costs are known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from musilingo_jax.plan import program_costs
+from musilingo_jax.plan.hlo import Instruction, Program
+from musilingo_jax.plan.program_costs import Exchange
+from musilingo_jax.runtime.sharding import make_mesh
+
+
+def program(function, *shapes: jax.ShapeDtypeStruct, **options) -> Program:
+    compiled = jax.jit(function, **options).lower(*shapes).compile()
+    return Program(compiled.as_text())
+
+
+def array(*shape: int, sharding: NamedSharding | None = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+
+
+def test_a_product():
+    found = program(jnp.matmul, array(8, 16), array(16, 32))
+    assert program_costs.flops(found) == 2 * 8 * 16 * 32
+
+
+def test_a_batch_of_products():
+    multiply = functools.partial(jnp.einsum, "bij,bjk->bik")
+    found = program(multiply, array(3, 8, 16), array(3, 16, 32))
+    assert program_costs.flops(found) == 3 * 2 * 8 * 16 * 32
+
+
+def test_loops_are_multiplied_out():
+    def layers(x, weights):
+        def step(x, weight):
+            twice = jax.lax.scan(lambda x, _: (x @ weight, None), x, None, length=2)
+            return jnp.tanh(twice[0]), None
+
+        return jax.lax.scan(step, x, weights)[0]
+
+    x, weights = array(8, 16), array(5, 16, 16)
+    found = program(layers, x, weights)
+    assert not found.unknown_loops
+    assert program_costs.flops(found) == 5 * 2 * 2 * 8 * 16 * 16
+    # This is why there is a reader at all.
+    once = jax.jit(layers).lower(x, weights).compile().cost_analysis()["flops"]
+    assert once < program_costs.flops(found) / 2
+
+
+def test_trips_are_found_without_a_note():
+    # The TPU's compiler leaves none: first value, step and bound are in the text.
+    text = """HloModule m, num_partitions=1
+
+%body (x: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
+  %x = (s32[]{:T(128)}, f32[4,4]{1,0:T(4,128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%x), index=0
+  %a = f32[4,4]{1,0:T(4,128)} get-tuple-element(%x), index=1
+  %step = s32[]{:T(128)} constant(3)
+  %next = s32[]{:T(128)} add(%i, %step)
+  %product = f32[4,4]{1,0:T(4,128)} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %both = (s32[]{:T(128)}, f32[4,4]{1,0:T(4,128)}) tuple(%next, %product)
+}
+
+%condition (y: (s32[], f32[4,4])) -> pred[] {
+  %y = (s32[]{:T(128)}, f32[4,4]{1,0:T(4,128)}) parameter(0)
+  %i.1 = s32[]{:T(128)} get-tuple-element(%y), index=0
+  %bound = s32[]{:T(128)} constant(12)
+  ROOT %less = pred[]{:T(512)} compare(%i.1, %bound), direction=LT
+}
+
+ENTRY %main (p: f32[4,4]) -> f32[4,4] {
+  %p = f32[4,4]{1,0:T(4,128)} parameter(0)
+  %first = s32[]{:T(128)} constant(2)
+  %start = (s32[]{:T(128)}, f32[4,4]{1,0:T(4,128)}) tuple(%first, %p)
+  %loop = (s32[]{:T(128)}, f32[4,4]{1,0:T(4,128)}) while(%start), condition=%condition, body=%body
+  ROOT %end = f32[4,4]{1,0:T(4,128)} get-tuple-element(%loop), index=1
+}
+"""  # noqa: E501
+    # 2, 5, 8, 11
+    assert program_costs.flops(Program(text)) == 4 * 2 * 4 * 4 * 4
+    unknown = Program(text.replace("direction=LT", "direction=NE"))
+    assert program_costs.flops(unknown) == 2 * 4 * 4 * 4
+    assert unknown.unknown_loops == ["loop"]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "made", "attributes", "expected"),
+    [
+        # [8, 16] · [16, 32]
+        (
+            (8, 16),
+            (16, 32),
+            (8, 32),
+            "dim_labels=bf_io->bf",
+            2 * 8 * 16 * 32,
+        ),
+        # Attention's scores as a TPU writes them: 2 rows × 16 heads of [512, 128] by
+        # [512, 128], a convolution over rows and heads dilated so that they never mix.
+        (
+            (2, 16, 512, 128),
+            (2, 512, 16, 128),
+            (2, 16, 512, 512),
+            "window={size=2x16 stride=1x15 lhs_dilate=2x16}, "
+            "dim_labels=01bf_0o1i->01bf",
+            2 * 2 * 16 * 512 * 512 * 128,
+        ),
+        # A product whose outcome is 16 heads: the window slides over the kernel.
+        (
+            (1, 512, 1024, 1),
+            (16, 128, 1024, 1),
+            (1, 512, 16, 128),
+            "window={size=1x16 pad=0_0x15_15 rhs_reversal=0x1}, "
+            "dim_labels=0bf1_1oi0->0b1f",
+            2 * 512 * 1024 * 16 * 128,
+        ),
+        # A real one: 10 samples, 3 taps, padded by 1, from 4 channels to 6.
+        (
+            (1, 10, 4),
+            (3, 4, 6),
+            (1, 10, 6),
+            "window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f",
+            2 * (10 * 3 - 2) * 4 * 6,
+        ),
+    ],
+)
+def test_convolutions(left, right, made, attributes, expected):
+    instruction = Instruction("c", "convolution", (), (), "", attributes, {}, False)
+    counted = program_costs._convolution_flops(instruction, left, right, made)
+    assert counted == expected
+
+
+def test_convolution_of_this_machine_agrees_with_xla():
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+
+    shapes = array(2, 33, 4), array(5, 4, 8)
+    compiled = jax.jit(convolve).lower(*shapes).compile()
+    found = program_costs.flops(Program(compiled.as_text()))
+    assert found == pytest.approx(compiled.cost_analysis()["flops"], rel=0.02)
+
+
+def test_exchanges_of_a_sharded_program():
+    mesh = make_mesh(data=2, fsdp=1, tensor=4)
+
+    def place(*axes: str | None) -> NamedSharding:
+        return NamedSharding(mesh, P(*axes))
+
+    def layers(x, weights):
+        def step(x, weight):
+            # Summed over a dimension that 4 devices share: an all-reduce each time.
+            y = jax.lax.with_sharding_constraint(x @ weight, place("data"))
+            return jax.lax.with_sharding_constraint(y, place("data", "tensor")), None
+
+        return jax.lax.scan(step, x, weights)[0]
+
+    found = program(
+        layers,
+        array(8, 64, sharding=place("data", "tensor")),
+        array(5, 64, 64, sharding=place(None, "tensor", None)),
+        out_shardings=place("data", "tensor"),
+    )
+    assert found.partitions == 8
+    # [4, 64] float32 on each device, 2 · 3/4 of it sent, 5 times.
+    sent = 5 * 2 * 3 / 4 * (4 * 64 * 4)
+    assert program_costs.exchanges(found) == (Exchange("all-reduce", 5, sent),)
+
+
+def test_gathering():
+    mesh = make_mesh(data=1, fsdp=8, tensor=1)
+    split, whole = NamedSharding(mesh, P("fsdp")), NamedSharding(mesh, P())
+    found = program(lambda x: x, array(64, 4, sharding=split), out_shardings=whole)
+    # Each device begins with an eighth, and passes on seven eighths.
+    (exchange,) = program_costs.exchanges(found)
+    assert exchange == Exchange("all-gather", 1, 7 / 8 * 64 * 4 * 4)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ("replica_groups={{0,2},{1,3}}", 2),
+        ("replica_groups=[4,2]<=[8]", 2),
+        ("replica_groups=[2,4]<=[4,2]T(1,0)", 4),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a'}", 4),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a':(2)2}", 2),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", 4),
+        ("replica_groups={}", 16),
+    ],
+)
+def test_groups(attributes, expected):
+    instruction = Instruction("c", "all-reduce", (), (), "", attributes, {}, False)
+    assert program_costs.group_size(instruction, 16) == expected
+
+
+def test_a_collective_in_three_fusions_is_one():
+    text = """HloModule m, num_partitions=8
+
+%begin (a: f32[4,8]) -> f32[8,8] {
+  %a = f32[4,8]{1,0} parameter(0)
+  %gather = f32[8,8]{1,0} all-gather(%a), channel_id=1, replica_groups=[4,2]<=[8], dimensions={0}, frontend_attributes={chain_id="3"}
+  ROOT %started = f32[8,8]{1,0} custom-call(%gather), custom_call_target="AsyncCollectiveStart"
+}
+
+%finish (b: f32[4,8]) -> f32[8,8] {
+  %b = f32[4,8]{1,0} parameter(0)
+  %gather.1 = f32[8,8]{1,0} all-gather(%b), channel_id=1, replica_groups=[4,2]<=[8], dimensions={0}, frontend_attributes={chain_id="3"}
+  ROOT %done = f32[8,8]{1,0} custom-call(%gather.1), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter.1 (d: f32[8,8]) -> f32[1,8] {
+  %d = f32[8,8]{1,0} parameter(0)
+  %sum = f32[8,8]{1,0} all-reduce(%d), channel_id=2, replica_groups=[1,8]<=[8], to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %kept = f32[1,8]{1,0} dynamic-slice(%sum, %zero, %zero), dynamic_slice_sizes={1,8}
+}
+
+ENTRY %main (c: f32[4,8]) -> f32[1,8] {
+  %c = f32[4,8]{1,0} parameter(0)
+  %one = f32[8,8]{1,0} fusion(%c), kind=kCustom, calls=%begin
+  %two = f32[8,8]{1,0} fusion(%c), kind=kCustom, calls=%finish
+  ROOT %three = f32[1,8]{1,0} fusion(%two), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""  # noqa: E501
+    assert program_costs.exchanges(Program(text)) == (
+        Exchange("all-gather", 1, 4 * 8 * 4),
+        Exchange("reduce-scatter", 1, 7 / 8 * 8 * 8 * 4),
+    )
+
+
+def test_traffic_of_a_slice_is_the_slice():
+    text = """HloModule m
+
+%one_layer (stack: bf16[32,64,64], i: s32[], x: f32[8,64]) -> f32[8,64] {
+  %stack = bf16[32,64,64]{2,1,0} parameter(0)
+  %copied = bf16[32,64,64]{2,1,0} copy(%stack)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %layer = bf16[1,64,64]{2,1,0} dynamic-slice(%copied, %i, %zero, %zero), dynamic_slice_sizes={1,64,64}
+  %kernel = bf16[64,64]{1,0} bitcast(%layer)
+  %x = f32[8,64]{1,0} parameter(2)
+  ROOT %y = f32[8,64]{1,0:T(8,128)S(1)} dot(%x, %kernel), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (weights: bf16[32,64,64], layer: s32[], rows: f32[8,64]) -> f32[8,64] {
+  %weights = bf16[32,64,64]{2,1,0} parameter(0)
+  %layer.1 = s32[]{:S(6)} parameter(1)
+  %rows = f32[8,64]{1,0} parameter(2)
+  ROOT %fused = f32[8,64]{1,0:T(8,128)S(1)} fusion(%weights, %layer.1, %rows), kind=kOutput, calls=%one_layer
+}
+"""  # noqa: E501
+    # One layer of 32, the rows, and nothing written: that stays on the core.
+    assert program_costs.traffic(Program(text)) == 64 * 64 * 2 + 8 * 64 * 4
+
+
+def test_a_text_that_is_no_program():
+    with pytest.raises(ValueError, match="compiled program"):
+        Program("nothing of the kind")

@@ -1,0 +1,123 @@
+"""The embedded model and corpus: what they promise, and the whole path on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import musilingo_jax
+from configs import tiny, tiny_from_scratch
+from musilingo_jax import evaluate, train
+from musilingo_jax.chat import Chat
+from musilingo_jax.corpora import songs, synthetic
+from musilingo_jax.pretrained import weights
+from musilingo_jax.runtime import cli
+
+ASSETS = Path(musilingo_jax.__file__).parent / "assets"
+PARTS = ("encoder", "language_model", "adapter")
+
+
+def test_it_is_as_small_as_promised():
+    def size(name):
+        return sum(f.stat().st_size for f in (ASSETS / name).rglob("*") if f.is_file())
+
+    assert size("musilingo-tiny") <= 8e6
+    assert size("musilingo-tiny-corpus") <= 4e6
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_is_in_the_released_layout_with_a_card(part):
+    folder = ASSETS / "musilingo-tiny" / part
+    assert {"config.json", "model.safetensors", "README.md"} <= {
+        path.name for path in folder.iterdir()
+    }
+
+
+def test_the_parts_fit_together_by_the_loader_of_released_weights():
+    mert = weights.load_encoder("musilingo-tiny/encoder", dtype="float32", mesh=None)
+    llama = weights.load_language_model(
+        "musilingo-tiny/language_model", dtype="float32", quantization="", mesh=None
+    )
+    adapter = weights.load_adapter("musilingo-tiny/adapter", mesh=None)
+    assert adapter.projection.kernel.shape == (
+        mert.config.hidden_size,
+        llama.config.width,
+    )
+    tokenizer = weights.load_tokenizer("musilingo-tiny/language_model")
+    assert tokenizer.size == llama.config.vocab
+
+
+def test_the_corpus_is_what_its_card_says():
+    records = songs.load("musilingo-tiny-corpus")
+    clips = {record.clip: record.audio for record in records}
+    assert 64 <= len(clips) <= 96
+    for path in clips.values():
+        info = soundfile.info(path)
+        assert (info.format, info.subtype) == ("OGG", "VORBIS")
+        assert info.duration == pytest.approx(10, abs=0.01)
+    splits = {
+        split: {r.clip for r in records if r.split == split}
+        for split in ("train", "test")
+    }
+    assert not splits["train"] & splits["test"]
+    assert splits["train"] | splits["test"] == set(clips)
+    for clip in clips:
+        asked = {r.attribute for r in records if r.clip == clip}
+        assert asked == {None, *synthetic.ATTRIBUTES}
+
+
+def test_the_corpus_is_the_recipes_fifth_set():
+    """Its pieces come from a seed that no other set of the recipe has."""
+    numbers = tiny_from_scratch.get_config()
+    found: dict[int, dict[str, str]] = {}
+    for record in songs.load("musilingo-tiny-corpus"):
+        if record.attribute:
+            index = int(record.audio.stem)
+            found.setdefault(index, {})[record.attribute] = record.value
+    for index, labels in found.items():
+        rng = np.random.default_rng([numbers.seed + 4, index])
+        piece = synthetic.compose(rng, duration=numbers.render.seconds)
+        assert labels == piece.labels()
+
+
+def test_the_shipped_adapter_hears(tmp_path):
+    """On the held-out clips, above the same questions asked with other music."""
+    config = tiny.get_config()
+    config.run = str(tmp_path / "run")
+    folder, _ = evaluate.evaluate(config, "musilingo-tiny/adapter", tmp_path / "out")
+    report = json.loads((folder / "report.json").read_text())
+    facts = {
+        score["name"]: score
+        for score in report["scores"]
+        if score["section"] == "factual"
+    }
+    assert facts.keys() == synthetic.ATTRIBUTES.keys() | {"key_exact"}
+    for attribute in ("style", "drums", "tempo", "key"):
+        assert facts[attribute]["beats_controls"], attribute
+
+
+def test_the_main_job_end_to_end(tmp_path):
+    """Cache, two stages, an adapter that beats its control, an answer to a song."""
+    config = tiny.get_config()
+    config.run = str(tmp_path / "run")
+    config.stage1.steps, config.stage2.steps = 60, 40
+    train.train(config)
+    folder, _ = evaluate.evaluate(config, None, None)
+    report = json.loads((folder / "report.json").read_text())
+    style = next(s for s in report["scores"] if s["name"] == "style")
+    assert style["gains"]["shuffled_audio"]["low"] > 0
+    chat = Chat.load(tmp_path / "run", None)
+    song = songs.load("musilingo-tiny-corpus")[0].audio
+    excerpt = chat.hear(song, start=None, seconds=30)
+    answers = chat.ask(excerpt, ["What style of music is this?", "Describe the music."])
+    assert all(answers)
+
+
+def test_progress_says_rate_and_time_left(capsys):
+    with cli.progress(total=10, unit="step", label="stage1", mininterval=0) as bar:
+        bar.update(5)
+    assert "stage1:  50%" in (said := capsys.readouterr().err)
+    assert "step/s" in said or "s/step" in said
+    assert "<" in said  # elapsed < left

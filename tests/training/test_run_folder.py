@@ -1,0 +1,118 @@
+"""The run folder: what is damaged, gone, full or not shared is told in one sentence."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers.processes import free_port
+from ml_collections import ConfigDict
+
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.training import run_folder
+from musilingo_jax.training.run_folder import RunFolder
+
+ROW = b'{"stage": "a", "step": 1, "time": 2.0, "loss": 3.0}'
+
+
+def open_run(path):
+    return RunFolder(ConfigDict({"run": str(path), "stages": ("a",)}))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return open_run(tmp_path / "jazz")
+
+
+def test_where_no_folder_can_be_made():
+    with pytest.raises(UserError, match=r"to /proc/foo \(no folder can be made there"):
+        open_run("/proc/foo")
+
+
+@pytest.mark.parametrize(
+    "line", [b"[1, 2]", b'{"a": 1}', b"\xff\xfe", b"no JSON", ROW[:20], b""]
+)
+def test_a_damaged_row_is_named_and_a_torn_last_one_forgotten(run, line):
+    metrics = run.path / "metrics.jsonl"
+    metrics.write_bytes(ROW + b"\n" + ROW + b"\n" + line)
+    assert [row["step"] for row in run.metrics("a")] == [1, 1]
+    run.rewind("a", 1)
+    assert metrics.read_bytes() == 2 * (ROW + b"\n")
+    metrics.write_bytes(ROW + b"\n" + line + b"\n" + ROW + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: is damaged"):
+        run.metrics("a")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: is damaged"):
+        run.rewind("a", 1)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{"])
+def test_damaged_inputs_are_named(run, content):
+    run.claim({"records": "x"})
+    (run.path / "a/checkpoints/1").mkdir(parents=True)
+    run.claim({"records": "x"})
+    (run.path / "inputs.json").write_text(content)
+    with pytest.raises(UserError, match=r"inputs\.json cannot be read"):
+        run.claim({"records": "x"})
+
+
+def test_a_folder_that_is_gone_is_named(run):
+    shutil.rmtree(run.path)
+    with pytest.raises(UserError, match=r"jazz: was moved or deleted while"):
+        run.log({"stage": "a"})
+
+
+def test_a_full_disk_is_named_whoever_finds_it(run, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run_folder, "write_whole", fail)
+    with pytest.raises(UserError, match=r"jazz: there is no room left \(No space"):
+        run.write("a.json", "{}")
+    with (
+        pytest.raises(UserError, match=r"jazz: there is no room left \(No space"),
+        run_folder.writing(run.path),
+    ):
+        raise ValueError("UNKNOWN: Failed to write 9 bytes [os_error_code='28']")
+    with pytest.raises(ValueError, match="a bug"), run_folder.writing(run.path):
+        raise ValueError("a bug")
+
+
+PROGRAM = """
+import sys
+from ml_collections import ConfigDict
+from musilingo_jax.runtime import cli, distributed
+from musilingo_jax.training.run_folder import RunFolder
+
+def main(argv):
+    distributed.start()
+    RunFolder(ConfigDict({"run": argv[1], "stages": ()}))
+
+distributed.define_flags()
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_all_processes_must_see_one_folder(tmp_path, shared):
+    """Folders of other names stand for disks of their own."""
+    folders = [tmp_path / ("a" if shared else name) for name in "ab"]
+    where = f"--coordinator=127.0.0.1:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, where, "--processes=2"]
+            + [f"--process={i}", str(folder)],
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, folder in enumerate(folders)
+    ]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    told = "process 1 does not see the folder"
+    for process, words in zip(processes, said, strict=True):
+        assert process.returncode == (0 if shared else 1), words
+        assert (told in words) != shared
+        assert "Traceback" not in words
+    assert not [path for folder in folders for path in folder.iterdir()]
