@@ -1,0 +1,228 @@
+"""Sections of a config as frozen dataclasses whose fields carry their own bounds.
+
+A bound is written once, beside the field; `read_section` checks every field and names
+the key in its message:
+
+    @dataclass(frozen=True)
+    class StageConfig:
+        steps: int = setting(at_least=1)
+        learning_rate: float = setting(above=0)
+        questions: str = setting(choices=("captions", "questions", "all"))
+        remat: bool
+        policy: str = setting(choices=("full", "dots"), before="full")
+
+    read_section(StageConfig, config.stage1, "config.stage1")
+
+    UserError: config.stage1.steps is 0: it must be at least 1
+
+No field has a default: a config names every number. `before` is not a default. It is
+the value that configs meant which were written before the field existed; a run or a
+cache of that time keeps its identity as long as the field has this value.
+"""
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin
+
+from ml_collections import ConfigDict
+
+from musilingo_jax.runtime.errors import UserError
+
+T = TypeVar("T")
+
+_METADATA = "musilingo_jax"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a field may hold; arguments as in `setting`."""
+
+    at_least: float | None
+    above: float | None
+    at_most: float | None
+    choices: tuple[Any, ...]
+    before: Any
+
+    def problem(self, value: Any) -> str | None:
+        """What the value must be but is not; None if it is within the bounds."""
+        if self.choices and value not in self.choices:
+            return "choose one of " + ", ".join(map(repr, self.choices))
+        numbers = value if isinstance(value, tuple) else (value,)
+        limits = {
+            f"at least {self.at_least}": self.at_least is None
+            or all(number >= self.at_least for number in numbers),
+            f"above {self.above}": self.above is None
+            or all(number > self.above for number in numbers),
+            f"at most {self.at_most}": self.at_most is None
+            or all(number <= self.at_most for number in numbers),
+        }
+        if all(limits.values()):
+            return None
+        stated = [limit for limit in limits if not limit.endswith("None")]
+        return f"it must be {' and '.join(stated)}"
+
+
+_UNBOUNDED = Bounds(None, None, None, (), MISSING)
+
+
+def setting(
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[Any, ...] = (),
+    before: Any = MISSING,
+) -> Any:
+    """A field of a dataclass that `read_section` fills, with its bounds.
+
+    Args:
+      at_least, above, at_most: bounds of a number, or of each number of a tuple.
+      choices: all allowed values.
+      before: what configs meant that were written before the field existed. Only for
+        fields that were added after a release.
+    """
+    bounds = Bounds(at_least, above, at_most, choices, before)
+    return field(metadata={_METADATA: bounds})
+
+
+def read_section(
+    kind: type[T],
+    section: Mapping[str, Any] | ConfigDict,
+    where: str,
+    *,
+    allow_others: bool = False,
+) -> T:
+    """The dataclass `kind` from a section of a config, checked.
+
+    Lists become tuples, and sections within become the dataclasses that annotate them.
+
+    Args:
+      kind: a dataclass; fields without `setting` are checked by type only.
+      section: key → value.
+      where: the section's name in messages, such as "config.stage1".
+      allow_others: whether the section may hold keys that are not fields.
+
+    Raises:
+      UserError: a key is missing or unknown, or its value has another type or is out
+        of bounds.
+    """
+    values = section.to_dict() if isinstance(section, ConfigDict) else dict(section)
+    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - known.keys()):
+        if not allow_others:
+            raise UserError(
+                f"{where} has {', '.join(unknown)}, which nothing reads: is it "
+                "misspelt?"
+            )
+        values = {key: values[key] for key in values.keys() & known.keys()}
+    for name, entry in known.items():
+        if name not in values and _bounds(entry).before is not MISSING:
+            values[name] = _bounds(entry).before
+    if missing := [name for name in known if name not in values]:
+        raise UserError(f"{where} lacks {', '.join(missing)}")
+    return kind(
+        **{
+            name: _checked(entry, values[name], f"{where}.{name}")
+            for name, entry in known.items()
+        }
+    )
+
+
+def check(settings: Any, where: str) -> None:
+    """Checks the fields of a dataclass that was made without `read_section`.
+
+    Args:
+      settings: an instance of a dataclass with `setting` fields.
+      where: what holds them, for messages, such as "config.json".
+
+    Raises:
+      UserError: a field has another type than its annotation, or is out of bounds.
+    """
+    for entry in fields(settings):
+        _checked(entry, getattr(settings, entry.name), f"{where}.{entry.name}")
+
+
+def identity_of(settings: Any) -> dict[str, Any]:
+    """Name → value of the fields, nested, that tell one configuration from another.
+
+    A field that was added later is left out while it has the value that configs without
+    it meant. So a digest of this dict does not change when the class gets such a field.
+    """
+    return {
+        entry.name: identity_of(value) if is_dataclass(value) else value
+        for entry in fields(settings)
+        if (value := getattr(settings, entry.name)) != _bounds(entry).before
+    }
+
+
+def describe(settings: Any, names: Mapping[type, str]) -> str:
+    """One line of text that is the same for the same `identity_of`.
+
+    It spells dataclasses as Python's `repr` does, with the names given here and not
+    those of the classes, which may be renamed:
+
+        LlamaConfig(width=64, …, rope_scaling=LinearScaling(factor=2.0))
+
+    Args:
+      settings: a dataclass.
+      names: the name of its class, and of those of dataclasses within it.
+    """
+    inside = ", ".join(
+        f"{entry.name}={describe(value, names) if is_dataclass(value) else repr(value)}"
+        for entry in fields(settings)
+        if (value := getattr(settings, entry.name)) != _bounds(entry).before
+    )
+    return f"{names[type(settings)]}({inside})"
+
+
+def _bounds(entry: Field) -> Bounds:
+    return entry.metadata.get(_METADATA, _UNBOUNDED)
+
+
+def _checked(entry: Field, value: Any, where: str) -> Any:
+    """The value as the field's annotation wants it, within its bounds."""
+    if is_dataclass(entry.type) and isinstance(value, Mapping | ConfigDict):
+        return read_section(entry.type, value, where)  # type: ignore[arg-type]
+    value = tuple(value) if isinstance(value, list) else value
+    wanted = _wanted(entry.type, value)
+    if wanted is not None:
+        raise UserError(f"{where} is {value!r}: it must be {wanted}")
+    problem = _bounds(entry).problem(value) if value is not None else None
+    if problem is not None:
+        raise UserError(f"{where} is {value!r}: {problem}")
+    return value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (_is_whole, "a whole number"),
+    float: (_is_finite, "a finite number"),
+    bool: (lambda value: isinstance(value, bool), "True or False"),
+    str: (lambda value: isinstance(value, str), "text"),
+}
+
+
+def _wanted(annotation: Any, value: Any) -> str | None:
+    """What the annotation asks for if the value is not that, in words."""
+    if get_origin(annotation) is types.UnionType:
+        wanted = [_wanted(kind, value) for kind in get_args(annotation)]
+        return None if None in wanted else " or ".join(filter(None, wanted))
+    if get_origin(annotation) is tuple:
+        fits, wanted = _KINDS[get_args(annotation)[0]]
+        if isinstance(value, tuple) and all(map(fits, value)):
+            return None
+        return f"a list, each entry {wanted}"
+    if annotation in _KINDS:
+        fits, wanted = _KINDS[annotation]
+        return None if fits(value) else wanted
+    return None if isinstance(value, annotation) else annotation.__name__
