@@ -13,7 +13,8 @@ to its longest example, the scores of all tokens, gradient to the adapter alone.
 `musilingo_jax.training.train_step`, all examples of an update in `--rows` rows; the
 same examples on both sides, and the same losses. Printed are the median times per
 useful token (audio and text, no padding), by the clock and of the processor, and the
-rounds' ratios to PyTorch's (in `in_turn.py`). Making batches is no part of it. Needs the `test` extra.
+rounds' ratios to PyTorch's (in `in_turn.py`). Making batches is no part of it. Needs
+the `test` extra.
 """
 
 import json

@@ -21,8 +21,8 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from configs.features import tiny
-from musilingo_jax import cache
 from musilingo_jax.audio import waveforms
+from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import corpus
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.pretrained import weights
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     mesh = make_mesh(data=1, fsdp=1, tensor=1)
     records = corpus.load(config.corpus.path)
     started = time.perf_counter()
-    found = cache.prepare(config, records, mesh)
+    found = feature_cache.prepare(config, records, mesh)
     took = time.perf_counter() - started
     mert = weights.load_encoder(config.model.encoder, dtype="float32", mesh=mesh)
     worst, scale, sound = 0.0, 0.0, 0

@@ -48,7 +48,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
     import jax
     import jax.numpy as jnp
 
-    from musilingo_jax import cache
+    from musilingo_jax.audio.cache import feature_cache
     from musilingo_jax.corpora import mixture
     from musilingo_jax.models.musilingo import attend_mask, splice
     from musilingo_jax.pretrained import weights
@@ -86,7 +86,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
     config.run = folder
     mesh = make_mesh(1, 1, 1)
     records = mixture.split(config.corpus, config.corpus.test_split, answered=True)
-    features = cache.prepare(config, records, mesh)
+    features = feature_cache.prepare(config, records, mesh)
     tokenizer = weights.load_tokenizer("musilingo-tiny/language_model")
     adapter = weights.load_adapter(ADAPTER, mesh=mesh)
     stage = StageConfig.from_config(config, "stage2")

@@ -5,11 +5,11 @@
 Trains an adapter for random models in the shape of the released ones, but small
 (`tests/helpers/small_run.py`), with validation: once without interruption, then killed
 by SIGKILL at random moments, seeded, until that has happened `--kills` times, and once
-to the end. Final and best adapter must be equal, byte for byte, and so must every loss in
-metrics.jsonl. Every second kill waits until a checkpoint is being written (a temporary
-folder of Orbax is there), so that it falls into the write; the others come at any
-moment of the program's life. A process that is done before it can be killed does not
-count; its run is compared and begun anew.
+to the end. Final and best adapter must be equal, byte for byte, and so must every loss
+in metrics.jsonl. Every second kill waits until a checkpoint is being written (a
+temporary folder of Orbax is there), so that it falls into the write; the others come at
+any moment of the program's life. A process that is done before it can be killed does
+not count; its run is compared and begun anew.
 
 Then the same run in 1, 2, 4, 2 and 1 processes, of 8 simulated devices in all, told by
 SIGTERM to stop in each but the last: all losses within 1e-5 of the first.

@@ -22,8 +22,10 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, generate
+from musilingo_jax.answering import corpus_answers
+from musilingo_jax.answering.answer import load_speaker
 from musilingo_jax.answering.answer_file import Ask, files_of
+from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.evaluation import answered_questions, controls, report, scoring
 from musilingo_jax.evaluation.answered_questions import Row
@@ -33,7 +35,8 @@ from musilingo_jax.evaluation.scoring import Scored
 from musilingo_jax.runtime import cli, distributed
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.files import check_file, check_folder, write_whole
+from musilingo_jax.runtime.paths import check_writable_file, check_writable_folder
+from musilingo_jax.runtime.storage import write_text
 
 _ANSWERS = "answers.jsonl"
 # Of the bootstrap and the shuffle where there is no config to say it.
@@ -68,24 +71,24 @@ def evaluate(
     """
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be 0 or more")
-    adapter = generate.adapter_of(config, adapter)
-    model = generate.model_of(config, adapter)
+    adapter = corpus_answers.adapter_of(config, adapter)
+    model = corpus_answers.model_of(config, adapter)
     folder = out or Path(config.run) / "evaluation"
-    check_folder(folder, flag="--out")
+    check_writable_folder(folder, flag="--out")
     split = config.corpus.test_split
-    file = generate.open_answers(folder / _ANSWERS, config, adapter, split)
+    file = corpus_answers.open_answers(folder / _ANSWERS, config, adapter, split)
     # Before hours of answering, for it may not be there.
     parts = _parts(bertscore, layer) if jax.process_index() == 0 else None
-    mesh = generate.mesh_of(config)
+    mesh = corpus_answers.mesh_of(config)
     test = mixture.split(config.corpus, split, answered=True)
-    features = cache.prepare(config, test, mesh)
-    records = generate.askable(config, test, features.ids)
+    features = feature_cache.prepare(config, test, mesh)
+    records = corpus_answers.askable(config, test, features.ids)
     hear = controls.heard_features(features.features, records[0].clip)
     asks = {scoring.OWN: [Ask(r, heard=r.clip) for r in records]}
     asks |= controls.asks(records, features.features, config.seed)
     every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
-    speaker = generate.load_speaker(model, config.features.window_frames, mesh)
-    generate.answer_corpus(speaker, config, every, hear, file, mesh)
+    speaker = load_speaker(model, config.features.window_frames, mesh)
+    corpus_answers.answer_corpus(speaker, config, every, hear, file, mesh)
     if jax.process_index() != 0:
         return folder, None
 
@@ -107,7 +110,7 @@ def evaluate(
         title=f"{adapter} on {mixture.title(config.corpus)} ({split})",
         left_out=len(test) - len(records),
         not_held_out=len({r.clip for r in records} & trained_on),
-        identity=generate.identity(config, adapter),
+        identity=corpus_answers.identity(config, adapter),
         config=json.loads(config.to_json_best_effort()),
     )
     _write(folder, about, scored)
@@ -134,7 +137,7 @@ def evaluate_predictions(
     """
     rows = answered_questions.read(path)
     if out is not None:
-        check_folder(out, flag="--out")
+        check_writable_folder(out, flag="--out")
         for held in files_of(out / _ANSWERS):
             if not held.samefile(path):
                 raise UserError(
@@ -235,7 +238,7 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     out = Path(given.out) if given.out else None
     if given.json is not None:
-        check_file(Path(given.json), flag="--json")
+        check_writable_file(Path(given.json), flag="--json")
     how = {"bertscore": given.bertscore, "layer": given.bertscore_layer}
     if given.predictions is not None:
         text, scored = evaluate_predictions(Path(given.predictions), out, **how)
@@ -251,7 +254,7 @@ def main(argv: list[str]) -> None:
     if given.json is not None:
         content = json.dumps(report.summary(scored), indent=2, ensure_ascii=False)
         try:
-            write_whole(Path(given.json), content + "\n")
+            write_text(Path(given.json), content + "\n")
         except OSError as error:
             raise UserError(
                 f"--json={given.json} cannot be written: {error.strerror}"

@@ -7,256 +7,20 @@ goes on where it was. Several processes (`--distributed`) share the questions. F
 and questions in memory see `speaker.answer`.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
-from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
-from musilingo_jax import cache
-from musilingo_jax.answering.answer import (
-    Features,
-    Speaker,
-    answer_each,
-    check_question,
-    context_of,
-)
-from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
-from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering import corpus_answers
+from musilingo_jax.answering.answer import load_speaker
+from musilingo_jax.answering.answer_file import Ask
+from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.corpora.records import Record
-from musilingo_jax.pretrained import sources, weights
-from musilingo_jax.pretrained.sources import ModelConfig
-from musilingo_jax.pretrained.tensor_files import CONFIG
-from musilingo_jax.runtime import cli, distributed, ending
+from musilingo_jax.runtime import cli, distributed
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
-from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.files import check_file
-from musilingo_jax.runtime.sharding import make_mesh
-from musilingo_jax.training.examples import crop
-from musilingo_jax.training.stage_config import StageConfig
-
-
-def adapter_of(config: ConfigDict, given: str | None) -> str:
-    """The adapter to use: the one given, else the run's, else the config's own.
-
-    Raises:
-      UserError: there is none that was trained.
-    """
-    trained = Path(config.run) / "adapter"
-    if given:
-        return given
-    if (trained / CONFIG).is_file():
-        return str(trained)
-    unfinished = any(Path(config.run).glob("*/checkpoints/[0-9]*"))
-    named = ModelConfig.from_config(config).adapter
-    if named == "random" or unfinished:
-        raise UserError(
-            f"{trained}: there is no trained adapter (yet); let `python -m "
-            "musilingo_jax.train --config=…` finish, or give one with --adapter"
-        )
-    return named
-
-
-def model_of(config: ConfigDict, adapter: str) -> ModelConfig:
-    """The sources of the model that answers.
-
-    Raises:
-      UserError: it cannot answer as `config.generate` says, whatever is asked.
-    """
-    model = replace(ModelConfig.from_config(config), adapter=adapter)
-    part = sources.find(model.language_model, "language_model")
-    GenerateConfig.from_config(config).check_room(
-        prompt=1,
-        context=context_of(model.language_model),
-        vocab=weights.blueprint(part).module.config.vocab,
-    )
-    return model
-
-
-def mesh_of(config: ConfigDict) -> jax.sharding.Mesh:
-    """The mesh of the config, in this process's own devices.
-
-    Each of several processes holds a whole model, and answers without waiting for the
-    others.
-    """
-    return make_mesh(**config.mesh, devices=jax.local_devices())
-
-
-def stage_of(config: ConfigDict, question: str) -> StageConfig | None:
-    """The last stage that learns from such records; None if none does.
-
-    A question is put as it was put in training, and so is none at all ("": a caption).
-    """
-    for name in reversed(config.stages):
-        stage = StageConfig.from_config(config, name)
-        if stage.questions in ("all", "questions" if question else "captions"):
-            return stage
-    return None
-
-
-def load_speaker(
-    model: ModelConfig, window_frames: int, mesh: jax.sharding.Mesh
-) -> Speaker:
-    """The language model with an adapter that reads the encoder's features.
-
-    Args:
-      model: the sources of all three.
-      window_frames: encoder frames per feature vector.
-      mesh: where the arrays go.
-
-    Raises:
-      UserError: a part is missing, or they do not fit together.
-    """
-    adapter = model.adapter
-    said = sources.find(adapter, "adapter").config
-    encoder = weights.blueprint(sources.find(model.encoder, "encoder")).module
-    width = encoder.config.hidden_size
-    if said.get("encoder_width") != width:
-        raise UserError(
-            f"the adapter {adapter} reads features of width "
-            f"{said.get('encoder_width')}, but the encoder {model.encoder} "
-            f"makes {width}: give the two that were trained together"
-        )
-    frames = said.get("window_frames")
-    if frames != window_frames:
-        raise UserError(
-            f"the adapter {adapter} reads means over {frames} frames, but "
-            f"config.features.window_frames is {window_frames}: set it to the same, "
-            "or give another --adapter"
-        )
-    return Speaker.load(
-        model.language_model,
-        adapter,
-        dtype=model.dtype,
-        quantization=model.quantization,
-        mesh=mesh,
-    )
-
-
-def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
-    """Everything that the answers of a config depend on, besides songs and questions.
-
-    Where things lie and how many are computed together changes no answer.
-    """
-    decoding = asdict(GenerateConfig.from_config(config))
-    del decoding["batch_size"]
-    stages = {name: StageConfig.from_config(config, name) for name in config.stages}
-    model = ModelConfig.from_config(config)
-    language_model = model.language_model
-    return {
-        "format": 2,
-        "adapter": weights.digest(adapter, "adapter"),
-        "language_model": weights.digest(language_model, "language_model"),
-        "numbers": [model.dtype, model.quantization],
-        "end_tokens": weights.load_tokenizer(language_model).ends,
-        "features": asdict(cache.Identity.of(config)),
-        "generate": decoding,
-        "stages": {
-            name: [asdict(stage.prompt), stage.questions, stage.max_windows]
-            for name, stage in stages.items()
-        },
-    }
-
-
-def open_answers(
-    path: Path, config: ConfigDict, adapter: str, split: str
-) -> AnswerFile:
-    """The file of a model's answers to a split, of this process or shared.
-
-    Raises:
-      UserError: it holds something else.
-    """
-    asked = {"corpus": mixture.title(config.corpus), "split": split}
-    return AnswerFile(
-        path,
-        fingerprint(identity(config, adapter) | asked),
-        process=jax.process_index(),
-        processes=jax.process_count(),
-    )
-
-
-def answer_corpus(
-    speaker: Speaker,
-    config: ConfigDict,
-    asks: Sequence[Ask],
-    features: Callable[[str], Features],
-    file: AnswerFile,
-    mesh: jax.sharding.Mesh,
-) -> None:
-    """Answers what the file lacks, each answer being there as soon as it is given.
-
-    Each of several processes answers its share; afterwards the first one has all of
-    the answers, in the order of `asks`.
-
-    Args:
-      speaker: the model.
-      config: says how each kind of question is put and answered.
-      asks: the questions; for each there is a stage that learns from its kind.
-      features: clip id → its features.
-      file: answers of this model so far.
-      mesh: the devices that the speaker was loaded onto.
-
-    Raises:
-      UserError: as in `answer_each`, or an answer cannot be written.
-    """
-    generate = GenerateConfig.from_config(config)
-    left: dict[StageConfig, list[Ask]] = {}
-    for ask in file.share(list(dict.fromkeys(asks))):
-        if file.answer(ask) is None:
-            left.setdefault(stage_of(config, ask.record.question), []).append(ask)
-    jobs = []
-    for stage, waiting in left.items():
-        # Longer songs are heard in the middle, no longer than training heard them.
-        requests = [
-            (crop(features(ask.heard), stage.max_windows, None), ask.record.question)
-            for ask in waiting
-        ]
-        each = answer_each(speaker, stage.prompt, requests, generate, mesh=mesh)
-        jobs.append((waiting, each))
-    total = sum(map(len, left.values()))
-    with (
-        cli.progress(total=total, unit="answers", label="answering") as bar,
-        ending.at_steps(),
-    ):
-        for waiting, each in jobs:
-            for index, text in each:
-                file.add(waiting[index], text)
-                bar.update()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("answered")
-    if jax.process_index() == 0:
-        file.finish(asks)
-
-
-def askable(
-    config: ConfigDict, records: Sequence[Record], ids: Collection[str]
-) -> list[Record]:
-    """Those whose song could be read and whose kind of question a stage learns.
-
-    Raises:
-      UserError: there are none, or a question cannot be put.
-    """
-    chosen = []
-    for record in records:
-        stage = stage_of(config, record.question)
-        if record.clip not in ids or stage is None:
-            continue
-        try:
-            check_question(stage.prompt, record.question)
-        except UserError as error:
-            raise UserError(f"{record.clip}: {error}") from error
-        chosen.append(record)
-    if not chosen:
-        raise UserError(
-            f"of {len(records)} records none can be asked: their songs cannot be read, "
-            "or no stage of config.stages learns from their kind (captions, questions)"
-        )
-    return chosen
+from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.paths import check_writable_file
 
 
 def main(argv: list[str]) -> None:
@@ -267,19 +31,22 @@ def main(argv: list[str]) -> None:
     if config is None or flags.FLAGS.out is None:
         raise UsageError("give --config=configs/….py and --out=answers.jsonl")
     out = Path(flags.FLAGS.out)
-    check_file(out, flag="--out")
+    check_writable_file(out, flag="--out")
     distributed.start()
     keep_compiled_programs()
-    adapter = adapter_of(config, given)
-    model = model_of(config, adapter)
+    adapter = corpus_answers.adapter_of(config, given)
+    model = corpus_answers.model_of(config, adapter)
     split = flags.FLAGS.split or config.corpus.test_split
-    file = open_answers(out, config, adapter, split)
-    mesh = mesh_of(config)
+    file = corpus_answers.open_answers(out, config, adapter, split)
+    mesh = corpus_answers.mesh_of(config)
     records = mixture.split(config.corpus, split, answered=False)
-    features = cache.prepare(config, records, mesh)
-    asks = [Ask(r, heard=r.clip) for r in askable(config, records, features.ids)]
+    features = feature_cache.prepare(config, records, mesh)
+    asks = [
+        Ask(r, heard=r.clip)
+        for r in corpus_answers.askable(config, records, features.ids)
+    ]
     speaker = load_speaker(model, config.features.window_frames, mesh)
-    answer_corpus(speaker, config, asks, features.features, file, mesh)
+    corpus_answers.answer_corpus(speaker, config, asks, features.features, file, mesh)
     if jax.process_index() == 0:
         print(f"{len(asks)} answers in {file.path}")
 

@@ -35,8 +35,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache
-from musilingo_jax.cache import Identity
+from musilingo_jax.audio.cache import feature_cache
+from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.corpora import mixture
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
@@ -46,8 +46,8 @@ from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.runtime import cli, distributed
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.interruption import Interruption, told_to_stop
 from musilingo_jax.runtime.sharding import make_mesh, shardings
+from musilingo_jax.runtime.signals import StopRequest, stop_request
 from musilingo_jax.training import flops, loss_plot, stage_data, summary
 from musilingo_jax.training.batches import Batches, ValidationBatches
 from musilingo_jax.training.checkpoints import Checkpoints
@@ -113,7 +113,9 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     run.claim(fingerprints(config, records))
 
     with Tracker(run, config.wandb) as tracker, traced:
-        features = cache.prepare(config, [*records.training, *records.validation], mesh)
+        features = feature_cache.prepare(
+            config, [*records.training, *records.validation], mesh
+        )
         heard = [record for record in records.training if record.clip in features.ids]
         if not heard:
             title = mixture.title(config.corpus)
@@ -244,7 +246,7 @@ def learn(
     run: RunFolder,
     journal: Journal,
     profile: Profile,
-) -> tuple[TrainState, int, Interruption | None]:
+) -> tuple[TrainState, int, StopRequest | None]:
     """The loop: updates `start` to the last one of the stage, counted from 0.
 
     Returns:
@@ -256,7 +258,7 @@ def learn(
     data = grain.MapDataset.range(start, stage.steps).map(batches.batch)
     # Grain makes the next batches on a thread while the device is busy.
     data = data.to_iter_dataset(grain.ReadOptions(1, prefetch_buffer_size=2))
-    with closing(iter(data)) as rows, told_to_stop() as stop:
+    with closing(iter(data)) as rows, stop_request() as stop:
         for done, batch in enumerate(rows, start=start + 1):
             journal.before(done)
             profile.before(state)

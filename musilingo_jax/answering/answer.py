@@ -17,6 +17,7 @@ from musilingo_jax.answering.stop_texts import Stops, settled, stops_of, tidy
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
 
@@ -80,6 +81,45 @@ class Speaker:
             weights.load_tokenizer(language_model),
             context_of(language_model),
         )
+
+
+def load_speaker(
+    model: ModelConfig, window_frames: int, mesh: jax.sharding.Mesh
+) -> Speaker:
+    """The language model with an adapter that reads the encoder's features.
+
+    Args:
+      model: the sources of all three.
+      window_frames: encoder frames per feature vector.
+      mesh: where the arrays go.
+
+    Raises:
+      UserError: a part is missing, or they do not fit together.
+    """
+    adapter = model.adapter
+    said = sources.find(adapter, "adapter").config
+    encoder = weights.blueprint(sources.find(model.encoder, "encoder")).module
+    width = encoder.config.hidden_size
+    if said.get("encoder_width") != width:
+        raise UserError(
+            f"the adapter {adapter} reads features of width "
+            f"{said.get('encoder_width')}, but the encoder {model.encoder} "
+            f"makes {width}: give the two that were trained together"
+        )
+    frames = said.get("window_frames")
+    if frames != window_frames:
+        raise UserError(
+            f"the adapter {adapter} reads means over {frames} frames, but "
+            f"config.features.window_frames is {window_frames}: set it to the same, "
+            "or give another --adapter"
+        )
+    return Speaker.load(
+        model.language_model,
+        adapter,
+        dtype=model.dtype,
+        quantization=model.quantization,
+        mesh=mesh,
+    )
 
 
 def context_of(language_model: str) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.files import write_whole
+from musilingo_jax.runtime.storage import write_text
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_whole(path, "".join(map(_line, rows)))
+    write_text(path, "".join(map(_line, rows)))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ from musilingo_jax.answering.sampling import SILENCE, Choice, Said
 from musilingo_jax.answering.stop_texts import Stops
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import KVCache, Llama
-from musilingo_jax.runtime.ending import heed
+from musilingo_jax.runtime.signals import check_signals
 
 # Stands for the score of what is not there, as in the other library.
 NONE = -1e9
@@ -176,7 +176,7 @@ def search_each(
     windows = windows_of([prompt.text for prompt in waiting])
     ordered = sorted(waiting, key=lambda prompt: len(prompt.text.tokens))
     for start in range(0, len(ordered), rows):
-        heed()
+        check_signals()
         batch = ordered[start : start + rows]
         texts = [prompt.text for prompt in batch]
         said = search(

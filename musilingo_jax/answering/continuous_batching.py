@@ -40,8 +40,8 @@ from musilingo_jax.answering.sampling import Choice
 from musilingo_jax.answering.stop_texts import Stops
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
-from musilingo_jax.runtime.ending import heed
 from musilingo_jax.runtime.sharding import batch_sharding, replicated
+from musilingo_jax.runtime.signals import check_signals
 
 # Lengths are padded to multiples of these.
 BUCKET = 32
@@ -169,7 +169,7 @@ class Conversation:
     def answers(self) -> Iterator[tuple[int, Int32[np.ndarray, " said"]]]:
         """Gives each prompt's index and the tokens of its answer as they are done."""
         while self.waiting or self.speaking:
-            heed()
+            check_signals()
             while self.waiting and self.count - len(self.speaking) >= self.wave:
                 self._admit()
             # While others wait, until a wave is free; then, whoever is done.
@@ -181,7 +181,7 @@ class Conversation:
         """What the only prompt's answer is so far, after every few tokens."""
         self._admit()
         while self.speaking:
-            heed()
+            check_signals()
             done = dict(self._finished())
             if done:
                 yield from done.values()

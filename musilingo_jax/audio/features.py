@@ -224,6 +224,20 @@ def _reduced(
     )
 
 
+def crop(
+    features: Float[np.ndarray, "windows width"],
+    max_windows: int,
+    rng: np.random.Generator | None,
+) -> Float[np.ndarray, "windows width"]:
+    """At most `max_windows` windows in a row: at random, or the middle without `rng`.
+
+    7 windows, 3 wanted, without rng:   . . ♪ ♪ ♪ . .
+    """
+    spare = max(0, len(features) - max_windows)
+    start = spare // 2 if rng is None else rng.integers(spare + 1)
+    return features[start : start + max_windows]
+
+
 def _cut(
     songs: Iterable[Iterable[waveforms.Block] | None],
     unfinished: dict[int, _Song],

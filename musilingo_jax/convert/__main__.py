@@ -34,10 +34,11 @@ from musilingo_jax.convert import (
 from musilingo_jax.convert.write_folders import Output, copies, small_files
 from musilingo_jax.pretrained import sources
 from musilingo_jax.pretrained.sources import KINDS
-from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors, read_json
+from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.runtime import cli
-from musilingo_jax.runtime.ending import Told
 from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.signals import Interrupted
 
 PROGRAM = "python -m musilingo_jax.convert"
 USAGES = {
@@ -142,7 +143,7 @@ def main(argv: list[str]) -> None:
         write_folders.write(
             Path(given.out), plan, shard_bytes=int(given.shard_gb * 1e9)
         )
-    except Told as told:
+    except Interrupted as told:
         print(f"interrupted: nothing was kept in {given.out}.", file=sys.stderr)
         sys.exit(told.status)
     print(f"{given.out}: complete")

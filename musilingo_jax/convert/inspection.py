@@ -21,8 +21,8 @@ from typing import Any
 from musilingo_jax.models.llama_config import Llama3Scaling, LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.pretrained import sources, tensor_map
+from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.sources import Part
-from musilingo_jax.pretrained.tensor_files import Tensors
 from musilingo_jax.pretrained.weights import blueprint, load_tokenizer
 from musilingo_jax.runtime.errors import UserError
 

@@ -13,21 +13,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from musilingo_jax import generate
 from musilingo_jax.answering import released
+from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.convert.write_folders import Output, copies, small_files
 from musilingo_jax.models import llama as llamas
 from musilingo_jax.pretrained import pytorch_files, sources, tensor_map
+from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.pretrained.sources import KINDS, PREFIXES, Part
-from musilingo_jax.pretrained.tensor_files import (
-    CONFIG,
-    Tensors,
-    open_tensors,
-    read_json,
-)
+from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.pretrained.weights import blueprint
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
 
 # Authors' checkpoints have no parameters but those that learn; of the frozen models
 # they keep the buffers, which nothing reads.
@@ -239,7 +236,7 @@ def _template(part: Part) -> str | None:
         config = read_json(path)
     if not sources.is_run(config):
         return None
-    stage = generate.stage_of(ConfigDict(config), "a question")
+    stage = question_format(ConfigDict(config), "a question")
     if stage is None:
         return None
     for name in ("instruction", "end_sign"):

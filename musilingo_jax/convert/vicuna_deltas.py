@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Shaped
 from musilingo_jax.convert.write_folders import Output, Piece, small_files
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import sources, tensor_map
+from musilingo_jax.pretrained.lazy_tensors import LazyTensor
 from musilingo_jax.pretrained.safetensors_file import TYPES
-from musilingo_jax.pretrained.tensor_files import LazyTensor
 from musilingo_jax.pretrained.weights import blueprint
 from musilingo_jax.runtime.errors import UserError
 

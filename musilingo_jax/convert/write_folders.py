@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.safetensors_file import TYPES
 from musilingo_jax.pretrained.safetensors_writer import Writer, unwritable, write_config
 from musilingo_jax.pretrained.sources import PREPROCESSOR, TOKENIZER_FILES
-from musilingo_jax.pretrained.tensor_files import Tensors
-from musilingo_jax.runtime import cli, files
+from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
 # Beside the weights of a part: all that says how to use them, and no program.
@@ -116,7 +116,7 @@ def _write(
             writer.write(name, array)
             progress(array.nbytes)
     for path in output.beside:
-        files.sync(Path(shutil.copyfile(path, folder / path.name)))
+        storage.sync(Path(shutil.copyfile(path, folder / path.name)))
     if output.config is not None:
         write_config(folder, output.config)
 
@@ -160,7 +160,7 @@ def _appearing(out: Path, total: int) -> Iterator[Path]:
                 f"{out}: is complete, but cannot be called so ({error.strerror}); it "
                 f"was kept as {unfinished}: give it another name"
             ) from error
-        files.sync(place.parent)
+        storage.sync(place.parent)
     finally:
         if not finished:
             with contextlib.suppress(OSError):
@@ -204,7 +204,7 @@ def _claim(unfinished: Path) -> None:
         mark.touch()
     except OSError as error:
         raise unwritable(unfinished, error) from error
-    files.claim(unfinished, doing="writing")
+    storage.lock_folder(unfinished, doing="writing")
     if not mark.exists():  # Whoever had it has just finished.
         raise _foreign(unfinished)
     _empty(unfinished)

@@ -28,7 +28,7 @@ from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.clips import AudioFolder
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.survey import Row, Survey, survey
-from musilingo_jax.runtime import cli, files
+from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
 REPORT, LEFT_OUT = "report.json", "left_out.jsonl"
@@ -96,8 +96,8 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             **self.survey.summary(),
         }
         try:
-            files.write_whole(folder / LEFT_OUT, self.survey.lines())
-            files.write_whole(folder / REPORT, json.dumps(counts, indent=2) + "\n")
+            storage.write_text(folder / LEFT_OUT, self.survey.lines())
+            storage.write_text(folder / REPORT, json.dumps(counts, indent=2) + "\n")
         except OSError as error:
             raise UserError(
                 f"{folder}: cannot be written: {error.strerror or error}"
@@ -124,7 +124,7 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         tfds.disable_progress_bar()
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            files.claim(folder.parent, doing="building a corpus")
+            storage.lock_folder(folder.parent, doing="building a corpus")
             for leftover in folder.parent.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover)
             with (

@@ -13,7 +13,7 @@ import numpy as np
 from musilingo_jax.evaluation import figures
 from musilingo_jax.evaluation.answered_questions import Row
 from musilingo_jax.evaluation.scoring import OWN, Scored
-from musilingo_jax.runtime.files import write_whole
+from musilingo_jax.runtime.storage import write_text
 
 # Answers shown per score, the worst first.
 _WORST = 10
@@ -51,7 +51,7 @@ def write(path: Path, text: str, scored: Scored) -> None:
         *_worst(scored, path.parent),
         "</body></html>",
     ]
-    write_whole(path, "\n".join(parts) + "\n")
+    write_text(path, "\n".join(parts) + "\n")
 
 
 def _pictures(scored: Scored) -> Iterator[str]:

@@ -23,7 +23,7 @@ from musilingo_jax.evaluation.published_scores import (
 )
 from musilingo_jax.evaluation.reading_guide import RULES
 from musilingo_jax.evaluation.scoring import OWN, Line, Scored
-from musilingo_jax.runtime.files import write_whole
+from musilingo_jax.runtime.storage import write_text
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def write(folder: Path, about: About, scored: Scored) -> None:
         "computed_with": scored.notes,
         "rules": RULES,
     }
-    write_whole(folder / "report.json", _json(content))
+    write_text(folder / "report.json", _json(content))
     text = markdown(about, scored)
-    write_whole(folder / "report.md", text)
-    write_whole(folder / "examples.jsonl", "".join(examples(scored)))
+    write_text(folder / "report.md", text)
+    write_text(folder / "examples.jsonl", "".join(examples(scored)))
     html_page.write(folder / "report.html", text, scored)
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from musilingo_jax.models.int8 import quantize
-from musilingo_jax.pretrained.tensor_files import LazyTensor
+from musilingo_jax.pretrained.lazy_tensors import LazyTensor
 
 Box = tuple[tuple[int, int], ...]  # for each axis, where a part starts and stops
 

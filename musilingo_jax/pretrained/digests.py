@@ -8,12 +8,12 @@ taken to hold as long as path, size and time of change of all files are what the
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from musilingo_jax.runtime.files import write_whole
+from musilingo_jax.runtime.paths import user_cache
+from musilingo_jax.runtime.storage import write_text
 
 # Files that are smaller together are read in no time, and nothing is remembered.
 LARGE = 1 << 27
@@ -38,8 +38,7 @@ def remembered(
         return compute()
     described = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
     key = hashlib.sha256(json.dumps([*names, described]).encode()).hexdigest()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    note = Path(home) / "musilingo_jax" / "digests" / key
+    note = user_cache("digests") / key
     try:
         found = note.read_text(encoding="ascii")
         if len(found) == hashlib.sha256().digest_size * 2:
@@ -50,5 +49,5 @@ def remembered(
     if time.time() - newest > _SETTLED:
         # Where the home folder cannot be written, next time takes as long again.
         with contextlib.suppress(OSError):
-            write_whole(note, found)
+            write_text(note, found)
     return found

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from musilingo_jax.pretrained.pytorch_files import BIN, BIN_INDEX
 from musilingo_jax.pretrained.safetensors_file import Tensor, read_header
-from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS, read_json
+from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
 
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 

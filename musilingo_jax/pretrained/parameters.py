@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from musilingo_jax.models.names import Derived, Names
-from musilingo_jax.pretrained.tensor_files import Tensors
+from musilingo_jax.pretrained.lazy_tensors import Tensors
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from musilingo_jax.pretrained.lazy_tensors import LazyTensor, open_index
 from musilingo_jax.pretrained.safetensors_file import TYPES
-from musilingo_jax.pretrained.tensor_files import LazyTensor, open_index
 from musilingo_jax.runtime.errors import UserError
 
 BIN = "pytorch_model.bin"

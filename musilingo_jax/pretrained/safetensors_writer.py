@@ -1,7 +1,6 @@
 """Safetensors of a folder written as they come, whole or not at all."""
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -18,9 +17,10 @@ from musilingo_jax.pretrained.safetensors_file import (
     byte_count,
     make_header,
 )
-from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS, read_json
+from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.files import sync, write_whole
+from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.storage import sync, write_failure, write_text
 
 _OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
@@ -32,7 +32,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
       UserError: the disk is full, or cannot be written.
     """
     try:
-        write_whole(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")
+        write_text(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")
         sync(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
@@ -173,7 +173,7 @@ class Writer:
             total = sum(byte_count(*kind) for kind in self._layout.values())
             where = {name: self._where[name].name for name in sorted(self._layout)}
             said = {"metadata": {"total_size": total}, "weight_map": where}
-            write_whole(index, json.dumps(said, indent=2) + "\n")
+            write_text(index, json.dumps(said, indent=2) + "\n")
         else:
             index.unlink(missing_ok=True)
         for name in stale:
@@ -225,7 +225,6 @@ def _weight_files(folder: Path) -> set[str]:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """What to tell the user if something cannot be written at a path."""
-    if error.errno == errno.ENOSPC:
-        return UserError(f"{path}: the disk is full; make room, or choose another disk")
-    return UserError(f"{path}: cannot be written ({error.strerror})")
+    """The message for weights that cannot be written at a path."""
+    failure = write_failure(path, error, again="run the same command again")
+    return failure or UserError(f"{path}: cannot be written ({error})")

@@ -23,14 +23,10 @@ import numpy as np
 
 from musilingo_jax.models.int8 import check as check_quantization
 from musilingo_jax.pretrained import hub
-from musilingo_jax.pretrained.tensor_files import (
-    CONFIG,
-    Tensors,
-    open_tensors,
-    read_json,
-    under,
-)
+from musilingo_jax.pretrained.lazy_tensors import Tensors, under
+from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
 
 KINDS = ("encoder", "language_model", "adapter")
 PREFIXES = {

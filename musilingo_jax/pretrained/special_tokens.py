@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musilingo_jax.pretrained.tensor_files import CONFIG, read_json
+from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
 
 # How the transformers library lets a model speak.
 GENERATION_CONFIG = "generation_config.json"

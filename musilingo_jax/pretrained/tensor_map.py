@@ -32,9 +32,10 @@ from jax.typing import DTypeLike
 from musilingo_jax.models.names import Names
 from musilingo_jax.pretrained import block_copy
 from musilingo_jax.pretrained.device_parts import Parts
+from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.parameters import Parameter, parameters
 from musilingo_jax.pretrained.safetensors_writer import Writer, write_config
-from musilingo_jax.pretrained.tensor_files import CONFIG, LazyTensor, Tensors
+from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import shardings
 

@@ -34,8 +34,8 @@ import tokenizers
 from sentencepiece import SentencePieceProcessor
 
 from musilingo_jax.pretrained.special_tokens import SpecialTokens
-from musilingo_jax.pretrained.tensor_files import read_json
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
 
 SENTENCEPIECE, LIBRARY = "tokenizer.model", "tokenizer.json"
 # How sentencepiece writes a space.

@@ -30,8 +30,8 @@ from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Names
 from musilingo_jax.pretrained import digests, sources, tokenizer
+from musilingo_jax.pretrained.lazy_tensors import LazyTensor
 from musilingo_jax.pretrained.sources import TOKENIZER_FILES, Part
-from musilingo_jax.pretrained.tensor_files import LazyTensor
 from musilingo_jax.pretrained.tensor_map import abstract, load, save
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError

@@ -35,8 +35,9 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache, train
+from musilingo_jax import train
 from musilingo_jax.answering.prompts import PromptConfig
+from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture, songs, synthetic
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
@@ -46,8 +47,8 @@ from musilingo_jax.recipes.encoder import EncoderRecipe
 from musilingo_jax.recipes.language import LanguageRecipe
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.files import write_whole
 from musilingo_jax.runtime.sharding import make_mesh
+from musilingo_jax.runtime.storage import write_text
 
 PARTS = ("encoder", "language_model", "adapter")
 # Stored as float16: half the size, and every value of these models is well within it.
@@ -97,7 +98,7 @@ class Log:
         """Adds what a stage found."""
         known = self.read()
         known[stage] = known.get(stage, {"seconds": 0.0}) | found
-        write_whole(self.path, json.dumps(known, indent=2) + "\n")
+        write_text(self.path, json.dumps(known, indent=2) + "\n")
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -248,7 +249,7 @@ def make_adapter(config: ConfigDict, work: Path) -> None:
     mesh = make_mesh(**experiment.mesh)
     corpus = experiment.corpus
     records = mixture.split(corpus, corpus.train_split, answered=True)
-    features = cache.prepare(experiment, records, mesh)
+    features = feature_cache.prepare(experiment, records, mesh)
     llama = weights.load_language_model(
         experiment.model.language_model,
         dtype=np.float32,

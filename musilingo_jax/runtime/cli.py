@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from musilingo_jax.runtime import distributed, ending
+from musilingo_jax.runtime import distributed, signals
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 # Seconds that a program which has failed waits for its threads.
@@ -43,7 +43,7 @@ class _Bar(tqdm):
     """A bar at whose steps the program may be ended."""
 
     def update(self, n: float | None = 1) -> bool | None:
-        ending.heed()
+        signals.check_signals()
         return super().update(n)
 
 
@@ -58,7 +58,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     # Orbax tells of every thread it starts; `--verbosity=0` listens to it.
     logging.set_verbosity(logging.WARNING)
     try:
-        with ending.in_order():
+        with signals.raise_at_once():
             app.run(main, flags_parser=_parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -70,7 +70,7 @@ def run(main: Callable[[list[str]], None]) -> None:
             "interrupted: what was finished is kept; the same command continues there.",
             file=sys.stderr,
         )
-        status = ended.status if isinstance(ended, ending.Told) else 130
+        status = ended.status if isinstance(ended, signals.Interrupted) else 130
         distributed.fail(status, "it was interrupted")
         _wait_no_longer(status)
         sys.exit(status)

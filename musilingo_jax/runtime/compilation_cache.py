@@ -1,9 +1,8 @@
 """Compiled programs outlive the process: a second start compiles nothing."""
 
-import os
-from pathlib import Path
-
 import jax
+
+from musilingo_jax.runtime.paths import user_cache
 
 
 def keep_compiled_programs() -> None:
@@ -12,6 +11,4 @@ def keep_compiled_programs() -> None:
     Another place is set by the environment variable `JAX_COMPILATION_CACHE_DIR`.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home) / "musilingo_jax" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache("compiled")))

@@ -12,7 +12,8 @@ import numpy as np
 
 from musilingo_jax.answering import prompts
 from musilingo_jax.answering.prompts import Example, PromptConfig
-from musilingo_jax.cache import Cache
+from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime import cli
@@ -114,15 +115,3 @@ class Examples:
         return prompts.encode(
             self._tokenizer, self._prompt, record.question, record.answer, windows
         )
-
-
-def crop(
-    features: Features, max_windows: int, rng: np.random.Generator | None
-) -> Features:
-    """At most `max_windows` windows in a row: at random, or the middle without `rng`.
-
-    7 windows, 3 wanted, without rng:   . . ♪ ♪ ♪ . .
-    """
-    spare = max(0, len(features) - max_windows)
-    start = spare // 2 if rng is None else rng.integers(spare + 1)
-    return features[start : start + max_windows]

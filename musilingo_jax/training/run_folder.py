@@ -11,10 +11,7 @@ the folder must be on a disk that they share.
 """
 
 import contextlib
-import errno
 import json
-import os
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +22,7 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.files import claim, write_whole
+from musilingo_jax.runtime.storage import lock_folder, write_failure, write_text
 
 # What may change when a run goes on, because the adapter it learns stays the same.
 FREE = (
@@ -39,9 +36,6 @@ FREE = (
     "features.shard_clips",
 )
 FREE_IN_STAGES = ("checkpoint_every", "keep", "log_every", "remat")
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_GONE = (errno.ENOENT, errno.ESTALE)
 
 
 class RunFolder:
@@ -77,7 +71,7 @@ class RunFolder:
         """Where the checkpoints of a stage are."""
         return self.path / stage / "checkpoints"
 
-    def claim(self, inputs: dict[str, str]) -> None:
+    def lock_folder(self, inputs: dict[str, str]) -> None:
         """Writes down what this run is; if it is begun, checks that it is the same.
 
         Args:
@@ -87,7 +81,7 @@ class RunFolder:
           UserError: the folder holds checkpoints that were learnt from something else.
         """
         if jax.process_index() == 0:
-            claim(self.path, doing="training")
+            lock_folder(self.path, doing="training")
         claims = {"config.json": self.config, "inputs.json": inputs}
         if any(self.path.glob("*/checkpoints/[0-9]*")):
             changed = []
@@ -132,7 +126,7 @@ class RunFolder:
         """
         if jax.process_index() == 0:
             with writing(self.path):
-                write_whole(self.path / name, text)
+                write_text(self.path / name, text)
 
     def log(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; errors as in `writing`."""
@@ -222,30 +216,11 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _system_error(error)
-        if number is None:
+        again = "run the same command again, which resumes from the newest checkpoint"
+        failure = write_failure(folder, error, again=again)
+        if failure is None:
             raise
-        said = os.strerror(number)
-        again = "run the same command again, which goes on from the newest checkpoint"
-        if number in _FULL:
-            told = f"there is no room left ({said}): free space and {again}"
-        elif number in _GONE:
-            told = f"was moved or deleted while it was used ({said}): put it back, or "
-            told += "run the same command again, which begins anew"
-        else:
-            told = f"cannot be written ({said}): make it writable and {again}"
-        raise UserError(f"{folder}: {told}") from error
-
-
-def _system_error(error: Exception) -> int | None:
-    """The number of the system's error behind an exception; None if it has none.
-
-    TensorStore only quotes it: "… Failed to write … [os_error_code='28']".
-    """
-    if isinstance(error, OSError):
-        return error.errno
-    quoted = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(quoted[1]) if quoted else None
+        raise failure from error
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

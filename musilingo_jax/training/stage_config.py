@@ -1,7 +1,6 @@
 """One stage of training: its numbers, its examples, its optimiser."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import jax
@@ -10,14 +9,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering.prompts import PromptConfig
+from musilingo_jax.answering.question_format import QUESTIONS
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
-
-QUESTIONS: dict[str, Callable[[Record], bool]] = {
-    "captions": lambda record: not record.question,
-    "questions": lambda record: bool(record.question),
-    "all": lambda record: True,
-}
 
 
 @dataclass(frozen=True)

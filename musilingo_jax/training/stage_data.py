@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax.cache import Cache
+from musilingo_jax.audio.cache.reader import Cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from absl.flags import FlagValues
 
-from musilingo_jax.cache import Cache
+from musilingo_jax.audio.cache.reader import Cache
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
 

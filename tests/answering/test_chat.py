@@ -17,7 +17,7 @@ import soundfile
 from helpers import tiny_model as tiny
 
 from musilingo_jax import chat
-from musilingo_jax.chat import Chat, clock
+from musilingo_jax.answering.conversation import Chat, clock
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UsageError, UserError
 

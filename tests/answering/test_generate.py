@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from helpers import tiny_model as tiny
 
-from musilingo_jax import generate
+from musilingo_jax.answering import corpus_answers
+from musilingo_jax.answering.answer import load_speaker
 from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import weights
@@ -20,17 +21,17 @@ from musilingo_jax.runtime.sharding import make_mesh
 def test_adapter_of_prefers_the_given_then_the_run_then_the_config(tmp_path):
     config = tiny.config(tmp_path, corpus="")
     with pytest.raises(UserError, match="no trained adapter.*train"):
-        generate.adapter_of(config, None)
+        corpus_answers.adapter_of(config, None)
     config.model.adapter = "somewhere"
-    assert generate.adapter_of(config, None) == "somewhere"
+    assert corpus_answers.adapter_of(config, None) == "somewhere"
     # A run that was interrupted has none, and its start is no substitute.
     (tmp_path / "run/stage2/checkpoints/40").mkdir(parents=True)
     with pytest.raises(UserError, match="no trained adapter"):
-        generate.adapter_of(config, None)
+        corpus_answers.adapter_of(config, None)
     run = tmp_path / "run/adapter"
     weights.save_adapter(tiny.adapter(32), run, dtype=np.float32, window_frames=10)
-    assert generate.adapter_of(config, None) == str(run)
-    assert generate.adapter_of(config, "mine") == "mine"
+    assert corpus_answers.adapter_of(config, None) == str(run)
+    assert corpus_answers.adapter_of(config, "mine") == "mine"
 
 
 def test_an_adapter_for_another_encoder_is_refused(tmp_path):
@@ -41,7 +42,7 @@ def test_an_adapter_for_another_encoder_is_refused(tmp_path):
         tiny.adapter(32), folder, dtype=np.float32, window_frames=frames
     )
     with pytest.raises(UserError, match="encoder musilingo-tiny makes 192"):
-        generate.load_speaker(model, frames, make_mesh(1, 1, 1))
+        load_speaker(model, frames, make_mesh(1, 1, 1))
 
 
 def record(number: int) -> Record:
@@ -122,6 +123,6 @@ def test_a_question_with_the_end_sign_is_refused_by_its_clip(tmp_path):
     config = tiny.config(tmp_path, corpus="")
     asked = [record(0), dataclasses.replace(record(1), question="How?### So.")]
     with pytest.raises(UserError, match=r"^1\.wav: .*holds '###'.*ask without"):
-        generate.askable(config, asked, {"0.wav", "1.wav"})
+        corpus_answers.askable(config, asked, {"0.wav", "1.wav"})
     captions = [dataclasses.replace(record(0), question="")]
-    assert generate.askable(config, captions, {"0.wav"}) == captions
+    assert corpus_answers.askable(config, captions, {"0.wav"}) == captions

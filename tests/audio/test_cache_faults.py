@@ -26,12 +26,12 @@ from helpers.small_cache import (
 
 from musilingo_jax import cache
 from musilingo_jax.audio import waveforms
-from musilingo_jax.audio.cache import export, shard_plan, shards
+from musilingo_jax.audio.cache import export, feature_cache, shard_plan, shards
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.fill import Clip, Share
-from musilingo_jax.cache import Cache
+from musilingo_jax.audio.cache.reader import Cache
 from musilingo_jax.corpora.records import clip_id, contents_of
-from musilingo_jax.runtime import folders
+from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 
 
@@ -157,7 +157,7 @@ def test_songs_that_were_missing_are_looked_for_by_every_job(
     assert found.missing == {clips[1].id}
     assert found.skipped[clips[1].id].endswith("there is no such file")
     with pytest.raises(UserError, match="1 of them are looked for by every job"):
-        cache._refuse_skipped(found, [clip.id for clip in clips])
+        feature_cache.refuse_skipped(found, [clip.id for clip in clips])
 
     names = heard(monkeypatch)
     for share in shares:
@@ -192,7 +192,7 @@ def test_what_cannot_be_decoded_names_the_way_to_retry(tmp_path, mert):
     (tmp_path / "a.wav").write_bytes(b"no sound")
     found = fill([Clip("a.wav", tmp_path / "a.wav")], mert, tmp_path / "cache")
     with pytest.raises(UserError, match="--retry` tries again") as refusal:
-        cache._refuse_skipped(found, ["a.wav"])
+        feature_cache.refuse_skipped(found, ["a.wav"])
     assert "the others" not in str(refusal.value)
 
 
@@ -231,7 +231,7 @@ def test_only_what_nobody_is_writing_is_swept(tmp_path, mert):
 def test_what_cannot_be_a_cache_is_refused(tmp_path, name, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=message):
-        folders.open_folder(name and name.format(tmp_path))
+        paths.open_folder(name and name.format(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "first gone"])
@@ -248,35 +248,37 @@ def test_damaged_plans_are_made_again(tmp_path, mert, monkeypatch, damage):
         path.unlink()
     with pytest.raises(UserError, match="what was finished is kept: run `python -m"):
         Cache.open(folder, asdict(IDENTITY))
-    told, problem = cache.inspection(epath.Path(folder))
+    told, problem = feature_cache.inspection(epath.Path(folder))
     assert "3 of 3 shards are finished" in told and "what was finished is" in problem
     with pytest.raises(UserError, match="run this once without --tasks, which mends"):
         fill(clips, mert, folder, share=Share(0, 2))
     names = heard(monkeypatch)
     assert contents(fill(clips, mert, folder)) == before and not names
     assert len(shard_plan.read(epath.Path(folder)).shards) == 3
-    assert cache.inspection(epath.Path(folder))[1] is None
+    assert feature_cache.inspection(epath.Path(folder))[1] is None
 
 
 def test_a_plan_that_is_damaged_before_anything_is_finished(tmp_path, mert):
     (tmp_path / "cache/plans").mkdir(parents=True)
     (tmp_path / "cache/plans/000.json").write_text("{")
     with pytest.raises(UserError, match=r"000\.json: cannot be read .* which mends it"):
-        cache.inspection(epath.Path(tmp_path / "cache"))
+        feature_cache.inspection(epath.Path(tmp_path / "cache"))
     clips = write_clips(tmp_path / "songs", 2)
     assert len(fill(clips, mert, tmp_path / "cache").ids) == 2
 
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.ENOSPC, "Make room there"), (errno.EROFS, "Make the folder writable")],
+    [(errno.ENOSPC, "free some and"), (errno.EROFS, "make it writable and")],
 )
 def test_why_a_cache_cannot_be_written(tmp_path, mert, monkeypatch, number, remedy):
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(folders, "create", fail)
-    with pytest.raises(UserError, match=f"{os.strerror(number)}.*kept. {remedy}, or"):
+    monkeypatch.setattr(storage, "create_text", fail)
+    with pytest.raises(
+        UserError, match=f"{os.strerror(number)}.: {remedy} run the same"
+    ):
         fill(write_clips(tmp_path / "songs", 1), mert, tmp_path / "cache")
 
 
@@ -286,8 +288,8 @@ def test_names_that_are_not_utf8(tmp_path, mert):
     clips = [Clip(clip_id(odd, tmp_path), odd)]
     clips.append(Clip("\udcfe.wav", tmp_path / "\udcfe.wav"))
     found = fill(clips, mert, tmp_path / "cache")
-    told, _ = cache.inspection(epath.Path(tmp_path / "cache"))
-    for text in (told, cache.summary(found, [clip.id for clip in clips])):
+    told, _ = feature_cache.inspection(epath.Path(tmp_path / "cache"))
+    for text in (told, feature_cache.summary(found, [clip.id for clip in clips])):
         assert r"\udcfe.wav: there is no such file" in text.encode().decode()
     export.export(found, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as file:
@@ -304,10 +306,10 @@ def test_bytes_are_told_apart(tmp_path, mert):
     found = fill(clips, mert, tmp_path / "cache")
     size = sum(len(record) for record in contents(found).values())
     disk = sum(path.stat().st_size for path in tmp_path.rglob("*.array_record"))
-    told, _ = cache.inspection(epath.Path(tmp_path / "cache"))
+    told, _ = feature_cache.inspection(epath.Path(tmp_path / "cache"))
     assert f"feature bytes    {size:,}, {size // 4:,} a clip" in told
     assert f"bytes on disk    {disk:,}" in told
-    told = cache.summary(found, [clip.id for clip in clips])
+    told = feature_cache.summary(found, [clip.id for clip in clips])
     assert f"{size:,} bytes of features ({disk:,} bytes on disk for all 4" in told
     assert found.bytes(clips[3].id) == found.features(clips[3].id).nbytes
 

@@ -21,13 +21,13 @@ from helpers.small_cache import (
 )
 from ml_collections import ConfigDict
 
-from musilingo_jax import cache
 from musilingo_jax.audio import features
 from musilingo_jax.audio import waveforms as audio
+from musilingo_jax.audio.cache import feature_cache, shards
 from musilingo_jax.audio.cache import fill as cache_job
-from musilingo_jax.audio.cache import shards
+from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.audio.cache.fill import Clip, Share
-from musilingo_jax.cache import Cache, Identity
+from musilingo_jax.audio.cache.reader import Cache
 from musilingo_jax.corpora import songs
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
@@ -231,16 +231,16 @@ def test_an_experiment_gets_its_cache(tmp_path, encoder, monkeypatch):
     write_songs(tmp_path / "songs", 3)
     config, mesh = experiment(tmp_path, encoder), make_mesh(1, 1, 1)
     records = songs.load(config.corpus.path)
-    found = cache.prepare(config, records, mesh)
+    found = feature_cache.prepare(config, records, mesh)
     assert set(found.ids) == {record.clip for record in records}
-    said = cache.summary(found, found.ids)
+    said = feature_cache.summary(found, found.ids)
     assert "3 clips, 0.00 h" in said and "skipped" not in said
 
     # Complete: the encoder is not even loaded, and nothing is written.
     monkeypatch.setattr(weights, "load_encoder", None)
     before = [(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")]
-    cache.prepare(config, records, mesh)
-    cache.prepare(config, records[:1], mesh)
+    feature_cache.prepare(config, records, mesh)
+    feature_cache.prepare(config, records[:1], mesh)
     assert before == [(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")]
     Cache.open(config.features.cache, asdict(Identity.of(config)))
 
@@ -251,10 +251,10 @@ def test_an_experiment_is_refused_if_songs_cannot_be_read(tmp_path, encoder):
     config, mesh = experiment(tmp_path, encoder), make_mesh(1, 1, 1)
     records = songs.load(config.corpus.path)
     with pytest.raises(UserError, match=r"1 of 3 songs cannot[\s\S]*01\.wav: "):
-        cache.prepare(config, records, mesh)
+        feature_cache.prepare(config, records, mesh)
     config.features.allow_missing = True
-    found = cache.prepare(config, records, mesh)
-    said = cache.summary(found, {record.clip for record in records})
+    found = feature_cache.prepare(config, records, mesh)
+    said = feature_cache.summary(found, {record.clip for record in records})
     assert len(found.ids) == 2 and "1 skipped:\n" in said
 
 
@@ -270,4 +270,6 @@ def test_what_no_experiment_can_use_is_refused(tmp_path, encoder, key, value, me
     config = experiment(tmp_path, encoder)
     config.features[key] = value
     with pytest.raises(UserError, match=message):
-        cache.prepare(config, songs.load(config.corpus.path), make_mesh(1, 1, 1))
+        feature_cache.prepare(
+            config, songs.load(config.corpus.path), make_mesh(1, 1, 1)
+        )

@@ -27,13 +27,12 @@ from helpers.small_cache import (
 )
 from helpers.small_run import ROOT, load_config
 
-from musilingo_jax import cache
-from musilingo_jax.audio.cache import export, shard_plan, shards
+from musilingo_jax.audio.cache import export, feature_cache, shard_plan, shards
 from musilingo_jax.audio.cache.fill import Share
+from musilingo_jax.audio.cache.reader import Cache
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.cache import Cache
 from musilingo_jax.pretrained import weights
-from musilingo_jax.runtime import folders
+from musilingo_jax.runtime import paths
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 CONFIG = """
@@ -100,11 +99,11 @@ def test_a_complete_cache_says_so_and_another_how_far_it_is(tmp_path, mert):
     assert fill(clips, mert, folder, share=Share(1, 2)) is None
     with pytest.raises(UserError, match="1 of 3 shards are finished; run `python -m"):
         Cache.open(folder, asdict(IDENTITY))
-    told, problem = cache.inspection(epath.Path(folder))
+    told, problem = feature_cache.inspection(epath.Path(folder))
     assert "unfinished shards: 0, 2" in told and "encoder          tiny" in told
     assert "1 of 3 shards are finished; run `python -m" in problem
     fill(clips, mert, folder, share=Share(0, 2))
-    told, problem = cache.inspection(epath.Path(folder))
+    told, problem = feature_cache.inspection(epath.Path(folder))
     assert problem is None
     assert "3 of 3 shards are finished" in told and "unfinished" not in told
     seconds = sum(0.5 + 0.1 * n for n in range(7))
@@ -209,7 +208,7 @@ def test_a_bucket_that_cannot_be_reached_is_told(monkeypatch):
 
     monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", without_gcsfs)
     with pytest.raises(UserError, match=r"gs://bucket/x: cannot be reached \(Install"):
-        folders.open_folder("gs://bucket/x")
+        paths.open_folder("gs://bucket/x")
 
 
 def test_export(tmp_path, mert, capsys, monkeypatch):

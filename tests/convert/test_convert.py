@@ -39,7 +39,7 @@ from musilingo_jax.pretrained import (
     tensor_map,
     weights,
 )
-from musilingo_jax.runtime import ending
+from musilingo_jax.runtime import signals
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 TINY = "musilingo-tiny"
@@ -803,7 +803,7 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
     # Without a handler of its own the program, here the tests, would be gone.
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("was not heard"))
     try:
-        with pytest.raises(SystemExit) as ended, ending.in_order():
+        with pytest.raises(SystemExit) as ended, signals.raise_at_once():
             run(monkeypatch, "export", adapter=TINY, out=tmp_path / "out")
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from helpers import tiny_model as tiny
 
-from musilingo_jax import evaluate, generate
+from musilingo_jax import evaluate
+from musilingo_jax.answering import corpus_answers
+from musilingo_jax.answering.answer import load_speaker
 from musilingo_jax.answering.answer_file import AnswerFile, Ask
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
@@ -67,13 +69,13 @@ def test_finished_answers_are_taken_over(evaluated, monkeypatch):
     lines = before[1].splitlines(keepends=True)
     (out / "answers.jsonl").write_text("".join(lines[:-1]) + lines[-1][:20])
     asked = []
-    answer_each = generate.answer_each
+    answer_each = corpus_answers.answer_each
 
     def counted(speaker, prompt, requests, decoding, *, mesh):
         asked.extend(requests)
         return answer_each(speaker, prompt, requests, decoding, mesh=mesh)
 
-    monkeypatch.setattr(generate, "answer_each", counted)
+    monkeypatch.setattr(corpus_answers, "answer_each", counted)
     evaluate.evaluate(config, str(folder / "adapter"), None)
     assert len(asked) == 1  # The one whose line was cut.
     assert ((out / "report.json").read_text(), (out / "answers.jsonl").read_text()) == (
@@ -84,12 +86,12 @@ def test_finished_answers_are_taken_over(evaluated, monkeypatch):
 def test_answers_depend_on_adapter_and_decoding_but_not_on_batches(evaluated):
     config, folder, _ = evaluated
     adapter = str(folder / "adapter")
-    identity = generate.identity(config, adapter)
+    identity = corpus_answers.identity(config, adapter)
     changed = config.copy_and_resolve_references()
     changed.generate.batch_size = 1
-    assert generate.identity(changed, adapter) == identity
+    assert corpus_answers.identity(changed, adapter) == identity
     changed.generate.seed = 5
-    assert generate.identity(changed, adapter) != identity
+    assert corpus_answers.identity(changed, adapter) != identity
 
 
 def test_evaluation_without_a_trained_adapter_is_refused(tmp_path):
@@ -103,7 +105,7 @@ def test_another_window_than_the_adapters_is_refused(evaluated):
         ModelConfig.from_config(config), adapter=str(folder / "adapter")
     )
     with pytest.raises(UserError, match=r"over 10 frames.*window_frames is 5"):
-        generate.load_speaker(model, 5, None)
+        load_speaker(model, 5, None)
 
 
 def test_a_missing_split_is_refused(evaluated):
@@ -119,10 +121,10 @@ def test_kinds_that_no_stage_learns_are_left_out(evaluated):
     changed.stages = ("stage2",)
     test = mixture.split(config.corpus, "test", answered=True)
     ids = {r.clip for r in test}
-    assert len(generate.askable(config, test, ids)) == 12
-    assert len(generate.askable(changed, test, ids)) == 8
+    assert len(corpus_answers.askable(config, test, ids)) == 12
+    assert len(corpus_answers.askable(changed, test, ids)) == 8
     with pytest.raises(UserError, match="none can be asked"):
-        generate.askable(config, test, set())
+        corpus_answers.askable(config, test, set())
 
 
 def ask(number: int) -> Ask:

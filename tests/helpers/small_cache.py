@@ -8,13 +8,13 @@ import soundfile
 from etils import epath
 from flax import nnx
 
-from musilingo_jax import cache
 from musilingo_jax.audio import waveforms as audio
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache import shards
+from musilingo_jax.audio.cache.feature_cache import FORMAT, Identity
 from musilingo_jax.audio.cache.fill import Clip, Share
+from musilingo_jax.audio.cache.reader import Cache
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.cache import Cache, Identity
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.runtime.sharding import make_mesh
@@ -30,7 +30,7 @@ IDENTITY = Identity(
     chunk_windows=2,
     reduction="pooled",
     dtype="float32",
-    format=cache.FORMAT,
+    format=FORMAT,
 )
 ENCODER = {
     "model_type": "mert_model",

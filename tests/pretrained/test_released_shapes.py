@@ -34,8 +34,8 @@ from helpers.released_configs import (
 )
 
 from musilingo_jax.pretrained import tensor_map, weights
+from musilingo_jax.pretrained.lazy_tensors import under
 from musilingo_jax.pretrained.sources import PREFIXES
-from musilingo_jax.pretrained.tensor_files import under
 from musilingo_jax.runtime.errors import UserError
 
 POSITIONAL = "encoder.pos_conv_embed.conv"

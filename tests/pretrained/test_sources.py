@@ -13,7 +13,8 @@ from helpers.hub_server import COMMIT, serve
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from musilingo_jax.chat import Chat, Manner
+from musilingo_jax.answering.conversation import Chat
+from musilingo_jax.answering.usage import Usage
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.pretrained.sources import KINDS, PREFIXES, ModelConfig
 from musilingo_jax.runtime.errors import UserError
@@ -144,7 +145,7 @@ SONG = EMBEDDED.parent / "musilingo-tiny-corpus/clips/00002.ogg"
 
 def test_chat_with_a_release(release, tmp_path):
     """The prompt is that of the second stage, whatever the file says of the first."""
-    manner = Manner.of(str(release), None)
+    manner = Usage.of(str(release), None)
     assert manner.prompt.end_sign == "###"
     assert manner.prompt.max_answer_tokens == 160
     assert manner.model == ModelConfig(
@@ -157,7 +158,7 @@ def test_chat_with_a_release(release, tmp_path):
     said = json.loads((copy / "config.json").read_text())
     del said["window_frames"]
     (copy / "config.json").write_text(json.dumps(said))
-    assert Manner.of(str(copy), None).features.window_frames == 325
+    assert Usage.of(str(copy), None).features.window_frames == 325
 
     chat = Chat.load(str(release), None)
     heard = chat.hear(SONG, start=None, seconds=10)
@@ -168,17 +169,17 @@ def test_chat_with_a_release(release, tmp_path):
 def test_chat_with_the_parts_of_a_release(tmp_path):
     for kind in KINDS:
         shutil.copytree(EMBEDDED / kind, tmp_path / kind)
-    manner = Manner.of(str(tmp_path), None)
+    manner = Usage.of(str(tmp_path), None)
     assert manner.features.window_frames == 108
     assert manner.prompt.template.startswith("###Human")
     with pytest.raises(UserError, match="encoder: holds no whole model; name a run"):
-        Manner.of(str(tmp_path / "encoder"), None)
+        Usage.of(str(tmp_path / "encoder"), None)
     said = json.loads((tmp_path / "adapter/config.json").read_text())
     (tmp_path / "adapter/config.json").write_text(
         json.dumps(said | {"prompt_template": 5})
     )
     with pytest.raises(UserError, match=r"prompt_template = 5 .* is no text"):
-        Manner.of(str(tmp_path), None)
+        Usage.of(str(tmp_path), None)
 
 
 def test_a_release_whose_parts_are_described_nowhere(release, tmp_path):

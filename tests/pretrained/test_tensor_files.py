@@ -17,16 +17,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from musilingo_jax.pretrained import safetensors_file
+from musilingo_jax.pretrained.lazy_tensors import under
 from musilingo_jax.pretrained.safetensors_writer import Writer, write_config
-from musilingo_jax.pretrained.tensor_files import (
-    CONFIG,
-    INDEX,
-    WEIGHTS,
-    open_tensors,
-    read_json,
-    under,
-)
+from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS, open_tensors
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {

@@ -10,7 +10,7 @@ import soundfile
 import musilingo_jax
 from configs import tiny, tiny_from_scratch
 from musilingo_jax import evaluate, train
-from musilingo_jax.chat import Chat
+from musilingo_jax.answering.conversation import Chat
 from musilingo_jax.corpora import songs, synthetic
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime import cli

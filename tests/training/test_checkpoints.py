@@ -15,9 +15,9 @@ import pytest
 from flax import nnx
 
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.runtime.ending import Told
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh, shardings
+from musilingo_jax.runtime.signals import Interrupted
 from musilingo_jax.training.checkpoints import Checkpoints
 from musilingo_jax.training.train_step import TrainState
 
@@ -181,13 +181,13 @@ def test_without_room_it_says_so_and_keeps_what_there_is(tmp_path, room):
 
 
 @pytest.mark.parametrize(
-    ("end", "waits"), [(None, 1), (UserError("it ends"), 1), (Told(15), 0)]
+    ("end", "waits"), [(None, 1), (UserError("it ends"), 1), (Interrupted(15), 0)]
 )
 def test_whoever_is_told_to_end_does_not_wait(tmp_path, monkeypatch, end, waits):
     """A process that is waited for may be gone."""
     checkpoints, calls = Checkpoints(tmp_path, keep=2), []
     monkeypatch.setattr(checkpoints._manager, "close", lambda: calls.append("close"))
-    with contextlib.suppress(UserError, Told), checkpoints:
+    with contextlib.suppress(UserError, Interrupted), checkpoints:
         if end is not None:
             raise end
     assert len(calls) == waits

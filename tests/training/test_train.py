@@ -428,8 +428,8 @@ def test_two_programs_do_not_train_in_one_folder(folder):
     """The other one is a process of its own: a process may claim a folder again."""
     hold = (
         "import sys; from pathlib import Path; "
-        "from musilingo_jax.runtime import files; "
-        "files.claim(Path(sys.argv[1]), doing='training'); print(flush=True); input()"
+        "from musilingo_jax.runtime.storage import lock_folder; "
+        "lock_folder(Path(sys.argv[1]), doing='training'); print(flush=True); input()"
     )
     (folder / "shared").mkdir()
     with subprocess.Popen(

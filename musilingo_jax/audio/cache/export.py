@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from musilingo_jax.audio.cache import shards
 from musilingo_jax.audio.cache.reader import Cache
-from musilingo_jax.runtime import cli, folders
+from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 _AT_ONCE = 64  # Clips in memory.
@@ -40,7 +40,7 @@ def export(cache: Cache, path: Path) -> None:
         raise UserError(f"{cache.folder}: holds no clips that could be exported")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with folders.whole(epath.Path(path)) as partial:
+        with storage.atomic(epath.Path(path)) as partial:
             writers[path.suffix](cache, partial)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error})") from error

@@ -8,7 +8,6 @@ So a shard has the same bits whoever makes it, and whatever was made before.
 """
 
 import contextlib
-import errno
 import sys
 import time
 from collections import deque
@@ -28,7 +27,7 @@ from musilingo_jax.audio.cache.shard_plan import Identity
 from musilingo_jax.audio.cache.shards import ABSENT, HELD, MISSING, SKIPPED, State
 from musilingo_jax.audio.features import FeatureConfig, encode
 from musilingo_jax.models.mert import Mert
-from musilingo_jax.runtime import cli, folders
+from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
 # Seconds after which a file that one host wrote is seen by all, if they share it.
@@ -108,8 +107,8 @@ def run(
     try:
         with shards.claim(folder, task=share.task, tasks=share.tasks):
             if share.tasks == 1:
-                folders.sweep(folder, "")
-                folders.sweep(folder / shard_plan.FOLDER, "")
+                storage.remove_partial_files(folder, "")
+                storage.remove_partial_files(folder / shard_plan.FOLDER, "")
             if not together or share.task == 0:
                 alone = share.tasks == 1 or together
                 state = _plan(folder, identity, wanted, shard_clips, retry, alone)
@@ -136,15 +135,11 @@ def run(
             if together:
                 multihost_utils.sync_global_devices("features are listed")
     except OSError as error:
-        said = error.strerror or str(error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
-            words in said for words in ("No space left", "too large", "quota")
+        again = (
+            "run the same command again, which keeps what is finished, or choose "
+            "another folder with --config.features.cache=…"
         )
-        remedy = "Make room there" if full else "Make the folder writable"
-        raise UserError(
-            f"{folder}: the cache cannot be written ({said}); what was finished is "
-            f"kept. {remedy}, or choose another folder with --config.features.cache=…"
-        ) from error
+        raise storage.write_failure(folder, error, again=again) or error from error
     _check_complete(folder, state, wanted)
 
 

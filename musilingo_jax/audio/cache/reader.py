@@ -21,8 +21,9 @@ from jaxtyping import Float
 from musilingo_jax.audio.cache import shards
 from musilingo_jax.audio.cache.shard_plan import Identity
 from musilingo_jax.audio.cache.shards import State
-from musilingo_jax.runtime import cli, folders
+from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import user_cache
 
 TORN_REMEDY = f"what was finished is kept: {shards.REMEDY}, which mends it"
 
@@ -88,7 +89,7 @@ class Cache:
           UserError: there is none, it was made with something else than `identity`, or
             a shard is missing.
         """
-        folder = folders.open_folder(folder)
+        folder = paths.open_folder(folder)
         state = shards.read(folder, identity)
         if state.torn:
             raise UserError(f"{state.torn}; {TORN_REMEDY}")
@@ -148,7 +149,7 @@ class Cache:
         Raises:
           UserError: they cannot be copied.
         """
-        if folders.is_local(self.folder):
+        if paths.is_local(self.folder):
             return
         numbers = {self._entries[clip].shard for clip in clips if clip in self._entries}
         lacking = [n for n in sorted(numbers) if not self._is_copied(n)]
@@ -157,7 +158,7 @@ class Cache:
         size = sum(self._lines[number]["bytes"] for number in lacking)
         print(
             f"copying {len(lacking)} shards ({size:,} bytes) of {self.folder} to "
-            f"{_copies()}, because ArrayRecord reads local files alone",
+            f"{user_cache('features')}, because ArrayRecord reads local files alone",
             file=sys.stderr,
         )
         with cli.progress(
@@ -178,7 +179,7 @@ class Cache:
         )
 
     def _open_shard(self, number: int) -> ArrayRecordReader:
-        if folders.is_local(self.folder):
+        if paths.is_local(self.folder):
             return shards.open_records(self.folder / shards.record_name(number))
         return shards.open_records(self._copied(number))
 
@@ -186,7 +187,7 @@ class Cache:
         """Where the copy of a shard is; another one's never is there."""
         what = json.dumps([str(self.folder), self._identity, self._lines[number]])
         name = hashlib.sha256(what.encode()).hexdigest()[:32]
-        return _copies() / f"{name}.array_record"
+        return user_cache("features") / f"{name}.array_record"
 
     def _is_copied(self, number: int) -> bool:
         copy = self._copy(number)
@@ -198,7 +199,7 @@ class Cache:
             try:
                 if not self._is_copied(number):
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    with folders.whole(epath.Path(copy)) as partial:
+                    with storage.atomic(epath.Path(copy)) as partial:
                         source.copy(partial, overwrite=True)
             except OSError as error:
                 raise UserError(
@@ -249,7 +250,7 @@ class Before:
         return entry, features, clip in self._line["silent"]
 
     def _local(self) -> Path:
-        if folders.is_local(self._path):
+        if paths.is_local(self._path):
             return Path(self._path)
         place = self._stack.enter_context(tempfile.TemporaryDirectory())
         self._path.copy(epath.Path(place) / self._path.name)
@@ -259,9 +260,3 @@ class Before:
 def so_far(state: State) -> str:
     """How much of a cache is there."""
     return f"{len(state.lines)} of {len(state.plans.shards)} shards are finished"
-
-
-def _copies() -> Path:
-    """Where shards from elsewhere are kept on this machine."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "musilingo_jax" / "features"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from musilingo_jax.runtime import folders
+from musilingo_jax.runtime import paths, storage
 
 FOLDER = "plans"
 
@@ -82,7 +82,7 @@ def add(
     shards = [clips[i : i + shard_clips] for i in range(0, len(clips), shard_clips)]
     text = _text(identity, shards)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    folders.create(folder / FOLDER / _name(plans.count), text)
+    storage.create_text(folder / FOLDER / _name(plans.count), text)
 
 
 def replace(folder: epath.Path, plans: Plans) -> None:
@@ -97,7 +97,7 @@ def replace(folder: epath.Path, plans: Plans) -> None:
         (folder / FOLDER / name).unlink()
     if plans.shards:
         text = _text(plans.identity, plans.shards)
-        folders.write(folder / FOLDER / _name(0), text)
+        storage.write_text(folder / FOLDER / _name(0), text)
 
 
 def _text(identity: Identity | None, shards: Sequence[Sequence[str]]) -> str:
@@ -110,5 +110,5 @@ def _name(number: int) -> str:
 
 def _names(folder: epath.Path) -> list[str]:
     """The plans' files, the first one first."""
-    names = filter(_NAME.fullmatch, folders.sizes(folder / FOLDER))
+    names = filter(_NAME.fullmatch, paths.file_sizes(folder / FOLDER))
     return sorted(names, key=lambda name: (len(name), name))

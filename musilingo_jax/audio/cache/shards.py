@@ -30,7 +30,7 @@ from jaxtyping import Float
 
 from musilingo_jax.audio.cache import shard_plan
 from musilingo_jax.audio.cache.shard_plan import Identity, Plans
-from musilingo_jax.runtime import folders
+from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 
 INDEX = "index.jsonl"
@@ -93,7 +93,7 @@ def read(
     """
     try:
         # Before the plans, so that of each note that is seen the plan is there.
-        sizes = folders.sizes(folder)
+        sizes = paths.file_sizes(folder)
         header, index = _read_index(folder) if INDEX in sizes else ({}, {})
         torn = None
         try:
@@ -145,7 +145,7 @@ def write_index(folder: epath.Path, state: State) -> None:
         del line["identity"]  # The header's.
     lines = [header, *lines]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    folders.write(folder / INDEX, text)
+    storage.write_text(folder / INDEX, text)
 
 
 class Writer:
@@ -160,7 +160,7 @@ class Writer:
         self._partial: Path | None = None
 
     def __enter__(self) -> "Writer":
-        folders.sweep(self._folder, f"{self._number:08}.")
+        storage.remove_partial_files(self._folder, f"{self._number:08}.")
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -175,7 +175,7 @@ class Writer:
         try:
             if self._records is None:
                 path = self._folder / record_name(self._number)
-                self._partial = self._stack.enter_context(folders.whole(path))
+                self._partial = self._stack.enter_context(storage.atomic(path))
                 # One record a group: each is read alone. Noise does not compress.
                 options = "group_size:1,uncompressed"
                 self._records = ArrayRecordWriter(str(self._partial), options)
@@ -210,7 +210,9 @@ class Writer:
             "identity": self._identity,
             **note,
         }
-        folders.write(self._folder / _note_name(self._number), json.dumps(line) + "\n")
+        storage.write_text(
+            self._folder / _note_name(self._number), json.dumps(line) + "\n"
+        )
 
 
 @contextlib.contextmanager
@@ -226,7 +228,7 @@ def claim(folder: epath.Path, *, task: int, tasks: int) -> Iterator[None]:
       OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not folders.is_local(folder):
+    if not paths.is_local(folder):
         yield
         return
     wanted = [("lock", fcntl.LOCK_EX if tasks == 1 else fcntl.LOCK_SH)]

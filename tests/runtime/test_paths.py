@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.files import check_file, check_folder
+from musilingo_jax.runtime.paths import check_writable_file, check_writable_folder
 
 
 def test_what_can_be_written_is_left_as_it_is(tmp_path):
     there = tmp_path / "there.jsonl"
     there.write_text("kept")
-    check_file(there, flag="--out")
-    check_file(tmp_path / "deep/er/new.jsonl", flag="--out")
-    check_folder(tmp_path, flag="--out")
-    check_folder(tmp_path / "deep/er", flag="--out")
+    check_writable_file(there, flag="--out")
+    check_writable_file(tmp_path / "deep/er/new.jsonl", flag="--out")
+    check_writable_folder(tmp_path, flag="--out")
+    check_writable_folder(tmp_path / "deep/er", flag="--out")
     assert list(tmp_path.iterdir()) == [there] and there.read_text() == "kept"
 
 
@@ -25,14 +25,14 @@ def test_what_can_be_written_is_left_as_it_is(tmp_path):
         ("text.mp3/x.jsonl", r"text.mp3: Not a directory\): name another place"),
         ("text.mp3/deep/x.jsonl", "Not a directory"),
         ("/proc/x.jsonl", "/proc: No such file"),
-        ("/dev/null", "is no ordinary file"),
+        ("/dev/null", "is not a regular file"),
         ("x" * 300, "File name too long"),
     ],
 )
 def test_a_file_that_cannot_be_written(tmp_path, path, told):
     (tmp_path / "text.mp3").write_text("la la la")
     with pytest.raises(UserError, match=told) as refused:
-        check_file(tmp_path / path, flag="--json")
+        check_writable_file(tmp_path / path, flag="--json")
     assert str(refused.value).startswith(f"--json={tmp_path / path} ")
     assert Path("/dev/null").is_char_device()
 
@@ -41,4 +41,4 @@ def test_a_file_that_cannot_be_written(tmp_path, path, told):
 def test_a_folder_that_cannot_be_written_into(tmp_path, path):
     (tmp_path / "text.mp3").write_text("la la la")
     with pytest.raises(UserError, match="--out=.* cannot be written"):
-        check_folder(tmp_path / path, flag="--out")
+        check_writable_folder(tmp_path / path, flag="--out")

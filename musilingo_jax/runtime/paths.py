@@ -1,0 +1,163 @@
+"""Files and folders by name: on this machine or in a bucket, readable and writable.
+
+A path may begin with `gs://`, `s3://`, `az://` or `hf://`; etils' `epath` opens those
+with the `fsspec` package of that store, such as `gcsfs`.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from musilingo_jax.runtime.errors import UserError
+
+
+def user_cache(name: str) -> Path:
+    """The folder for one kind of things that are kept between runs, on this machine.
+
+    `$XDG_CACHE_HOME/musilingo_jax/<name>`, by default below `~/.cache`.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "musilingo_jax" / name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+      UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold a JSON object; download it again")
+    return content
+
+
+def open_folder(name: str | os.PathLike) -> epath.Path:
+    """The folder of that name, which need not exist yet.
+
+    Raises:
+      UserError: the name is empty, is that of a file, or is in a bucket that cannot be
+        reached.
+    """
+    if name is None or not os.fspath(name).strip():
+        raise UserError(
+            "the folder for the features has no name; choose one with "
+            "--config.features.cache=…"
+        )
+    name = os.fspath(name)
+    if is_local(name):
+        folder = epath.Path(name)
+        nearest = next(path for path in (folder, *folder.parents) if _exists(path))
+        if not nearest.is_dir():
+            raise UserError(
+                f"{folder}: {nearest} is a file, not a folder; choose another one with "
+                "--config.features.cache=…"
+            )
+        return folder
+    try:
+        folder = epath.Path(name)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{name}: {name.split('://')[0]}:// is not a known store; folders are "
+            "local, or on gs://, s3://, az:// or hf://"
+        ) from error
+    else:
+        try:
+            folder.exists()
+        except Exception as error:  # Each store has errors of its own.
+            raise UserError(
+                f"{folder}: cannot be reached ({error}); install the package that "
+                "opens it (`pip install gcsfs` for gs://), and log in"
+            ) from error
+    return folder
+
+
+def is_local(path: str | os.PathLike) -> bool:
+    """Whether any library can open the path, not only `epath`."""
+    return "://" not in os.fspath(path)
+
+
+def file_sizes(folder: epath.Path) -> dict[str, int | None]:
+    """The names of a folder's files and their bytes; None where asking takes long."""
+    try:
+        if not is_local(folder):
+            return {path.name: None for path in folder.iterdir()}
+        with os.scandir(folder) as entries:
+            return {entry.name: _size(entry) for entry in entries}
+    except FileNotFoundError:
+        return {}
+
+
+def _exists(path: epath.Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return path == path.parent  # It cannot be looked at, whatever it is.
+    return True
+
+
+def _size(entry: os.DirEntry) -> int:
+    """0 for a dangling link, or a file that another process just removed."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0
+
+
+def check_writable_file(path: Path, *, flag: str) -> None:
+    """Checks that a file can be written, without leaving anything behind.
+
+    Args:
+      path: the file; neither it nor its folder needs to exist.
+      flag: the flag that named it, for the message.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{flag}={path} is a folder: name a file in it")
+        if path.exists():
+            if not path.is_file():
+                raise UserError(f"{flag}={path} is not a regular file: name another")
+            path.open("a").close()
+    except OSError as error:
+        raise _unwritable(path, flag, path, error) from error
+    check_writable_folder(path.parent, flag=flag, named=path)
+
+
+def check_writable_folder(path: Path, *, flag: str, named: Path | None = None) -> None:
+    """Checks that files can be written into a folder, without leaving anything behind.
+
+    Args:
+      path: the folder, which need not exist.
+      flag: the flag that named it, for the message.
+      named: what the flag named, if not the folder itself.
+
+    Raises:
+      UserError: they cannot.
+    """
+    nearest = path
+    try:
+        nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise _unwritable(named or path, flag, nearest, error) from error
+
+
+def _unwritable(path: Path, flag: str, where: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{flag}={path} cannot be written ({where}: {error.strerror}): name another "
+        "place"
+    )

@@ -1,0 +1,222 @@
+"""Files that appear whole or not at all, and folders with a single writer."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import file_sizes, is_local
+
+PARTIAL = ".partial"
+
+# Open lock files of this process, by path. The system releases a lock when its process
+# ends, however it ends.
+_locks: dict[Path, Any] = {}
+
+# Names that `_partial` makes, for files of the feature cache.
+_LEFT_BEHIND = re.compile(
+    r"(?:\d{8}\.(?:array_record|json)|index\.jsonl|\d{3,}\.json)"
+    rf"\.(?P<host>.+)-(?P<process>\d+){re.escape(PARTIAL)}"
+)
+# Seconds after which an unfinished file of another host counts as left behind.
+_ABANDONED_AFTER = 24 * 3600
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_GONE = (errno.ENOENT, errno.ESTALE)
+
+
+def lock_folder(folder: Path, *, doing: str) -> None:
+    """Makes this process the only writer of a folder, until it ends.
+
+    Args:
+      folder: an existing folder on this machine.
+      doing: what the process does there, for the message of the next one.
+
+    Raises:
+      UserError: another process has the lock.
+    """
+    path = folder / "lock"
+    if path in _locks:
+        return
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f"{folder}: another program is {doing} here; wait for it, or choose "
+            "another folder"
+        ) from error
+    _locks[path] = file
+
+
+@contextlib.contextmanager
+def atomic(path: Path | epath.Path) -> Iterator[Path]:
+    """A local file to write, which appears at `path` when it is complete.
+
+    If the process is killed or the disk is full, `path` is what it was before: the old
+    file or none. Several processes may write the same file; one of them wins. Missing
+    folders are made.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    if not is_local(path):
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            _upload(partial, epath.Path(path))
+        return
+    partial = _partial(path)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(partial.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path | epath.Path, text: str) -> None:
+    """Writes a UTF-8 text file as `atomic` does.
+
+    Raises:
+      OSError: it cannot be written; the old file, if there is one, stays.
+    """
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def create_text(path: epath.Path, text: str) -> bool:
+    """Writes a UTF-8 text file if there is none yet; whether this process did.
+
+    Of several processes exactly one does, except in a bucket, where the last one wins.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    if not is_local(path):
+        if path.exists():
+            return False
+        write_text(path, text)
+        return True
+    partial = _partial(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        sync(partial)
+        os.link(partial, path)  # Unlike a rename, it replaces nothing.
+        sync(partial.parent)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's contents, or a folder's list of names, are on the disk.
+
+    Raises:
+      OSError: they could not be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial_files(folder: epath.Path, beginning: str) -> None:
+    """Removes what killed processes left unfinished of files whose names begin so.
+
+    Files that a running process is writing are kept, and so are files with other names
+    than `atomic` gives. Of a process on another host nobody can tell whether it runs:
+    its files are kept for a day.
+    """
+    if not is_local(folder):
+        return  # A bucket never holds unfinished files.
+    for name in file_sizes(folder):
+        if name.startswith(beginning) and (ours := _LEFT_BEHIND.fullmatch(name)):
+            path = folder / name
+            if _is_dead(ours["host"], int(ours["process"])) or _is_abandoned(path):
+                path.unlink(missing_ok=True)
+
+
+def write_failure(
+    where: str | os.PathLike, error: Exception, *, again: str
+) -> UserError | None:
+    """The message for something that could not be written; None for any other error.
+
+    Args:
+      where: the file or folder.
+      error: what was raised. Libraries that write in C++ only quote the system's error
+        in their own: TensorStore as `os_error_code='28'`, ArrayRecord in words.
+      again: what to do once the cause is removed, such as "run the same command again".
+    """
+    number = _system_error(error)
+    if number is None:
+        return None
+    reason = os.strerror(number)
+    if number in _NO_SPACE:
+        problem = f"there is no space left ({reason}): free some and {again}"
+    elif number in _GONE:
+        problem = (
+            f"was moved or deleted while in use ({reason}): restore it and {again}"
+        )
+    else:
+        problem = f"cannot be written ({reason}): make it writable and {again}"
+    return UserError(f"{os.fspath(where)}: {problem}")
+
+
+def _system_error(error: Exception) -> int | None:
+    """The system's error number behind an exception; None if there is none."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if quoted := re.search(r"os_error_code='(\d+)'", str(error)):
+        return int(quoted[1])
+    quoted_texts = {os.strerror(number): number for number in (*_NO_SPACE, *_GONE)}
+    return next((n for text, n in quoted_texts.items() if text in str(error)), None)
+
+
+def _partial(path: str | os.PathLike) -> Path:
+    """A name beside `path` that no other process uses."""
+    return Path(f"{os.fspath(path)}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+
+
+def _upload(local: Path, path: epath.Path) -> None:
+    try:
+        epath.Path(local).copy(path, overwrite=True)
+    except OSError:
+        raise
+    except Exception as error:  # Each store has errors of its own.
+        raise OSError(str(error)) from error
+
+
+def _is_dead(host: str, process: int) -> bool:
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(process, 0)  # Signal 0 only asks whether the process exists.
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _is_abandoned(path: epath.Path) -> bool:
+    try:
+        return time.time() - os.stat(path).st_mtime > _ABANDONED_AFTER
+    except FileNotFoundError:
+        return False
