@@ -22,14 +22,14 @@ from absl import app, flags
 from etils import epath
 
 from musilingo_jax.audio.cache import shard_plan, shards
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 
 SHARDS, CLIPS, SHAPE = 20, 1024, (3, 1024)
 BATCH = 32
 ROUNDS = 5
 
 
-def make(folder: epath.Path) -> Cache:
+def make(folder: epath.Path) -> FeatureCache:
     """A cache full of noise."""
     generator = np.random.default_rng(0)
     names = [[f"{n}/{clip}" for clip in range(CLIPS)] for n in range(SHARDS)]
@@ -38,36 +38,38 @@ def make(folder: epath.Path) -> Cache:
     ids = [clip for shard in names for clip in shard]
     shard_plan.add(folder, identity, plans, ids, shard_clips=CLIPS)
     for number, clips in enumerate(names):
-        with shards.Writer(folder, number, identity) as writer:
+        with shards.ShardWriter(folder, number, identity) as writer:
             for _ in clips:
                 writer.add(generator.standard_normal(SHAPE, np.float32))
             entries = [[clip, SHAPE[0], 10.0, clip] for clip in clips]
             nothing = {"silent": [], "skipped": {}, "missing": {}, "absent": []}
             writer.finish({"clips": entries} | nothing)
     shards.write_index(folder, shards.read(folder, identity))
-    return Cache.open(folder, identity)
+    return FeatureCache.open(folder, identity)
 
 
-def one_by_one(cache: Cache, batches: list[list[str]]) -> Iterator[np.ndarray]:
+def one_by_one(cache: FeatureCache, batches: list[list[str]]) -> Iterator[np.ndarray]:
     for clips in batches:
         yield from map(cache.features, clips)
 
 
-def through_grain(cache: Cache, batches: list[list[str]]) -> Iterator[np.ndarray]:
+def through_grain(
+    cache: FeatureCache, batches: list[list[str]]
+) -> Iterator[np.ndarray]:
     data = grain.MapDataset.range(len(batches))
     data = data.map(lambda i: list(map(cache.features, batches[i])))
     for some in data.to_iter_dataset(grain.ReadOptions(1, prefetch_buffer_size=2)):
         yield from some
 
 
-def on_threads(cache: Cache, batches: list[list[str]]) -> Iterator[np.ndarray]:
+def on_threads(cache: FeatureCache, batches: list[list[str]]) -> Iterator[np.ndarray]:
     with ThreadPoolExecutor(2) as pool:
         for some in pool.map(lambda clips: list(map(cache.features, clips)), batches):
             yield from some
 
 
 def rate(
-    way: Callable, cache: Cache, order: np.random.Generator
+    way: Callable, cache: FeatureCache, order: np.random.Generator
 ) -> tuple[float, float]:
     """Examples a second, and a second of work of all cores together."""
     ids = order.permutation(list(cache.ids)).tolist()

@@ -82,7 +82,11 @@ def answers_of_ours(llama, rows: int):
     """A function that answers prompts with ours and counts the tokens."""
     from flax import nnx
 
-    from musilingo_jax.answering.continuous_batching import Conversation, Text, Waiting
+    from musilingo_jax.answering.continuous_batching import (
+        ContinuousBatch,
+        PromptTokens,
+        QueuedPrompt,
+    )
     from musilingo_jax.answering.sampling import Choice, Greedy
     from musilingo_jax.answering.stop_texts import Stops
     from musilingo_jax.models.adapter import Adapter
@@ -96,12 +100,14 @@ def answers_of_ours(llama, rows: int):
     adapter = Adapter(8, flags.FLAGS.width, rngs=nnx.Rngs(0))
     silent = np.zeros((0, 8), np.float32)
     waiting = [
-        Waiting(index, Text(silent, tuple(prompt), (-1,) * len(prompt)), index)
+        QueuedPrompt(
+            index, PromptTokens(silent, tuple(prompt), (-1,) * len(prompt)), index
+        )
         for index, prompt in enumerate(prompts(rows * REFILLS if rows > 1 else 1))
     ]
 
     def run() -> int:
-        conversation = Conversation(
+        conversation = ContinuousBatch(
             adapter,
             llama,
             waiting,

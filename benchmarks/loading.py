@@ -62,7 +62,7 @@ def write(folder: Path) -> None:
     import numpy as np
 
     from musilingo_jax.pretrained import tensor_map, weights
-    from musilingo_jax.pretrained.safetensors_writer import Writer
+    from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter
     from musilingo_jax.pretrained.tensor_files import CONFIG
 
     blueprint = weights.language_model_blueprint(config())
@@ -73,7 +73,9 @@ def write(folder: Path) -> None:
         "bfloat16": (0x807F, 0x3C00),
         "float16": (0x83FF, 0x2000),
     }[DTYPE.value]
-    with Writer(folder, layout, shard_bytes=SHARD_BYTES, metadata={}) as writer:
+    with SafetensorsWriter(
+        folder, layout, shard_bytes=SHARD_BYTES, metadata={}
+    ) as writer:
         for name, (shape, dtype) in layout.items():
             size = int(np.prod(shape))
             bits = random.integers(0, 2**64, size // 4 + 1, np.uint64).view(np.uint16)

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.audio.cache import export, feature_cache
 from musilingo_jax.audio.cache.fill import Share
-from musilingo_jax.audio.cache.reader import Cache, so_far
+from musilingo_jax.audio.cache.reader import FeatureCache, so_far
 from musilingo_jax.corpora import mixture
 from musilingo_jax.runtime import cli, distributed, paths
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     elif flags.FLAGS.out is None:
         raise UsageError("--out is missing: name a file ending in .parquet or .npz")
     else:
-        cache = Cache.open(name, None)
+        cache = FeatureCache.open(name, None)
         cache.fetch(cache.ids)
         export.export(cache, Path(flags.FLAGS.out))
 
@@ -73,7 +73,7 @@ def _encode(config: ConfigDict) -> None:
     state = feature_cache.fill(
         config, clips, share, mesh, retry=flags.FLAGS.retry, others=True
     )
-    cache = Cache(paths.open_folder(config.features.cache), state)
+    cache = FeatureCache(paths.open_folder(config.features.cache), state)
     told = [clip.id for clip in clips]
     if state.unfinished:
         # What is wrong with the songs of other tasks, those will tell.

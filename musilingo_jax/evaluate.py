@@ -23,12 +23,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_speaker
+from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import Ask, files_of
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.evaluation import answered_questions, controls, report, scoring
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import facts, wording
 from musilingo_jax.evaluation.report import About
 from musilingo_jax.evaluation.scoring import Scored
@@ -87,16 +87,16 @@ def evaluate(
     asks = {scoring.OWN: [Ask(r, heard=r.clip) for r in records]}
     asks |= controls.asks(records, features.features, config.seed)
     every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
-    speaker = load_speaker(model, config.features.window_frames, mesh)
+    speaker = load_answerer(model, config.features.window_frames, mesh)
     corpus_answers.answer_corpus(speaker, config, every, hear, file, mesh)
     if jax.process_index() != 0:
         return folder, None
 
     said = {name: [file.answer(ask) for ask in each] for name, each in asks.items()}
-    rows = list(map(Row.of, records, said.pop(scoring.OWN)))
+    rows = list(map(AnsweredQuestion.of, records, said.pop(scoring.OWN)))
     corpus = mixture.load(config.corpus)
     training = [r for r in corpus if r.split == config.corpus.train_split and r.answer]
-    known = [Row.of(r, "") for r in training]
+    known = [AnsweredQuestion.of(r, "") for r in training]
     scored = scoring.score(
         rows,
         _with_deaf(rows, known, said, config.seed),
@@ -160,7 +160,10 @@ def evaluate_predictions(
 
 
 def _with_deaf(
-    rows: list[Row], known: list[Row], said: dict[str, list[str]], seed: int
+    rows: list[AnsweredQuestion],
+    known: list[AnsweredQuestion],
+    said: dict[str, list[str]],
+    seed: int,
 ) -> dict[str, list[str | None]]:
     """All controls in the order of reports: with those that need no model."""
     every = {
@@ -171,7 +174,7 @@ def _with_deaf(
     return {name: every[name] for name in controls.LABELS if name in every}
 
 
-def _parts(bertscore: str | None, layer: int | None) -> wording.Parts:
+def _parts(bertscore: str | None, layer: int | None) -> wording.WordingModels:
     """What metrics need; says at once what is not there.
 
     Raises:

@@ -13,7 +13,7 @@ import jax
 from absl import flags
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_speaker
+from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import Ask
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         Ask(r, heard=r.clip)
         for r in corpus_answers.askable(config, records, features.ids)
     ]
-    speaker = load_speaker(model, config.features.window_frames, mesh)
+    speaker = load_answerer(model, config.features.window_frames, mesh)
     corpus_answers.answer_corpus(speaker, config, asks, features.features, file, mesh)
     if jax.process_index() == 0:
         print(f"{len(asks)} answers in {file.path}")

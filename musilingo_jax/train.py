@@ -51,20 +51,20 @@ from musilingo_jax.runtime.signals import StopRequest, stop_request
 from musilingo_jax.training import flops, loss_plot, stage_data, summary
 from musilingo_jax.training.batches import Batches, ValidationBatches
 from musilingo_jax.training.checkpoints import Checkpoints
-from musilingo_jax.training.metrics_log import Journal
-from musilingo_jax.training.profiler import Profile
+from musilingo_jax.training.metrics_log import MetricsLog
+from musilingo_jax.training.profiler import Profiler
 from musilingo_jax.training.run_folder import RunFolder, writing
 from musilingo_jax.training.stage_config import StageConfig
-from musilingo_jax.training.stage_data import Lesson, Records
-from musilingo_jax.training.trackers import Tracker
+from musilingo_jax.training.stage_data import Records, StageData
+from musilingo_jax.training.trackers import Trackers
 from musilingo_jax.training.train_step import (
-    Report,
+    StepReport,
     TrainState,
     make_update,
     make_validation,
 )
 
-Update = Callable[[TrainState, Llama, Batch], tuple[TrainState, Report]]
+Update = Callable[[TrainState, Llama, Batch], tuple[TrainState, StepReport]]
 
 
 def main(argv: list[str]) -> None:
@@ -86,7 +86,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     Args:
       config: as in `configs/tiny.py`.
       typed: the flags to suggest for what comes next.
-      profile: which updates to trace, as in `Profile`.
+      profile: which updates to trace, as in `Profiler`.
 
     Raises:
       UserError: something in the config, the corpus or the run folder is wrong.
@@ -109,10 +109,10 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
         stage.check_rows(name, mesh)
     run = RunFolder(config)
     records = Records.of(config, stages)
-    traced = Profile(profile, run.path / "profile")
+    traced = Profiler(profile, run.path / "profile")
     run.claim(fingerprints(config, records))
 
-    with Tracker(run, config.wandb) as tracker, traced:
+    with Trackers(run, config.wandb) as tracker, traced:
         features = feature_cache.prepare(
             config, [*records.training, *records.validation], mesh
         )
@@ -171,13 +171,13 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
 
 
 def train_stage(
-    lesson: Lesson,
+    lesson: StageData,
     adapter: Adapter,
     llama: Llama,
     run: RunFolder,
     mesh: Mesh,
-    tracker: Tracker,
-    profile: Profile,
+    tracker: Trackers,
+    profile: Profiler,
 ) -> tuple[Adapter, Adapter | None]:
     """Trains one stage from its newest checkpoint, or from `adapter` if it has none.
 
@@ -199,7 +199,7 @@ def train_stage(
         tracker.begin(name, run.metrics(name), before=lesson.before)
         stop = None
         if done < stage.steps:
-            journal = Journal(
+            journal = MetricsLog(
                 name,
                 stage,
                 lesson.batches,
@@ -237,15 +237,15 @@ def train_stage(
 
 
 def learn(
-    lesson: Lesson,
+    lesson: StageData,
     state: TrainState,
     start: int,
     llama: Llama,
     update: Update,
     checkpoints: Checkpoints,
     run: RunFolder,
-    journal: Journal,
-    profile: Profile,
+    journal: MetricsLog,
+    profile: Profiler,
 ) -> tuple[TrainState, int, StopRequest | None]:
     """The loop: updates `start` to the last one of the stage, counted from 0.
 

@@ -11,7 +11,11 @@ from jaxtyping import Float
 
 from musilingo_jax.answering.beam_search import search_each
 from musilingo_jax.answering.config import GenerateConfig
-from musilingo_jax.answering.continuous_batching import Conversation, Text, Waiting
+from musilingo_jax.answering.continuous_batching import (
+    ContinuousBatch,
+    PromptTokens,
+    QueuedPrompt,
+)
 from musilingo_jax.answering.prompts import PromptConfig, encode
 from musilingo_jax.answering.stop_texts import Stops, settled, stops_of, tidy
 from musilingo_jax.models.adapter import Adapter
@@ -30,7 +34,7 @@ CONTEXT = 2048
 
 
 @dataclass(frozen=True)
-class Speaker:
+class Answerer:
     """What turns pooled audio and a question into words.
 
     Attributes:
@@ -58,7 +62,7 @@ class Speaker:
         dtype: str,
         quantization: str,
         mesh: jax.sharding.Mesh | None,
-    ) -> "Speaker":
+    ) -> "Answerer":
         """Loads the released or trained parts.
 
         Raises:
@@ -83,9 +87,9 @@ class Speaker:
         )
 
 
-def load_speaker(
+def load_answerer(
     model: ModelConfig, window_frames: int, mesh: jax.sharding.Mesh
-) -> Speaker:
+) -> Answerer:
     """The language model with an adapter that reads the encoder's features.
 
     Args:
@@ -113,7 +117,7 @@ def load_speaker(
             f"config.features.window_frames is {window_frames}: set it to the same, "
             "or give another --adapter"
         )
-    return Speaker.load(
+    return Answerer.load(
         model.language_model,
         adapter,
         dtype=model.dtype,
@@ -142,7 +146,7 @@ def check_question(prompt: PromptConfig, question: str) -> None:
 
 
 def answer(
-    speaker: Speaker,
+    speaker: Answerer,
     prompt: PromptConfig,
     requests: Sequence[tuple[Features, str]],
     config: GenerateConfig,
@@ -166,7 +170,7 @@ def answer(
 
 
 def answer_each(
-    speaker: Speaker,
+    speaker: Answerer,
     prompt: PromptConfig,
     requests: Sequence[tuple[Features, str]],
     config: GenerateConfig,
@@ -188,9 +192,9 @@ def answer_each(
 
 
 def _each(
-    speaker: Speaker,
+    speaker: Answerer,
     prompt: PromptConfig,
-    waiting: Sequence[Waiting],
+    waiting: Sequence[QueuedPrompt],
     config: GenerateConfig,
     mesh: jax.sharding.Mesh | None,
 ) -> Iterator[tuple[int, str]]:
@@ -219,7 +223,7 @@ def _each(
 
 
 def stream(
-    speaker: Speaker,
+    speaker: Answerer,
     prompt: PromptConfig,
     request: tuple[Features, str],
     config: GenerateConfig,
@@ -266,13 +270,13 @@ def _enough_memory(config: GenerateConfig) -> Iterator[None]:
 
 
 def _conversation(
-    speaker: Speaker,
+    speaker: Answerer,
     prompt: PromptConfig,
-    waiting: Sequence[Waiting],
+    waiting: Sequence[QueuedPrompt],
     config: GenerateConfig,
     mesh: jax.sharding.Mesh | None,
-) -> Conversation:
-    return Conversation(
+) -> ContinuousBatch:
+    return ContinuousBatch(
         speaker.adapter,
         speaker.llama,
         waiting,
@@ -285,11 +289,11 @@ def _conversation(
 
 
 def waiting_of(
-    speaker: Speaker,
+    speaker: Answerer,
     prompt: PromptConfig,
     requests: Sequence[tuple[Features, str]],
     config: GenerateConfig,
-) -> list[Waiting]:
+) -> list[QueuedPrompt]:
     """The requests as prompts.
 
     A prompt's draws come from what is asked about what, not from where it stands.
@@ -302,8 +306,8 @@ def waiting_of(
         features = np.ascontiguousarray(features, np.float32)
         example = encode(speaker.tokenizer, prompt, question, None, len(features))
         asked = f"{config.seed}\n{question}\n".encode() + features.tobytes()
-        text = Text(features, tuple(example.tokens), tuple(example.audio_slot))
-        waiting.append(Waiting(index, text, zlib.crc32(asked)))
+        text = PromptTokens(features, tuple(example.tokens), tuple(example.audio_slot))
+        waiting.append(QueuedPrompt(index, text, zlib.crc32(asked)))
     longest = max((len(prompt.text.tokens) for prompt in waiting), default=0)
     config.check_room(longest, speaker.context, speaker.llama.config.vocab)
     return waiting

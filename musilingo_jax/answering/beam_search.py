@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from musilingo_jax.answering.continuous_batching import (
     BUCKET,
-    Waiting,
+    QueuedPrompt,
     pad,
     round_up,
     windows_of,
@@ -154,7 +154,7 @@ def search(
 def search_each(
     adapter: Adapter,
     llama: Llama,
-    waiting: Sequence[Waiting],
+    waiting: Sequence[QueuedPrompt],
     stops: Stops,
     choice: Choice,
     *,

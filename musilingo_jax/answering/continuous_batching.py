@@ -52,23 +52,23 @@ WAVES = 8
 
 
 @dataclass(frozen=True)
-class Text:
+class PromptTokens:
     """Tokens with audio among them: a prompt, or a part of one."""
 
     features: np.ndarray  # float32[windows, width]; the whole clip's
     tokens: tuple[int, ...]
     audio_slot: tuple[int, ...]  # as long; audio vector here, -1 = text token
 
-    def cut(self, place: int) -> tuple["Text", "Text"]:
+    def cut(self, place: int) -> tuple["PromptTokens", "PromptTokens"]:
         """What stands before a place, and the rest."""
         return tuple(
-            Text(self.features, self.tokens[part], self.audio_slot[part])
+            PromptTokens(self.features, self.tokens[part], self.audio_slot[part])
             for part in (slice(place), slice(place, None))
         )
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueuedPrompt:
     """A prompt that wants a row.
 
     Attributes:
@@ -78,7 +78,7 @@ class Waiting:
     """
 
     index: int
-    text: Text
+    text: PromptTokens
     seed: int
 
     @cached_property
@@ -92,12 +92,12 @@ class Waiting:
         return min(heard[-1] + 1 if heard else 0, len(self.text.tokens) - 1)
 
     @property
-    def prefix(self) -> Text:
+    def prefix(self) -> PromptTokens:
         """What is before and in its audio; may be empty."""
         return self.text.cut(self.place)[0]
 
     @property
-    def rest(self) -> Text:
+    def rest(self) -> PromptTokens:
         """What comes after; not empty."""
         return self.text.cut(self.place)[1]
 
@@ -108,14 +108,14 @@ class Waiting:
         return self.prefix.tokens, self.prefix.audio_slot, song
 
 
-class Conversation:
+class ContinuousBatch:
     """The rows of a job, the prompts that wait for them, and the bank of prefixes."""
 
     def __init__(
         self,
         adapter: Adapter,
         llama: Llama,
-        waiting: Sequence[Waiting],
+        waiting: Sequence[QueuedPrompt],
         stops: Stops,
         choice: Choice,
         *,
@@ -213,12 +213,12 @@ class Conversation:
         )
         self.wanted.subtract(prompt.key for prompt in prompts)
 
-    def _read_prefixes(self, prompts: Sequence[Waiting]) -> None:
+    def _read_prefixes(self, prompts: Sequence[QueuedPrompt]) -> None:
         """Sees to it that the bank holds the prefixes of a wave, and if it reads any,
         as many of the next ones as can be read at the same time."""
         if all(prompt.key in self.places for prompt in prompts):
             return
-        new: dict[tuple, Text] = {}
+        new: dict[tuple, PromptTokens] = {}
         for prompt in (*prompts, *self.waiting):
             if prompt.key not in self.places and len(new) < self.wave:
                 new[prompt.key] = prompt.prefix
@@ -256,7 +256,7 @@ class Conversation:
         tokens = np.asarray(self.rows.tokens)[row]
         return tokens[tokens >= 0]
 
-    def _padded(self, texts: Sequence[Text], bucket: int) -> Prompts:
+    def _padded(self, texts: Sequence[PromptTokens], bucket: int) -> Prompts:
         return pad(
             texts, rows=self.wave, bucket=bucket, windows=self.windows, mesh=self.mesh
         )
@@ -275,7 +275,7 @@ class Conversation:
 
 
 def pad(
-    texts: Sequence[Text],
+    texts: Sequence[PromptTokens],
     *,
     rows: int,
     bucket: int,
@@ -300,7 +300,7 @@ def pad(
     return prompts if mesh is None else jax.device_put(prompts, batch_sharding(mesh))
 
 
-def windows_of(texts: Sequence[Text]) -> int:
+def windows_of(texts: Sequence[PromptTokens]) -> int:
     """Room for the most audio vectors of any: a power of two, so that there are few
     such numbers; unused vectors cost next to nothing."""
     most = max(1, *(len(text.features) for text in texts))

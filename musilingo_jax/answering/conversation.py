@@ -7,11 +7,11 @@ from pathlib import Path
 import jax
 
 from musilingo_jax.answering.answer import (
+    Answerer,
     Features,
-    Speaker,
     answer,
     check_question,
-    load_speaker,
+    load_answerer,
     stream,
 )
 from musilingo_jax.answering.prompts import encode as encode_prompt
@@ -54,7 +54,7 @@ class Chat:
     """A loaded model that listens to songs and answers questions about them."""
 
     mert: Mert
-    speaker: Speaker
+    speaker: Answerer
     usage: Usage
     mesh: jax.sharding.Mesh
 
@@ -72,7 +72,7 @@ class Chat:
         sources.find(model.adapter, "adapter")
         return cls(
             mert=weights.load_encoder(model.encoder, dtype=model.dtype, mesh=mesh),
-            speaker=load_speaker(model, usage.features.window_frames, mesh),
+            speaker=load_answerer(model, usage.features.window_frames, mesh),
             usage=usage,
             mesh=mesh,
         )

@@ -10,8 +10,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering.answer import (
+    Answerer,
     Features,
-    Speaker,
     answer_each,
     check_question,
     context_of,
@@ -120,7 +120,7 @@ def open_answers(
 
 
 def answer_corpus(
-    speaker: Speaker,
+    speaker: Answerer,
     config: ConfigDict,
     asks: Sequence[Ask],
     features: Callable[[str], Features],

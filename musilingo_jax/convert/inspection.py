@@ -31,7 +31,7 @@ _LLAMA_1_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
-class Report:
+class Inspection:
     """One part of a source.
 
     Attributes:
@@ -59,7 +59,7 @@ class Report:
     tensors: Mapping[str, tuple[str, tuple[int, ...]]]
 
 
-def inspect(source: str) -> list[Report]:
+def inspect(source: str) -> list[Inspection]:
     """A report of each part that a source holds; no weights are read or made.
 
     Raises:
@@ -68,7 +68,7 @@ def inspect(source: str) -> list[Report]:
     return [_inspect(source, kind) for kind in sources.kinds(source)]
 
 
-def as_json(source: str, reports: Sequence[Report]) -> dict[str, Any]:
+def as_json(source: str, reports: Sequence[Inspection]) -> dict[str, Any]:
     """The reports for a program: `{"source": …, "parts": {kind: {…}}}`."""
     parts = {}
     for report in reports:
@@ -81,7 +81,7 @@ def as_json(source: str, reports: Sequence[Report]) -> dict[str, Any]:
     return {"source": source, "parts": parts}
 
 
-def table(reports: Sequence[Report]) -> str:
+def table(reports: Sequence[Inspection]) -> str:
     """The reports for people: families, then numbers, then why parts do not load."""
     heads = [
         (report.kind, report.family, "loads" if report.loads else "does not load")
@@ -104,7 +104,7 @@ def table(reports: Sequence[Report]) -> str:
     return "\n".join(lines)
 
 
-def _inspect(source: str, kind: str) -> Report:
+def _inspect(source: str, kind: str) -> Inspection:
     folder, family, reason = "", "unknown", ""
     content, shapes, ignored = {}, {}, ()
     try:
@@ -126,7 +126,7 @@ def _inspect(source: str, kind: str) -> Report:
             _check_tokenizer(source, part)
     except UserError as error:
         reason = str(error)
-    return Report(
+    return Inspection(
         kind=kind,
         folder=folder,
         family=family,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped
 
-from musilingo_jax.convert.write_folders import Output, Piece, small_files
+from musilingo_jax.convert.write_folders import FolderPart, Output, small_files
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import sources, tensor_map
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor
@@ -59,7 +59,7 @@ def merge(base: str, delta: str) -> list[Output]:
             "use it as it is, or name the delta"
         )
     pieces = {
-        name: Piece(
+        name: FolderPart(
             tuple(tensor.shape),
             TYPES[tensor.dtype],
             partial(_add, name, bases[name], tensor),

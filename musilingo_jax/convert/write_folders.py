@@ -20,7 +20,11 @@ import numpy as np
 
 from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.safetensors_file import TYPES
-from musilingo_jax.pretrained.safetensors_writer import Writer, unwritable, write_config
+from musilingo_jax.pretrained.safetensors_writer import (
+    SafetensorsWriter,
+    unwritable,
+    write_config,
+)
 from musilingo_jax.pretrained.sources import PREPROCESSOR, TOKENIZER_FILES
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
@@ -33,7 +37,7 @@ _MARK = ".unfinished-conversion"
 
 
 @dataclass(frozen=True)
-class Piece:
+class FolderPart:
     """A tensor to be written: `read()` has this shape and type."""
 
     shape: tuple[int, ...]
@@ -56,13 +60,13 @@ class Output:
       folder: where it is under the folder that the user named; "" is that one itself.
     """
 
-    pieces: Mapping[str, Piece]
+    pieces: Mapping[str, FolderPart]
     config: Mapping[str, Any] | None
     beside: Sequence[Path] = field(default=())
     folder: str = field(default="")
 
 
-def copies(tensors: Tensors) -> dict[str, Piece]:
+def copies(tensors: Tensors) -> dict[str, FolderPart]:
     """Each tensor as it is, to the bit.
 
     Raises:
@@ -73,7 +77,7 @@ def copies(tensors: Tensors) -> dict[str, Piece]:
         if tensor.dtype not in TYPES:
             raise UserError(f"{name}: numbers of type {tensor.dtype} are not known")
         read = partial(tensor.__getitem__, ...)
-        pieces[name] = Piece(tuple(tensor.shape), TYPES[tensor.dtype], read)
+        pieces[name] = FolderPart(tuple(tensor.shape), TYPES[tensor.dtype], read)
     return pieces
 
 
@@ -111,7 +115,9 @@ def _write(
 ) -> None:
     """Writes the content of one folder; OSError as in `shutil.copyfile`."""
     layout = {name: (piece.shape, piece.dtype) for name, piece in output.pieces.items()}
-    with Writer(folder, layout, shard_bytes=shard_bytes, metadata={}) as writer:
+    with SafetensorsWriter(
+        folder, layout, shard_bytes=shard_bytes, metadata={}
+    ) as writer:
         for name, array in _read_ahead(output.pieces):
             writer.write(name, array)
             progress(array.nbytes)
@@ -121,7 +127,7 @@ def _write(
         write_config(folder, output.config)
 
 
-def _read_ahead(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, np.ndarray]]:
+def _read_ahead(pieces: Mapping[str, FolderPart]) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors in their order, the next one being read while one is written."""
     names = list(pieces)
     with ThreadPoolExecutor(1) as reader:

@@ -27,7 +27,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.clips import AudioFolder
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.corpora.survey import Row, Survey, survey
+from musilingo_jax.corpora.survey import Survey, SurveyRow, survey
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
@@ -66,7 +66,7 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(file_format="array_record", **options)
 
     @abstractmethod
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SurveyRow]:
         """The annotations, in their published order.
 
         Raises:

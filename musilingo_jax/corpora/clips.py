@@ -42,7 +42,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class FoundClip:
     """Sound that was found; the fields but `seconds` are as in `Record`.
 
     Attributes:
@@ -99,7 +99,7 @@ class AudioFolder:
             paths.setdefault(os.path.basename(within), path)
         return paths
 
-    def find(self, wanted: Wanted) -> Clip | Lacking:
+    def find(self, wanted: Wanted) -> FoundClip | Lacking:
         """The clip, or why there is none."""
         audio = wanted.exact or self._named(wanted.names)
         if audio is None:
@@ -135,7 +135,7 @@ class AudioFolder:
             return Lacking("unreadable file", f"{audio}: {error.strerror or error}")
         if seconds is not None:
             seconds = max(0.0, min(seconds, end or seconds) - (start or 0.0))
-        return Clip(audio, found, start, end, rate, seconds)
+        return FoundClip(audio, found, start, end, rate, seconds)
 
     def _named(self, names: tuple[str, ...]) -> Path | None:
         stems = [_stem(name) for name in names]

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
-from musilingo_jax.corpora.survey import Row
+from musilingo_jax.corpora.survey import SurveyRow
 from musilingo_jax.runtime.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -47,7 +47,7 @@ class LpMusicCapsMsd(Corpus):
     ]
     DEFAULT_BUILDER_CONFIG_NAME = "writing"
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SurveyRow]:
         paths = {split: self._files(split) for split in SPLITS}
         if not any(paths.values()):
             raise UserError(
@@ -66,7 +66,7 @@ class LpMusicCapsMsd(Corpus):
         found = (sorted(self.source.glob(pattern)) for pattern in patterns)
         return next(filter(None, found), [])
 
-    def _read(self, path: Path, split: str) -> Iterator[Row]:
+    def _read(self, path: Path, split: str) -> Iterator[SurveyRow]:
         caption = f"caption_{self.builder_config.name}"
         columns = ["track_id", "path", caption]
         counter = itertools.count()
@@ -85,7 +85,7 @@ class LpMusicCapsMsd(Corpus):
                         )
                     if not isinstance(answer, str | None):
                         raise UserError(f"{path.parent / where}: {caption} is no text")
-                    yield Row(
+                    yield SurveyRow(
                         where=where,
                         sound=Wanted(names=(song, track)),
                         question="",

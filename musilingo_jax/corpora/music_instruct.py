@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from musilingo_jax.corpora import annotations, musiccaps
 from musilingo_jax.corpora.builder import Corpus
-from musilingo_jax.corpora.survey import Row
+from musilingo_jax.corpora.survey import SurveyRow
 
 FILES = {
     "all": "music_instruct.json",
@@ -43,13 +43,13 @@ class MusicInstruct(Corpus):
     ]
     DEFAULT_BUILDER_CONFIG_NAME = "all"
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SurveyRow]:
         path = annotations.need(self.source, FILES[self.builder_config.name])
         times = musiccaps.times(self.source)
         for where, row in annotations.json_rows(path, "QA"):
             full = str(path.parent / where)
             is_test = annotations.is_true(row, "is_audioset_eval", where=full)
-            yield Row(
+            yield SurveyRow(
                 where=where,
                 sound=musiccaps.sound(row, where=full, times=times),
                 question=annotations.text(row, "question", where=full) or None,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from musilingo_jax.corpora import annotations
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
-from musilingo_jax.corpora.survey import Row
+from musilingo_jax.corpora.survey import SurveyRow
 from musilingo_jax.runtime.errors import UserError
 
 FILES = {
@@ -35,7 +35,7 @@ class MusicQA(Corpus):
 
     name = "music_qa"
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SurveyRow]:
         paths = {
             split: path
             for split, name in FILES.items()
@@ -50,7 +50,7 @@ class MusicQA(Corpus):
                 if not name:
                     raise UserError(f"{full}: 'audio_name' is empty")
                 for question, answer in _turns(row, where=full):
-                    yield Row(
+                    yield SurveyRow(
                         where=where,
                         sound=Wanted(names=(name,)),
                         question=question or None,

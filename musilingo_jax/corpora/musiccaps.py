@@ -11,7 +11,7 @@ from pathlib import Path
 from musilingo_jax.corpora import annotations
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
-from musilingo_jax.corpora.survey import Row
+from musilingo_jax.corpora.survey import SurveyRow
 from musilingo_jax.runtime.errors import UserError
 
 TABLE, AUTHORS = "musiccaps-public.csv", "all.json"
@@ -40,7 +40,7 @@ class MusicCaps(Corpus):
 
     name = "musiccaps"
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SurveyRow]:
         path = self.source
         if not path.is_file():
             path = annotations.need(path, TABLE, AUTHORS)
@@ -53,7 +53,7 @@ class MusicCaps(Corpus):
         for where, row in read:
             full = str(path.parent / where)
             is_test = annotations.is_true(row, "is_audioset_eval", where=full)
-            yield Row(
+            yield SurveyRow(
                 where=where,
                 sound=sound(row, where=full),
                 question="",

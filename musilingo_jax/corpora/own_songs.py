@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from musilingo_jax.corpora import songs
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
-from musilingo_jax.corpora.survey import Row
+from musilingo_jax.corpora.survey import SurveyRow
 from musilingo_jax.runtime.errors import UserError
 
 
@@ -19,7 +19,7 @@ class OwnSongs(Corpus):
 
     name = "own_songs"
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SurveyRow]:
         path = songs.resolve(str(self.source))
         if path.is_dir():
             raise UserError(
@@ -29,7 +29,7 @@ class OwnSongs(Corpus):
             )
         folder = self.audio or path.parent.absolute()
         for where, fields in songs.rows(path):
-            yield Row(
+            yield SurveyRow(
                 where=where,
                 sound=Wanted(
                     names=(fields["audio"],),

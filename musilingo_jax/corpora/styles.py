@@ -60,7 +60,7 @@ RHYTHMS = {
 
 
 @dataclass(frozen=True)
-class Layer:
+class StyleLayer:
     """One accompanying instrument: who may play it and its bars, one is drawn.
 
     A bar is a string with one sign per eighth note; `.` is nothing.
@@ -80,9 +80,9 @@ class Style:
     beats: int  # in a bar
     swing: float  # where the second eighth of a beat falls; 0.5 is straight
     voicing: str  # "close", "open" or "seventh"
-    bass: Layer
-    chords: Layer
-    figure: Layer | None
+    bass: StyleLayer
+    chords: StyleLayer
+    figure: StyleLayer | None
     drums: tuple[tuple[int, str], ...]  # key of the drum map, bar
 
 
@@ -91,8 +91,8 @@ STYLES = {
         beats=4,
         swing=0.5,
         voicing="open",
-        bass=Layer((33, 34), ("rrrrrrrr", "rrr5rrr5", "r.rrr.rr"), 0.9),
-        chords=Layer((29, 30), ("x.xxx.xx", "xxxxxxxx", "x..xx..x"), 0.9),
+        bass=StyleLayer((33, 34), ("rrrrrrrr", "rrr5rrr5", "r.rrr.rr"), 0.9),
+        chords=StyleLayer((29, 30), ("x.xxx.xx", "xxxxxxxx", "x..xx..x"), 0.9),
         figure=None,
         drums=((36, "X...Xx.."), (38, "..X...X."), (42, "XxXxXxXx")),
     ),
@@ -100,8 +100,8 @@ STYLES = {
         beats=4,
         swing=0.66,
         voicing="seventh",
-        bass=Layer((32,), ("r.w.r.w.", "r.w.w.w."), 1.9),
-        chords=Layer((0, 4, 26), ("x..x....", "...x..x.", "x..x...x"), 1.2),
+        bass=StyleLayer((32,), ("r.w.r.w.", "r.w.w.w."), 1.9),
+        chords=StyleLayer((0, 4, 26), ("x..x....", "...x..x.", "x..x...x"), 1.2),
         figure=None,
         drums=((51, "X.XxX.Xx"), (44, "..x...x."), (36, "x...x...")),
     ),
@@ -109,8 +109,8 @@ STYLES = {
         beats=3,
         swing=0.5,
         voicing="close",
-        bass=Layer((43, 32), ("r.....",), 2.0),
-        chords=Layer((21, 48, 0), ("..x.x.",), 1.0),
+        bass=StyleLayer((43, 32), ("r.....",), 2.0),
+        chords=StyleLayer((21, 48, 0), ("..x.x.",), 1.0),
         figure=None,
         drums=((36, "X....."), (37, "..x.x."), (51, "X.x.x.")),
     ),
@@ -118,8 +118,8 @@ STYLES = {
         beats=4,
         swing=0.5,
         voicing="close",
-        bass=Layer((58, 57), ("r...5...",), 1.2),
-        chords=Layer((60, 61), ("..x...x.",), 0.8),
+        bass=StyleLayer((58, 57), ("r...5...",), 1.2),
+        chords=StyleLayer((60, 61), ("..x...x.",), 0.8),
         figure=None,
         drums=((35, "X...X..."), (38, "x.X.x.Xx"), (49, "X.......")),
     ),
@@ -127,26 +127,26 @@ STYLES = {
         beats=4,
         swing=0.5,
         voicing="close",
-        bass=Layer((32, 33, 35), ("r...r...",), 4.0),
-        chords=Layer((48, 49, 89), ("x.......",), 8.0),
-        figure=Layer((46, 24, 4), ("01231323", "02132312", "01213121"), 2.0),
+        bass=StyleLayer((32, 33, 35), ("r...r...",), 4.0),
+        chords=StyleLayer((48, 49, 89), ("x.......",), 8.0),
+        figure=StyleLayer((46, 24, 4), ("01231323", "02132312", "01213121"), 2.0),
         drums=((36, "X...x..."), (37, "..x...x."), (42, "x.x.x.x.")),
     ),
     "techno": Style(
         beats=4,
         swing=0.5,
         voicing="close",
-        bass=Layer((38, 39), (".r.r.r.r", ".r.o.r.o"), 0.7),
-        chords=Layer((81, 90, 62), ("x..x..x.", "x..x..x.", "x..x.x.."), 0.6),
-        figure=Layer((80, 84, 87), ("03130313", "30323032"), 0.5),
+        bass=StyleLayer((38, 39), (".r.r.r.r", ".r.o.r.o"), 0.7),
+        chords=StyleLayer((81, 90, 62), ("x..x..x.", "x..x..x.", "x..x.x.."), 0.6),
+        figure=StyleLayer((80, 84, 87), ("03130313", "30323032"), 0.5),
         drums=((36, "X.X.X.X."), (39, "..X...X."), (46, ".X.X.X.X")),
     ),
     "reggae": Style(
         beats=4,
         swing=0.5,
         voicing="close",
-        bass=Layer((33, 37), ("r..rr.5.", "r..5r..r"), 1.3),
-        chords=Layer((16, 27, 28), (".x.x.x.x",), 0.5),
+        bass=StyleLayer((33, 37), ("r..rr.5.", "r..5r..r"), 1.3),
+        chords=StyleLayer((16, 27, 28), (".x.x.x.x",), 0.5),
         figure=None,
         drums=((36, "....X..."), (37, "....X..."), (42, "xXxXxXxX")),
     ),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from musilingo_jax.corpora import listing
-from musilingo_jax.corpora.clips import AudioFolder, Clip, Lacking, Wanted
+from musilingo_jax.corpora.clips import AudioFolder, FoundClip, Lacking, Wanted
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime import cli
 
@@ -19,7 +19,7 @@ NO_ANSWER, NO_QUESTION = "empty answer", "empty question"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SurveyRow:
     """One row of an annotation file.
 
     Attributes:
@@ -118,7 +118,7 @@ class Survey:
         return text
 
 
-def survey(rows: Iterable[Row], audio: AudioFolder | None) -> Survey:
+def survey(rows: Iterable[SurveyRow], audio: AudioFolder | None) -> Survey:
     """Looks for the sound of each row.
 
     Args:
@@ -128,7 +128,7 @@ def survey(rows: Iterable[Row], audio: AudioFolder | None) -> Survey:
     rows = list(rows)
     sounds = list(dict.fromkeys(row.sound for row in rows))
 
-    def find(wanted: Wanted) -> Clip | Lacking:
+    def find(wanted: Wanted) -> FoundClip | Lacking:
         if audio is None:
             return Lacking("missing audio", f"no folder to look for {wanted.names[0]}")
         return audio.find(wanted)
@@ -160,7 +160,7 @@ def survey(rows: Iterable[Row], audio: AudioFolder | None) -> Survey:
     return Survey(records, left_out, _counts(rows, records))
 
 
-def _lacking(row: Row, clip: Clip | Lacking) -> Lacking | None:
+def _lacking(row: SurveyRow, clip: FoundClip | Lacking) -> Lacking | None:
     if not row.answer.strip():
         return Lacking(NO_ANSWER, "")
     if row.question is None or (row.question and not row.question.strip()):
@@ -168,7 +168,7 @@ def _lacking(row: Row, clip: Clip | Lacking) -> Lacking | None:
     return clip if isinstance(clip, Lacking) else None
 
 
-def _record(row: Row, clip: Clip) -> Record:
+def _record(row: SurveyRow, clip: FoundClip) -> Record:
     return Record(
         audio=clip.audio,
         clip=clip.id,
@@ -184,7 +184,7 @@ def _record(row: Row, clip: Clip) -> Record:
 
 
 def _counts(
-    rows: list[Row], records: list[tuple[Record, float | None]]
+    rows: list[SurveyRow], records: list[tuple[Record, float | None]]
 ) -> dict[str, Split]:
     published: dict[str, list[Wanted]] = defaultdict(list)
     for row in rows:

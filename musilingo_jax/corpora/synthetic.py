@@ -108,7 +108,7 @@ def compose(rng: np.random.Generator, *, duration: float) -> Piece:
     origin = -bar_seconds * (1 + rng.random())
     steps = 2 * style.beats * (int((duration - origin) / bar_seconds) + 2)
     chords = _harmony(rng, style, tempo, tonic, mode, steps)
-    score = _Score(rng, style, bpm, origin)
+    score = _Notation(rng, style, bpm, origin)
     programs = {
         BASS: int(rng.choice(style.bass.programs)),
         CHORDS: int(rng.choice(style.chords.programs)),
@@ -148,7 +148,7 @@ def compose(rng: np.random.Generator, *, duration: float) -> Piece:
     )
 
 
-class _Score:
+class _Notation:
     """Notes written in eighths, kept in seconds with a player's small inexactness."""
 
     def __init__(self, rng, style, bpm, origin):

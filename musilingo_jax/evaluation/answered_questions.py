@@ -45,7 +45,7 @@ _APART = " (attribute)"
 
 
 @dataclass(frozen=True)
-class Row:
+class AnsweredQuestion:
     """A question about a clip, what should be said, and what was.
 
     Attributes:
@@ -71,7 +71,7 @@ class Row:
     inferred: bool
 
     @classmethod
-    def of(cls, record: Record, answer: str) -> "Row":
+    def of(cls, record: Record, answer: str) -> "AnsweredQuestion":
         """The record of a corpus, answered."""
         said = record.answer, answer, record.attribute, record.value
         return cls(record.clip, record.question, *said, (), record, inferred=False)
@@ -90,17 +90,17 @@ class Row:
         return name + _APART if taken else name
 
 
-def inferred(rows: Sequence[Row]) -> dict[str, int]:
+def inferred(rows: Sequence[AnsweredQuestion]) -> dict[str, int]:
     """Attribute → of how many rows it was read from question and reference."""
     return dict(sorted(Counter(row.attribute for row in rows if row.inferred).items()))
 
 
-def repeated(rows: Sequence[Row]) -> int:
+def repeated(rows: Sequence[AnsweredQuestion]) -> int:
     """How many rows ask what an earlier one asks of the same clip."""
     return len(rows) - len({(row.clip, row.question) for row in rows})
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[AnsweredQuestion]:
     """The rows of a file.
 
     Raises:
@@ -122,7 +122,7 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
+def notes(rows: Sequence[AnsweredQuestion]) -> list[str]:
     """What a reader of the scores must know of the rows: a sentence each."""
     said = []
     if found := inferred(rows):
@@ -139,7 +139,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return said
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: str, where: str) -> AnsweredQuestion:
     try:
         said: dict[str, Any] = json.loads(line)
     # Python refuses numbers of thousands of digits with a ValueError of its own.
@@ -172,7 +172,7 @@ def _row(line: str, where: str) -> Row:
     if read_off:
         attribute, value = _asked_for(said["question"], said["reference"])
     inferred = read_off and attribute is not None
-    return Row(*texts, attribute, value, options, None, inferred)
+    return AnsweredQuestion(*texts, attribute, value, options, None, inferred)
 
 
 def _truth(

@@ -17,7 +17,7 @@ import numpy as np
 from musilingo_jax.answering.answer import Features
 from musilingo_jax.answering.answer_file import Ask
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import choices, facts, rouge
 from musilingo_jax.runtime.errors import UserError
 
@@ -95,7 +95,7 @@ def heard_features(
     return hear
 
 
-def groups(rows: Sequence[Row]) -> list[str]:
+def groups(rows: Sequence[AnsweredQuestion]) -> list[str]:
     """For each row the name of the rows whose answers could stand in for its own.
 
     Rows of one attribute, else rows of the very same question where it is asked about
@@ -112,7 +112,7 @@ def groups(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def shuffled(rows: Sequence[Row], seed: int) -> list[str | None]:
+def shuffled(rows: Sequence[AnsweredQuestion], seed: int) -> list[str | None]:
     """The answers, each given for another clip, within the groups of `groups`.
 
     Rows are laid out clip after clip in a shuffled order, and each takes the answer
@@ -145,7 +145,9 @@ def shuffled(rows: Sequence[Row], seed: int) -> list[str | None]:
     return given
 
 
-def constant(rows: Sequence[Row], known: Sequence[Row], seed: int) -> list[str | None]:
+def constant(
+    rows: Sequence[AnsweredQuestion], known: Sequence[AnsweredQuestion], seed: int
+) -> list[str | None]:
     """For each row the one answer that all rows of its group get.
 
     Where the truth has a value: a reference with the most frequent one (of equals the
@@ -163,13 +165,13 @@ def constant(rows: Sequence[Row], known: Sequence[Row], seed: int) -> list[str |
     Returns:
       The answers; None where nothing is known.
     """
-    pools: dict[str, list[Row]] = {}
+    pools: dict[str, list[AnsweredQuestion]] = {}
     for row in known:
         pools.setdefault(row.kind, []).append(row)
         if row.kind == "other questions":
             pools.setdefault(f"“{row.question}”", []).append(row)
-    expected: dict[str, Row | None] = {}
-    others: dict[str, Row | None] = {}
+    expected: dict[str, AnsweredQuestion | None] = {}
+    others: dict[str, AnsweredQuestion | None] = {}
     given = []
     for name, row in zip(groups(rows), rows, strict=True):
         pool = pools.get(name) or pools.get(row.kind, [])
@@ -184,14 +186,16 @@ def constant(rows: Sequence[Row], known: Sequence[Row], seed: int) -> list[str |
     return given
 
 
-def _answer(row: Row) -> str:
+def _answer(row: AnsweredQuestion) -> str:
     """What answers a question rightly."""
     if row.options:
         return choices.LETTERS[choices.right(row.value, row.options)]
     return row.reference
 
 
-def _most_expected(pool: Sequence[Row], seed: int) -> Row | None:
+def _most_expected(
+    pool: Sequence[AnsweredQuestion], seed: int
+) -> AnsweredQuestion | None:
     """The row whose reference is the best guess of those of all; None of nothing."""
     if not pool:
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from musilingo_jax.evaluation import figures
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.scoring import OWN, Scored
 from musilingo_jax.runtime.storage import write_text
 
@@ -91,7 +91,7 @@ def _worst(scored: Scored, folder: Path) -> Iterator[str]:
         yield "</table></div>"
 
 
-def _player(row: Row, folder: Path) -> str:
+def _player(row: AnsweredQuestion, folder: Path) -> str:
     """A player for the clip where its file is known, with the clip's name."""
     if row.record is None:
         return _short(row.clip)

@@ -3,7 +3,7 @@
 from musilingo_jax.evaluation.metrics import facts, flips
 from musilingo_jax.evaluation.metrics.intervals import FEWEST_CLIPS
 
-RULES = {
+READING_RULES = {
     "facts": "An answer is right if it names the true value and no other value of the "
     "attribute (all values in the corpus; at word boundaries, longer values first; "
     "values with a capital letter as written). One that names none or several is "

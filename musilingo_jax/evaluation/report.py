@@ -21,7 +21,7 @@ from musilingo_jax.evaluation.published_scores import (
     MUCHOMUSIC,
     MUCHOMUSIC_SOURCE,
 )
-from musilingo_jax.evaluation.reading_guide import RULES
+from musilingo_jax.evaluation.reading_guide import READING_RULES
 from musilingo_jax.evaluation.scoring import OWN, Line, Scored
 from musilingo_jax.runtime.storage import write_text
 
@@ -60,7 +60,7 @@ def write(folder: Path, about: About, scored: Scored) -> None:
         "scores": [_as_dict(line) for line in scored.lines],
         "diversity": scored.diversity,
         "computed_with": scored.notes,
-        "rules": RULES,
+        "rules": READING_RULES,
     }
     write_text(folder / "report.json", _json(content))
     text = markdown(about, scored)
@@ -192,7 +192,7 @@ def markdown(about: About, scored: Scored) -> str:
             "",
         ]
     lines += ["## How to read this", ""]
-    lines += [f"- **{name}**: {rule}" for name, rule in RULES.items()]
+    lines += [f"- **{name}**: {rule}" for name, rule in READING_RULES.items()]
     lines += [f"- **computed with** ({n}): {how}" for n, how in scored.notes.items()]
     return "\n".join(lines) + "\n"
 

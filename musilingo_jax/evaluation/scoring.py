@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.estimates import Estimate, Gain
 from musilingo_jax.evaluation.metrics import (
     bleu,
@@ -83,7 +83,7 @@ class Scored:
     """
 
     lines: list[Line]
-    rows: list[Row]
+    rows: list[AnsweredQuestion]
     answers: dict[str, list[str | None]]
     scores: dict[str, dict[str, Scores]]
     diversity: dict[str, dict[str, float | None]]
@@ -91,10 +91,10 @@ class Scored:
 
 
 def score(
-    rows: Sequence[Row],
+    rows: Sequence[AnsweredQuestion],
     controls: Mapping[str, Sequence[str | None]],
     values: Mapping[str, set[str]],
-    parts: wording.Parts,
+    parts: wording.WordingModels,
     *,
     seed: int,
     progress: Callable[..., Any],
@@ -145,7 +145,7 @@ def score(
 
 def _lines(
     table: "_Table",
-    parts: wording.Parts,
+    parts: wording.WordingModels,
     answered: Mapping[str, Scores],
     truths: Mapping[str, Scores],
 ) -> Iterator[Line]:
@@ -177,7 +177,7 @@ class _Table:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[AnsweredQuestion],
         scores: Mapping[str, Mapping[str, Float[np.ndarray, "rows ..."]]],
         seed: int,
     ):

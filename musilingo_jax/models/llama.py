@@ -160,7 +160,7 @@ class KVCache:
         return KVCache(key, value, self.ends)
 
 
-class Layer(nnx.Module):
+class LlamaLayer(nnx.Module):
     """Attention, then a gated mlp, each added to the residual stream after a norm."""
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
@@ -235,7 +235,7 @@ class Llama(nnx.Module):
         embedding = config.width**-0.5 * jax.random.normal(rngs.params(), shape)
         self.embedding = parameter(embedding, ("vocab", "embed"))
         keys = jax.random.split(rngs.params(), config.depth)
-        self.layers = jax.vmap(lambda key: Layer(config, rngs=nnx.Rngs(key)))(keys)
+        self.layers = jax.vmap(lambda key: LlamaLayer(config, rngs=nnx.Rngs(key)))(keys)
         self.norm = Norm(config.width, bias=False, eps=config.norm_eps)
         self.head = (
             None
@@ -327,7 +327,7 @@ class Llama(nnx.Module):
         x, cache = carry
         return self.norm(x), None if cache is None else cache.advance(time)
 
-    def _layer(self, index: int) -> Layer:
+    def _layer(self, index: int) -> LlamaLayer:
         if isinstance(self.layers, tuple):
             return self.layers[index]
         return jax.tree.map(lambda stack: stack[index], self.layers)

@@ -127,7 +127,7 @@ class PositionalConvolution(nnx.Module):
         return gelu(y + self.bias[...].astype(jnp.float32))
 
 
-class Layer(nnx.Module):
+class MertLayer(nnx.Module):
     """Attention and a two-layer network, each with its norm before or after it."""
 
     def __init__(self, config: MertConfig, *, rngs: nnx.Rngs):
@@ -178,7 +178,7 @@ class Layer(nnx.Module):
 
 
 class Mert(nnx.Module):
-    """The encoder; its equal layers are one `Layer` with a leading axis, scanned."""
+    """The encoder; its equal layers are one `MertLayer` with a leading axis."""
 
     def __init__(self, config: MertConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -200,7 +200,7 @@ class Mert(nnx.Module):
         # After the last layer when pre-norm, before the first one when post-norm.
         self.norm = Norm(config.hidden_size, bias=True, eps=eps)
         keys = jax.random.split(rngs.params(), config.num_hidden_layers)
-        self.layers = jax.vmap(lambda key: Layer(config, rngs=nnx.Rngs(key)))(keys)
+        self.layers = jax.vmap(lambda key: MertLayer(config, rngs=nnx.Rngs(key)))(keys)
 
     def frames(self, lengths: Int[Array, " batch"]) -> Int[Array, " batch"]:
         """Frames that the convolutional stack makes of so many samples."""
@@ -228,7 +228,7 @@ class Mert(nnx.Module):
         """
         x, valid = self.embed(waveform, lengths)
 
-        def step(carry: tuple[Array, Any], layer: Layer) -> tuple[tuple, None]:
+        def step(carry: tuple[Array, Any], layer: MertLayer) -> tuple[tuple, None]:
             x, total = carry
             total = jax.tree.map(jnp.add, total, reduce(x, valid))
             return (layer(x, valid), total), None
@@ -254,7 +254,7 @@ class Mert(nnx.Module):
         """
         x, valid = self.embed(waveform, lengths)
 
-        def step(x: Array, layer: Layer) -> tuple[Array, Any]:
+        def step(x: Array, layer: MertLayer) -> tuple[Array, Any]:
             return layer(x, valid), reduce(x, valid)
 
         x, reduced = scan_layers(step, x, self.layers)

@@ -24,13 +24,13 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.plan import compile, model_shapes, search, tables, tpu_slices
 from musilingo_jax.plan import job as plan_jobs
-from musilingo_jax.plan.compile import Plan
+from musilingo_jax.plan.compile import CompiledPlan
 from musilingo_jax.plan.job import Job
 from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.training.packing import Shape
+from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
 
 
@@ -123,7 +123,7 @@ def job_of(config: ConfigDict, topology: Topology) -> Job:
     return Job(
         name=name,
         stage=stage,
-        row=Shape(
+        row=RowShape(
             length=said.length or largest.length,
             windows=said.windows or largest.windows,
             answers=min(said.answers or largest.answers, said.length or 10**9),
@@ -140,7 +140,7 @@ def job_of(config: ConfigDict, topology: Topology) -> Job:
     )
 
 
-def pasted(plan: Plan, config: ConfigDict) -> list[str]:
+def pasted(plan: CompiledPlan, config: ConfigDict) -> list[str]:
     """The flags that make a config what was planned."""
     job, stage = plan.job, plan.job.stage
     wanted: Mapping[str, str | int] = {
@@ -162,7 +162,7 @@ def _get(config: ConfigDict, key: str) -> str | int:
     return config
 
 
-def _compiled(job: Job) -> Plan:
+def _compiled(job: Job) -> CompiledPlan:
     print(
         f"compiling {job.name} for {job.topology.sold_as} (about a minute)",
         file=sys.stderr,

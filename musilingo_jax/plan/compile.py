@@ -35,11 +35,19 @@ from musilingo_jax.runtime.sharding import make_mesh, shardings
 from musilingo_jax.training import flops as costs
 from musilingo_jax.training.train_step import TrainState, abstract_batch, make_update
 
-PARTS = ("weights", "adapter", "optimiser", "batch", "layout", "temporary", "program")
+MEMORY_PARTS = (
+    "weights",
+    "adapter",
+    "optimiser",
+    "batch",
+    "layout",
+    "temporary",
+    "program",
+)
 
 
 @dataclass(frozen=True)
-class Plan:
+class CompiledPlan:
     """What was found out; all of it per chip unless it says otherwise.
 
     Attributes:
@@ -150,7 +158,7 @@ class Plan:
         }
 
 
-def make_plan(job: Job) -> Plan:
+def make_plan(job: Job) -> CompiledPlan:
     """Compiles the update for the topology, and reads what the compiler made of it.
 
     Raises:
@@ -175,7 +183,7 @@ def make_plan(job: Job) -> Plan:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Plan(
+        return CompiledPlan(
             job=job,
             fits=False,
             refusal=_refusal(str(error)),
@@ -195,7 +203,7 @@ def make_plan(job: Job) -> Plan:
     )
     memory["program"] = told.generated_code_size_in_bytes
     program = Program(compiled.as_text())
-    return Plan(
+    return CompiledPlan(
         job=job,
         fits=True,
         refusal="",

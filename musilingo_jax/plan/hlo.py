@@ -35,7 +35,7 @@ _UNCHANGED = ("bitcast", "copy", "reshape", "convert", "copy-start", "copy-done"
 
 
 @dataclass(frozen=True)
-class Shape:
+class HloShape:
     """An array's type, sizes, and the memory that it lies in."""
 
     dtype: str
@@ -67,7 +67,7 @@ class Instruction:
 
     name: str
     opcode: str
-    shapes: tuple[Shape, ...]
+    shapes: tuple[HloShape, ...]
     operands: tuple[str, ...]
     literal: str
     attributes: str
@@ -242,7 +242,7 @@ def _instruction(name: str, text: str, root: str | None) -> Instruction:
         name=name,
         opcode=opcode,
         shapes=tuple(
-            Shape(
+            HloShape(
                 dtype,
                 tuple(int(size.lstrip("<=")) for size in sizes.split(",") if size),
                 in_hbm="S(" not in (layout or ""),

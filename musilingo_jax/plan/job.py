@@ -9,7 +9,7 @@ from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 from musilingo_jax.training import flops
-from musilingo_jax.training.packing import Shape
+from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
 
 
@@ -30,7 +30,7 @@ class Job:
 
     name: str
     stage: StageConfig
-    row: Shape
+    row: RowShape
     shapes: Shapes
     dtype: str
     quantization: str
@@ -66,7 +66,7 @@ class Job:
         )
 
 
-def largest_row(stage: StageConfig) -> Shape:
+def largest_row(stage: StageConfig) -> RowShape:
     """The largest row of tokens that a batch of the stage can have.
 
     Lengths depend on the data; no row is longer than as many of the longest examples as
@@ -74,7 +74,7 @@ def largest_row(stage: StageConfig) -> Shape:
     """
     examples = -(-stage.batch_size // stage.rows)
     answer = min(stage.prompt.max_answer_tokens, stage.max_tokens)
-    return Shape(
+    return RowShape(
         length=examples * stage.max_tokens,
         windows=examples * stage.max_windows,
         answers=examples * answer,
@@ -124,7 +124,7 @@ def resized(
             accumulate=accumulate,
             rows=batch_size // examples_per_row,
         ),
-        row=Shape(
+        row=RowShape(
             length=scaled(row.length),
             windows=scaled(row.windows),
             answers=scaled(row.answers),

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from musilingo_jax.plan.hlo import Executed, Instruction, Program, Shape
+from musilingo_jax.plan.hlo import Executed, HloShape, Instruction, Program
 
-KINDS = (
+COLLECTIVES = (
     "all-gather",
     "all-reduce",
     "reduce-scatter",
@@ -38,7 +38,7 @@ class Exchange:
     """All collectives of one kind.
 
     Attributes:
-      kind: one of `KINDS`.
+      kind: one of `COLLECTIVES`.
       count: how many are executed.
       bytes: that this device sends at least, over the links to its neighbours.
     """
@@ -122,7 +122,7 @@ def exchanges(program: Program) -> tuple[Exchange, ...]:
         all-to-all          (n − 1)/n of what it begins with
         collective-permute  what it passes on
     """
-    totals = dict.fromkeys(KINDS, (0, 0.0))
+    totals = dict.fromkeys(COLLECTIVES, (0, 0.0))
     for executed, kind in _collectives(program):
         instruction = executed.instruction
         given = sum(
@@ -157,7 +157,7 @@ def _collectives(program: Program) -> Iterator[tuple[Executed, str]]:
     for executed in program.executed:
         instruction = executed.instruction
         kind = instruction.opcode.removesuffix("-start")
-        if kind not in KINDS:
+        if kind not in COLLECTIVES:
             continue
         if chain := instruction.attribute(r'chain_id="(\w+)"'):
             channel = instruction.attribute(r"channel_id=(\d+)")
@@ -323,5 +323,5 @@ def _written(
     return whole
 
 
-def _in_hbm(shapes: tuple[Shape, ...]) -> float:
+def _in_hbm(shapes: tuple[HloShape, ...]) -> float:
     return sum(shape.bytes for shape in shapes if shape.in_hbm)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from musilingo_jax.plan.compile import Plan, gib, make_plan
+from musilingo_jax.plan.compile import CompiledPlan, gib, make_plan
 from musilingo_jax.plan.job import Job, resized
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training import flops
@@ -35,7 +35,7 @@ class Candidate:
     seconds: float
 
 
-def search(job: Job, *, programs: int, seconds: float) -> list[Plan]:
+def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
     """Compiles the promising candidates.
 
     If none can fit in the type that the job has for its weights, int8 is tried.
@@ -117,9 +117,9 @@ def candidates(job: Job) -> Iterator[Candidate]:
 def estimate(job: Job) -> Candidate:
     """Rough memory and time of a way to run the update, without compiling it.
 
-    Time is the sum of three, as in `Plan.seconds`: arithmetic, with masked pairs; the
-    weights, read for each batch forward, again forward (if layers are recomputed) and
-    backward; what fsdp gathers and what tensor adds up, which is done as often.
+    Time is the sum of three, as in `CompiledPlan.seconds`: arithmetic, with masked pairs;
+    the weights, read for each batch forward, again forward (if layers are recomputed)
+    and backward; what fsdp gathers and what tensor adds up, which is done as often.
     """
     llama, stage, topology = job.shapes.language_model, job.stage, job.topology
     fsdp, tensor = job.mesh["fsdp"], job.mesh["tensor"]

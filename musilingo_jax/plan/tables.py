@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from musilingo_jax.plan.compile import Plan, gib
+from musilingo_jax.plan.compile import CompiledPlan, gib
 
 _MEMORY = {
     "weights": "frozen weights",
@@ -19,7 +19,7 @@ _NOTE = (
 )
 
 
-def describe(plan: Plan) -> str:
+def describe(plan: CompiledPlan) -> str:
     """All that is known of one plan."""
     job, chip = plan.job, plan.job.topology.chip
     topology, stage, llama = job.topology, job.stage, job.shapes.language_model
@@ -92,7 +92,7 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def ranking(found: Sequence[Plan]) -> str:
+def ranking(found: Sequence[CompiledPlan]) -> str:
     """What a search has compiled, the best first.
 
     "update ≥": the longest of the three times; "apart": their sum, as if nothing went
@@ -129,7 +129,7 @@ def ranking(found: Sequence[Plan]) -> str:
     )
 
 
-def markdown(made: Sequence[Plan]) -> str:
+def markdown(made: Sequence[CompiledPlan]) -> str:
     """A table of plans, a line each."""
     head = (
         "slice",
@@ -170,7 +170,7 @@ def markdown(made: Sequence[Plan]) -> str:
     return "\n".join(lines)
 
 
-def _rows(plan: Plan) -> str:
+def _rows(plan: CompiledPlan) -> str:
     """E.g. "8 × 4 of 1,024": 4 batches of 8 rows of 1,024 tokens."""
     stage = plan.job.stage
     return f"{stage.rows} × {stage.accumulate} of {plan.job.row.length:,}"

@@ -11,7 +11,7 @@ from jax.sharding import Sharding
 from musilingo_jax.pretrained import block_copy
 
 
-class Parts:
+class DeviceParts:
     """The parts of an array that this process's devices will hold, on the host.
 
     Attributes:

@@ -49,7 +49,7 @@ _HEADER_BYTES = 100_000_000  # The library's own limit.
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name → shape and type
 
 
-class File(Protocol):
+class SafetensorsFile(Protocol):
     """What tensors are read from: a file on a disk, or one that lies elsewhere.
 
     Attributes:
@@ -84,7 +84,7 @@ class LocalFile:
             os.posix_fadvise(self._number, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def read(self, into: memoryview, start: int) -> int:
-        """As in `File`."""
+        """As in `SafetensorsFile`."""
         return os.preadv(self._number, [into], start)
 
 
@@ -105,7 +105,7 @@ class Tensor:
       nbytes: of all of its numbers.
     """
 
-    file: File
+    file: SafetensorsFile
     start: int
     shape: tuple[int, ...]
     dtype: str
@@ -180,7 +180,7 @@ def open_file(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def read_header(file: File) -> dict[str, Tensor]:
+def read_header(file: SafetensorsFile) -> dict[str, Tensor]:
     """The tensors of an open file by name.
 
     Raises:
@@ -197,7 +197,7 @@ def read_header(file: File) -> dict[str, Tensor]:
     return _parse(file, said, 8 + length, file.size - 8 - length)
 
 
-def _read_all(file: File, count: int, start: int) -> bytes:
+def _read_all(file: SafetensorsFile, count: int, start: int) -> bytes:
     content = bytearray(count)
     return bytes(content[: file.read(memoryview(content), start)])
 
@@ -224,7 +224,9 @@ def make_header(
     return len(text).to_bytes(8, "little") + text, offsets
 
 
-def _parse(file: File, said: Any, start: int, size: int) -> dict[str, Tensor]:
+def _parse(
+    file: SafetensorsFile, said: Any, start: int, size: int
+) -> dict[str, Tensor]:
     """A header's tensors; ValueError if they are not exactly what the file holds."""
     if not isinstance(said, dict):
         raise ValueError("its header is no JSON object")

@@ -38,10 +38,10 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
         raise unwritable(folder, error) from error
 
 
-class Writer:
+class SafetensorsWriter:
     """Writes safetensors into a folder, one tensor after the other.
 
-        with Writer(folder, layout, shard_bytes=5 * 10**9, metadata={}) as writer:
+        with SafetensorsWriter(folder, layout, shard_bytes=…, metadata={}) as writer:
             for name, array in …:
                 writer.write(name, array)
 
@@ -78,7 +78,7 @@ class Writer:
         self._open = None
         self._made = []
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "SafetensorsWriter":
         parents = (self._folder, *self._folder.parents)
         self._made = [path for path in parents if not path.exists()]
         try:

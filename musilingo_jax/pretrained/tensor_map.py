@@ -31,10 +31,10 @@ from jax.typing import DTypeLike
 
 from musilingo_jax.models.names import Names
 from musilingo_jax.pretrained import block_copy
-from musilingo_jax.pretrained.device_parts import Parts
+from musilingo_jax.pretrained.device_parts import DeviceParts
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.parameters import Parameter, parameters
-from musilingo_jax.pretrained.safetensors_writer import Writer, write_config
+from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter, write_config
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import shardings
@@ -210,7 +210,9 @@ def save(
                 pass
         return
     kinds = layout(module, names, dtype=dtype)
-    with Writer(folder, kinds, shard_bytes=shard_bytes, metadata=metadata) as writer:
+    with SafetensorsWriter(
+        folder, kinds, shard_bytes=shard_bytes, metadata=metadata
+    ) as writer:
         for name, array in stored:
             writer.write(name, array)
     write_config(folder, dict(config) | {"dtype": dtype.name})
@@ -278,7 +280,7 @@ def _read(
     pool: ThreadPoolExecutor,
 ) -> list[jax.Array]:
     """One parameter, where the first of `places` says; None is the usual device."""
-    parts = Parts(row.shape, places[0], dtype)
+    parts = DeviceParts(row.shape, places[0], dtype)
     futures = []
     for layer, names in enumerate(row.spelling(tensors)):
         inside = parts.layer(layer) if row.stacked else parts.arrays
@@ -303,7 +305,7 @@ def _read_quantized(
     """A kernel's values and scales, where the first two of `places` say."""
     shapes = row.shape, row.shape[:-1]
     values, scales = (
-        Parts(shape, place, kind)
+        DeviceParts(shape, place, kind)
         for shape, place, kind in zip(shapes, places[:2], row.types(dtype), strict=True)
     )
     futures = []

@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from musilingo_jax.answering import prompts
-from musilingo_jax.answering.answer import Speaker, answer
+from musilingo_jax.answering.answer import Answerer, answer
 from musilingo_jax.answering.config import GREEDY
 from musilingo_jax.corpora import questions, synthetic
 from musilingo_jax.evaluation.metrics.naming import named_value
@@ -265,7 +265,7 @@ def reading_accuracy(
     words = np.asarray(value_embeddings(llama, value_tokens(tokenizer)))
     width = llama.config.width
     unchanged = start.linear_adapter(np.eye(width), np.zeros(width))
-    speaker = Speaker(unchanged, llama, tokenizer)
+    speaker = Answerer(unchanged, llama, tokenizer)
     requests, goals = [], []
     for index in range(pieces):
         rng = np.random.default_rng([recipe.seed, 3, index])

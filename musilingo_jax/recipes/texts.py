@@ -17,7 +17,7 @@ from musilingo_jax.runtime import cli
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class LabelledText:
     """One thing said about one piece; `asked` are the attributes it is about."""
 
     labels: dict[str, str]
@@ -26,7 +26,7 @@ class Text:
     asked: tuple[str, ...]
 
 
-def texts(*, pieces: int, seed: int) -> list[Text]:
+def texts(*, pieces: int, seed: int) -> list[LabelledText]:
     """Captions, short and long questions and answers about so many pieces."""
     found = []
     everything = tuple(synthetic.ATTRIBUTES)
@@ -34,15 +34,19 @@ def texts(*, pieces: int, seed: int) -> list[Text]:
         rng = np.random.default_rng([seed, index])
         piece = synthetic.compose(rng, duration=1.0)
         labels = piece.labels()
-        found.append(Text(labels, "", questions.caption(piece, rng), everything))
+        found.append(
+            LabelledText(labels, "", questions.caption(piece, rng), everything)
+        )
         for question, said, attribute, _ in questions.short(piece, rng):
-            found.append(Text(labels, question, said, (attribute,)))
+            found.append(LabelledText(labels, question, said, (attribute,)))
         for question, said in questions.long(piece, rng):
-            found.append(Text(labels, question, said, everything))
+            found.append(LabelledText(labels, question, said, everything))
     return found
 
 
-def train_tokenizer(found: list[Text], folder: Path, *, tokens: int) -> Tokenizer:
+def train_tokenizer(
+    found: list[LabelledText], folder: Path, *, tokens: int
+) -> Tokenizer:
     """Byte-level BPE with LLaMA's habits, saved to a folder and read from there.
 
     Every piece of text gets a leading space, as sentencepiece gives it, and `###` is
@@ -104,7 +108,7 @@ class Pool:
 
 
 def pools(
-    found: list[Text],
+    found: list[LabelledText],
     tokenizer: Tokenizer,
     prompt_of: dict[bool, prompts.PromptConfig],
     *,

@@ -24,13 +24,13 @@ from musilingo_jax.corpora import mixture
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.runtime.sharding import batch_sharding
 from musilingo_jax.training.examples import Examples
-from musilingo_jax.training.packing import Features, Shape, choose_shapes, fill, pack
+from musilingo_jax.training.packing import Features, RowShape, choose_shapes, fill, pack
 
 # What the shapes are chosen by: so many examples, or updates if those are fewer.
 _GUESSED_EXAMPLES, _GUESSED_UPDATES = 1 << 16, 512
 
 
-class Plan(NamedTuple):
+class BatchPlan(NamedTuple):
     """A batch before anything is read.
 
     Attributes:
@@ -82,7 +82,9 @@ class Batches:
         self._plan = functools.lru_cache(64)(self._make_plan)
         self.shapes = choose_shapes(
             [
-                _need(self._all, Plan(places, pack(self._all.lengths[places], rows)))
+                _need(
+                    self._all, BatchPlan(places, pack(self._all.lengths[places], rows))
+                )
                 for places in self._guess(corpora, weights)
             ],
             self._all.largest(-(-batch_size // rows)),
@@ -117,7 +119,7 @@ class Batches:
         """Which share of the places for tokens in batch `step` is empty."""
         return 1 - self.tokens(step) / (self._rows * self.shape(step).length)
 
-    def shape(self, step: int) -> Shape:
+    def shape(self, step: int) -> RowShape:
         """The size of the rows of batch `step`: one of `shapes`."""
         need = _need(self._all, self._plan(step))
         return next(shape for shape in self.shapes if shape.holds(need))
@@ -140,12 +142,12 @@ class Batches:
             read, self._rows, self.shape(step), self._all.width, self._sharding
         )
 
-    def _make_plan(self, step: int) -> Plan:
+    def _make_plan(self, step: int) -> BatchPlan:
         """Where batch `step` lies in the endless stream, and in which rows."""
         first = step * self._batch_size
         drawn = range(first, first + self._batch_size)
         places = np.asarray([self._order[i] for i in drawn])
-        return Plan(places, pack(self._all.lengths[places], self._rows))
+        return BatchPlan(places, pack(self._all.lengths[places], self._rows))
 
     def _guess(
         self, corpora: Sequence[str], weights: Mapping[str, float]
@@ -197,14 +199,14 @@ class ValidationBatches(Sequence[Batch]):
         chosen = order[:most]
         self.examples = len(chosen)
         self._plans = [
-            Plan(places, pack(self._all.lengths[places], rows))
+            BatchPlan(places, pack(self._all.lengths[places], rows))
             for places in (
                 chosen[start : start + batch_size]
                 for start in range(0, len(chosen), batch_size)
             )
         ]
         needs = [_need(self._all, plan) for plan in self._plans]
-        self._shape = functools.reduce(Shape.join, needs).rounded()
+        self._shape = functools.reduce(RowShape.join, needs).rounded()
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -220,7 +222,7 @@ class ValidationBatches(Sequence[Batch]):
         return _assemble(read, self._rows, self._shape, self._all.width, self._sharding)
 
 
-def _need(examples: Examples, plan: Plan) -> Shape:
+def _need(examples: Examples, plan: BatchPlan) -> RowShape:
     """The size of the largest row of a batch."""
     return examples.need([plan.places[row] for row in plan.rows])
 
@@ -228,7 +230,7 @@ def _need(examples: Examples, plan: Plan) -> Shape:
 def _assemble(
     read: Callable[[slice], list[list[tuple[Features, Example]]]],
     rows: int,
-    shape: Shape,
+    shape: RowShape,
     width: int,
     sharding: jax.sharding.Sharding,
 ) -> Batch:

@@ -12,13 +12,13 @@ import numpy as np
 
 from musilingo_jax.answering import prompts
 from musilingo_jax.answering.prompts import Example, PromptConfig
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.training.packing import Features, Shape
+from musilingo_jax.training.packing import Features, RowShape
 
 
 class Examples:
@@ -38,7 +38,7 @@ class Examples:
     def __init__(
         self,
         records: Sequence[Record],
-        features: Cache,
+        features: FeatureCache,
         tokenizer: Tokenizer,
         prompt: PromptConfig,
         *,
@@ -85,18 +85,18 @@ class Examples:
         self.lengths, self.windows, self.answers = np.asarray(sizes, np.int64).T
         self.width = features.features(self.records[0].clip).shape[1]
 
-    def need(self, rows: Sequence[Sequence[int]]) -> Shape:
+    def need(self, rows: Sequence[Sequence[int]]) -> RowShape:
         """The size of row that holds each of `rows`, given as places in `records`."""
-        return Shape(
+        return RowShape(
             *(
                 max(int(sizes[list(row)].sum()) for row in rows)
                 for sizes in (self.lengths, self.windows, self.answers)
             )
         )
 
-    def largest(self, per_row: int) -> Shape:
+    def largest(self, per_row: int) -> RowShape:
         """The size of row that holds any so many examples."""
-        return Shape(
+        return RowShape(
             *(
                 per_row * int(sizes.max())
                 for sizes in (self.lengths, self.windows, self.answers)

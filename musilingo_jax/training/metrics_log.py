@@ -10,14 +10,14 @@ import jax
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training.batches import Batches
-from musilingo_jax.training.packing import Shape
+from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
-from musilingo_jax.training.trackers import Tracker
-from musilingo_jax.training.train_step import Report
+from musilingo_jax.training.trackers import Trackers
+from musilingo_jax.training.train_step import StepReport
 
 
-class Journal:
+class MetricsLog:
     """Reads the reports of updates, each one update late.
 
     An update is only *started* when it returns. Reading its report waits for it, so the
@@ -42,7 +42,7 @@ class Journal:
         stage: StageConfig,
         batches: Batches,
         run: RunFolder,
-        tracker: Tracker,
+        tracker: Trackers,
         start: int,
         *,
         flops: Callable[[int], float],
@@ -63,8 +63,8 @@ class Journal:
         self._name, self._stage, self._batches, self._run = name, stage, batches, run
         self._tracker, self._flops, self._peak = tracker, flops, peak
         self._learning_rate = stage.schedule()
-        self._waiting: tuple[int, Report] | None = None
-        self._compiled: set[Shape] = set()
+        self._waiting: tuple[int, StepReport] | None = None
+        self._compiled: set[RowShape] = set()
         self._compiling_since: float | None = None
         self._begin_row(time.monotonic())
         self._bar = cli.progress(
@@ -84,7 +84,7 @@ class Journal:
             self.catch_up()
             self._compiling_since = time.monotonic()
 
-    def add(self, done: int, report: Report) -> None:
+    def add(self, done: int, report: StepReport) -> None:
         """Takes the report of update number `done`, counted from 1."""
         self.catch_up()
         self._waiting = done, report

@@ -34,7 +34,7 @@ MULTIPLE = 8
 
 
 @dataclass(frozen=True)
-class Shape:
+class RowShape:
     """The size of a row.
 
     Attributes:
@@ -47,21 +47,21 @@ class Shape:
     windows: int
     answers: int
 
-    def holds(self, other: "Shape") -> bool:
+    def holds(self, other: "RowShape") -> bool:
         """Whether rows of the other size fit into rows of this one."""
         return self == self.join(other)
 
-    def join(self, other: "Shape") -> "Shape":
+    def join(self, other: "RowShape") -> "RowShape":
         """The smallest size that holds both."""
-        return Shape(
+        return RowShape(
             length=max(self.length, other.length),
             windows=max(self.windows, other.windows),
             answers=max(self.answers, other.answers),
         )
 
-    def rounded(self) -> "Shape":
+    def rounded(self) -> "RowShape":
         """Up to multiples of `MULTIPLE`, where a place more costs next to nothing."""
-        return Shape(
+        return RowShape(
             length=MULTIPLE * -(-self.length // MULTIPLE),
             windows=self.windows,
             answers=MULTIPLE * -(-self.answers // MULTIPLE),
@@ -96,7 +96,7 @@ def pack(lengths: Sequence[int], rows: int) -> list[list[int]]:
     return packed
 
 
-def choose_shapes(needs: Sequence[Shape], largest: Shape) -> tuple[Shape, ...]:
+def choose_shapes(needs: Sequence[RowShape], largest: RowShape) -> tuple[RowShape, ...]:
     """At most `PROGRAMS` shapes, each in the next, for batches like those in `needs`.
 
     Most are the lengths of some of the batches, chosen so that all of `needs` together
@@ -131,14 +131,14 @@ def choose_shapes(needs: Sequence[Shape], largest: Shape) -> tuple[Shape, ...]:
             )
             for j, length in enumerate(map(int, lengths), start=1)
         ]
-    shapes, shape = [], Shape(0, 0, 0)
+    shapes, shape = [], RowShape(0, 0, 0)
     for length in best[-1][1]:
         for need in needs:
             if need.length <= length:
                 shape = shape.join(need)
         shapes.append(shape)
     largest = largest.rounded().join(shape)
-    larger = Shape(
+    larger = RowShape(
         *(
             min(most, size + -(-size // 16))
             for size, most in zip(astuple(shape), astuple(largest), strict=True)
@@ -148,7 +148,7 @@ def choose_shapes(needs: Sequence[Shape], largest: Shape) -> tuple[Shape, ...]:
 
 
 def fill(
-    rows: Sequence[Sequence[tuple[Features, Example]]], shape: Shape, width: int
+    rows: Sequence[Sequence[tuple[Features, Example]]], shape: RowShape, width: int
 ) -> Batch:
     """Writes rows of examples into a batch in host memory, padded on the right.
 

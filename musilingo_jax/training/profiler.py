@@ -16,7 +16,7 @@ import jax
 from musilingo_jax.runtime.errors import UsageError
 
 
-class Profile:
+class Profiler:
     """A trace of a few updates, by the first process of its own devices."""
 
     def __init__(self, said: str, folder: Path):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained.tokenizer import Tokenizer
@@ -81,7 +81,7 @@ class Records(NamedTuple):
         return list(dict.fromkeys(r.clip for r in (*self.training, *self.validation)))
 
 
-class Lesson(NamedTuple):
+class StageData(NamedTuple):
     """A stage and what it learns from.
 
     Attributes:
@@ -106,10 +106,10 @@ def prepare(
     stages: dict[str, StageConfig],
     name: str,
     records: Records,
-    features: Cache,
+    features: FeatureCache,
     tokenizer: Tokenizer,
     mesh: Mesh,
-) -> Lesson:
+) -> StageData:
     """Measures what one stage learns from and looks at.
 
     Raises:
@@ -161,7 +161,7 @@ def prepare(
         validation_too_long = looked_at.too_long.total()
         validation_without_audio = len(of_kind_held_out) - len(held_out)
     order = list(stages)
-    return Lesson(
+    return StageData(
         name,
         stage,
         batches,

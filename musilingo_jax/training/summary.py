@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from absl.flags import FlagValues
 
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
 
@@ -14,7 +14,7 @@ from musilingo_jax.training.stage_config import StageConfig
 def describe(
     run: RunFolder,
     stages: dict[str, StageConfig],
-    features: Cache,
+    features: FeatureCache,
     clips: Sequence[str],
     *,
     not_learnt: int,

@@ -29,7 +29,7 @@ _FLUSH = 10
 _NO_CURVES = ("stage", "step", "time")
 
 
-class Tracker:
+class Trackers:
     """Shows rows of metrics; only the first process does anything."""
 
     def __init__(self, run: RunFolder, project: str):
@@ -140,7 +140,7 @@ def _begin_wandb(run: RunFolder, project: str) -> Any:
     """The run of Weights & Biases that belongs to the folder.
 
     Raises:
-      UserError: as in `Tracker`.
+      UserError: as in `Trackers`.
     """
     try:
         import wandb

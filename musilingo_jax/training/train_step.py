@@ -36,7 +36,7 @@ class TrainState:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """What an update tells of itself.
 
     Attributes:
@@ -52,7 +52,7 @@ class Report:
 
 def make_update(
     stage: StageConfig, optimiser: optax.GradientTransformation, placement: TrainState
-) -> Callable[[TrainState, Llama, Batch], tuple[TrainState, Report]]:
+) -> Callable[[TrainState, Llama, Batch], tuple[TrainState, StepReport]]:
     """Compiles one update of the adapter; the old state's memory holds the new one.
 
     The loss is the cross entropy of all target tokens of the update, summed and then
@@ -78,7 +78,7 @@ def make_update(
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placement, None))
     def update(
         state: TrainState, llama: Llama, batch: Batch
-    ) -> tuple[TrainState, Report]:
+    ) -> tuple[TrainState, StepReport]:
         def add(total, part):
             (loss, count), gradient = jax.value_and_grad(loss_of, has_aux=True)(
                 state.adapter, llama, part
@@ -92,7 +92,7 @@ def make_update(
         change, moments = optimiser.update(gradient, state.optimiser, state.adapter)
         adapter = optax.apply_updates(state.adapter, change)
         new = TrainState(adapter=adapter, optimiser=moments)
-        report = Report(
+        report = StepReport(
             loss=loss / count,
             gradient_norm=optax.tree.norm(gradient),
             finite=jnp.all(

@@ -11,7 +11,7 @@ from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import beam_search, continuous_batching
 from musilingo_jax.answering.answer import (
-    Speaker,
+    Answerer,
     answer,
     answer_each,
     check_question,
@@ -55,9 +55,9 @@ def test_the_seed_changes_what_is_sampled():
     assert answer(model, tiny.PROMPT, asked, other, mesh=None) != first
 
 
-def placed(mesh: jax.sharding.Mesh, folder) -> Speaker:
+def placed(mesh: jax.sharding.Mesh, folder) -> Answerer:
     tiny.save_model(folder, tiny.llama())
-    return Speaker.load(
+    return Answerer.load(
         str(folder / "language_model"),
         str(folder / "adapter"),
         dtype="float32",
@@ -106,7 +106,7 @@ def test_answers_come_as_soon_as_they_are_done():
     said = [tiny.token(piece) for piece in pieces]
     start = encode(tiny.tokenizer(), tiny.PROMPT, "How?", None, 1).tokens[-1]
     llama = tiny.parrot(said, start=start)
-    model = Speaker(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
+    model = Answerer(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
     short = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
     each = answer_each(model, tiny.PROMPT, [short] * 9, GREEDY, mesh=None)
     assert next(each)[1] == "ab"
@@ -132,7 +132,7 @@ def test_a_stream_cuts_no_letter_and_shows_no_stop_text():
     start = encode(tiny.tokenizer(), tiny.PROMPT, "How?", None, 1).tokens[-1]
     said = [token for token in said if token != start]
     llama = tiny.parrot(said, start=start)
-    model = Speaker(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
+    model = Answerer(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
     request = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
     pieces = list(stream(model, tiny.PROMPT, request, GREEDY, mesh=None))
     assert "".join(pieces) == "♪#é"
@@ -143,7 +143,7 @@ def test_other_texts_may_end_an_answer():
     said = [tiny.token(piece) for piece in ["a", "b", "c", "###"]]
     start = encode(tiny.tokenizer(), tiny.PROMPT, "How?", None, 1).tokens[-1]
     llama = tiny.parrot(said, start=start)
-    model = Speaker(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
+    model = Answerer(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
     request = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
     stop = dataclasses.replace(GREEDY, stop=("x", "bc"))
     assert answer(model, tiny.PROMPT, [request], stop, mesh=None) == ["a"]
@@ -198,7 +198,7 @@ def test_an_adapter_for_another_language_model_is_refused(tmp_path):
         tiny.adapter(24), tmp_path / "other", dtype=np.float32, window_frames=10
     )
     with pytest.raises(UserError, match=r"width 24.*reads 32"):
-        Speaker.load(
+        Answerer.load(
             str(tmp_path / "language_model"),
             str(tmp_path / "other"),
             dtype="float32",
@@ -233,7 +233,7 @@ def test_the_context_is_what_the_language_model_says(tmp_path):
     said["max_position_embeddings"] = 70
     (path / "config.json").write_text(json.dumps(said))
     assert context_of(str(path)) == 70
-    model = Speaker.load(
+    model = Answerer.load(
         str(path),
         str(tmp_path / "adapter"),
         dtype="float32",

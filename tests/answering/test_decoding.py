@@ -12,7 +12,11 @@ from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import decoding
 from musilingo_jax.answering.answer import waiting_of
-from musilingo_jax.answering.continuous_batching import Conversation, Text, Waiting
+from musilingo_jax.answering.continuous_batching import (
+    ContinuousBatch,
+    PromptTokens,
+    QueuedPrompt,
+)
 from musilingo_jax.answering.sampling import (
     Choice,
     Greedy,
@@ -27,12 +31,12 @@ torch.set_num_threads(1)
 GREEDY = Choice((), Greedy())
 
 
-def prompts(count: int) -> list[Waiting]:
+def prompts(count: int) -> list[QueuedPrompt]:
     return waiting_of(tiny.speaker(), tiny.PROMPT, tiny.requests(count), tiny.GREEDY)
 
 
 def say(llama, waiting, stops, *, rows=4, most=12, choice=GREEDY) -> list[list[int]]:
-    conversation = Conversation(
+    conversation = ContinuousBatch(
         tiny.adapter(llama.config.width),
         llama,
         waiting,
@@ -88,7 +92,7 @@ def test_cached_equals_uncached():
     time = 8 + max(len(text.tokens) for text in texts)
     read = np.zeros((3, time, 32), np.float32)
     for row, (text, tokens) in enumerate(zip(texts, said, strict=True)):
-        whole = Text(
+        whole = PromptTokens(
             text.features, (*text.tokens, *tokens), (*text.audio_slot, *[-1] * 8)
         )
         read[row, : len(whole.tokens)] = tiny.embeddings(llama, whole)
@@ -156,11 +160,13 @@ def test_a_prefix_is_read_once_for_all_its_questions(monkeypatch):
 
 def test_a_prompt_is_cut_after_its_audio():
     features = np.zeros((2, 4), np.float32)
-    prompt = Waiting(0, Text(features, (1, 5, 0, 0, 6, 7), (-1, -1, 0, 1, -1, -1)), 0)
+    prompt = QueuedPrompt(
+        0, PromptTokens(features, (1, 5, 0, 0, 6, 7), (-1, -1, 0, 1, -1, -1)), 0
+    )
     assert prompt.prefix.tokens == (1, 5, 0, 0) and prompt.rest.tokens == (6, 7)
-    caption = Waiting(0, Text(features, (1, 0, 0), (-1, 0, 1)), 0)
+    caption = QueuedPrompt(0, PromptTokens(features, (1, 0, 0), (-1, 0, 1)), 0)
     assert caption.rest.audio_slot == (1,)
-    deaf = Waiting(0, Text(features[:0], (1, 5), (-1, -1)), 0)
+    deaf = QueuedPrompt(0, PromptTokens(features[:0], (1, 5), (-1, -1)), 0)
     assert deaf.prefix.tokens == ()
 
 

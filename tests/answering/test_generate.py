@@ -9,7 +9,7 @@ import pytest
 from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_speaker
+from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import weights
@@ -42,7 +42,7 @@ def test_an_adapter_for_another_encoder_is_refused(tmp_path):
         tiny.adapter(32), folder, dtype=np.float32, window_frames=frames
     )
     with pytest.raises(UserError, match="encoder musilingo-tiny makes 192"):
-        load_speaker(model, frames, make_mesh(1, 1, 1))
+        load_answerer(model, frames, make_mesh(1, 1, 1))
 
 
 def record(number: int) -> Record:

@@ -8,7 +8,7 @@ import pytest
 from helpers import tiny_model as tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from musilingo_jax.answering.answer import Speaker, answer
+from musilingo_jax.answering.answer import Answerer, answer
 from musilingo_jax.answering.prompts import encode
 from musilingo_jax.answering.stop_texts import settled, stops_of, tidy
 from musilingo_jax.pretrained.tokenizer import load
@@ -33,7 +33,7 @@ def test_stops_on_the_stop_text_in_any_tokenisation(pieces):
     assert len(set(said)) == len(said)
     start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
     llama = tiny.parrot(said, start=start)
-    model = Speaker(tiny.adapter(llama.config.width), llama, tokenizer)
+    model = Answerer(tiny.adapter(llama.config.width), llama, tokenizer)
     asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
     expected = "a!" if "!#" in pieces else "a"
     assert answer(model, tiny.PROMPT, asked, tiny.GREEDY, mesh=None) == [expected]
@@ -50,7 +50,7 @@ def test_goes_on_where_the_stop_text_is_not_complete():
     said = [tiny.token(piece) for piece in ["#", "a", "##", "b", "!#", "#?", "c"]]
     start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
     llama = tiny.parrot([*said, tokenizer.end], start=start)
-    model = Speaker(tiny.adapter(llama.config.width), llama, tokenizer)
+    model = Answerer(tiny.adapter(llama.config.width), llama, tokenizer)
     asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
     assert answer(model, tiny.PROMPT, asked, tiny.GREEDY, mesh=None) == ["#a##b!##?c"]
 

@@ -29,7 +29,7 @@ from musilingo_jax.audio import waveforms
 from musilingo_jax.audio.cache import export, feature_cache, shard_plan, shards
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.fill import Clip, Share
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora.records import clip_id, contents_of
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
@@ -104,7 +104,7 @@ def test_without_plans_another_identity_is_refused_all_the_same(tmp_path, mert):
     clips = write_clips(tmp_path / "songs", 4)
     folder = tmp_path / "cache"
     before = contents(fill(clips, mert, folder))
-    for path in [*folder.glob("plans/*"), folder / shards.INDEX]:
+    for path in [*folder.glob("plans/*"), folder / shards.SHARD_INDEX]:
         path.unlink()
     other = asdict(replace(IDENTITY, encoder="bigger"))
     with pytest.raises(UserError, match="encoder tiny, not bigger"):
@@ -113,7 +113,7 @@ def test_without_plans_another_identity_is_refused_all_the_same(tmp_path, mert):
     assert contents(fill(clips, mert, folder)) == before
     note = folder / "00000001.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"identity": other}))
-    (folder / shards.INDEX).unlink()
+    (folder / shards.SHARD_INDEX).unlink()
     with pytest.raises(UserError, match="encoder bigger, not tiny"):
         fill(clips, mert, folder)
 
@@ -122,7 +122,7 @@ def test_an_index_of_other_clips_is_not_believed(tmp_path, mert, monkeypatch):
     clips = write_clips(tmp_path / "songs", 4)
     folder = tmp_path / "cache"
     before = contents(fill(clips, mert, folder))
-    index = folder / shards.INDEX
+    index = folder / shards.SHARD_INDEX
     good = index.read_text()
     index.write_text(good.replace("01.wav:", "x1.wav:"))
     names = heard(monkeypatch)
@@ -135,7 +135,7 @@ def test_a_clip_that_was_lost_is_told(tmp_path, mert, monkeypatch):
 
     def lose(work, load, config, folder, identity, share):
         for shard in work:
-            with shards.Writer(folder, shard.number, identity) as writer:
+            with shards.ShardWriter(folder, shard.number, identity) as writer:
                 empty = {"clips": [], "silent": [], "skipped": {}, "missing": {}}
                 writer.finish(empty | {"absent": list(shard.ids)})
 
@@ -211,7 +211,7 @@ def test_only_what_nobody_is_writing_is_swept(tmp_path, mert):
     for other in [*swept, *stays]:
         (folder / other).write_text("half")
     os.utime(folder / swept[1], (time.time() - 90_000,) * 2)
-    with shards.Writer(epath.Path(folder), 0, asdict(IDENTITY)):
+    with shards.ShardWriter(epath.Path(folder), 0, asdict(IDENTITY)):
         assert all((folder / other).exists() for other in stays)
     fill(clips, mert, folder)
     left = {str(path.relative_to(folder)) for path in folder.rglob("*.partial")}
@@ -247,7 +247,7 @@ def test_damaged_plans_are_made_again(tmp_path, mert, monkeypatch, damage):
     for path in {"cut": [], "gone": plans, "first gone": plans[:1]}[damage]:
         path.unlink()
     with pytest.raises(UserError, match="what was finished is kept: run `python -m"):
-        Cache.open(folder, asdict(IDENTITY))
+        FeatureCache.open(folder, asdict(IDENTITY))
     told, problem = feature_cache.inspection(epath.Path(folder))
     assert "3 of 3 shards are finished" in told and "what was finished is" in problem
     with pytest.raises(UserError, match="run this once without --tasks, which mends"):

@@ -27,7 +27,7 @@ from musilingo_jax.audio.cache import feature_cache, shards
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.audio.cache.fill import Clip, Share
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import songs
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
@@ -126,7 +126,7 @@ def test_another_identity_is_refused(tmp_path, mert):
     other = replace(IDENTITY, encoder="bigger", reduction="frames")
     both = "encoder tiny, not bigger; reduction pooled, not frames"
     with pytest.raises(UserError, match=both):
-        Cache.open(folder, asdict(other))
+        FeatureCache.open(folder, asdict(other))
     with pytest.raises(UserError, match=both):
         arguments = epath.Path(folder), asdict(other), ALL
         cache_job.run([], None, FEATURES, *arguments, shard_clips=1, retry=False)
@@ -135,9 +135,9 @@ def test_another_identity_is_refused(tmp_path, mert):
 def test_a_cache_of_an_earlier_format_is_refused(tmp_path):
     identity = asdict(IDENTITY) | {"format": 1}
     text = json.dumps({"identity": identity}) + "\n"
-    (tmp_path / shards.INDEX).write_text(text)
+    (tmp_path / shards.SHARD_INDEX).write_text(text)
     with pytest.raises(UserError, match="format 1, not 3. Choose another folder"):
-        Cache.open(tmp_path, asdict(IDENTITY))
+        FeatureCache.open(tmp_path, asdict(IDENTITY))
 
 
 def test_damage_is_noticed_and_mended(tmp_path, mert):
@@ -149,32 +149,32 @@ def test_damage_is_noticed_and_mended(tmp_path, mert):
 
     shard.write_bytes(whole[:-1])
     with pytest.raises(UserError, match="00000000.array_record: is missing or cut off"):
-        Cache.open(folder, asdict(IDENTITY))
+        FeatureCache.open(folder, asdict(IDENTITY))
     assert contents(fill(clips, mert, folder)) == before
     assert shard.read_bytes() == whole
 
     place = whole.index(before[clips[0].id][:16])
     shard.write_bytes(whole[:place] + b"X" * 16 + whole[place + 16 :])
     with pytest.raises(UserError, match="00000000.array_record: is damaged; delete it"):
-        Cache.open(folder, asdict(IDENTITY)).features(clips[0].id)
+        FeatureCache.open(folder, asdict(IDENTITY)).features(clips[0].id)
     shard.unlink()
     assert contents(fill(clips, mert, folder)) == before
 
     # The index is made again from the notes, and notes from the songs.
-    index = (folder / shards.INDEX).read_text()
-    (folder / shards.INDEX).write_text(index[:-9])
+    index = (folder / shards.SHARD_INDEX).read_text()
+    (folder / shards.SHARD_INDEX).write_text(index[:-9])
     (folder / "00000001.json").write_text("{}")
     assert contents(fill(clips, mert, folder)) == before
-    assert (folder / shards.INDEX).read_text() == index
+    assert (folder / shards.SHARD_INDEX).read_text() == index
 
     (folder / "plans/000.json").write_text("no plan\n")
     with pytest.raises(UserError, match=r"000\.json: cannot be read"):
-        Cache.open(folder, asdict(IDENTITY))
+        FeatureCache.open(folder, asdict(IDENTITY))
 
 
 def test_an_empty_folder_is_no_cache(tmp_path):
     with pytest.raises(UserError, match="holds no features yet; run `python -m"):
-        Cache.open(tmp_path, asdict(IDENTITY))
+        FeatureCache.open(tmp_path, asdict(IDENTITY))
 
 
 def test_two_programs_do_not_fill_one_cache(tmp_path, mert):
@@ -242,7 +242,7 @@ def test_an_experiment_gets_its_cache(tmp_path, encoder, monkeypatch):
     feature_cache.prepare(config, records, mesh)
     feature_cache.prepare(config, records[:1], mesh)
     assert before == [(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")]
-    Cache.open(config.features.cache, asdict(Identity.of(config)))
+    FeatureCache.open(config.features.cache, asdict(Identity.of(config)))
 
 
 def test_an_experiment_is_refused_if_songs_cannot_be_read(tmp_path, encoder):

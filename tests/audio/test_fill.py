@@ -29,7 +29,7 @@ from helpers.small_run import ROOT, load_config
 
 from musilingo_jax.audio.cache import export, feature_cache, shard_plan, shards
 from musilingo_jax.audio.cache.fill import Share
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime import paths
@@ -71,7 +71,7 @@ def test_any_number_of_tasks_makes_the_same_files(tmp_path, mert, tasks):
     fill(clips, mert, tmp_path / "one")
     order = random.Random(tasks).sample(range(tasks), tasks)
     for task in order:
-        assert not (tmp_path / "many" / shards.INDEX).exists()
+        assert not (tmp_path / "many" / shards.SHARD_INDEX).exists()
         fill(clips, mert, tmp_path / "many", share=Share(task, tasks))
     one, many = files(tmp_path / "one"), files(tmp_path / "many")
     assert len(one) == 2 + 2 * 6
@@ -82,7 +82,7 @@ def test_clips_that_are_added_keep_the_shards_that_there_are(tmp_path, mert):
     clips = write_songs(tmp_path / "songs", 8)
     fill(clips[2:6], mert, tmp_path / "cache")
     before = files(tmp_path / "cache")
-    before.pop(epath.Path(shards.INDEX))
+    before.pop(epath.Path(shards.SHARD_INDEX))
     # Another size of shards counts for the new ones, by tasks of which one comes late.
     for task in (1, 0):
         share = Share(task, 2)
@@ -98,7 +98,7 @@ def test_a_complete_cache_says_so_and_another_how_far_it_is(tmp_path, mert):
     folder = tmp_path / "cache"
     assert fill(clips, mert, folder, share=Share(1, 2)) is None
     with pytest.raises(UserError, match="1 of 3 shards are finished; run `python -m"):
-        Cache.open(folder, asdict(IDENTITY))
+        FeatureCache.open(folder, asdict(IDENTITY))
     told, problem = feature_cache.inspection(epath.Path(folder))
     assert "unfinished shards: 0, 2" in told and "encoder          tiny" in told
     assert "1 of 3 shards are finished; run `python -m" in problem
@@ -143,9 +143,9 @@ def test_a_full_disk_is_told_and_what_was_finished_is_kept(tmp_path, mert, monke
     clips = write_songs(tmp_path / "songs", 6)
     folder = tmp_path / "cache"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    publish = shards.Writer.finish
+    publish = shards.ShardWriter.finish
     monkeypatch.setattr(
-        shards.Writer,
+        shards.ShardWriter,
         "finish",
         lambda self, note: (
             publish(self, note),
@@ -193,10 +193,10 @@ def test_a_cache_in_a_bucket(tmp_path, mert, monkeypatch, capsys):
     found.fetch(clip.id for clip in clips[:5])
     told = capsys.readouterr().err
     assert "copying 2 shards (" in told and f"to {tmp_path / 'home'}" in told
-    local = Cache.open(tmp_path / "local", asdict(IDENTITY))
+    local = FeatureCache.open(tmp_path / "local", asdict(IDENTITY))
     assert contents(found) == contents(local)  # The third is copied when it is needed.
     monkeypatch.setattr(epath.Path, "copy", None)
-    again = Cache.open("gs://bucket/cache", asdict(IDENTITY))
+    again = FeatureCache.open("gs://bucket/cache", asdict(IDENTITY))
     again.fetch(again.ids)
     assert contents(again) == contents(local)
     assert "copying" not in capsys.readouterr().err

@@ -427,14 +427,14 @@ def test_a_merge_holds_a_few_tensors(tmp_path):
     layout = {f"{n}": ((512, 1024), np.dtype(np.float16)) for n in range(24)}
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
-        with safetensors_writer.Writer(
+        with safetensors_writer.SafetensorsWriter(
             folder, layout, shard_bytes=10**7, metadata={}
         ) as writer:
             for name, (shape, dtype) in layout.items():
                 writer.write(name, np.full(shape, 0.5, dtype))
     bases, differences = map(tensor_files.open_tensors, folders)
     pieces = {
-        name: write_folders.Piece(
+        name: write_folders.FolderPart(
             shape,
             dtype,
             lambda name=name: vicuna_deltas._add(name, bases[name], differences[name]),
@@ -799,7 +799,7 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
         assert (tmp_path / "out.partial").exists()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(safetensors_writer.Writer, "write", told)
+    monkeypatch.setattr(safetensors_writer.SafetensorsWriter, "write", told)
     # Without a handler of its own the program, here the tests, would be gone.
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("was not heard"))
     try:

@@ -8,12 +8,14 @@ import pytest
 
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.evaluation import controls
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.runtime.errors import UserError
 
 
 def row(clip, question, answer, *, reference="", attribute=None, value=None):
-    return Row(clip, question, reference, answer, attribute, value, (), None, False)
+    return AnsweredQuestion(
+        clip, question, reference, answer, attribute, value, (), None, False
+    )
 
 
 def test_derangement_is_one_seeded_circle():

@@ -13,7 +13,7 @@ from helpers import tiny_model as tiny
 
 from musilingo_jax import evaluate
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_speaker
+from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import AnswerFile, Ask
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
@@ -105,7 +105,7 @@ def test_another_window_than_the_adapters_is_refused(evaluated):
         ModelConfig.from_config(config), adapter=str(folder / "adapter")
     )
     with pytest.raises(UserError, match=r"over 10 frames.*window_frames is 5"):
-        load_speaker(model, 5, None)
+        load_answerer(model, 5, None)
 
 
 def test_a_missing_split_is_refused(evaluated):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import choices, facts, instruments, keys, tempo
 from musilingo_jax.evaluation.metrics.naming import named_value
 
@@ -188,8 +188,10 @@ def test_right_options_by_letter_and_by_text():
     )
 
 
-def row(attribute, value, answer, options=()) -> Row:
-    return Row("clip", "?", "", answer, attribute, value, options, None, False)
+def row(attribute, value, answer, options=()) -> AnsweredQuestion:
+    return AnsweredQuestion(
+        "clip", "?", "", answer, attribute, value, options, None, False
+    )
 
 
 def test_each_row_is_scored_by_what_it_asks_for():

@@ -22,7 +22,7 @@ from musilingo_jax.evaluation.metrics import (
 from musilingo_jax.evaluation.metrics import wording as wording_module
 from musilingo_jax.evaluation.metrics import wordnet as wordnet_module
 from musilingo_jax.evaluation.metrics.meteor import meteor
-from musilingo_jax.evaluation.metrics.wording import Parts, Wording
+from musilingo_jax.evaluation.metrics.wording import Wording, WordingModels
 from musilingo_jax.evaluation.metrics.wordnet import Absent
 from musilingo_jax.evaluation.metrics.words import stems, words
 
@@ -86,7 +86,7 @@ def test_legacy_scores_are_those_of_the_published_calls(answer, reference, synon
 
 def test_legacy_digits(synonyms):
     """What the script would print for these pairs: means over items."""
-    parts = Parts(synonyms, None, {}, {})
+    parts = WordingModels(synonyms, None, {}, {})
     answers, references = zip(*PAIRS, strict=True)
     scores = Wording(parts).score(answers, references, lambda rows: None)
     printed = {name: f"{scores[f'legacy.{name}'].mean():.4f}" for name in DIGITS}

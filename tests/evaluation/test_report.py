@@ -10,10 +10,10 @@ import pytest
 
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.evaluation import controls, figures, html_page, report, scoring
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.estimates import Estimate, Gain
 from musilingo_jax.evaluation.metrics import facts
-from musilingo_jax.evaluation.metrics.wording import Parts
+from musilingo_jax.evaluation.metrics.wording import WordingModels
 from musilingo_jax.evaluation.report import About
 from musilingo_jax.evaluation.scoring import Line
 from musilingo_jax.runtime import cli
@@ -33,7 +33,7 @@ def scored(songs: Path, said=lambda value: value) -> scoring.Scored:
             record = Record(
                 audio, str(i), "?", f"It is {value}.", "test", attribute, value, 1.5, 9
             )
-            rows.append(Row.of(record, said(value)))
+            rows.append(AnsweredQuestion.of(record, said(value)))
     return score(
         rows,
         {
@@ -52,7 +52,7 @@ def score(rows, given) -> scoring.Scored:
         rows,
         given,
         facts.vocabulary((row.attribute, row.value) for row in rows),
-        Parts(None, None, absent, {}),
+        WordingModels(None, None, absent, {}),
         seed=0,
         progress=cli.progress,
     )
@@ -157,7 +157,9 @@ def test_pictures_of_very_many_scores_show_those_of_most_answers():
 
 def test_a_report_of_many_attributes_says_what_its_pictures_leave_out():
     rows = [
-        Row(str(i), "?", "calm", "calm", f"attribute {i}", "calm", (), None, False)
+        AnsweredQuestion(
+            str(i), "?", "calm", "calm", f"attribute {i}", "calm", (), None, False
+        )
         for i in range(30)
     ]
     found = score(rows, {"shuffled": ["calm"] * 30})

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from musilingo_jax.evaluation import report, scoring
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import facts, intervals
-from musilingo_jax.evaluation.metrics.wording import Parts
+from musilingo_jax.evaluation.metrics.wording import WordingModels
 from musilingo_jax.evaluation.report import About
 from musilingo_jax.runtime import cli
 
@@ -20,7 +20,7 @@ def score(own, control, *, per_clip=1, attribute="mood"):
     """Answers that are right (1) or wrong (0) of a clip each, or of several a clip."""
     said = {1: "calm", 0: "wild"}
     rows = [
-        Row(
+        AnsweredQuestion(
             f"{i // per_clip}", "?", "calm", said[x], attribute, "calm", (), None, False
         )
         for i, x in enumerate(own)
@@ -30,7 +30,7 @@ def score(own, control, *, per_clip=1, attribute="mood"):
         rows,
         {"shuffled": given},
         facts.vocabulary([(attribute, "calm"), (attribute, "wild")]),
-        Parts(None, None, ABSENT, {}),
+        WordingModels(None, None, ABSENT, {}),
         seed=0,
         progress=cli.progress,
     )

@@ -13,7 +13,7 @@ from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache import shards
 from musilingo_jax.audio.cache.feature_cache import FORMAT, Identity
 from musilingo_jax.audio.cache.fill import Clip, Share
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
@@ -90,7 +90,7 @@ def fill(
     )
     if shards.read(folder, asdict(IDENTITY)).unfinished:
         return None
-    return Cache.open(folder, asdict(IDENTITY))
+    return FeatureCache.open(folder, asdict(IDENTITY))
 
 
 def heard(monkeypatch):

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from tokenizers import decoders, models, pre_tokenizers
 
 from musilingo_jax.answering import config as generate_config
-from musilingo_jax.answering.answer import Speaker
-from musilingo_jax.answering.continuous_batching import Text
+from musilingo_jax.answering.answer import Answerer
+from musilingo_jax.answering.continuous_batching import PromptTokens
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.stop_texts import Stops
 from musilingo_jax.models.adapter import Adapter
@@ -151,8 +151,8 @@ def _mute() -> Llama:
     return model
 
 
-def speaker() -> Speaker:
-    return Speaker(adapter(32), llama(), tokenizer())
+def speaker() -> Answerer:
+    return Answerer(adapter(32), llama(), tokenizer())
 
 
 def ending_with(ends: list[int], vocab: int) -> Stops:
@@ -162,7 +162,7 @@ def ending_with(ends: list[int], vocab: int) -> Stops:
     return Stops(np.array([[0, 1], [1, 1]], np.int32), kind)
 
 
-def embeddings(model: Llama, prompt: Text) -> np.ndarray:
+def embeddings(model: Llama, prompt: PromptTokens) -> np.ndarray:
     """What a language model reads, [time, width], put together without ours."""
     text = np.asarray(model.embedding)[list(prompt.tokens)]
     projection = adapter(model.config.width).projection

@@ -27,9 +27,9 @@ from musilingo_jax.models.llama import (
     IGNORED,
     NAMES,
     KVCache,
-    Layer,
     Llama,
     LlamaConfig,
+    LlamaLayer,
 )
 from musilingo_jax.runtime.errors import UserError
 
@@ -133,7 +133,9 @@ def test_scan_over_the_stack_is_a_loop_over_layers():
     )
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
-        x, _ = jax.jit(partial(Layer.__call__, index=index, **where))(layer, x, None)
+        x, _ = jax.jit(partial(LlamaLayer.__call__, index=index, **where))(
+            layer, x, None
+        )
     np.testing.assert_allclose(scanned, llama.norm(x), atol=2e-5)
 
 

@@ -18,7 +18,7 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.plan import compile, model_shapes, search, tables, tpu_slices
 from musilingo_jax.plan import job as plan_jobs
 from musilingo_jax.plan.__main__ import pasted
-from musilingo_jax.plan.compile import Plan
+from musilingo_jax.plan.compile import CompiledPlan
 from musilingo_jax.plan.job import Job
 from musilingo_jax.plan.model_shapes import Shapes
 from musilingo_jax.plan.tpu_slices import CHIPS, Topology
@@ -38,7 +38,7 @@ def slice_of_cpus() -> Iterator[Topology]:
 
 
 @pytest.fixture(scope="module")
-def plan(slice_of_cpus) -> Plan:
+def plan(slice_of_cpus) -> CompiledPlan:
     return compile.make_plan(tiny_job(slice_of_cpus, data=2, fsdp=2, tensor=2))
 
 
@@ -237,7 +237,7 @@ def test_search_ranks_what_it_compiles(plan, monkeypatch, capsys):
     # The first does not fit, the second is slower than the third.
     made = iter(((False, 1.0), (True, 9e9), (True, 3e9)))
 
-    def make(job: Job) -> Plan:
+    def make(job: Job) -> CompiledPlan:
         fits, flops = next(made)
         return replace(plan, job=job, fits=fits, flops=flops)
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from musilingo_jax.pretrained import safetensors_file
 from musilingo_jax.pretrained.lazy_tensors import under
-from musilingo_jax.pretrained.safetensors_writer import Writer, write_config
+from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter, write_config
 from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS, open_tensors
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
@@ -41,7 +41,7 @@ def layout(arrays):
 
 def write(folder, arrays, *, shard_bytes=10**9, metadata=None):
     metadata = metadata or {}
-    with Writer(
+    with SafetensorsWriter(
         folder, layout(arrays), shard_bytes=shard_bytes, metadata=metadata
     ) as writer:
         for name, array in arrays.items():
@@ -173,7 +173,9 @@ def test_tensors_outlive_the_files_that_they_came_from(tmp_path):
     write(tmp_path, ARRAYS)
     tensors = open_tensors(tmp_path)
     doubled = {name: array * 2 for name, array in ARRAYS.items()}
-    with Writer(tmp_path, layout(doubled), shard_bytes=10**9, metadata={}) as writer:
+    with SafetensorsWriter(
+        tmp_path, layout(doubled), shard_bytes=10**9, metadata={}
+    ) as writer:
         for name in doubled:
             writer.write(name, np.asarray(tensors[name][...] * 2))
     assert_same(open_tensors(tmp_path), doubled)
@@ -209,7 +211,7 @@ def test_the_layout_must_be_kept(tmp_path):
     a = np.zeros(2, np.float32)
 
     def writer():
-        return Writer(tmp_path / "x", kinds, shard_bytes=10, metadata={})
+        return SafetensorsWriter(tmp_path / "x", kinds, shard_bytes=10, metadata={})
 
     with pytest.raises(ValueError, match="b was .* the turn of a"), writer() as files:
         files.write("b", a)
@@ -224,7 +226,7 @@ def test_the_layout_must_be_kept(tmp_path):
     with pytest.raises(ValueError, match=r"a is float64\[2\]"), writer() as files:
         files.write("a", np.zeros(2))
     with pytest.raises(ValueError, match="cannot hold complex128"):
-        Writer(
+        SafetensorsWriter(
             tmp_path, {"a": ((2,), np.dtype("complex128"))}, shard_bytes=9, metadata={}
         )
     assert not (tmp_path / "x").exists()
@@ -258,7 +260,7 @@ def test_shards_of_other_names_go_with_their_index(tmp_path):
 def test_an_interrupted_writer_leaves_the_old_files(tmp_path, before, after):
     write(tmp_path, ARRAYS, shard_bytes=before)
     old = contents(tmp_path)
-    files = Writer(tmp_path, layout(ARRAYS), shard_bytes=after, metadata={})
+    files = SafetensorsWriter(tmp_path, layout(ARRAYS), shard_bytes=after, metadata={})
     with pytest.raises(KeyboardInterrupt), files as writer:
         writer.write("odd", ARRAYS["odd"] + 1)
         writer.write("matrix", ARRAYS["matrix"] + 1)

@@ -304,14 +304,14 @@ def test_numbers_that_do_not_fit_are_not_saved(toy, tmp_path):
 
 def test_an_interrupted_save_leaves_the_old_files(toy, folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    write = safetensors_writer.Writer.write
+    write = safetensors_writer.SafetensorsWriter.write
 
     def interrupted(self, name, array):
         if name == "table.weight":
             raise KeyboardInterrupt
         write(self, name, array)
 
-    monkeypatch.setattr(safetensors_writer.Writer, "write", interrupted)
+    monkeypatch.setattr(safetensors_writer.SafetensorsWriter, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(jax.tree.map(lambda leaf: leaf + 1, toy), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

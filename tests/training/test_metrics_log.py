@@ -8,15 +8,15 @@ from helpers.small_run import load_config
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training import metrics_log as journals
-from musilingo_jax.training.metrics_log import Journal
+from musilingo_jax.training.metrics_log import MetricsLog
 from musilingo_jax.training.stage_config import StageConfig
-from musilingo_jax.training.train_step import Report
+from musilingo_jax.training.train_step import StepReport
 
 SHAPES = "AABAAB"
 
 
 def report(loss=1.0, norm=1.0, finite=True):
-    return Report(*map(np.asarray, (loss, norm, finite)))
+    return StepReport(*map(np.asarray, (loss, norm, finite)))
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def made(monkeypatch):
     config.stage1.update(steps=6, warmup_steps=1, log_every=2)
     clock, rows = SimpleNamespace(now=0.0), []
     monkeypatch.setattr(journals.time, "monotonic", lambda: clock.now)
-    journal = Journal(
+    journal = MetricsLog(
         "stage1",
         StageConfig.from_config(config, "stage1"),
         SimpleNamespace(

@@ -9,7 +9,7 @@ from musilingo_jax.answering.prompts import Example
 from musilingo_jax.training.packing import (
     MULTIPLE,
     PROGRAMS,
-    Shape,
+    RowShape,
     choose_shapes,
     fill,
     pack,
@@ -44,15 +44,15 @@ def test_each_example_is_in_one_row_and_rows_are_alike(seed):
 def test_shapes_hold_all_and_the_last_holds_anything():
     rng = np.random.default_rng(0)
     needs = [
-        Shape(int(length), int(rng.integers(3, 9)), int(length // 2))
+        RowShape(int(length), int(rng.integers(3, 9)), int(length // 2))
         for length in rng.normal(600, 40, 300)
     ]
-    largest = Shape(1500, 9, 1201)
+    largest = RowShape(1500, 9, 1201)
     shapes = choose_shapes(needs, largest)
     assert len(shapes) == PROGRAMS
     most = max(need.length for need in needs)
     assert shapes[-3].length < most * 17 / 16 <= shapes[-2].length < most * 9 / 8
-    assert shapes[-1] == largest.rounded() == Shape(1504, 9, 1208)
+    assert shapes[-1] == largest.rounded() == RowShape(1504, 9, 1208)
     for one, next_one in zip(shapes, shapes[1:], strict=False):
         assert next_one.holds(one) and next_one != one
     assert all(
@@ -66,12 +66,12 @@ def test_shapes_are_the_best_there_are():
     """Against all choices of as many of the lengths that are needed."""
     rng = np.random.default_rng(1)
     lengths = MULTIPLE * rng.integers(1, 16, 60)
-    needs = [Shape(int(length), 1, 8) for length in lengths]
-    shapes = choose_shapes(needs, Shape(8 * 16, 1, 8))
+    needs = [RowShape(int(length), 1, 8) for length in lengths]
+    shapes = choose_shapes(needs, RowShape(8 * 16, 1, 8))
     inner = sorted({*map(int, lengths)} - {int(max(lengths))})
-    top = Shape(int(max(lengths)), 1, 8)
+    top = RowShape(int(max(lengths)), 1, 8)
     best = min(
-        total_padding([*(Shape(n, 1, 8) for n in chosen), top], needs)
+        total_padding([*(RowShape(n, 1, 8) for n in chosen), top], needs)
         for chosen in itertools.combinations(inner, PROGRAMS - 3)
     )
     assert len(inner) > 2 * PROGRAMS - 6
@@ -79,7 +79,9 @@ def test_shapes_are_the_best_there_are():
 
 
 def test_equal_examples_need_one_shape():
-    assert choose_shapes([Shape(16, 2, 8)] * 9, Shape(16, 2, 8)) == (Shape(16, 2, 8),)
+    assert choose_shapes([RowShape(16, 2, 8)] * 9, RowShape(16, 2, 8)) == (
+        RowShape(16, 2, 8),
+    )
 
 
 def test_a_filled_row_is_as_drawn():
@@ -89,7 +91,7 @@ def test_a_filled_row_is_as_drawn():
     )
     slow = Example([1, 0, 8, 7], [-1, 0, -1, -1], [False] * 2 + [True] * 2, False)
     rows = [[(features, jazz), (2 * features, slow)], []]
-    batch = fill(rows, Shape(length=11, windows=2, answers=6), width=3)
+    batch = fill(rows, RowShape(length=11, windows=2, answers=6), width=3)
     row = {
         "tokens": [1, 0, 5, 6, 7, 1, 0, 8, 7, 0, 0],
         "audio_slot": [-1, 0, -1, -1, -1, -1, 1, -1, -1, -1, -1],

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from tensorboardX.proto.event_pb2 import Event
 
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.training.profiler import Profile
+from musilingo_jax.training.profiler import Profiler
 from musilingo_jax.training.run_folder import RunFolder
-from musilingo_jax.training.trackers import Tracker
+from musilingo_jax.training.trackers import Trackers
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def points(folder):
 
 
 def test_no_point_is_doubled_when_a_stage_goes_on(run):
-    with Tracker(run, "") as tracker:
+    with Trackers(run, "") as tracker:
         tracker.begin("a", [], before=0)
         for step in (1, 2, 3):
             tracker.log(row(step, loss=step / 4))
-    with Tracker(run, "") as tracker:
+    with Trackers(run, "") as tracker:
         tracker.begin("a", [row(1, loss=0.25), row(2, loss=0.5)], before=0)
         tracker.log(row(3, loss=0.75))
         tracker.log(row(3, validation_loss=2.0))
@@ -68,7 +68,7 @@ def test_a_full_disk_is_told_and_waited_for_by_nobody(run, monkeypatch):
     def fail(event):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with Tracker(run, "") as tracker:
+    with Trackers(run, "") as tracker:
         tracker.begin("a", [], before=0)
         monkeypatch.setattr(tracker._board, "write_event", fail)
         with pytest.raises(UserError, match=r"jazz: there is no room left"):
@@ -96,11 +96,11 @@ class StandIn:
 def test_weights_and_biases_is_told_of_all_stages_once(run, monkeypatch):
     wandb = StandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    with Tracker(run, "music") as tracker:
+    with Trackers(run, "music") as tracker:
         tracker.begin("a", [], before=0)
         tracker.log(row(1, loss=4.0))
         tracker.log(row(2, loss=3.0))
-    with pytest.raises(UserError), Tracker(run, "music") as tracker:
+    with pytest.raises(UserError), Trackers(run, "music") as tracker:
         # The third row was written, but the program killed before it was sent.
         rows = [row(1, loss=4.0), row(2, loss=3.0), row(3, loss=2.0)]
         tracker.begin("a", rows, before=0)
@@ -123,7 +123,7 @@ def test_weights_and_biases_is_told_of_all_stages_once(run, monkeypatch):
 def test_weights_and_biases_that_is_not_installed(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"'music', but wandb is not installed: pip"):
-        Tracker(run, "music")
+        Trackers(run, "music")
 
 
 def test_weights_and_biases_that_refuses(run, monkeypatch):
@@ -132,13 +132,13 @@ def test_weights_and_biases_that_refuses(run, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     with pytest.raises(UserError, match=r"\(no API key\): log in with `wandb login`"):
-        Tracker(run, "music")
+        Trackers(run, "music")
 
 
 @pytest.mark.parametrize("said", ["3", "0:2", "2:0", "a:b", "-1:2"])
 def test_a_profile_of_what_makes_no_sense(said, tmp_path):
     with pytest.raises(UsageError, match="must be FIRST:COUNT"):
-        Profile(said, tmp_path)
+        Profiler(said, tmp_path)
 
 
 def test_a_profile_is_of_the_updates_it_names(tmp_path, monkeypatch, capsys):
@@ -146,7 +146,7 @@ def test_a_profile_is_of_the_updates_it_names(tmp_path, monkeypatch, capsys):
     profiler = "musilingo_jax.training.profiler.jax.profiler"
     monkeypatch.setattr(f"{profiler}.start_trace", lambda to: calls.append("start"))
     monkeypatch.setattr(f"{profiler}.stop_trace", lambda: calls.append("stop"))
-    with Profile("2:2", tmp_path) as profile:
+    with Profiler("2:2", tmp_path) as profile:
         for update in (1, 2, 3, 4):
             profile.before(jnp.zeros(()))
             calls.append(update)
@@ -156,7 +156,7 @@ def test_a_profile_is_of_the_updates_it_names(tmp_path, monkeypatch, capsys):
 
 
 def test_a_profile_of_updates_that_never_come_says_so(tmp_path, capsys):
-    with Profile("9:2", tmp_path) as profile:
+    with Profiler("9:2", tmp_path) as profile:
         profile.before(jnp.zeros(()))
         profile.after(jnp.zeros(()))
     assert "the updates to trace never came" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_told_to_stop_it_saves_and_goes_on_bit_for_bit(
     folder, monkeypatch, capsys, number
 ):
     run = f"stopped-{number}"
-    original = journals.Journal.add
+    original = journals.MetricsLog.add
 
     def add(journal, done, report):
         original(journal, done, report)
@@ -117,7 +117,7 @@ def test_told_to_stop_it_saves_and_goes_on_bit_for_bit(
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journals.Journal, "add", add)
+        patch.setattr(journals.MetricsLog, "add", add)
         with pytest.raises(SystemExit) as stopped:
             training.train(small_config(folder, run, **ONE))
     assert stopped.value.code == 128 + number
@@ -237,7 +237,7 @@ def test_the_best_is_kept_and_known_after_a_stop(folder, monkeypatch):
     assert "adapter-best" in text
     assert_same_adapter(folder, "best", "whole")  # It changes nothing that is learnt.
 
-    original = journals.Journal.add
+    original = journals.MetricsLog.add
 
     def add(journal, done, report):
         original(journal, done, report)
@@ -245,7 +245,7 @@ def test_the_best_is_kept_and_known_after_a_stop(folder, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journals.Journal, "add", add)
+        patch.setattr(journals.MetricsLog, "add", add)
         with pytest.raises(SystemExit):
             training.train(small_config(folder, "best-stopped", **changes))
     training.train(small_config(folder, "best-stopped", **changes))

@@ -17,7 +17,7 @@ from musilingo_jax.models.llama import Llama, LlamaConfig
 from musilingo_jax.models.musilingo import answer_loss
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh, shardings
-from musilingo_jax.training.packing import Shape, fill, pack
+from musilingo_jax.training.packing import RowShape, fill, pack
 from musilingo_jax.training.stage_config import StageConfig
 from musilingo_jax.training.train_step import (
     TrainState,
@@ -41,7 +41,7 @@ CONFIG = LlamaConfig(
     tied=False,
 )
 # As large as any batch of this file needs, so that few programs are compiled.
-APART, PACKED = Shape(32, 4, 16), Shape(128, 16, 64)
+APART, PACKED = RowShape(32, 4, 16), RowShape(128, 16, 64)
 
 
 @functools.cache

@@ -9,14 +9,14 @@ from etils import epath
 from jaxtyping import Float
 
 from musilingo_jax.audio.cache import shards
-from musilingo_jax.audio.cache.reader import Cache
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 _AT_ONCE = 64  # Clips in memory.
 
 
-def export(cache: Cache, path: Path) -> None:
+def export(cache: FeatureCache, path: Path) -> None:
     """Writes all clips of a cache, in its order.
 
     `.parquet` has a row per clip, with the columns `clip` (its id), `path`, `seconds`
@@ -48,7 +48,7 @@ def export(cache: Cache, path: Path) -> None:
 
 
 def _parts(
-    cache: Cache,
+    cache: FeatureCache,
 ) -> Iterator[tuple[list[str], list[Float[np.ndarray, "vectors width"]]]]:
     """Some clips at a time, with their features."""
     clips = list(cache.ids)
@@ -59,7 +59,7 @@ def _parts(
             bar.update(len(some))
 
 
-def _write_parquet(cache: Cache, path: Path) -> None:
+def _write_parquet(cache: FeatureCache, path: Path) -> None:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -91,7 +91,7 @@ def _write_parquet(cache: Cache, path: Path) -> None:
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def _write_npz(cache: Cache, path: Path) -> None:
+def _write_npz(cache: FeatureCache, path: Path) -> None:
     """As `np.savez`, but of the embeddings only some are in memory at a time."""
     clips = list(cache.ids)
     counts = [cache.windows(clip) for clip in clips]

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache import shards
 from musilingo_jax.audio.cache.fill import Clip, Share
-from musilingo_jax.audio.cache.reader import TORN_REMEDY, Cache, so_far
-from musilingo_jax.audio.cache.shards import State, printable
+from musilingo_jax.audio.cache.reader import TORN_REMEDY, FeatureCache, so_far
+from musilingo_jax.audio.cache.shards import CacheState, printable
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.models.mert import Mert
@@ -64,7 +64,7 @@ class Identity:
 
 def prepare(
     config: ConfigDict, records: Sequence[Record], mesh: jax.sharding.Mesh
-) -> Cache:
+) -> FeatureCache:
     """The cache of an experiment, with all songs of `records` that can be read.
 
     Loads the encoder only if there is something to encode. Several processes share the
@@ -83,7 +83,7 @@ def prepare(
     clips = clips_of(records)
     share = Share.of_this_process()
     state = fill(config, clips, share, mesh, retry=False, others=False)
-    cache = Cache(paths.open_folder(config.features.cache), state)
+    cache = FeatureCache(paths.open_folder(config.features.cache), state)
     cache.fetch(clip.id for clip in clips)
     if not config.features.allow_missing:
         refuse_skipped(cache, [clip.id for clip in clips])
@@ -104,7 +104,7 @@ def fill(
     *,
     retry: bool,
     others: bool,
-) -> State:
+) -> CacheState:
     """Makes the shards of this share that hold clips which the cache lacks.
 
     Args:
@@ -156,7 +156,9 @@ def fill(
     return shards.read(folder, identity)
 
 
-def summary(cache: Cache, clips: Collection[str], *, reasons: bool = True) -> str:
+def summary(
+    cache: FeatureCache, clips: Collection[str], *, reasons: bool = True
+) -> str:
     """What the cache knows about some clips, for people, in UTF-8.
 
     Args:
@@ -181,7 +183,7 @@ def summary(cache: Cache, clips: Collection[str], *, reasons: bool = True) -> st
     return printable("\n".join(lines))
 
 
-def refuse_skipped(cache: Cache, clips: Collection[str]) -> None:
+def refuse_skipped(cache: FeatureCache, clips: Collection[str]) -> None:
     skipped = [clip for clip in clips if clip in cache.skipped]
     if skipped:
         listed = "".join(f"\n  {cache.skipped[clip]}" for clip in skipped)
@@ -214,7 +216,7 @@ def inspection(folder: epath.Path) -> tuple[str, str | None]:
         if state.torn:
             raise UserError(f"{state.torn}; {TORN_REMEDY}")
         raise UserError(f"{folder}: holds no features yet; {shards.REMEDY}")
-    cache, fates = Cache(folder, state), state.fates()
+    cache, fates = FeatureCache(folder, state), state.fates()
     clips = len(cache.ids)
     size = sum(line["features"] for line in state.lines.values())
     vectors = sum(cache.windows(clip) for clip in cache.ids)

@@ -24,7 +24,7 @@ from musilingo_jax.audio.cache import shard_plan, shards
 from musilingo_jax.audio.cache.clips import Clip, Unavailable, hear, is_at_hand
 from musilingo_jax.audio.cache.reader import Before
 from musilingo_jax.audio.cache.shard_plan import Identity
-from musilingo_jax.audio.cache.shards import ABSENT, HELD, MISSING, SKIPPED, State
+from musilingo_jax.audio.cache.shards import ABSENT, HELD, MISSING, SKIPPED, CacheState
 from musilingo_jax.audio.features import FeatureConfig, encode
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.runtime import cli, storage
@@ -120,7 +120,7 @@ def run(
             if work:
                 _encode(work, load, config, folder, identity, share)
                 # It may tell of shards as they were before.
-                (folder / shards.INDEX).unlink(missing_ok=True)
+                (folder / shards.SHARD_INDEX).unlink(missing_ok=True)
             if together:
                 _await_shards(folder, identity)
                 multihost_utils.sync_global_devices("features are there")
@@ -143,7 +143,7 @@ def run(
     _check_complete(folder, state, wanted)
 
 
-def unsettled(state: State, clips: Iterable[Clip], *, retry: bool) -> list[str]:
+def unsettled(state: CacheState, clips: Iterable[Clip], *, retry: bool) -> list[str]:
     """The clips that a job has something to do for."""
     fates = state.fates()
     settled = (HELD,) if retry else (HELD, SKIPPED)
@@ -155,14 +155,16 @@ def unsettled(state: State, clips: Iterable[Clip], *, retry: bool) -> list[str]:
     ]
 
 
-def _unplanned(state: State, clips: Iterable[Clip], *, retry: bool) -> list[str]:
+def _unplanned(state: CacheState, clips: Iterable[Clip], *, retry: bool) -> list[str]:
     """The clips that no shard holds or is going to hold."""
     fates = state.fates()
     again = (None, ABSENT, SKIPPED) if retry else (None, ABSENT)
     return [clip.id for clip in clips if fates.get(clip.id) in again]
 
 
-def _check_complete(folder: epath.Path, state: State, wanted: Iterable[str]) -> None:
+def _check_complete(
+    folder: epath.Path, state: CacheState, wanted: Iterable[str]
+) -> None:
     """That whoever made the shards left out nobody.
 
     Raises:
@@ -185,7 +187,7 @@ def _plan(
     shard_clips: int,
     retry: bool,
     alone: bool,
-) -> State:
+) -> CacheState:
     """What there is, all wanted clips being planned."""
     while True:
         state = shards.read(folder, identity)
@@ -204,7 +206,7 @@ def _plan(
         shard_plan.add(folder, identity, state.plans, lacking, shard_clips=shard_clips)
 
 
-def _await_plan(folder: epath.Path, identity: Identity, count: int) -> State:
+def _await_plan(folder: epath.Path, identity: Identity, count: int) -> CacheState:
     """What there is, once this host sees as many plans as the first process made."""
     deadline = time.monotonic() + _VISIBLE_WITHIN
     while time.monotonic() < deadline:
@@ -237,12 +239,12 @@ def _await_shards(folder: epath.Path, identity: Identity) -> None:
         time.sleep(max(1.0, 10 * (time.monotonic() - started)))
 
 
-def _from_notes(folder: epath.Path, identity: Identity) -> State:
+def _from_notes(folder: epath.Path, identity: Identity) -> CacheState:
     """What there is, whatever the index says."""
     return shards.read(folder, identity, believe_index=False)
 
 
-def _work(state: State, wanted: dict[str, Clip], share: Share) -> list[_Work]:
+def _work(state: CacheState, wanted: dict[str, Clip], share: Share) -> list[_Work]:
     """The shards of this share that are not there, or lack what can be had now."""
     work = []
     for number, ids in enumerate(state.plans.shards):
@@ -289,7 +291,7 @@ def _encode(
         results = encode(mert, metered(ahead), config, mesh)
         for shard in work:
             with (
-                shards.Writer(folder, shard.number, identity) as writer,
+                shards.ShardWriter(folder, shard.number, identity) as writer,
                 Before(folder, shard.number, shard.before) as before,
             ):
                 note: dict[str, Any] = {

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from musilingo_jax.audio.cache import shards
 from musilingo_jax.audio.cache.shard_plan import Identity
-from musilingo_jax.audio.cache.shards import State
+from musilingo_jax.audio.cache.shards import CacheState
 from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import user_cache
@@ -39,7 +39,7 @@ class _Entry(NamedTuple):
     path: str
 
 
-class Cache:
+class FeatureCache:
     """Reads features by clip, from any number of threads.
 
     The shards of a cache in a bucket are copied to this machine when they are first
@@ -54,8 +54,8 @@ class Cache:
       disk_bytes: of all shards.
     """
 
-    def __init__(self, folder: epath.Path, state: State):
-        """Use `Cache.open`; of `state`, what is finished can be read."""
+    def __init__(self, folder: epath.Path, state: CacheState):
+        """Use `FeatureCache.open`; of `state`, what is finished can be read."""
         self.folder, self._identity, self._lines = (
             folder,
             state.plans.identity,
@@ -82,7 +82,9 @@ class Cache:
         self._copying = threading.Lock()
 
     @classmethod
-    def open(cls, folder: str | os.PathLike, identity: Identity | None) -> "Cache":
+    def open(
+        cls, folder: str | os.PathLike, identity: Identity | None
+    ) -> "FeatureCache":
         """The cache at `folder`, complete.
 
         Raises:
@@ -257,6 +259,6 @@ class Before:
         return Path(place) / self._path.name
 
 
-def so_far(state: State) -> str:
+def so_far(state: CacheState) -> str:
     """How much of a cache is there."""
     return f"{len(state.lines)} of {len(state.plans.shards)} shards are finished"

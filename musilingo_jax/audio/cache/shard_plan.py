@@ -31,7 +31,7 @@ class Torn(Exception):
 
 
 @dataclass(frozen=True)
-class Plans:
+class ShardPlans:
     """All plans of a cache.
 
     Attributes:
@@ -45,7 +45,7 @@ class Plans:
     shards: tuple[tuple[str, ...], ...]
 
 
-def read(folder: epath.Path) -> Plans:
+def read(folder: epath.Path) -> ShardPlans:
     """The plans of the cache in `folder`; none is fine.
 
     Raises:
@@ -63,13 +63,13 @@ def read(folder: epath.Path) -> Plans:
             shards += [tuple(clips) for clips in plan["shards"]]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise Torn(f"{path}: cannot be read ({error})") from error
-    return Plans(identity, len(names), tuple(shards))
+    return ShardPlans(identity, len(names), tuple(shards))
 
 
 def add(
     folder: epath.Path,
     identity: Identity,
-    plans: Plans,
+    plans: ShardPlans,
     clips: Sequence[str],
     *,
     shard_clips: int,
@@ -85,7 +85,7 @@ def add(
     storage.create_text(folder / FOLDER / _name(plans.count), text)
 
 
-def replace(folder: epath.Path, plans: Plans) -> None:
+def replace(folder: epath.Path, plans: ShardPlans) -> None:
     """Writes `plans` as the only plan, in place of whatever there is.
 
     Raises:

@@ -29,11 +29,11 @@ from etils import epath
 from jaxtyping import Float
 
 from musilingo_jax.audio.cache import shard_plan
-from musilingo_jax.audio.cache.shard_plan import Identity, Plans
+from musilingo_jax.audio.cache.shard_plan import Identity, ShardPlans
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 
-INDEX = "index.jsonl"
+SHARD_INDEX = "index.jsonl"
 REMEDY = "run `python -m musilingo_jax.cache --config=…` with the same config"
 
 _NOTE = re.compile(r"\d{8}\.json")
@@ -44,7 +44,7 @@ MISSING = "missing"  # Its file could not be had: this settles nothing.
 
 
 @dataclass(frozen=True)
-class State:
+class CacheState:
     """What there is in a cache.
 
     Attributes:
@@ -56,7 +56,7 @@ class State:
         know of them; else None.
     """
 
-    plans: Plans
+    plans: ShardPlans
     lines: dict[int, dict[str, Any]]
     damaged: list[str]
     indexed: bool
@@ -82,7 +82,7 @@ class State:
 
 def read(
     folder: epath.Path, identity: Identity | None, *, believe_index: bool = True
-) -> State:
+) -> CacheState:
     """What there is, checked against `identity` if one is given.
 
     Every shard has a note of its own; `believe_index` spares reading them all.
@@ -94,7 +94,7 @@ def read(
     try:
         # Before the plans, so that of each note that is seen the plan is there.
         sizes = paths.file_sizes(folder)
-        header, index = _read_index(folder) if INDEX in sizes else ({}, {})
+        header, index = _read_index(folder) if SHARD_INDEX in sizes else ({}, {})
         torn = None
         try:
             plans = shard_plan.read(folder)
@@ -130,10 +130,10 @@ def read(
     indexed = header.get("plans") == plans.count and len(index) == len(plans.shards)
     indexed = indexed and len(whole) == len(index) and not torn
     indexed = indexed and all(index.get(n) is line for n, line in whole.items())
-    return State(plans, whole, damaged, indexed, torn)
+    return CacheState(plans, whole, damaged, indexed, torn)
 
 
-def write_index(folder: epath.Path, state: State) -> None:
+def write_index(folder: epath.Path, state: CacheState) -> None:
     """Writes what there is into one file.
 
     Raises:
@@ -145,10 +145,10 @@ def write_index(folder: epath.Path, state: State) -> None:
         del line["identity"]  # The header's.
     lines = [header, *lines]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    storage.write_text(folder / INDEX, text)
+    storage.write_text(folder / SHARD_INDEX, text)
 
 
-class Writer:
+class ShardWriter:
     """A shard in the making; leaving it without `finish` leaves nothing behind."""
 
     def __init__(self, folder: epath.Path, number: int, identity: Identity):
@@ -159,7 +159,7 @@ class Writer:
         self._records: ArrayRecordWriter | None = None
         self._partial: Path | None = None
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "ShardWriter":
         storage.remove_partial_files(self._folder, f"{self._number:08}.")
         return self
 
@@ -288,7 +288,7 @@ def _read_index(folder: epath.Path) -> tuple[dict[str, Any], dict[int, dict]]:
     It says no more than the notes, from which it is made again.
     """
     try:
-        lines = (folder / INDEX).read_text().splitlines()
+        lines = (folder / SHARD_INDEX).read_text().splitlines()
         header, *lines = map(json.loads, lines)
         known = {"identity": header["identity"]}
         return header, {
@@ -302,7 +302,7 @@ def _read_notes(
     folder: epath.Path,
     sizes: dict[str, int | None],
     index: dict[int, dict[str, Any]],
-    plans: Plans | None,
+    plans: ShardPlans | None,
 ) -> dict[int, dict[str, Any]]:
     """What is known of each shard: from the index, or else from its note.
 
@@ -349,14 +349,16 @@ def _clips(line: Any) -> set[str] | None:
         return None
 
 
-def _known_plans(identity: Identity | None, notes: dict[int, dict[str, Any]]) -> Plans:
+def _known_plans(
+    identity: Identity | None, notes: dict[int, dict[str, Any]]
+) -> ShardPlans:
     """One plan of all that the notes tell of; a shard without a note has no clips."""
     identity = next((line["identity"] for line in notes.values()), identity)
     clips = [
         tuple(_clips_in_order(notes[number])) if number in notes else ()
         for number in range(max(notes, default=-1) + 1)
     ]
-    return Plans(identity, 0, tuple(clips))
+    return ShardPlans(identity, 0, tuple(clips))
 
 
 def _clips_in_order(line: dict[str, Any]) -> list[str]:

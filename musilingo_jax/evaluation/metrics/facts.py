@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from musilingo_jax.evaluation.answered_questions import Row
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import choices, instruments, keys, tempo
 from musilingo_jax.evaluation.metrics.naming import named_value
 
@@ -58,7 +58,7 @@ def vocabulary(pairs: Iterable[tuple[str | None, str | None]]) -> dict[str, set[
 
 
 def score(
-    rows: Sequence[Row],
+    rows: Sequence[AnsweredQuestion],
     answers: Sequence[str | None],
     values: Mapping[str, set[str]],
 ) -> Facts:
@@ -82,7 +82,7 @@ def score(
     return facts
 
 
-def protocol(row: Row) -> str | None:
+def protocol(row: AnsweredQuestion) -> str | None:
     """How a row is scored: a protocol of FACTS, "named", or None: by words only."""
     if row.options:
         return "multiple choice"
@@ -103,7 +103,7 @@ def why_absent(name: str) -> str:
 
 
 def _one(
-    row: Row,
+    row: AnsweredQuestion,
     answer: str,
     values: Mapping[str, set[str]],
     heard: Mapping[str, set[str]],

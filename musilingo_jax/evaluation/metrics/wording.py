@@ -30,7 +30,7 @@ COUNTS = "counts"  # Columns that BLEU of words is made of, once they are summed
 
 
 @dataclass(frozen=True)
-class Parts:
+class WordingModels:
     """What some metrics need besides the texts.
 
     Attributes:
@@ -46,7 +46,7 @@ class Parts:
     notes: dict[str, str]
 
 
-def find_parts(model: str | None, layer: int | None) -> Parts:
+def find_parts(model: str | None, layer: int | None) -> WordingModels:
     """Finds WordNet, and loads the model of BERTScore if one is named."""
     synonyms = bert = None
     absent, notes = {}, {"bleu": bleu.signature()}
@@ -67,13 +67,13 @@ def find_parts(model: str | None, layer: int | None) -> Parts:
     except Absent as error:
         names = ("legacy.bertscore", "honest.bertscore")
         absent |= dict.fromkeys(names, str(error))
-    return Parts(synonyms, bert, absent, notes)
+    return WordingModels(synonyms, bert, absent, notes)
 
 
 class Wording:
     """Scores texts, each pair of answer and reference once."""
 
-    def __init__(self, parts: Parts):
+    def __init__(self, parts: WordingModels):
         """Takes what some metrics need."""
         self._parts = parts
         self._known: dict[tuple[str, str], list[float]] = {}
