@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
 
 
+@runtime_checkable
 class LazyTensor(Protocol):
     """A tensor that is not read yet, of a safetensors file or one of PyTorch.
 

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -49,6 +49,7 @@ _HEADER_BYTES = 100_000_000  # The library's own limit.
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name → shape and type
 
 
+@runtime_checkable
 class SafetensorsFile(Protocol):
     """What tensors are read from: a file on a disk, or one that lies elsewhere.
 
