@@ -71,7 +71,7 @@ class RunFolder:
         """Where the checkpoints of a stage are."""
         return self.path / stage / "checkpoints"
 
-    def lock_folder(self, inputs: dict[str, str]) -> None:
+    def claim(self, inputs: dict[str, str]) -> None:
         """Writes down what this run is; if it is begun, checks that it is the same.
 
         Args:
