@@ -58,7 +58,9 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name != PACKAGE and not name.startswith(f"{PACKAGE}."):
             return None
         found = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if isinstance(getattr(found, "loader", None), importlib.machinery.SourceFileLoader):
+        if isinstance(
+            getattr(found, "loader", None), importlib.machinery.SourceFileLoader
+        ):
             found.loader = _Loader(found.loader.name, found.loader.path)
         return found
 

@@ -1,0 +1,172 @@
+"""Programs as a user runs them, without importing everything again for each.
+
+    done = run("chat", "song.ogg", "--ask=Why?")
+    assert done.returncode == 1 and done.stderr == "error: …\n"
+
+One server process imports JAX and the package, uses no device, and forks for each
+command line. The fork has its own arguments, folder, environment and output, executes
+`musilingo_jax.<name>` as `__main__`, and ends as a program ends: with its exit status or
+by a signal. Imports take two seconds and a fork takes milliseconds.
+
+Only what is read after the imports can differ from one command to the next. So start a
+real process for what is about importing itself.
+"""
+
+import atexit
+import functools
+import gc
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+class Done(NamedTuple):
+    """What a program left: its exit status, or minus a signal's number; its output."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300):
+    """Runs `python -m musilingo_jax.<name> <arguments>`.
+
+    Args:
+      name: of the program, such as "train" or "corpora.build".
+      arguments: each is made a string.
+      cwd: folder in which it is run.
+      env: variables to set; None removes one.
+      stdin: text that it reads.
+      timeout: seconds after which it is killed.
+
+    Returns:
+      Its `Done`.
+
+    Raises:
+      TimeoutError: it was killed because it took longer.
+    """
+    server = _server()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "stdin").write_text(stdin)
+        request = {
+            "module": f"musilingo_jax.{name}",
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            "env": env or {},
+            "folder": folder,
+            "timeout": timeout,
+        }
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        status = json.loads(server.stdout.readline())
+        out, err = ((Path(folder) / n).read_text() for n in ("stdout", "stderr"))
+    if status is None:
+        raise TimeoutError(f"{name} {arguments}: longer than {timeout} s\n{out}\n{err}")
+    return Done(status, out, err)
+
+
+@functools.cache
+def _server():
+    server = subprocess.Popen(
+        [sys.executable, __file__],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(server.kill)
+    return server
+
+
+def _serve():
+    """Reads requests from stdin and answers each with an exit status."""
+    import musilingo_jax.chat
+    import musilingo_jax.convert.__main__
+    import musilingo_jax.evaluate
+    import musilingo_jax.train  # noqa: F401
+
+    # Else each fork would copy the pages that its collections touch.
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(request)
+        print(json.dumps(_wait(child, request["timeout"])), flush=True)
+
+
+def _wait(child, seconds):
+    """The exit status of a child; None if it had to be killed."""
+    watcher = os.fork()
+    if watcher == 0:
+        # `exec` lets go of everything that was inherited.
+        os.execvp("sh", ["sh", "-c", f"sleep {seconds}; kill -KILL {child}"])
+    _, status = os.waitpid(child, 0)
+    finished, _ = os.waitpid(watcher, os.WNOHANG)
+    if finished:
+        return None
+    os.kill(watcher, 9)
+    os.waitpid(watcher, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _become(request):
+    """Turns this process into the program."""
+    for number, (name, flags) in enumerate(
+        [("stdin", os.O_RDONLY), ("stdout", _WRITE), ("stderr", _WRITE)]
+    ):
+        file = os.open(f"{request['folder']}/{name}", flags)
+        os.dup2(file, number)
+    os.chdir(request["cwd"])
+    for name, value in request["env"].items():
+        os.environ.pop(name, None) if value is None else os.environ.update(
+            {name: value}
+        )
+        _tell_jax(name, value)
+    sys.argv = [request["module"], *request["arguments"]]
+    sys.stdin = open(0)
+    warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
+    status = 0
+    try:
+        runpy.run_module(request["module"], None, "__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        status = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    # What Python does at its end, without taking all modules apart.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _tell_jax(name, value):
+    """JAX has read its variables already."""
+    import jax
+
+    option = name.lower()
+    if name.startswith("JAX_") and hasattr(jax.config, option):
+        now = getattr(jax.config, option)
+        jax.config.update(option, int(value) if isinstance(now, int) else value)
+
+
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+
+if __name__ == "__main__":
+    _serve()
