@@ -5,8 +5,8 @@
 
 One server process imports JAX and the package, uses no device, and forks for each
 command line. The fork has its own arguments, folder, environment and output, executes
-`musilingo_jax.<name>` as `__main__`, and ends as a program ends: with its exit status or
-by a signal. Imports take two seconds and a fork takes milliseconds.
+`musilingo_jax.<name>` as `__main__`, and ends as a program ends: with its exit status
+or by a signal. Imports take two seconds and a fork takes milliseconds.
 
 Only what is read after the imports can differ from one command to the next. So start a
 real process for what is about importing itself.
@@ -136,7 +136,7 @@ def _become(request):
         )
         _tell_jax(name, value)
     sys.argv = [request["module"], *request["arguments"]]
-    sys.stdin = open(0)
+    sys.stdin = os.fdopen(0)
     warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
     status = 0
     try:

@@ -5,8 +5,8 @@
 Every function and method of the package whose name does not begin with an underscore is
 decorated with `jaxtyping.jaxtyped`, as it is imported: `Float[Array, "batch time"]` is
 then what the argument must be, and `batch` the same number throughout the call.
-Dataclasses are left alone: JAX puts tracers, shardings and other objects into the leaves
-of a pytree, which an annotation cannot foresee.
+Dataclasses are left alone: JAX puts tracers, shardings and other objects into the
+leaves of a pytree, which an annotation cannot foresee.
 """
 
 import ast
@@ -20,6 +20,10 @@ DECORATOR = (
     "jaxtyping.jaxtyped(typechecker=beartype.beartype("
     "conf=beartype.BeartypeConf(is_pep484_tower=True)))"
 )
+
+
+def _is_public(name):
+    return not name.startswith("_") or name == "__call__"
 
 
 class _Decorate(ast.NodeTransformer):
@@ -37,10 +41,9 @@ class _Decorate(ast.NodeTransformer):
         if isinstance(statement, ast.ClassDef):
             for inner in statement.body:
                 self._decorate(inner)
-        elif isinstance(statement, ast.FunctionDef):
-            if not statement.name.startswith("_") or statement.name == "__call__":
-                decorator = ast.parse(DECORATOR, mode="eval").body
-                statement.decorator_list.append(decorator)
+        elif isinstance(statement, ast.FunctionDef) and _is_public(statement.name):
+            decorator = ast.parse(DECORATOR, mode="eval").body
+            statement.decorator_list.append(decorator)
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
