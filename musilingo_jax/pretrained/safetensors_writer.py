@@ -1,4 +1,4 @@
-"""Safetensors of a folder written as they come, whole or not at all."""
+"""Writes the safetensors of a folder one tensor at a time, all of them or none."""
 
 import contextlib
 import json
@@ -22,14 +22,15 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
 from musilingo_jax.runtime.storage import sync, write_failure, write_text
 
+# The files that this writer makes.
 _OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes the `config.json` of a folder, in the place of an old one if there is.
+    """Writes the `config.json` of a folder, or replaces it.
 
     Raises:
-      UserError: the disk is full, or cannot be written.
+      UserError: the disk is full or cannot be written.
     """
     try:
         write_text(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")
@@ -45,9 +46,9 @@ class SafetensorsWriter:
             for name, array in …:
                 writer.write(name, array)
 
-    The files have names that end in `.partial` until all of them are complete and on
-    the disk; then they replace what was there: a folder never has two truths. If the
-    block is left by an error, what was there stays. Nothing is kept in memory.
+    The names of the files end in `.partial` until all of them are complete and on the
+    disk; then they replace the old files, so that old and new ones are never mixed. If
+    an error leaves the block, the old files stay. Nothing is kept in memory.
     """
 
     def __init__(
@@ -58,25 +59,28 @@ class SafetensorsWriter:
         shard_bytes: int,
         metadata: Mapping[str, str],
     ):
-        """Plans the files; nothing is touched before the block is entered.
+        """Plans the files; nothing is written before the block is entered.
 
         Args:
-          folder: made if need be; files in it that are not weights stay.
+          folder: created if needed; files in it that are not weights stay.
           layout: name → shape and type, in the order in which they will be written.
-          shard_bytes: a file becomes no larger than that, unless one tensor is.
-          metadata: notes for the headers.
+          shard_bytes: the largest size of a file, unless one tensor is larger.
+          metadata: text for the headers.
+
+        Raises:
+          ValueError: the format has no such type.
         """
         if strange := {str(dtype) for _, dtype in layout.values()} - _STORABLE:
             raise ValueError(f"safetensors cannot hold {', '.join(sorted(strange))}")
         self._folder = folder
         self._layout = dict(layout)
         self._waiting = list(reversed(self._layout))
-        # transformers asks for a format.
-        notes = {"format": "pt"} | dict(metadata)
-        self._files = _plan(self._layout, shard_bytes, notes)
+        # transformers requires a format in the metadata.
+        metadata = {"format": "pt"} | dict(metadata)
+        self._files = _plan(self._layout, shard_bytes, metadata)
         self._where = {name: file for file in self._files for name in file.offsets}
-        self._open = None
-        self._made = []
+        self._open: tuple[_File, int] | None = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> "SafetensorsWriter":
         parents = (self._folder, *self._folder.parents)
@@ -84,7 +88,7 @@ class SafetensorsWriter:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for file in self._files:
-                # All at once, so that a folder that must not be written says so now.
+                # All at once, so that a folder that cannot be written fails now.
                 self._partial(file).write_bytes(file.header)
         except OSError as error:
             self._clear()
@@ -95,28 +99,29 @@ class SafetensorsWriter:
         """Writes the next tensor.
 
         Raises:
-          ValueError: the layout says that it is another one's turn, or that this one
-            has another shape or type.
-          UserError: the disk is full, or cannot be written.
+          ValueError: the layout has another tensor next, or another shape or type for
+            this one.
+          UserError: the disk is full or cannot be written.
         """
         expected = self._waiting[-1] if self._waiting else None
         if name != expected:
-            raise ValueError(f"{name} was written when it was the turn of {expected}")
+            raise ValueError(f"{name} was written, but {expected} is next")
         shape, dtype = self._layout[name]
         if array.shape != tuple(shape) or array.dtype != dtype:
             raise ValueError(
-                f"{name} is {array.dtype}{list(array.shape)} and not "
+                f"{name} is {array.dtype}{list(array.shape)}, not "
                 f"{np.dtype(dtype)}{list(shape)}"
             )
         file = self._where[name]
         start = len(file.header) + file.offsets[name]
-        left = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        left = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         try:
             if self._open is None or self._open[0] is not file:
                 self._close()
                 self._open = file, os.open(self._partial(file), os.O_WRONLY)
-            while left:  # A call writes 2 GiB at most.
-                count = os.pwrite(self._open[1], left, start)
+            descriptor = self._open[1]
+            while left:  # One call writes at most 2 GiB.
+                count = os.pwrite(descriptor, left, start)
                 start, left = start + count, left[count:]
         except OSError as error:
             raise unwritable(self._folder, error) from error
@@ -143,24 +148,24 @@ class SafetensorsWriter:
 
     def _close(self) -> None:
         if self._open is not None:
-            (_, number), self._open = self._open, None
-            os.close(number)
+            (_, descriptor), self._open = self._open, None
+            os.close(descriptor)
 
     def _clear(self) -> None:
-        """Removes what is unfinished, and folders that were made for it."""
+        """Removes unfinished files, and the folders that were created for them."""
         for file in self._files:
             with contextlib.suppress(OSError):
                 self._partial(file).unlink(missing_ok=True)
         for path in self._made:
-            with contextlib.suppress(OSError):  # It is kept if there is anything in it.
+            with contextlib.suppress(OSError):  # A folder that is not empty stays.
                 path.rmdir()
 
     def _replace(self) -> None:
-        """Puts the new files in the place of the old ones.
+        """Replaces the old files by the new ones.
 
-        A folder with both one file and an index is read by the file. So a kill in
-        between leaves the old weights, the new ones, or (when shards replace shards)
-        none that can be read, but never some of each.
+        Of a folder with both a single file and an index, the single file is read. So a
+        kill in between leaves the old weights, the new ones, or (when shards replace
+        shards) none that can be read, but never some of each.
         """
         files = {file.name for file in self._files}
         stale = _weight_files(self._folder) - files
@@ -172,8 +177,8 @@ class SafetensorsWriter:
         if len(files) > 1:
             total = sum(byte_count(*kind) for kind in self._layout.values())
             where = {name: self._where[name].name for name in sorted(self._layout)}
-            said = {"metadata": {"total_size": total}, "weight_map": where}
-            write_text(index, json.dumps(said, indent=2) + "\n")
+            content = {"metadata": {"total_size": total}, "weight_map": where}
+            write_text(index, json.dumps(content, indent=2) + "\n")
         else:
             index.unlink(missing_ok=True)
         for name in stale:
@@ -185,7 +190,7 @@ _STORABLE = {str(dtype) for dtype in TYPES.values()}
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """A file to be: its name, its header, and where each tensor begins after that."""
+    """A file to be written: its name, header, and the offsets of tensors after it."""
 
     name: str
     header: bytes
@@ -193,8 +198,9 @@ class _File:
 
 
 def _plan(layout: Layout, shard_bytes: int, metadata: Mapping[str, str]) -> list[_File]:
-    """Spreads the tensors over files, in their order, as transformers does."""
-    shards, room = [{}], shard_bytes
+    """Distributes the tensors over files, in their order, as transformers does."""
+    shards: list[dict[str, tuple[tuple[int, ...], np.dtype]]] = [{}]
+    room = shard_bytes
     for name, kind in layout.items():
         if byte_count(*kind) > room and shards[-1]:
             shards.append({})
@@ -212,15 +218,15 @@ def _plan(layout: Layout, shard_bytes: int, metadata: Mapping[str, str]) -> list
 
 
 def _weight_files(folder: Path) -> set[str]:
-    """The safetensors that a folder's weights are made of now."""
+    """The names of the safetensors that hold a folder's weights now."""
     found = {path.name for path in folder.iterdir() if _OURS.fullmatch(path.name)}
     if (folder / INDEX).is_file():
         try:
             where = read_json(folder / INDEX).get("weight_map")
         except UserError:
-            where = None  # It goes all the same, and says nothing about files.
+            where = None  # A broken index is replaced, too, but names no files.
         if isinstance(where, dict):
-            found |= set(name for name in where.values() if isinstance(name, str))
+            found |= {name for name in where.values() if isinstance(name, str)}
     return {name for name in found if Path(name).name == name}
 
 
