@@ -61,12 +61,12 @@ def write(folder: Path) -> None:
     """A model of random numbers in the released layout."""
     import numpy as np
 
-    from musilingo_jax.pretrained import tensor_map, weights
+    from musilingo_jax.pretrained import module_writer, weights
     from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter
     from musilingo_jax.pretrained.tensor_files import CONFIG
 
     blueprint = weights.language_model_blueprint(config())
-    layout = tensor_map.layout(blueprint.module, blueprint.names, dtype=DTYPE.value)
+    layout = module_writer.layout(blueprint.module, blueprint.names, dtype=DTYPE.value)
     random = np.random.default_rng(0)
     # Random signs and digits behind the point, and the exponent of 1/128.
     digits, exponent = {

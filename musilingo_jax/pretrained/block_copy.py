@@ -1,9 +1,9 @@
-"""Large matrices, moved block by block at the speed of memory.
+"""Copies and transposes large matrices block by block, at the speed of memory.
 
 A released weight is [out, in] and our kernel [in, out], in another type and, on a mesh,
-in parts. Done in one numpy expression, that needs copies of all of it and is ten times
-slower than copying. Here a few hundred rows are read at once, cast in one go, and then
-turned in tiles that stay in the processor's cache.
+in parts. As one numpy expression, that makes copies of the whole matrix and takes ten
+times as long as copying it. Here a few hundred rows are read and cast at a time, and
+then transposed in tiles that stay in the processor's cache.
 """
 
 import math
@@ -11,29 +11,30 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Shaped
 
 from musilingo_jax.models.int8 import quantize
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor
 
 Box = tuple[tuple[int, int], ...]  # for each axis, where a part starts and stops
 
-_TILE = 256  # rows and columns; a tile and its copy fit the cache of one core
-_PADDING = 8  # columns: rows a power of two apart would push each other out of it
+_TILE = 256  # rows and columns: a tile and its copy fit in the cache of one core
+_PADDING = 8  # columns: rows a power of two apart would evict each other from the cache
 _BLOCK_BYTES = 2**21
-_CHANNELS = 64  # rows quantised at once: in float32, some megabytes
-_ALIGNMENT = 64  # bytes: XLA uses memory that begins at multiples without copying it
+_CHANNELS = 64  # rows quantised at once: some megabytes in float32
+_ALIGNMENT = 64  # bytes: XLA uses memory at such addresses without copying it
 
 
 def empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Memory for an array, which `jax.device_put` on CPUs uses as it is."""
+    """An uninitialised array that `jax.device_put` on CPUs uses without copying it."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def transpose(into: np.ndarray, rows: np.ndarray) -> None:
-    """`into[...] = rows.T`; quick for matrices whose rows lie in one piece each."""
+def transpose(into: Shaped[np.ndarray, "..."], rows: Shaped[np.ndarray, "..."]) -> None:
+    """`into[...] = rows.T`; fast for matrices each of whose rows is contiguous."""
     into, rows = _bits(into), _bits(rows)
     if rows.ndim != 2:
         into[...] = rows.T
@@ -52,30 +53,30 @@ def read(
     parts: Mapping[Box, np.ndarray],
     pool: ThreadPoolExecutor,
     *,
-    turned: bool,
+    transposed: bool,
 ) -> list[Future]:
-    """Begins to read parts of a tensor, in the type of the arrays that they go to.
+    """Starts to read parts of a tensor into arrays, and to cast them to their types.
 
     Args:
       tensor: has one axis or more.
-      parts: bounds in the tensor → an array of that shape, whose axes are in reversed
-        order if `turned`.
+      parts: bounds in the tensor → an array of that shape, with its axes in reversed
+        order if `transposed`.
       pool: the threads that read, cast and copy.
-      turned: whether they are.
+      transposed: whether the arrays have reversed axes.
 
     Returns:
-      What to wait for; until then the arrays must not be looked at.
+      Futures; the arrays must not be used until all of them are done.
     """
     futures = []
     for group in _groups(parts):
-        (first, last), *columns = _around(group)
-        # Full tiles where there are tiles.
+        (first, last), *columns = _bounding_box(group)
         row_bytes = max(1, tensor.nbytes // max(1, tensor.shape[0]))
-        step = _TILE if turned else max(1, _BLOCK_BYTES // row_bytes)
+        # Blocks of whole tiles, if the rows are cut into tiles.
+        step = _TILE if transposed else max(1, _BLOCK_BYTES // row_bytes)
         for start in range(first, last, step):
             block = (start, min(start + step, last)), *columns
             inside = {box: parts[box] for box in group}
-            futures.append(pool.submit(_copy, tensor, block, inside, turned))
+            futures.append(pool.submit(_copy, tensor, block, inside, transposed))
     return futures
 
 
@@ -85,10 +86,11 @@ def read_quantized(
     scales: Mapping[Box, np.ndarray],
     pool: ThreadPoolExecutor,
 ) -> list[Future]:
-    """Begins to read parts of a released matrix [out, in] as an int8 kernel.
+    """Starts to read parts of a released matrix [out, in] as an int8 kernel.
 
-    A row of the matrix is an output channel, whose scale needs all of the row: of the
-    rows that any part wants, all columns are read, a few rows at a time, once.
+    A row of the matrix is an output channel, and its scale depends on the whole row. So
+    each row that any part needs is read once, with all of its columns, a few rows at a
+    time.
 
     Args:
       tensor: the matrix.
@@ -97,7 +99,7 @@ def read_quantized(
       pool: the threads that read, quantise and copy.
 
     Returns:
-      What to wait for; until then the arrays must not be looked at.
+      Futures; the arrays must not be used until all of them are done.
     """
     return [
         pool.submit(
@@ -114,9 +116,9 @@ def _quantize(
     values: Mapping[Box, np.ndarray],
     scales: Mapping[Box, np.ndarray],
 ) -> None:
-    """Reads some rows of a matrix and puts them into the parts that they overlap."""
+    """Quantises some rows of a matrix, and copies them to the parts they overlap."""
     first, last = channels
-    # Numbers that are none end in the scale; numpy need not warn of them on the way.
+    # NaN and infinity end up in the scale, so numpy need not warn about them.
     with np.errstate(invalid="ignore", over="ignore"):
         rows, scale = quantize(tensor[first:last])
     for ((start, stop),), part in scales.items():
@@ -126,14 +128,14 @@ def _quantize(
     for ((start, stop), inputs), part in values.items():
         low, high = max(first, start), min(last, stop)
         if low < high:
-            mine = rows[low - first : high - first, slice(*inputs)]
-            part[low - start : high - start] = mine
+            overlap = rows[low - first : high - first, slice(*inputs)]
+            part[low - start : high - start] = overlap
 
 
 def _copy(
-    tensor: LazyTensor, block: Box, parts: Mapping[Box, np.ndarray], turned: bool
+    tensor: LazyTensor, block: Box, parts: Mapping[Box, np.ndarray], transposed: bool
 ) -> None:
-    """Reads a block of a tensor and puts it into the parts that it overlaps."""
+    """Reads a block of a tensor, and copies it to the parts it overlaps."""
     content = tensor[tuple(slice(*pair) for pair in block)]
     (first, last), *columns = block
     for box, part in parts.items():
@@ -141,27 +143,30 @@ def _copy(
         low, high = max(first, start), min(last, stop)
         if low >= high:
             continue
-        mine = tuple(
+        overlap = tuple(
             slice(start - around, stop - around)
             for (start, stop), (around, _) in zip(inner, columns, strict=True)
         )
-        rows = content[(slice(low - first, high - first), *mine)]
+        rows = content[(slice(low - first, high - first), *overlap)]
         rows = rows.astype(part.dtype, copy=False)
         here = slice(low - start, high - start)
-        if turned:
+        if transposed:
             transpose(part[..., here], rows)
         else:
             _bits(part[here])[...] = _bits(rows)
 
 
 def _groups(parts: Collection[Box]) -> list[list[Box]]:
-    """Parts that are read together: all of them, if that reads nothing in vain."""
-    together = sum(map(_volume, parts)) == _volume(_around(parts))
+    """The parts that are read together: all, if together they fill their bounding box.
+
+    Otherwise, reading the bounding box would read values that no part needs.
+    """
+    together = sum(map(_volume, parts)) == _volume(_bounding_box(parts))
     return [list(parts)] if together else [[box] for box in parts]
 
 
-def _around(boxes: Collection[Box]) -> Box:
-    """The smallest box that they are in."""
+def _bounding_box(boxes: Collection[Box]) -> Box:
+    """The smallest box that contains all of them."""
     return tuple(
         (min(start for start, _ in pairs), max(stop for _, stop in pairs))
         for pairs in zip(*boxes, strict=True)
@@ -173,5 +178,5 @@ def _volume(box: Box) -> int:
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """The same numbers as unsigned integers: numpy copies bfloat16 one at a time."""
+    """The array viewed as unsigned integers: numpy copies bfloat16 one by one."""
     return array.view(f"u{array.dtype.itemsize}")

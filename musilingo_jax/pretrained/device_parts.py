@@ -1,7 +1,7 @@
-"""An array on its way to devices: only the parts that this process's devices will hold.
+"""The parts of an array that this process's devices will hold, on the host.
 
-[4, 6] over two devices by columns          parts [0:4, 0:3] and [0:4, 3:6]
-… whole on each of them                     one part, [0:4, 0:6]
+[4, 6] sharded over two devices by columns      parts [0:4, 0:3] and [0:4, 3:6]
+[4, 6] replicated on two devices                one part, [0:4, 0:6]
 """
 
 import jax
@@ -12,41 +12,54 @@ from musilingo_jax.pretrained import block_copy
 
 
 class DeviceParts:
-    """The parts of an array that this process's devices will hold, on the host.
+    """The parts of an array that this process's devices will hold, to be filled.
 
     Attributes:
-      arrays: bounds → part. Several devices may hold the same: it is there once.
+      arrays: bounds → part. A part that several devices hold is there once.
     """
 
-    def __init__(self, shape: tuple[int, ...], place: Sharding | None, dtype: np.dtype):
-        self.shape, self.place = shape, place
-        self.devices = {None: tuple((0, size) for size in shape)}
-        if place is not None:
-            indices = place.addressable_devices_indices_map(shape)
-            self.devices = {
+    def __init__(
+        self, shape: tuple[int, ...], sharding: Sharding | None, dtype: np.dtype
+    ):
+        """Allocates the parts.
+
+        Args:
+          shape: of the whole array.
+          sharding: where it goes; None is the default device.
+          dtype: of the parts.
+        """
+        self._shape, self._sharding = shape, sharding
+        if sharding is None:
+            self._boxes = {None: tuple((0, size) for size in shape)}
+        else:
+            indices = sharding.addressable_devices_indices_map(shape)
+            self._boxes = {
                 device: _box(index, shape) for device, index in indices.items()
             }
         self.arrays: dict[block_copy.Box, np.ndarray] = {}
-        for box in self.devices.values():
+        for box in self._boxes.values():
             if box not in self.arrays:
                 sizes = [stop - start for start, stop in box]
                 self.arrays[box] = block_copy.empty(sizes, dtype)
 
     def layer(self, index: int) -> dict[block_copy.Box, np.ndarray]:
-        """Those of one of the stacked layers, which are never spread over devices."""
+        """The parts of one stacked layer; layers are never sharded over devices."""
         return {box[1:]: part[index, ...] for box, part in self.arrays.items()}
 
     def on_devices(self) -> jax.Array:
-        """The array that they are parts of."""
+        """The array, made of the parts."""
         arrays = [
             jax.device_put(self.arrays[box], device)
-            for device, box in self.devices.items()
+            for device, box in self._boxes.items()
         ]
-        if self.place is None:
+        if self._sharding is None:
             return arrays[0]
-        return jax.make_array_from_single_device_arrays(self.shape, self.place, arrays)
+        return jax.make_array_from_single_device_arrays(
+            self._shape, self._sharding, arrays
+        )
 
 
-def _box(index: tuple[slice, ...], shape: tuple[int, ...]) -> block_copy.Box:
+def _box(index: tuple[slice, ...] | None, shape: tuple[int, ...]) -> block_copy.Box:
+    assert index is not None, "a device of the sharding holds no part"
     pairs = zip(index, shape, strict=True)
     return tuple(piece.indices(size)[:2] for piece, size in pairs)

@@ -1,8 +1,8 @@
-"""Digests of large files, remembered from one start of a program to the next.
+"""Digests of large files, kept from one start of a program to the next.
 
-To hash a language model of 14 GB takes as long as to read it, and a job that is
-preempted and restarted would do so each time. Like `git` with its index, a digest is
-taken to hold as long as path, size and time of change of all files are what they were.
+Hashing a language model of 14 GB takes as long as reading it, and a job that is
+preempted and restarted would do so each time. As in git's index, a digest is valid as
+long as the path, size and modification time of all files stay the same.
 """
 
 import contextlib
@@ -15,22 +15,22 @@ from pathlib import Path
 from musilingo_jax.runtime.paths import user_cache
 from musilingo_jax.runtime.storage import write_text
 
-# Files that are smaller together are read in no time, and nothing is remembered.
+# Below this total size hashing is instant, so no digest is kept.
 LARGE = 1 << 27
-# A file that was changed in this many seconds might be changed again without its time
-# showing it, on file systems whose clock is that coarse.
+# On file systems with coarse clocks, a file that changed less than this many seconds
+# ago may change again without a new modification time.
 _SETTLED = 5
 
 
 def remembered(
     names: Iterable[str], files: Iterable[Path], compute: Callable[[], str]
 ) -> str:
-    """The digest of some files, computed only if it is not known.
+    """The digest of some files, computed only if none is kept that is still valid.
 
     Args:
-      names: what, besides the files, the digest is of.
-      files: all that `compute` depends on.
-      compute: reads them and tells their digest.
+      names: what the digest covers besides the files.
+      files: all files that `compute` depends on.
+      compute: reads the files and returns their digest.
     """
     stats = [(path.resolve(), path.stat()) for path in sorted(files)]
     newest = max((stat.st_mtime for _, stat in stats), default=0.0)
@@ -38,16 +38,16 @@ def remembered(
         return compute()
     described = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
     key = hashlib.sha256(json.dumps([*names, described]).encode()).hexdigest()
-    note = user_cache("digests") / key
+    kept = user_cache("digests") / key
     try:
-        found = note.read_text(encoding="ascii")
-        if len(found) == hashlib.sha256().digest_size * 2:
-            return found
+        digest = kept.read_text(encoding="ascii")
+        if len(digest) == hashlib.sha256().digest_size * 2:
+            return digest
     except (OSError, UnicodeDecodeError):
-        pass  # Then it is not known.
-    found = compute()
+        pass  # None was kept, or the file is damaged.
+    digest = compute()
     if time.time() - newest > _SETTLED:
-        # Where the home folder cannot be written, next time takes as long again.
+        # If the home folder cannot be written, the next start computes it again.
         with contextlib.suppress(OSError):
-            write_text(note, found)
-    return found
+            write_text(kept, digest)
+    return digest

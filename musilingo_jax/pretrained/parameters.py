@@ -1,4 +1,4 @@
-"""A module's parameters, and the released tensors that each is made of."""
+"""The parameters of a module, each with the released tensors that it is made of."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from musilingo_jax.pretrained.lazy_tensors import Tensors
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of ours and the released tensors that it is made of.
+    """A parameter of a module, and the released tensors that it is made of.
 
     Attributes:
-      path: where it stands in the module.
-      shape: of all of it, with the stacked layers first, if there are any.
-      stacked: whether there are.
-      spellings: the alternatives; each has, for each layer (one if not stacked), the
-        names of the layer's tensors.
-      derived: how a layer is made of them, when it is not one of them.
+      path: its path in the module, such as "layers.query.kernel".
+      shape: its whole shape; stacked layers are the first axis.
+      stacked: whether it holds stacked layers.
+      spellings: the alternative names of its tensors. Each spelling holds, for each
+        layer (one if not stacked), the names of the layer's tensors.
+      derived: how a layer is computed from its tensors; None if it is one of them.
       quantized: whether it is a kernel in int8, and thus two leaves of the module: its
-        values, of this shape, and then their scales, which no released tensor holds.
+        values, of this shape, and their scales, which no released tensor holds.
     """
 
     path: str
@@ -35,22 +35,22 @@ class Parameter:
     quantized: bool
 
     def types(self, dtype: np.dtype) -> tuple[np.dtype, ...]:
-        """Of its leaves in memory, if floating-point numbers are to be `dtype`."""
+        """The types of its leaves in memory; `dtype` is that of unquantised leaves."""
         quantized = np.dtype(np.int8), np.dtype(np.float32)
         return quantized if self.quantized else (dtype,)
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
-        """Of one layer, or of all of it if no layers are stacked."""
+        """The shape of one layer, or the whole shape if it is not stacked."""
         return self.shape[1:] if self.stacked else self.shape
 
     @property
     def reversed(self) -> bool:
-        """Whether the released tensor has the axes in the other order."""
+        """Whether the released tensor has its axes in reversed order."""
         return self.path.split(".")[-1] == "kernel" and not self.quantized
 
     def spelling(self, tensors: Tensors) -> tuple[tuple[str, ...], ...]:
-        """The one that a checkpoint uses: that of which least is missing."""
+        """The spelling that a checkpoint uses: the one that lacks the fewest names."""
 
         def missing(layers: Iterable[tuple[str, ...]]) -> int:
             return sum(name not in tensors for names in layers for name in names)
@@ -58,19 +58,24 @@ class Parameter:
         return min(self.spellings, key=missing)
 
     def write(self, layer: np.ndarray) -> tuple[np.ndarray, ...]:
-        """One layer → its tensors."""
+        """The tensors that a layer is stored as."""
         if self.derived is not None:
             return self.derived.write(layer.astype(np.float32))
         return (layer.T if self.reversed else layer,)
 
     def written_shapes(self) -> list[tuple[int, ...]]:
-        """What saving this shape would write is what loading must find."""
+        """The shapes of the tensors of a layer, which a file must have."""
         layer = np.broadcast_to(np.float32(1), self.layer_shape)
         return [tensor.shape for tensor in self.write(layer)]
 
 
 def parameters(module: Any, names: Names) -> list[Parameter]:
-    """All of a module, in the order of its leaves; `names` as in `tensors.load`."""
+    """All parameters of a module, in the order of its leaves.
+
+    Args:
+      module: the module; an abstract one is enough.
+      names: as in `tensor_map.load`.
+    """
     found = []
     nodes = iter(
         jax.tree.leaves_with_path(
@@ -81,7 +86,7 @@ def parameters(module: Any, names: Names) -> list[Parameter]:
         path, shape = jax.tree_util.keystr(keys, simple=True, separator="."), node.shape
         theirs = names[path]
         derived = theirs if isinstance(theirs, Derived) else None
-        spellings = ((theirs,),) if derived is None else derived.spellings
+        spellings = theirs.spellings if isinstance(theirs, Derived) else ((theirs,),)
         stacked = "{}" in spellings[0][0]
         layers = range(shape[0] if stacked else 1)
         expanded = tuple(
@@ -90,6 +95,6 @@ def parameters(module: Any, names: Names) -> list[Parameter]:
         )
         quantized = node.dtype == np.int8
         if quantized:
-            next(nodes)  # The scale, because leaves are in the order of their names.
+            next(nodes)  # Skips its scale: leaves are in the order of their names.
         found.append(Parameter(path, shape, stacked, expanded, derived, quantized))
     return found

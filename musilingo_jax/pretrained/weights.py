@@ -1,12 +1,11 @@
-"""The three parts of a model, from wherever they lie into modules, and back.
+"""Loads the three parts of a model from any source, and saves them.
 
-A part is a `config.json` and safetensors, of our own or of the `transformers` library:
-what one writes the other reads. `pretrained/sources.py` says what may be named.
+A part is a `config.json` and safetensors, ours or those of the transformers library:
+each reads what the other writes. `pretrained/sources.py` finds the part in a source.
 """
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,29 +24,41 @@ from musilingo_jax.models import mert as merts
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.int8 import quantize_language_model
 from musilingo_jax.models.llama import Llama
-from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.llama_config import LinearScaling, Llama3Scaling, LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Names
-from musilingo_jax.pretrained import digests, sources, tokenizer
-from musilingo_jax.pretrained.lazy_tensors import LazyTensor
+from musilingo_jax.pretrained import digests, module_writer, sources, tokenizer
+from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.sources import TOKENIZER_FILES, Part
-from musilingo_jax.pretrained.tensor_map import abstract, load, save
+from musilingo_jax.pretrained.tensor_map import abstract, load, without
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import describe
+
+SHARD_BYTES = 5 * 10**9
+"""The largest size of a file of weights; larger ones are inconvenient to copy."""
 
 _ADAPTER_CONFIG = ("encoder_width", "language_model_width", "window_frames")
-# One file as long as it is convenient to copy, else shards of this size.
-SHARD_BYTES = 5 * 10**9
+# The largest mean of a norm's scale that marks a delta. Trained scales of a LLaMA's
+# last norm are above 1, and fine-tuning changed Vicuna's by thousandths.
+_LARGEST_DELTA = 0.05
+# Part of every digest: with another name here, caches and runs would not be recognised.
+_CONFIG_NAMES = {
+    MertConfig: "MertConfig",
+    LlamaConfig: "LlamaConfig",
+    LinearScaling: "LinearScaling",
+    Llama3Scaling: "Llama3Scaling",
+}
 
 
 class Blueprint(NamedTuple):
-    """What a configuration describes, before there are any numbers.
+    """What a configuration describes, without values.
 
     Attributes:
       module: abstract, as under `jax.eval_shape`.
       names: our parameter path → released name.
-      ignored: patterns of released tensors that have no use here.
+      ignored: patterns of released tensors that are not used.
     """
 
     module: Any
@@ -57,17 +68,17 @@ class Blueprint(NamedTuple):
 
 def encoder_blueprint(config: Mapping[str, Any]) -> Blueprint:
     """A MERT; raises what `MertConfig.from_dict` does."""
-    said = MertConfig.from_dict(config)
-    module = jax.eval_shape(lambda: Mert(said, rngs=nnx.Rngs(0)))
+    settings = MertConfig.from_dict(config)
+    module = jax.eval_shape(lambda: Mert(settings, rngs=nnx.Rngs(0)))
     return Blueprint(module, merts.NAMES, merts.IGNORED)
 
 
 def language_model_blueprint(config: Mapping[str, Any]) -> Blueprint:
     """A LLaMA; raises what `LlamaConfig.from_dict` does."""
-    said = LlamaConfig.from_dict(config)
-    module = jax.eval_shape(lambda: Llama(said, rngs=nnx.Rngs(0)))
-    # Some files whose head is the embedding carry a copy of it all the same.
-    copies = (r"lm_head\.weight",) if said.tied else ()
+    settings = LlamaConfig.from_dict(dict(config))
+    module = jax.eval_shape(lambda: Llama(settings, rngs=nnx.Rngs(0)))
+    # Some files with a tied head hold a copy of the embedding for it.
+    copies = (r"lm_head\.weight",) if settings.tied else ()
     return Blueprint(module, llamas.NAMES, (*llamas.IGNORED, *copies))
 
 
@@ -75,15 +86,16 @@ def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
     """An adapter.
 
     Raises:
-      UserError: a width is missing.
+      UserError: a width is missing or is not a positive integer.
     """
     widths = [config.get(key) for key in _ADAPTER_CONFIG[:2]]
-    if not all(isinstance(width, int) and width > 0 for width in widths):
+    valid = [width for width in widths if isinstance(width, int) and width > 0]
+    if len(valid) != len(widths):
         raise UserError(
             "an adapter's config.json needs encoder_width and language_model_width, "
             "both positive whole numbers"
         )
-    module = jax.eval_shape(lambda: Adapter(*widths, rngs=nnx.Rngs(0)))
+    module = jax.eval_shape(lambda: Adapter(*valid, rngs=nnx.Rngs(0)))
     return Blueprint(module, adapters.NAMES, ())
 
 
@@ -91,21 +103,21 @@ def blueprint(part: Part) -> Blueprint:
     """What a part's configuration describes.
 
     Raises:
-      UserError: it cannot be used; the message begins with where it is.
+      UserError: the configuration cannot be used; the message begins with its folder.
     """
-    describe = {
+    describe_part = {
         "encoder": encoder_blueprint,
         "language_model": language_model_blueprint,
         "adapter": adapter_blueprint,
     }[part.kind]
     try:
-        return describe(part.config)
+        return describe_part(part.config)
     except UserError as error:
         raise UserError(f"{part.folder}: {error}") from error
 
 
 def load_encoder(source: str | Path, *, dtype: DTypeLike, mesh: Mesh | None) -> Mert:
-    """A MERT; arguments and errors as in `sources.find` and `tensors.load`."""
+    """A MERT; arguments and errors as in `sources.find` and `tensor_map.load`."""
     part = sources.find(source, "encoder")
     return _load(part, blueprint(part), dtype, mesh)
 
@@ -113,25 +125,26 @@ def load_encoder(source: str | Path, *, dtype: DTypeLike, mesh: Mesh | None) -> 
 def load_language_model(
     source: str | Path, *, dtype: DTypeLike, quantization: str, mesh: Mesh | None
 ) -> Llama:
-    """A LLaMA; arguments and errors as in `sources.find` and `tensors.load`.
+    """A LLaMA; arguments and errors as in `sources.find` and `tensor_map.load`.
 
     Args:
-      source: what holds it.
-      dtype: of what is not quantised.
+      source: a folder or a name.
+      dtype: type of what is not quantised.
       quantization: "int8" to store the kernels of linear layers in 8 bits, or "".
       mesh: where the arrays go.
 
     Raises:
-      UserError: besides, the files are only a difference to another model, or there is
-        no such quantization.
+      UserError: also if the files are only the difference to another model, or the
+        quantization is unknown.
     """
     quantizations.check(quantization)
     part = sources.find(source, "language_model")
-    if sources.is_delta(part.tensors()):
+    if is_delta(part.tensors()):
         raise UserError(
             f"{part.folder}: these are only differences to another model (its norms "
-            "scale by nearly 0), which speak no language; merge them with `python -m "
-            f"musilingo_jax.convert merge --base=… --delta={part.source} --out=…`"
+            "scale by nearly 0), which cannot generate text until they are merged: "
+            "`python -m musilingo_jax.convert merge --base=… "
+            f"--delta={part.source} --out=…`"
         )
     described = blueprint(part)
     if quantization:
@@ -140,15 +153,28 @@ def load_language_model(
     return _load(part, described, dtype, mesh)
 
 
+def is_delta(tensors: Tensors) -> bool:
+    """Whether the tensors are only a language model's difference to another one.
+
+    Such weights look plausible but generate nonsense. Their norms give them away: they
+    scale by nearly 0.
+    """
+    last = tensors.get("model.norm.weight")
+    if last is None:
+        return False
+    scale = np.abs(np.asarray(last[...], np.float32)).mean()
+    return bool(scale < _LARGEST_DELTA)
+
+
 def abstract_language_model(
     config: LlamaConfig, *, dtype: DTypeLike, quantization: str, mesh: Mesh
 ) -> Llama:
-    """What `load_language_model` would give, as shapes, types and placements alone.
+    """What `load_language_model` would return, as shapes, types and shardings alone.
 
-    Programs are compiled with it, for machines and models that are not there.
+    Programs can be compiled with it for machines and models that are not at hand.
 
     Raises:
-      UserError: there is no such quantization.
+      UserError: the quantization is unknown.
     """
     quantizations.check(quantization)
     module = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
@@ -158,9 +184,108 @@ def abstract_language_model(
 
 
 def load_adapter(source: str | Path, *, mesh: Mesh | None) -> Adapter:
-    """An adapter, in float32 because it learns; errors as in `load_encoder`."""
+    """An adapter, in float32 because it is trained; errors as in `load_encoder`."""
     part = sources.find(source, "adapter")
     return _load(part, blueprint(part), np.float32, mesh)
+
+
+def save_encoder(mert: Mert, folder: Path, *, dtype: DTypeLike) -> None:
+    """Writes what `load_encoder` and transformers' `HubertModel` read."""
+    # Unless masking is off, HubertModel needs the vector of masked frames.
+    unmasked = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    _save(mert, merts.NAMES, folder, dtype, mert.config.to_dict() | unmasked)
+
+
+def save_language_model(llama: Llama, folder: Path, *, dtype: DTypeLike) -> None:
+    """Writes what `load_language_model` and transformers' `LlamaForCausalLM` read."""
+    _save(llama, llamas.NAMES, folder, dtype, llama.config.to_dict())
+
+
+def save_adapter(
+    adapter: Adapter, folder: Path, *, dtype: DTypeLike, window_frames: int
+) -> None:
+    """Writes what `load_adapter` reads.
+
+    Args:
+      adapter: its kernel and bias.
+      folder: as in `module_writer.save`.
+      dtype: the stored type.
+      window_frames: encoder frames per vector that the adapter was trained with, for
+        whoever computes features for it.
+    """
+    width_in, width_out = adapter.projection.kernel.shape
+    values = (width_in, width_out, window_frames)
+    config: dict[str, Any] = dict(zip(_ADAPTER_CONFIG, values, strict=True))
+    _save(adapter, adapters.NAMES, folder, dtype, config)
+
+
+def load_tokenizer(source: str | Path) -> Tokenizer:
+    """The tokenizer of a language model; no code of its folder is run.
+
+    Raises:
+      UserError: it does not exist or cannot be read, or it has tokens that the language
+        model has no embedding for.
+    """
+    part = sources.find(source, "language_model")
+    if part.tokenizer is None:
+        raise UserError(
+            f"{part.folder}: has no tokenizer; copy the "
+            f"{' or '.join(TOKENIZER_FILES[:2])} of the language model there"
+        )
+    found = tokenizer.load(part.tokenizer)
+    rows = blueprint(part).module.config.vocab
+    if found.size > rows:
+        raise UserError(
+            f"{part.tokenizer}: the tokenizer has {found.size} tokens but the language "
+            f"model embeds only {rows}; copy the tokenizer of this language model there"
+        )
+    return found
+
+
+def digest(source: str | Path, kind: str) -> str:
+    """A fingerprint of a part: of what it computes, not of how it is stored.
+
+    It is the sha256 of the part's configuration, of the names, types and contents of
+    the tensors that it uses, and of its tokenizer. The same part has the same digest
+    alone, in a whole model, in a release, in one file or in many.
+
+    Raises:
+      UserError: as in `sources.find` and `open_tensors`.
+    """
+    part = sources.find(source, kind)
+    tensors = part.tensors()
+    folders = {part.folder, part.tokenizer or part.folder}
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+    names = (kind, part.prefix, repr(sorted(part.config.items())))
+    return digests.remembered(names, files, lambda: _digest(part, tensors))
+
+
+def _digest(part: Part, tensors: Tensors) -> str:
+    """As `digest`, from the contents of all files."""
+    module, _, ignored = blueprint(part)
+    if part.kind == "adapter":
+        described = str({key: part.config.get(key) for key in _ADAPTER_CONFIG})
+    else:
+        described = describe(module.config, _CONFIG_NAMES)
+    total = hashlib.sha256(f"{part.kind} {described}\n".encode())
+    used = dict(sorted(without(tensors, ignored).items()))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents = pool.map(_content_digest, used.values())
+        for (name, tensor), content in zip(used.items(), contents, strict=True):
+            total.update(f"{name} {tensor.dtype} {tensor.shape} {content}\n".encode())
+    paths = (
+        [part.tokenizer / name for name in TOKENIZER_FILES] if part.tokenizer else []
+    )
+    for path in filter(Path.is_file, paths):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name} {content}\n".encode())
+    return total.hexdigest()
+
+
+def _content_digest(tensor: LazyTensor) -> str:
+    # Viewed as bytes, because the buffer protocol has no bfloat16.
+    return hashlib.sha256(tensor[...].reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _load(part: Part, described: Blueprint, dtype: DTypeLike, mesh: Mesh | None) -> Any:
@@ -173,132 +298,19 @@ def _load(part: Part, described: Blueprint, dtype: DTypeLike, mesh: Mesh | None)
     )
 
 
-def save_encoder(mert: Mert, folder: Path, *, dtype: DTypeLike) -> None:
-    """Writes what `load_encoder` and transformers' `HubertModel` read."""
-    # Without masking in training, HubertModel misses no vector for masked frames.
-    unmasked = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
-    config = mert.config.to_dict() | unmasked
-    save(
-        mert,
-        merts.NAMES,
-        folder,
-        dtype=dtype,
-        config=config,
-        metadata={},
-        shard_bytes=SHARD_BYTES,
-    )
-
-
-def save_language_model(llama: Llama, folder: Path, *, dtype: DTypeLike) -> None:
-    """Writes what `load_language_model` and transformers' `LlamaForCausalLM` read."""
-    config = llama.config.to_dict()
-    save(
-        llama,
-        llamas.NAMES,
-        folder,
-        dtype=dtype,
-        config=config,
-        metadata={},
-        shard_bytes=SHARD_BYTES,
-    )
-
-
-def save_adapter(
-    adapter: Adapter, folder: Path, *, dtype: DTypeLike, window_frames: int
+def _save(
+    module: Any,
+    names: Names,
+    folder: Path,
+    dtype: DTypeLike,
+    config: Mapping[str, Any],
 ) -> None:
-    """Writes what `load_adapter` reads.
-
-    Args:
-      adapter: the two arrays.
-      folder: as in `tensors.save`.
-      dtype: as stored.
-      window_frames: encoder frames per vector that the adapter was trained on, told to
-        whoever makes features for it.
-    """
-    width_in, width_out = adapter.projection.kernel.shape
-    config = {
-        "encoder_width": width_in,
-        "language_model_width": width_out,
-        "window_frames": window_frames,
-    }
-    save(
-        adapter,
-        adapters.NAMES,
+    module_writer.save(
+        module,
+        names,
         folder,
         dtype=dtype,
         config=config,
         metadata={},
         shard_bytes=SHARD_BYTES,
     )
-
-
-def load_tokenizer(source: str | Path) -> Tokenizer:
-    """The tokenizer of a language model; no code of its folder is run.
-
-    Raises:
-      UserError: there is none, it cannot be read, or it has tokens that the language
-        model has no embedding for.
-    """
-    part = sources.find(source, "language_model")
-    if part.tokenizer is None:
-        raise UserError(
-            f"{part.folder}: has no tokenizer; copy the "
-            f"{' or '.join(TOKENIZER_FILES[:2])} that belongs to the language model "
-            "there"
-        )
-    found = tokenizer.load(part.tokenizer)
-    rows = blueprint(part).module.config.vocab
-    if found.size > rows:
-        raise UserError(
-            f"{part.tokenizer}: the tokenizer has {found.size} tokens but the language "
-            f"model embeds only {rows}; copy the tokenizer that belongs to it there"
-        )
-    return found
-
-
-def digest(source: str | Path, kind: str) -> str:
-    """A fingerprint of a part: of what it computes, not of how it is stored.
-
-    sha256 over the numbers that its module has, the names, types and contents of the
-    tensors that it uses, and its tokenizer. The same part has the same digest alone,
-    in a whole model, in a release, in one file or in many.
-
-    Raises:
-      UserError: as in `sources.find` and `open_tensors`.
-    """
-    part = sources.find(source, kind)
-    tensors = part.tensors()  # Which downloads them, if they are not there.
-    folders = {part.folder, part.tokenizer or part.folder}
-    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
-    said = (kind, part.prefix, repr(sorted(part.config.items())))
-    return digests.remembered(said, files, lambda: _digest(part, tensors))
-
-
-def _digest(part: Part, tensors: Mapping[str, LazyTensor]) -> str:
-    """As `digest`, from all of the numbers."""
-    kind = part.kind
-    module, _, ignored = blueprint(part)
-    useless = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
-    tensors = {
-        name: tensor
-        for name, tensor in sorted(tensors.items())
-        if not useless.fullmatch(name)
-    }
-
-    def content(tensor: LazyTensor) -> str:
-        # As bytes, because a buffer knows no bfloat16.
-        return hashlib.sha256(tensor[...].reshape(-1).view(np.uint8)).hexdigest()
-
-    said = {key: part.config.get(key) for key in _ADAPTER_CONFIG}
-    described = said if kind == "adapter" else module.config
-    total = hashlib.sha256(f"{kind} {described}\n".encode())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        contents = pool.map(content, tensors.values())
-        for (name, tensor), found in zip(tensors.items(), contents, strict=True):
-            total.update(f"{name} {tensor.dtype} {tensor.shape} {found}\n".encode())
-    for name in TOKENIZER_FILES if part.tokenizer else ():
-        if (part.tokenizer / name).is_file():
-            with (part.tokenizer / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{name} {found}\n".encode())
-    return total.hexdigest()

@@ -33,7 +33,7 @@ from helpers.released_configs import (
     VICUNA_13B_V0,
 )
 
-from musilingo_jax.pretrained import tensor_map, weights
+from musilingo_jax.pretrained import module_writer, tensor_map, weights
 from musilingo_jax.pretrained.lazy_tensors import under
 from musilingo_jax.pretrained.sources import PREFIXES
 from musilingo_jax.runtime.errors import UserError
@@ -120,7 +120,7 @@ def numbers(file):
 
 def written(blueprint):
     module, names, _ = blueprint
-    stored = tensor_map.layout(module, names, dtype=np.float32)
+    stored = module_writer.layout(module, names, dtype=np.float32)
     return {name: shape for name, (shape, _) in stored.items()}
 
 

@@ -24,6 +24,7 @@ from musilingo_jax.models.layers import Linear, Norm, parameter
 from musilingo_jax.models.names import Derived
 from musilingo_jax.pretrained import (
     block_copy,
+    module_writer,
     safetensors_writer,
     tensor_files,
     tensor_map,
@@ -84,7 +85,7 @@ def abstract_toy():
 
 
 def save(toy, folder, *, dtype="float32", shard_bytes=10**9):
-    tensor_map.save(
+    module_writer.save(
         toy,
         NAMES,
         folder,
@@ -125,8 +126,8 @@ def test_kernels_are_stored_with_reversed_axes_and_layers_apart(toy, folder):
 
 
 def test_the_layout_says_what_will_be_written(toy):
-    said = tensor_map.layout(abstract_toy(), NAMES, dtype="bfloat16")
-    written = list(tensor_map.written(toy, NAMES, dtype="bfloat16"))
+    said = module_writer.layout(abstract_toy(), NAMES, dtype="bfloat16")
+    written = list(module_writer.written(toy, NAMES, dtype="bfloat16"))
     assert list(said.items()) == [
         (name, (array.shape, array.dtype)) for name, array in written
     ]
@@ -187,27 +188,33 @@ def test_large_tensors_are_read_in_blocks(tmp_path):
     into = np.empty((700, 3000), ml_dtypes.bfloat16)
     with ThreadPoolExecutor(2) as pool:
         box = ((0, 3000), (0, 700))
-        for future in block_copy.read(opened["large"], {box: into}, pool, turned=True):
+        for future in block_copy.read(
+            opened["large"], {box: into}, pool, transposed=True
+        ):
             future.result()
     np.testing.assert_array_equal(into, large.T.astype(ml_dtypes.bfloat16))
     assert max(asked["large"]) < large.nbytes / 8
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_parts_that_do_not_fill_a_box_are_read_alone(tmp_path, turned):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_parts_that_do_not_fill_a_box_are_read_alone(tmp_path, transposed):
     matrix = np.arange(40 * 30, dtype=np.float32).reshape(40, 30)
     save_file({"matrix": matrix}, tmp_path / "model.safetensors")
     opened, asked = watch(tmp_path)
     boxes = [((0, 10), (0, 5)), ((30, 40), (20, 30))]
     parts = {
-        box: np.zeros([b - a for a, b in (box[::-1] if turned else box)], np.float32)
+        box: np.zeros(
+            [b - a for a, b in (box[::-1] if transposed else box)], np.float32
+        )
         for box in boxes
     }
     with ThreadPoolExecutor(2) as pool:
-        for future in block_copy.read(opened["matrix"], parts, pool, turned=turned):
+        for future in block_copy.read(
+            opened["matrix"], parts, pool, transposed=transposed
+        ):
             future.result()
     for ((a, b), (c, d)), part in parts.items():
-        part = part.T if turned else part
+        part = part.T if transposed else part
         np.testing.assert_array_equal(part, matrix[a:b, c:d])
     assert Counter(asked["matrix"]) == Counter([10 * 5 * 4, 10 * 10 * 4])
 
@@ -258,7 +265,7 @@ def test_all_wrong_tensors_are_named_at_once_and_nothing_is_read(folder):
     with pytest.raises(UserError) as caught:
         load_from(opened, ignored=ignored)
     message = str(caught.value)
-    assert message.startswith("toy: the tensors are not those that its config.json")
+    assert message.startswith("toy: the tensors do not fit its config.json")
     assert "missing: layer.{0,1,2}.norm.weight;" in message
     assert "unused: layer.1.unknown.weight, stranger;" in message
     assert "conv.weight [4, 2, 6] instead of [4, 2, 5]" in message
@@ -287,7 +294,7 @@ def test_a_file_that_shrinks_while_it_is_loaded_is_refused(folder):
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 def test_an_unknown_number_type_is_refused(folder, dtype):
-    with pytest.raises(UserError, match=f"'{dtype}': no such type; use float32"):
+    with pytest.raises(UserError, match=f"'{dtype}': is not supported; use float32"):
         load(folder, dtype=dtype)
 
 
