@@ -1,1 +1,1 @@
-"""Other forms of released weights."""
+"""Converts released weights from one form to another."""

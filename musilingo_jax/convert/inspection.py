@@ -1,4 +1,4 @@
-"""What a source holds, told from the headers of its files.
+"""What a source holds, from the headers of its files alone.
 
 encoder         MERT, pre-norm                                   loads
 language_model  LLaMA-1, rope base 10,000                        does not load
@@ -23,7 +23,7 @@ from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.pretrained import sources, tensor_map
 from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.sources import Part
-from musilingo_jax.pretrained.weights import blueprint, load_tokenizer
+from musilingo_jax.pretrained.weights import blueprint, is_delta, load_tokenizer
 from musilingo_jax.runtime.errors import UserError
 
 _LLAMA_3_BASE = 500_000.0
@@ -36,14 +36,14 @@ class Inspection:
 
     Attributes:
       kind: "encoder", "language_model" or "adapter".
-      folder: where its tensors are; "" if that is not known.
-      family: which architecture it is, in words.
-      shapes: the numbers that make the architecture, by name.
-      dtypes: type as safetensors spells it → how many of the tensors have it.
-      parameters: numbers that were learnt and are used; buffers do not count.
-      bytes: of all tensors.
-      loads: whether it can be loaded …
-      reason: … and in a sentence why not; else "".
+      folder: where its files are; "" if it was not found.
+      family: the architecture, in words.
+      shapes: the sizes of the architecture, by name.
+      dtypes: type as safetensors spells it → the number of tensors of that type.
+      parameters: the number of parameters that are used, buffers not counted.
+      bytes: the size of all tensors.
+      loads: whether the part can be loaded.
+      reason: why it cannot, in a sentence; "" if it can.
       tensors: name → type and shape.
     """
 
@@ -60,34 +60,34 @@ class Inspection:
 
 
 def inspect(source: str) -> list[Inspection]:
-    """A report of each part that a source holds; no weights are read or made.
+    """An inspection of each part that a source holds; no weights are read.
 
     Raises:
-      UserError: there is no such source, or no part in it.
+      UserError: the source does not exist, or holds no part.
     """
     return [_inspect(source, kind) for kind in sources.kinds(source)]
 
 
 def as_json(source: str, reports: Sequence[Inspection]) -> dict[str, Any]:
-    """The reports for a program: `{"source": …, "parts": {kind: {…}}}`."""
+    """The inspections for programs: `{"source": …, "parts": {kind: {…}}}`."""
     parts = {}
     for report in reports:
-        said = asdict(report)
-        said["tensors"] = {
+        entry = asdict(report)
+        entry["tensors"] = {
             name: {"dtype": dtype, "shape": list(shape)}
             for name, (dtype, shape) in report.tensors.items()
         }
-        parts[said.pop("kind")] = said
+        parts[entry.pop("kind")] = entry
     return {"source": source, "parts": parts}
 
 
 def table(reports: Sequence[Inspection]) -> str:
-    """The reports for people: families, then numbers, then why parts do not load."""
+    """The inspections for people: families, sizes, and why parts do not load."""
     heads = [
         (report.kind, report.family, "loads" if report.loads else "does not load")
         for report in reports
     ]
-    numbers = [("", *(report.kind for report in reports))]
+    numbers: list[tuple[Any, ...]] = [("", *(report.kind for report in reports))]
     for name in dict.fromkeys(name for report in reports for name in report.shapes):
         numbers.append((name, *(report.shapes.get(name, "") for report in reports)))
     numbers += [
@@ -106,9 +106,10 @@ def table(reports: Sequence[Inspection]) -> str:
 
 def _inspect(source: str, kind: str) -> Inspection:
     folder, family, reason = "", "unknown", ""
-    content, shapes, ignored = {}, {}, ()
+    content: Tensors = {}
+    shapes, ignored = {}, ()
     try:
-        part = sources.glance(source, kind)
+        part = sources.find(source, kind, weights=False)
         folder = str(part.folder)
         content = part.tensors()
         plan = blueprint(part)
@@ -116,7 +117,7 @@ def _inspect(source: str, kind: str) -> Inspection:
         config = getattr(plan.module, "config", part.config)
         family, shapes = _DESCRIPTIONS[kind](config)
         tensor_map.check(*plan, content, source=folder)
-        if kind == "language_model" and sources.is_delta(content):
+        if kind == "language_model" and is_delta(content):
             family = f"unmerged delta of {family}"
             reason = (
                 "its norms scale by nearly 0, so these are only differences to another "
@@ -143,14 +144,14 @@ def _inspect(source: str, kind: str) -> Inspection:
 def _check_tokenizer(source: str, part: Part) -> None:
     """Raises what `weights.load_tokenizer` does.
 
-    Of a model on the hub, which that would download, only whether there is one is seen.
+    That would download a model on the hub, so there it only checks for the files.
     """
     if part.remote is None:
         load_tokenizer(source)
     elif part.tokenizer is None:
         raise UserError(
-            f"{part.source}: has no tokenizer; once downloaded, it needs that of its "
-            "language model beside it"
+            f"{part.source}: has no tokenizer; after downloading the model, copy the "
+            "tokenizer of its language model into its folder"
         )
 
 
@@ -170,7 +171,7 @@ def _encoder(config: MertConfig) -> tuple[str, dict[str, int]]:
 
 
 def _language_model(config: LlamaConfig) -> tuple[str, dict[str, int]]:
-    """Which LLaMA it is like: only rope and epsilon of the first three differ."""
+    """The nearest LLaMA: the first three differ only in rope and epsilon."""
     scaling = config.rope_scaling
     if isinstance(scaling, Llama3Scaling) or config.rope_theta == _LLAMA_3_BASE:
         family = "LLaMA-3"
@@ -178,14 +179,14 @@ def _language_model(config: LlamaConfig) -> tuple[str, dict[str, int]]:
         family = "LLaMA-1"
     else:
         family = "LLaMA-2"
-    said = [f"{family}-like", f"rope base {config.rope_theta:,.0f}"]
+    features = [f"{family}-like", f"rope base {config.rope_theta:,.0f}"]
     if scaling is not None:
         kind = "llama3" if isinstance(scaling, Llama3Scaling) else "linear"
-        said.append(f"{kind} scaling by {scaling.factor:g}")
+        features.append(f"{kind} scaling by {scaling.factor:g}")
     if config.key_heads < config.heads:
-        said.append("grouped-query attention")
+        features.append("grouped-query attention")
     if config.tied:
-        said.append("tied head")
+        features.append("tied head")
     shapes = {
         "width": config.width,
         "depth": config.depth,
@@ -195,7 +196,7 @@ def _language_model(config: LlamaConfig) -> tuple[str, dict[str, int]]:
         "head width": config.head_dim,
         "vocabulary": config.vocab,
     }
-    return ", ".join(said), shapes
+    return ", ".join(features), shapes
 
 
 def _adapter(config: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
@@ -216,13 +217,18 @@ _DESCRIPTIONS = {
 
 
 def _parameters(content: Tensors, ignored: Sequence[str]) -> int:
-    """How many numbers were learnt and are used; what is there twice counts once."""
+    """The number of parameters that are used; a copied tensor counts once."""
     used = tensor_map.without(content, ignored).values()
     return sum(math.prod(tensor.shape) for tensor in used)
 
 
 def _columns(rows: Sequence[Sequence[Any]], side: str) -> list[str]:
-    """Lines of aligned cells; all but the first column to that side."""
+    """Lines of aligned cells; the first column is always aligned to the left.
+
+    Args:
+      rows: cells; integers are written with commas.
+      side: "<" or ">", where the other columns are aligned.
+    """
     texts = [
         [f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows
     ]

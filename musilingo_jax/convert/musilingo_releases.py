@@ -1,10 +1,10 @@
-"""Releases of MusiLingo and checkpoints of its authors, taken apart and put together.
+"""Splits MusiLingo releases and checkpoints into parts, and exports parts as releases.
 
     whole model  ⇄  encoder, language model, adapter            `split`, `export`
     a trainer's checkpoint  →  adapter                          `adapter`
     adapter  →  what their `load_state_dict` accepts            `export_adapter`
 
-Nothing is written here: an `Output` says what to write.
+These functions write nothing. They return each `Output` to write.
 """
 
 from dataclasses import replace
@@ -22,28 +22,28 @@ from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.pretrained.sources import KINDS, PREFIXES, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
-from musilingo_jax.pretrained.weights import blueprint
+from musilingo_jax.pretrained.weights import blueprint, is_delta
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
 
-# Authors' checkpoints have no parameters but those that learn; of the frozen models
-# they keep the buffers, which nothing reads.
+# The authors' checkpoints hold the trained parameters, and the buffers of the frozen
+# models, which nothing reads.
 _BUFFERS = tuple(rf"llama_model\.{pattern}" for pattern in llamas.IGNORED)
 
 
 def split(source: str) -> list[Output]:
     """The three parts of a whole model, each as a folder of its own.
 
-    What the configuration of a whole says and those of its parts do not, the way in
-    which questions are put, goes into that of the adapter, which was trained with it.
+    The prompt template, which only the configuration of a whole model has, goes into
+    that of the adapter, which was trained with it.
 
     Raises:
-      UserError: the source has not all three, or they are not whole.
+      UserError: the source lacks a part, or a part is incomplete.
     """
     found = sources.kinds(source)
     if lacking := [kind for kind in KINDS if kind not in found]:
         raise UserError(
-            f"{source}: is no whole model, for it has no {' and no '.join(lacking)}"
+            f"{source}: is not a whole model: it has no {' and no '.join(lacking)}"
         )
     parts = {kind: sources.find(source, kind) for kind in KINDS}
     configs = {kind: part.config for kind, part in parts.items()}
@@ -59,17 +59,17 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
 
     Args:
       source: an author's `.pth`, or a folder or name of safetensors.
-      window_frames: frames that it was trained to see the means of; None for what the
-        source says, or what the released ones were trained with if it says nothing.
+      window_frames: encoder frames per vector in its training; None for what the source
+        says, or for the released adapters' number if it does not say.
 
     Raises:
-      UserError: there is no adapter in it, or more than one.
+      UserError: the source holds no adapter, or more than one.
     """
     part, content = _adapter(source)
     weight = content.get("llama_proj.weight")
     if weight is None or len(weight.shape) != 2:
         raise UserError(
-            f"{source}: holds no adapter, for it has no matrix llama_proj.weight "
+            f"{source}: holds no adapter: it has no matrix llama_proj.weight "
             f"(but {', '.join(list(content)[:3])} …)"
         )
     width_out, width_in = weight.shape
@@ -82,7 +82,7 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
 
 
 def _adapter(source: str) -> tuple[Part, Tensors]:
-    """An adapter of which nothing may be known but its tensors, and these."""
+    """An adapter and its tensors; its configuration may be empty."""
     path = Path(source)
     if path.is_file():
         alone = path.suffix == ".safetensors"
@@ -98,7 +98,7 @@ def _adapter(source: str) -> tuple[Part, Tensors]:
 
 
 def export_adapter(source: str) -> list[Output]:
-    """An adapter under the names by which the original's checkpoints know it."""
+    """An adapter under the names that the original's checkpoints use."""
     part = sources.find(source, "adapter")
     _window_frames(part)
     return [Output(copies(_whole(part)), part.config)]
@@ -114,20 +114,20 @@ def export(
 ) -> list[Output]:
     """A whole model, laid out as the releases are.
 
-    Its `config.json` is that of the language model, as released, and has sections
-    `encoder` and `language_model` of which the whole is understood again.
+    Its `config.json` is that of the language model, as in the releases, with sections
+    `encoder` and `language_model` from which the whole model can be loaded again.
 
     Args:
       encoder: source of the encoder.
       language_model: source of the language model.
       adapter: source of the adapter.
-      mert_model: what the release calls the encoder that it was made of; None for
-        where it really is. The original's code calls `from_pretrained` of it, so that
-        a release for others needs a name on the hub here.
-      llama_model: the same of the language model.
+      mert_model: the name of the encoder that the release is made from; None for where
+        it is now. The original's code calls `from_pretrained` with it, so a release
+        for others needs a name on the hub here.
+      llama_model: the same for the language model.
 
     Raises:
-      UserError: the parts do not fit together, or one is not whole.
+      UserError: the parts do not fit together, or one is incomplete.
     """
     parts = [
         sources.find(source, kind)
@@ -138,11 +138,11 @@ def export(
     wanted = [learnt.config.get(f"{part.kind}_width") for part in frozen]
     if widths != wanted:
         raise UserError(
-            f"{adapter}: leads from width {wanted[0]} to {wanted[1]}, but {encoder} has"
-            f" width {widths[0]} and {language_model} {widths[1]}; name the parts that "
-            "it was trained with"
+            f"{adapter}: maps width {wanted[0]} to {wanted[1]}, but {encoder} has width"
+            f" {widths[0]} and {language_model} {widths[1]}; name the parts that it "
+            "was trained with"
         )
-    if sources.is_delta(frozen[1].tensors()):
+    if is_delta(frozen[1].tensors()):
         raise UserError(f"{language_model}: is only a delta; merge it first")
     pieces = {
         PREFIXES[part.kind] + name: piece
@@ -152,8 +152,8 @@ def export(
     whole = {
         "architectures": ["MusilingoModel"],
         "model_type": "musilingo",
-        "mert_model": mert_model or _origin(frozen[0], "mert_model"),
-        "llama_model": llama_model or _origin(frozen[1], "llama_model"),
+        "mert_model": mert_model or _origin(frozen[0]),
+        "llama_model": llama_model or _origin(frozen[1]),
         "prompt_template": _template(learnt) or released.PROMPT.template,
         "window_frames": _window_frames(learnt),
     }
@@ -163,10 +163,10 @@ def export(
 
 
 def _whole(part: Part, content: Tensors | None = None) -> Tensors:
-    """A part's tensors (or those given), if they are all there and nothing else is.
+    """A part's tensors (or those given), checked to be complete and no more.
 
     Raises:
-      UserError: as in `tensors.check`.
+      UserError: as in `tensor_map.check`.
     """
     content = part.tensors() if content is None else content
     tensor_map.check(*blueprint(part), content, source=str(part.folder))
@@ -174,27 +174,17 @@ def _whole(part: Part, content: Tensors | None = None) -> Tensors:
 
 
 def _tokenizer(part: Part) -> list[Path]:
-    """Files to copy with a language model."""
+    """The small files to copy with a language model."""
     return small_files(part.tokenizer) if part.tokenizer else []
 
 
-def _origin(part: Part, key: str) -> str:
-    """Of which model a part is, as far as that can be told.
-
-    What its release says, or its name on the hub, or else the folder where it is.
-    """
-    said = read_json(part.folder / CONFIG).get(key) if part.prefix else None
-    if isinstance(said, str) and said:
-        return said
-    remote = sources.glance(part.source, part.kind).remote
-    # The part of a whole model has no name of its own there.
-    if remote and sources.resolve(part.source, weights=False) == part.folder:
-        return part.source.partition("@")[0]
-    return str(part.folder.resolve())
+def _origin(part: Part) -> str:
+    """The name by which others can find a part, or else the folder it is in."""
+    return part.origin or str(part.folder.resolve())
 
 
 def _adapter_config(part: Part) -> dict[str, Any]:
-    """All that is known of an adapter, for a folder of its own."""
+    """The configuration of an adapter in a folder of its own."""
     config = dict(part.config) | {"window_frames": _window_frames(part)}
     config.pop("prompt_template", None)
     template = _template(part)
@@ -202,34 +192,35 @@ def _adapter_config(part: Part) -> dict[str, Any]:
 
 
 def _window_frames(part: Part) -> int:
-    """Frames that an adapter sees the means of, as in the releases if it is not said.
+    """Encoder frames per vector of an adapter; those of the releases by default.
 
     Raises:
-      UserError: what is said is no number of frames.
+      UserError: its `config.json` has something else than a positive whole number.
     """
-    said = part.config.get("window_frames", sources.RELEASED_WINDOW_FRAMES)
-    if not isinstance(said, int) or isinstance(said, bool) or said < 1:
+    frames = part.config.get("window_frames", sources.RELEASED_WINDOW_FRAMES)
+    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
         raise UserError(
-            f"{part.folder}: window_frames = {said!r} is no number of frames; give the "
-            f"adapter's {CONFIG} the whole number that it was trained with"
+            f"{part.folder}: window_frames = {frames!r} is not a positive whole "
+            f"number; write the one that it was trained with into its {CONFIG}"
         )
-    return said
+    return frames
 
 
 def _template(part: Part) -> str | None:
-    """How questions were put to an adapter in training; None if nothing says it.
+    """The prompt template that an adapter was trained with; None if it is not known.
 
     Raises:
-      UserError: in a way that a release's `config.json` has no words for.
+      UserError: it is not a template, or the run had settings that the `config.json` of
+        a release cannot express.
     """
-    if said := part.config.get("prompt_template"):
-        if not isinstance(said, str) or said.count("{}") != 1:
+    if template := part.config.get("prompt_template"):
+        if not isinstance(template, str) or template.count("{}") != 1:
             raise UserError(
-                f"{part.folder}: prompt_template = {said!r} is no text with one {{}}, "
-                f"where the question goes; correct it in its {CONFIG}"
+                f"{part.folder}: prompt_template = {template!r} is not a text with one "
+                f"{{}}, where the question goes; correct it in its {CONFIG}"
             )
-        return said
-    # A run has it in its folder `adapter`.
+        return template
+    # The adapter of a run is in its folder `adapter`.
     path = part.folder.parent / CONFIG
     config = {}
     if part.folder.name == "adapter" and path.is_file():
@@ -243,7 +234,7 @@ def _template(part: Part) -> str | None:
         learnt = getattr(stage.prompt, name)
         if learnt != (usual := getattr(released.PROMPT, name)):
             raise UserError(
-                f"{path}: it was trained with {name} {learnt!r}, and a released model "
-                f"always has {usual!r}; export the adapter alone"
+                f"{path}: the adapter was trained with {name} {learnt!r}, but a "
+                f"release always has {usual!r}; export the adapter alone"
             )
     return stage.prompt.template

@@ -1,7 +1,7 @@
-"""Folders of weights to be written: names, and tensors that are read when it is time.
+"""Writes folders of weights, tensor by tensor, all files or none.
 
-However large the model, nothing is in memory but a tensor or two; and a folder appears
-under its name when it is complete, or not at all.
+However large the model is, one or two tensors are in memory. A folder appears under its
+name when it is complete, or not at all.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ from musilingo_jax.pretrained.sources import PREPROCESSOR, TOKENIZER_FILES
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
-# Beside the weights of a part: all that says how to use them, and no program.
+# The files beside the weights of a part that say how to use them. No code.
 _SMALL_FILES = (PREPROCESSOR, "generation_config.json", *TOKENIZER_FILES)
-_SPARE_BYTES = 64 * 2**20  # Of the disk, for headers and the small files.
-# A file in each unfinished folder, by which it is known that it may be removed.
+_SPARE_BYTES = 64 * 2**20  # on the disk, for headers and the small files
+# A file in each unfinished folder, which marks that the folder may be removed.
 _MARK = ".unfinished-conversion"
 
 
@@ -46,6 +46,7 @@ class FolderPart:
 
     @property
     def nbytes(self) -> int:
+        """The number of its bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -54,10 +55,10 @@ class Output:
     """A folder to be written.
 
     Attributes:
-      pieces: its tensors by name, in their order.
+      pieces: its tensors by name, in the order in which they are written.
       config: the content of its `config.json`; None for no such file.
       beside: small files to copy.
-      folder: where it is under the folder that the user named; "" is that one itself.
+      folder: its name in the folder that the user named; "" for that folder itself.
     """
 
     pieces: Mapping[str, FolderPart]
@@ -70,19 +71,19 @@ def copies(tensors: Tensors) -> dict[str, FolderPart]:
     """Each tensor as it is, to the bit.
 
     Raises:
-      UserError: one is of a type that numpy cannot hold.
+      UserError: one has a type that numpy lacks.
     """
     pieces = {}
     for name, tensor in tensors.items():
         if tensor.dtype not in TYPES:
-            raise UserError(f"{name}: numbers of type {tensor.dtype} are not known")
+            raise UserError(f"{name}: type {tensor.dtype} is not supported")
         read = partial(tensor.__getitem__, ...)
         pieces[name] = FolderPart(tuple(tensor.shape), TYPES[tensor.dtype], read)
     return pieces
 
 
 def small_files(folder: Path) -> list[Path]:
-    """The files to copy along with the weights of a folder, its configuration apart."""
+    """The files to copy with the weights of a folder, apart from `config.json`."""
     return [folder / name for name in _SMALL_FILES if (folder / name).is_file()]
 
 
@@ -90,13 +91,13 @@ def write(out: Path, outputs: Sequence[Output], *, shard_bytes: int) -> None:
     """Writes the outputs under `out`, which appears when all of them are complete.
 
     Args:
-      out: a folder that is not there yet, or empty; or a link to such a place.
+      out: a folder that does not exist or is empty; or a link to one.
       outputs: what it will hold.
-      shard_bytes: a file of weights becomes no larger than that, unless one tensor is.
+      shard_bytes: the largest size of a file of weights, unless one tensor is larger.
 
     Raises:
-      UserError: `out` is not empty, the disk has no room or must not be written, or a
-        tensor cannot be read.
+      UserError: `out` is not empty, the disk is full or cannot be written, or a tensor
+        cannot be read.
     """
     total = sum(piece.nbytes for output in outputs for piece in output.pieces.values())
     try:
@@ -128,7 +129,7 @@ def _write(
 
 
 def _read_ahead(pieces: Mapping[str, FolderPart]) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors in their order, the next one being read while one is written."""
+    """The tensors in their order; the next one is read while one is written."""
     names = list(pieces)
     with ThreadPoolExecutor(1) as reader:
         reading = [reader.submit(pieces[name].read) for name in names[:1]]
@@ -141,7 +142,7 @@ def _read_ahead(pieces: Mapping[str, FolderPart]) -> Iterator[tuple[str, np.ndar
 
 @contextlib.contextmanager
 def _appearing(out: Path, total: int) -> Iterator[Path]:
-    """A folder to write in, which becomes `out` at the end unless an error does."""
+    """A folder to write into, which becomes `out` unless an error leaves the block."""
     place = _place(out)
     unfinished = place.with_name(f"{place.name}.partial")
     _claim(unfinished)
@@ -150,12 +151,12 @@ def _appearing(out: Path, total: int) -> Iterator[Path]:
         needed, free = total + _SPARE_BYTES, shutil.disk_usage(unfinished).free
         if free < needed:
             raise UserError(
-                f"{out}: needs {needed / 1e9:.2f} GB, which is "
+                f"{out}: needs {needed / 1e9:.2f} GB, "
                 f"{math.ceil((needed - free) / 1e6):,} MB more than the disk has left; "
-                "make room, or choose another disk"
+                "free some space, or choose another disk"
             )
         yield unfinished
-        # The mark first: without it nobody thinks that this may be removed.
+        # The mark goes first: without it, no conversion will remove the folder.
         (unfinished / _MARK).unlink()
         (unfinished / "lock").unlink(missing_ok=True)
         finished = True
@@ -163,8 +164,8 @@ def _appearing(out: Path, total: int) -> Iterator[Path]:
             unfinished.replace(place)
         except OSError as error:
             raise UserError(
-                f"{out}: is complete, but cannot be called so ({error.strerror}); it "
-                f"was kept as {unfinished}: give it another name"
+                f"{out}: is complete, but cannot be given this name ({error.strerror});"
+                f" it was kept as {unfinished}: rename it"
             ) from error
         storage.sync(place.parent)
     finally:
@@ -177,30 +178,32 @@ def _appearing(out: Path, total: int) -> Iterator[Path]:
 
 
 def _place(out: Path) -> Path:
-    """Where `out` will be: what it links to, if it is a link; nothing is there yet.
+    """The path that `out` will have: its target if it is a link.
 
     Raises:
-      UserError: something is there, or a folder cannot take its place.
+      UserError: something is there already, or a folder cannot be moved there.
     """
     try:
         place = out.resolve()
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{out}: leads nowhere; choose another --out") from error
+        raise UserError(
+            f"{out}: is a link that cannot be followed; choose another --out"
+        ) from error
     if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
-        raise UserError(f"{out}: is there and not empty; choose another --out")
+        raise UserError(f"{out}: already exists and is not empty; choose another --out")
     if os.path.ismount(place):
         raise UserError(
-            f"{out}: is a whole disk, which has the name it has; choose a new folder on"
-            f" it, like {out / 'model'}"
+            f"{out}: is a mount point, which cannot be replaced; choose a new folder in"
+            f" it, such as {out / 'model'}"
         )
     return place
 
 
 def _claim(unfinished: Path) -> None:
-    """Makes the folder, or empties that of a conversion that was killed.
+    """Creates the folder, or empties that of a conversion that was killed.
 
     Raises:
-      UserError: it is somebody else's, or another program is writing in it.
+      UserError: it is not a conversion's, or another program is writing to it.
     """
     mark = unfinished / _MARK
     try:
@@ -211,13 +214,13 @@ def _claim(unfinished: Path) -> None:
     except OSError as error:
         raise unwritable(unfinished, error) from error
     storage.lock_folder(unfinished, doing="writing")
-    if not mark.exists():  # Whoever had it has just finished.
+    if not mark.exists():  # The other conversion has just finished.
         raise _foreign(unfinished)
     _empty(unfinished)
 
 
 def _empty(unfinished: Path) -> None:
-    """Removes all but what says whose the folder is: this may be cut short, too."""
+    """Removes all but the mark and the lock: this may be interrupted, too."""
     for path in unfinished.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -227,6 +230,6 @@ def _empty(unfinished: Path) -> None:
 
 def _foreign(unfinished: Path) -> UserError:
     return UserError(
-        f"{unfinished}: is there and no unfinished conversion, so that it must stay; "
+        f"{unfinished}: exists and is not an unfinished conversion, so it is kept; "
         "move it, or choose another --out"
     )

@@ -113,7 +113,7 @@ def _language_model(source: str) -> tuple[LlamaConfig, str]:
     if known and not Path(source).is_dir():
         return known, f"shapes of {source}, known by name"
     try:
-        part = sources.glance(source, "language_model")
+        part = sources.find(source, "language_model", weights=False)
     except UserError as error:
         raise UserError(
             f"the shapes of config.model.language_model = {source!r} are not known by "
@@ -128,7 +128,7 @@ def _encoder_width(source: str) -> int:
     if known and not Path(source).is_dir():
         return known
     try:
-        part = sources.glance(source, "encoder")
+        part = sources.find(source, "encoder", weights=False)
     except UserError as error:
         raise UserError(
             f"the width of config.model.encoder = {source!r} is not known by name, and "

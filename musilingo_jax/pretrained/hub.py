@@ -1,14 +1,16 @@
 """Models by their name on the Hugging Face hub: `m-a-p/MERT-v1-330M`, `…@revision`.
 
-What was downloaded once is kept where `huggingface_hub` keeps it, and the environment
-variables that it documents (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT) hold.
+Downloads are kept where `huggingface_hub` keeps them, and the environment variables
+that it documents (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT) apply.
 """
 
 import contextlib
 import functools
 import re
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from musilingo_jax.pretrained.pytorch_files import BIN, BIN_INDEX
 from musilingo_jax.pretrained.safetensors_file import Tensor, read_header
@@ -16,15 +18,27 @@ from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
 
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractBufferedFile
+
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 SMALL = ("*.json", "tokenizer.model")
-# As much as the headers of most files take.
-_BEGINNING = 100_000
+"""Patterns of the files that describe a model."""
+
+# Holds the header of most safetensors, so that one request reads all of it.
+_FIRST_BLOCK = 100_000
+
+
+class _Name(NamedTuple):
+    """A name in its two pieces; without a revision, the newest is meant."""
+
+    repo: str
+    revision: str | None
 
 
 def is_name(source: str) -> bool:
-    """Whether `source` may be the name of a model on the hub."""
+    """Whether `source` can be the name of a model on the hub."""
     return _NAME.fullmatch(source) is not None
 
 
@@ -32,13 +46,14 @@ def download(source: str, *, weights: bool) -> Path:
     """The folder of a model in the hub's cache, downloaded if it is not there yet.
 
     Args:
-      source: `owner/name`, with `@revision` (branch, tag or commit) or without.
-      weights: those that `open_tensors` would take in each folder, too; else only what
-        describes the model: its configuration and tokenizer. No code ever.
+      source: `owner/name`, or `owner/name@revision` (a branch, tag or commit).
+      weights: whether to download the weights, too: in each folder, those that
+        `open_tensors` would choose. Otherwise, only the files that describe the model
+        are downloaded, its configuration and tokenizer. Code is never downloaded.
 
     Raises:
-      UserError: there is no such model or revision, it is not open to this user, or it
-        is neither reachable nor in the cache.
+      UserError: there is no such model or revision, or this user may not read it, or it
+        is neither in the cache nor reachable.
     """
     folder = _snapshot(source, SMALL)
     if not weights:
@@ -46,7 +61,8 @@ def download(source: str, *, weights: bool) -> Path:
     try:
         names = files(source)
     except UserError:
-        if _weights(_there(folder), folder):  # Downloaded when there was a connection.
+        # Without a connection, weights that were downloaded before will do.
+        if _weights(_files_in(folder), folder):
             return folder
         raise
     return _snapshot(source, (*SMALL, *_weights(names, folder)))
@@ -56,56 +72,29 @@ def cached(source: str) -> Path | None:
     """The folder of a model in the hub's cache, if it has weights there."""
     from huggingface_hub import errors, snapshot_download
 
-    match = _NAME.fullmatch(source)
+    name = _parse(source)
     try:
         folder = Path(
             snapshot_download(
-                match["repo"],
-                revision=match["revision"],
-                allow_patterns=list(SMALL),  # Files that nothing needs may be lacking.
+                name.repo,
+                revision=name.revision,
+                allow_patterns=list(SMALL),  # Other files may be missing.
                 local_files_only=True,
             )
         )
     except (errors.LocalEntryNotFoundError, OSError, ValueError):
         return None
-    return folder if _weights(_there(folder), folder) else None
+    return folder if _weights(_files_in(folder), folder) else None
 
 
-def look_into(source: str, folder: str) -> Mapping[str, Tensor]:
-    """The tensors in a folder of a model on the hub, without downloading it.
-
-    Headers are read, and then the parts of tensors that somebody asks for.
-
-    Args:
-      source: the model.
-      folder: within it; "" for itself.
-
-    Raises:
-      UserError: as in `download`; or there are no safetensors, or broken ones.
-    """
-    found = _weights(files(source), download(source, weights=False))
-    inside = [
-        name for name in found if PurePosixPath(name).parent == PurePosixPath(folder)
-    ]
-    if not inside or not inside[0].endswith(".safetensors"):
-        raise UserError(
-            f"{source}: has no safetensors, and files of PyTorch cannot be looked into "
-            "from afar; `python -m musilingo_jax.convert safetensors` downloads them"
-        )
-    tensors = {}
-    for name in inside:
-        tensors |= _header(source, name)
-    return tensors
-
-
-@functools.lru_cache(maxsize=64)
-def _header(source: str, name: str) -> Mapping[str, Tensor]:
-    match = _NAME.fullmatch(source)
-    with _told(source):
-        try:
-            return read_header(_RemoteFile(match["repo"], name, match["revision"]))
-        except (ValueError, ArithmeticError, RecursionError) as error:
-            raise UserError(f"{source}: {name} is broken ({error})") from error
+@functools.lru_cache(maxsize=16)
+def is_available(source: str) -> bool:
+    """Whether the hub can be reached and lets this user read the model."""
+    try:
+        files(source)
+    except UserError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=16)
@@ -113,27 +102,95 @@ def files(source: str) -> tuple[str, ...]:
     """The names of all files of a model.
 
     Raises:
-      UserError: as in `download`.
+      UserError: as `download`.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
-    match = _NAME.fullmatch(source)
-    with _told(source):
-        listed = HfApi().list_repo_files(match["repo"], revision=match["revision"])
-    return tuple(listed)
+    name = _parse(source)
+    with _hub_errors(source):
+        # One request that is not repeated: without a connection it fails at once.
+        found = HfApi().model_info(
+            name.repo, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+    return tuple(file.rfilename for file in found.siblings or ())
 
 
-def _there(folder: Path) -> tuple[str, ...]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return tuple(path.relative_to(folder).as_posix() for path in files)
+def look_into(source: str, folder: str) -> Mapping[str, Tensor]:
+    """The tensors in a folder of a model on the hub, without downloading its files.
+
+    Only headers are read, and later those parts of tensors that are indexed.
+
+    Args:
+      source: the model.
+      folder: a folder in it; "" for the top.
+
+    Raises:
+      UserError: as `download`; or the model has no safetensors, or broken ones.
+    """
+    found = _weights(files(source), download(source, weights=False))
+    parent = PurePosixPath(folder)
+    inside = [name for name in found if PurePosixPath(name).parent == parent]
+    if not inside or not inside[0].endswith(".safetensors"):
+        raise UserError(
+            f"{source}: has no safetensors, and the tensors in PyTorch's files cannot "
+            "be listed without downloading them; `python -m musilingo_jax.convert "
+            "safetensors` downloads them"
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in inside:
+        tensors |= _header(source, name)
+    return tensors
+
+
+@functools.lru_cache(maxsize=64)
+def _header(source: str, name: str) -> Mapping[str, Tensor]:
+    with _hub_errors(source):
+        try:
+            return read_header(_HubFile(source, name))
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            raise UserError(f"{source}: {name} is broken ({error})") from error
+
+
+class _HubFile:
+    """A file on the hub, of which byte ranges are read: a `SafetensorsFile`."""
+
+    def __init__(self, source: str, name: str):
+        """Asks for the size; OSError if the file does not exist."""
+        from huggingface_hub import HfFileSystem
+
+        self.path = f"{source}/{name}"
+        self._source = source
+        repo, revision = _parse(source)
+        file = HfFileSystem().open(
+            f"{repo}/{name}",
+            "rb",
+            revision=revision,
+            # Keeps the first block, where the header is, and nothing else.
+            block_size=_FIRST_BLOCK,
+            cache_type="first",
+        )
+        # The declared type of `open` is that of text files.
+        self._file = cast("AbstractBufferedFile", file)
+        self.size: int = self._file.size
+        self._lock = threading.Lock()
+
+    def read(self, into: memoryview, start: int) -> int:
+        """As in `SafetensorsFile`, but a failure is a UserError."""
+        with self._lock, _hub_errors(self._source):
+            self._file.seek(start)
+            content = self._file.read(len(into))
+            if len(content) > len(into):
+                raise OSError("the server ignores the range that was asked for")
+        into[: len(content)] = content
+        return len(content)
 
 
 def _weights(names: Collection[str], folder: Path) -> list[str]:
-    """Of a model's files those that `open_tensors` takes, in each of its folders.
+    """The files that `open_tensors` would read in each folder of a model.
 
     Args:
-      names: of all its files.
-      folder: where its indices are.
+      names: all files of the model.
+      folder: the local folder with its indices.
     """
     found = []
     for parent in sorted({PurePosixPath(name).parent for name in names}):
@@ -150,64 +207,39 @@ def _weights(names: Collection[str], folder: Path) -> list[str]:
     return found
 
 
-class _RemoteFile:
-    """A file on the hub, of which parts are asked for; see `safetensors_format.File`.
-
-    A header is read in two parts and is small, so its first part fetches more.
-    """
-
-    def __init__(self, repo: str, name: str, revision: str | None):
-        from huggingface_hub import hf_hub_url
-
-        self.path = f"{repo}/{name}"
-        self._url = hf_hub_url(repo, name, revision=revision)
-        self._beginning, self.size = self._get(0, _BEGINNING)
-
-    def read(self, into: memoryview, start: int) -> int:
-        stop = start + len(into)
-        if stop <= len(self._beginning):
-            content = self._beginning[start:stop]
-        else:
-            content, _ = self._get(start, stop)
-        into[: len(content)] = content
-        return len(content)
-
-    def _get(self, start: int, stop: int) -> tuple[bytes, int]:
-        """Bytes from `start` to `stop`, and how many there are in all."""
-        from huggingface_hub import get_session
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
-        response = get_session().get(
-            self._url,
-            headers={**build_hf_headers(), "Range": f"bytes={start}-{stop - 1}"},
-            follow_redirects=True,
-        )
-        hf_raise_for_status(response)
-        total = response.headers.get("Content-Range", "/").split("/")[1]
-        if not total.isdigit():
-            raise OSError("the server does not send parts of files")
-        return response.content, int(total)
+def _files_in(folder: Path) -> tuple[str, ...]:
+    """The names of all files below a folder, as `files` gives them."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return tuple(path.relative_to(folder).as_posix() for path in found)
 
 
+# Kept, because each call asks the hub whether there is a newer revision.
+@functools.lru_cache(maxsize=16)
 def _snapshot(source: str, patterns: tuple[str, ...]) -> Path:
-    # A second to import, and most models are folders.
+    # Imported here because it takes a second, and most models are folders.
     from huggingface_hub import snapshot_download
 
-    match = _NAME.fullmatch(source)
-    with _told(source):
+    name = _parse(source)
+    with _hub_errors(source):
         return Path(
             snapshot_download(
-                match["repo"], revision=match["revision"], allow_patterns=list(patterns)
+                name.repo, revision=name.revision, allow_patterns=list(patterns)
             )
         )
 
 
+def _parse(source: str) -> _Name:
+    match = _NAME.fullmatch(source)
+    assert match is not None, f"{source!r} is not a name on the hub"
+    return _Name(match["repo"], match["revision"])
+
+
 @contextlib.contextmanager
-def _told(source: str) -> Iterator[None]:
-    """Says in a sentence what the hub, or the way to it, would not do."""
+def _hub_errors(source: str) -> Iterator[None]:
+    """Turns the errors of the hub, and of the connection to it, into a UserError."""
     from huggingface_hub import errors
 
-    revision = _NAME.fullmatch(source)["revision"]
+    name = _parse(source)
     try:
         yield
     except UserError:
@@ -219,19 +251,23 @@ def _told(source: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(
-            f"{source}: this model has no revision {revision!r}; leave out "
-            "what follows the @ for the newest"
+            f"{source}: this model has no revision {name.revision!r}; leave out what "
+            "follows the @ for the newest"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
             f"{source}: there is no such folder, and no such model on the hub (or it is"
             " private: log in with `hf auth login`)"
         ) from error
-    # Without a connection its own errors and those of its transport come alike.
-    except (OSError, ValueError, errors.HTTPError) as error:
-        repo = _NAME.fullmatch(source)["repo"]
+    # Without a connection, huggingface_hub raises its own errors or its transport's.
+    # `HTTPError` is the transport's base class: httpx or httpx2, depending on version.
+    except (
+        OSError,
+        ValueError,
+        errors.HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+    ) as error:
         raise UserError(
-            f"{source}: there is no such folder; taken as a model on the hub, it is not"
-            f" in the cache and cannot be downloaded now ({type(error).__name__}); "
-            f"correct the name, or download it with a connection: `hf download {repo}`"
+            f"{source}: there is no such folder; as a model on the hub, it is not in "
+            f"the cache and cannot be downloaded now ({type(error).__name__}); correct "
+            f"the name, or download it with a connection: `hf download {name.repo}`"
         ) from error

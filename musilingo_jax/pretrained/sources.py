@@ -1,40 +1,46 @@
-"""Where a model lies: what users may name, and which part of it is meant.
+"""Finds one part of a model in a source, whichever layout the source has.
 
-A source is a folder, the name of an embedded model, or a name on the hub. It holds one
-part or several, in one of four layouts:
+    find("musilingo-tiny", "encoder")            a whole model
+    find("runs/mine", "adapter")                 a run
+    find("m-a-p/MusiLingo-long-v1", "adapter")   a release: one config.json, one set of
+                                                 shards with all three parts in it:
+        model.audio_encoder.*    model.llama_model.*    model.llama_proj.*
+    find("m-a-p/MERT-v1-330M", "encoder")        a part alone
 
-    a part             config.json, model.safetensors (or shards and their index)
-    a whole model      encoder/, language_model/, adapter/: a part each
-    a run              adapter/, and a config.json that names the other two
-    a MusiLingo        one config.json, one set of shards with all three in it:
-      release            model.audio_encoder.*  model.llama_model.*  model.llama_proj.*
-
-Wherever a part is asked for, any source that holds it will do.
+`pretrained/model_folder.py` resolves the names and tells the layouts apart. Each
+`config.json` is read once for a part.
 """
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from musilingo_jax.models.int8 import check as check_quantization
+from musilingo_jax.models import adapter as adapters
 from musilingo_jax.pretrained import hub
 from musilingo_jax.pretrained.lazy_tensors import Tensors, under
+from musilingo_jax.pretrained.model_config import KINDS, named
+from musilingo_jax.pretrained.model_config import ModelConfig as ModelConfig
+from musilingo_jax.pretrained.model_folder import ModelFolder
+from musilingo_jax.pretrained.model_folder import is_release as is_release
+from musilingo_jax.pretrained.model_folder import is_run as is_run
+from musilingo_jax.pretrained.model_folder import resolve as resolve
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
 
-KINDS = ("encoder", "language_model", "adapter")
 PREFIXES = {
     "encoder": "model.audio_encoder.",
     "language_model": "model.llama_model.",
     "adapter": "model.",
 }
-"""What stands before the names of a part's tensors in a MusiLingo release."""
+"""What a MusiLingo release puts before the names of a part's tensors."""
+
+# The other prefixes begin like the adapter's, so its tensors need a longer one.
+_BEGINNINGS = PREFIXES | {"adapter": "model.llama_proj."}
+
+_ORIGINS = {"encoder": "mert_model", "language_model": "llama_model"}
+"""The key of a release's `config.json` that names the model it took the part from."""
 
 PREPROCESSOR = "preprocessor_config.json"
 TOKENIZER_FILES = (
@@ -44,29 +50,25 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-# Frames that the released adapters average over (4.33 s); their files do not say it.
+# Frames that the released adapters average over (4.33 s). Their files do not say so.
 RELEASED_WINDOW_FRAMES = 325
-# Largest mean norm scale that is taken for a difference of two models. Trained scales
-# of a LLaMA's last norm are above 1; fine-tuning moved Vicuna's by thousandths.
-_LARGEST_DELTA = 0.05
-
-_ADAPTER_TENSORS = ("llama_proj.weight", "llama_proj.bias")
-_IN_RELEASE = ("model.audio_encoder.", "model.llama_model.", "model.llama_proj.")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of the three parts of a model, wherever it lies.
+    """One of the three parts of a model, with what is needed to load it.
 
     Attributes:
       kind: "encoder", "language_model" or "adapter".
-      source: what the user called it, for messages.
-      folder: where its tensors are.
-      prefix: of its tensors' names there.
-      config: its own configuration, `preprocessor_config.json` included.
-      tokenizer: the folder of its tokenizer; None if there is none.
-      remote: where its tensors are if not in the folder: a name on the hub, and a
-        folder there.
+      source: the name that the user gave, for messages.
+      folder: where its files are.
+      prefix: what its tensors' names begin with there and do not when it is alone.
+      config: its own configuration, with what `preprocessor_config.json` adds.
+      tokenizer: the folder of its tokenizer; None if it has none.
+      remote: None if its tensors are in the folder; else where they are read on the
+        hub: the name of a model, and a folder in it.
+      origin: the name by which others can find this part, on the hub or as its release
+        gives it; None if that is not known.
     """
 
     kind: str
@@ -76,317 +78,239 @@ class Part:
     config: Mapping[str, Any]
     tokenizer: Path | None
     remote: tuple[str, str] | None = None
+    origin: str | None = None
 
     def tensors(self) -> Tensors:
-        """Its tensors, under the names that they have when it lies alone.
+        """Its tensors, under the names that they have when it is alone.
 
         Raises:
-          UserError: as in `open_tensors`.
+          UserError: as `open_tensors`.
         """
-        tensors = under(_open(self.folder, self.remote), self.prefix)
-        if self.kind == "adapter" and self.prefix:
-            # The other parts' names begin like its own.
-            tensors = {n: t for n, t in tensors.items() if n.startswith("llama_proj.")}
-        return tensors
+        found = _open(self.folder, self.remote)
+        if not self.prefix:
+            return found
+        own = {n: t for n, t in found.items() if n.startswith(_BEGINNINGS[self.kind])}
+        return under(own, self.prefix)
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The section `model` of a config: which parts make up the model.
-
-    Attributes:
-      encoder: source of the music encoder.
-      language_model: source of the language model.
-      adapter: source of the adapter to begin with, or "random".
-      dtype: of the frozen parts in memory.
-      quantization: "int8" for the language model's matrices in 8 bits, "" for `dtype`.
-    """
-
-    encoder: str
-    language_model: str
-    adapter: str
-    dtype: str
-    quantization: str
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ModelConfig":
-        """Reads the section.
-
-        Raises:
-          UserError: a part is named nowhere, or there is no such quantization.
-        """
-        parts = {kind: named(config, kind) for kind in KINDS}
-        model = config["model"]
-        # A run from before there was a choice made none.
-        quantization = model.get("quantization", "")
-        check_quantization(quantization)
-        return cls(**parts, dtype=model["dtype"], quantization=quantization)
-
-
-def named(config: Mapping[str, Any], kind: str) -> str:
-    """The source of one part; if the section leaves it empty, that of `pretrained`.
-
-    Raises:
-      UserError: both are empty.
-    """
-    model = config["model"]
-    source = model.get(kind) or model.get("pretrained")
-    if not source:
-        raise UserError(
-            f"config.model.{kind} is empty: name a model there, or a whole one in "
-            "config.model.pretrained"
-        )
-    return source
-
-
-def resolve(source: str | Path, *, weights: bool = True) -> Path:
-    """The folder that `source` means, downloaded from the hub if need be.
+def find(source: str | Path, kind: str, *, weights: bool = True) -> Part:
+    """The part of one kind in a source.
 
     Args:
-      source: a folder or a name.
-      weights: whether the weights of a model on the hub are wanted there, too.
+      source: a folder, the name of an embedded model, or a name on the hub.
+      kind: one of `KINDS`.
+      weights: whether to download the weights of a model on the hub. If not, its
+        tensors are read there when they are needed.
 
     Raises:
-      UserError: there is no such thing.
+      UserError: the source does not exist, or holds no such part, or lacks the files
+        that describe the part.
     """
-    return _local(source) or hub.download(_name(source), weights=weights)
+    return _find(source, kind, weights, ())
 
 
-def _open(folder: Path, remote: tuple[str, str] | None) -> Tensors:
-    return hub.look_into(*remote) if remote else open_tensors(folder)
-
-
-def glance(source: str | Path, kind: str) -> Part:
-    """As `find`, but a model on the hub is looked into where it is."""
-    if _local(source):
-        return find(source, kind)
-    name = _name(source)
-    try:
-        hub.files(name)
-    except UserError:
-        # Without a connection, what was downloaded is what there is.
-        if folder := hub.cached(name):
-            return _find(name, folder, kind, remote=None)
-        raise
-    return _find(name, hub.download(name, weights=False), kind, remote=(name, ""))
-
-
-def find(source: str | Path, kind: str) -> Part:
-    """The part of that kind which a source holds.
-
-    Raises:
-      UserError: there is no such source, or it holds no such part, or not what
-        describes it.
-    """
-    return _find(str(source), resolve(source), kind, remote=None)
-
-
-def _find(
-    source: str, folder: Path, kind: str, *, remote: tuple[str, str] | None
-) -> Part:
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    # First, because a release may have descriptions of its parts in their folders.
-    if config is not None and is_release(config):
-        return _released(source, folder, kind, config, remote)
-    if (folder / kind / CONFIG).is_file():
-        return _alone(source, folder / kind, kind, remote and (remote[0], kind))
-    if config is None:
-        raise UserError(f"{folder}: not a model folder, for it has no {CONFIG}")
-    if is_run(config):
-        if kind == "adapter":
-            raise UserError(
-                f"{folder}: this run has no trained adapter (yet): let its training "
-                "finish, or name another adapter"
-            )
-        return find(named(config, kind), kind)
-    return _alone(source, folder, kind, remote)
+def _find(source: str | Path, kind: str, weights: bool, runs: tuple[Path, ...]) -> Part:
+    """As `find`; `runs` are those whose `config.json` led here."""
+    model = ModelFolder.open(source, weights=weights)
+    match model.layout:
+        case "part":
+            return _part_alone(model, kind)
+        case "whole":
+            return _part_of_whole(model, kind)
+        case "run":
+            return _part_of_run(model, kind, weights, runs)
+        case "release":
+            return _part_of_release(model, kind)
 
 
 def kinds(source: str | Path) -> list[str]:
     """Which parts a source holds, in the order of `KINDS`.
 
     Raises:
-      UserError: there is no such source, or no part in it.
+      UserError: the source does not exist, or holds no part.
     """
-    folder = resolve(source, weights=False)
-    found = [kind for kind in KINDS if (folder / kind / CONFIG).is_file()]
-    if not (folder / CONFIG).is_file():
-        if found:
-            return found
-        raise UserError(f"{folder}: not a model folder, for it has no {CONFIG}")
-    config = read_json(folder / CONFIG)
-    if is_release(config):
-        return list(KINDS)
-    if is_run(config):
-        return [kind for kind in KINDS if kind != "adapter" or kind in found]
-    if found:
-        return found
-    if "encoder_width" in config:
-        return ["adapter"]
-    if "conv_dim" in config:
-        return ["encoder"]
-    if "rms_norm_eps" in config:
-        return ["language_model"]
-    raise UserError(
-        f"{folder / CONFIG}: describes no encoder (MERT, HuBERT), no LLaMA and no "
-        f"adapter, but a model of the type {config.get('model_type')!r}"
-    )
-
-
-def is_release(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of a MusiLingo in one piece."""
-    return config.get("model_type") == "musilingo" or "llama_model" in config
+    model = ModelFolder.open(source, weights=False)
+    match model.layout:
+        case "part":
+            return [_kind_of(model)]
+        case "whole":
+            return list(model.subfolders)
+        case "run":
+            named_parts = ("encoder", "language_model")
+            return [kind for kind in KINDS if kind in (*named_parts, *model.subfolders)]
+        case "release":
+            return list(KINDS)
 
 
 def released_window(config: Mapping[str, Any]) -> int:
-    """Encoder frames per vector of a release, by its `config.json`."""
+    """Encoder frames per vector of a release, from its `config.json`."""
     return config.get("window_frames", RELEASED_WINDOW_FRAMES)
 
 
-def is_run(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of a run, which names the parts that it used."""
-    return isinstance(config.get("model"), dict) and "stages" in config
+def _kind_of(model: ModelFolder) -> str:
+    """The kind of a part that is alone in its folder, from its `config.json`."""
+    config = model.config or {}
+    for key, kind in {
+        "encoder_width": "adapter",
+        "conv_dim": "encoder",
+        "rms_norm_eps": "language_model",
+    }.items():
+        if key in config:
+            return kind
+    raise UserError(
+        f"{model.folder / CONFIG}: does not describe an encoder (MERT, HuBERT), a "
+        f"LLaMA or an adapter, but a model of type {config.get('model_type')!r}"
+    )
 
 
-def is_delta(tensors: Tensors) -> bool:
-    """Whether a language model is only its difference to another one.
-
-    Of such files no number is alarming, and what they say is no language: their norms
-    scale by nearly nothing.
-    """
-    last = tensors.get("model.norm.weight")
-    if last is None:
-        return False
-    scale = np.abs(np.asarray(last[...], np.float32)).mean()
-    return bool(scale < _LARGEST_DELTA)
+def _part_alone(model: ModelFolder, kind: str) -> Part:
+    """A part whose files are at the top of its source."""
+    remote = (model.remote, "") if model.remote else None
+    part = _in_own_folder(model.name, kind, model.folder, model.config or {}, remote)
+    return replace(part, origin=model.origin)
 
 
-def _alone(
-    source: str, folder: Path, kind: str, remote: tuple[str, str] | None
+def _part_of_whole(model: ModelFolder, kind: str) -> Part:
+    """A part in `encoder/`, `language_model/` or `adapter/`."""
+    if kind in model.subfolders:
+        folder = model.folder / kind
+        remote = (model.remote, kind) if model.remote else None
+        config = read_json(folder / CONFIG)
+        return _in_own_folder(model.name, kind, folder, config, remote)
+    if model.config is not None:  # Such as an encoder with an adapter/ beside it.
+        return _part_alone(model, kind)
+    raise UserError(
+        f"{model.folder}: has no folder {kind} with a {CONFIG} in it, only "
+        f"{' and '.join(model.subfolders)}; name another source for this part"
+    )
+
+
+def _part_of_run(
+    run: ModelFolder, kind: str, weights: bool, runs: tuple[Path, ...]
 ) -> Part:
-    """A part in a folder of its own."""
-    config = read_json(folder / CONFIG)
-    if kind == "encoder":
-        config = _preprocessing(folder) | config
-    tokenizer = folder if kind == "language_model" and _has_tokenizer(folder) else None
-    return Part(kind, source, folder, "", config, tokenizer, remote)
+    """A part that a run learnt, or one that its `config.json` names."""
+    if kind in run.subfolders:
+        return _part_of_whole(run, kind)
+    if kind == "adapter":
+        raise UserError(
+            f"{run.folder}: this run has no trained adapter (yet): let its training "
+            "finish, or name another adapter"
+        )
+    if run.folder in runs:
+        raise UserError(
+            f"{run.folder / CONFIG}: names this run itself as the source of its "
+            f"{kind}; name the model that it was trained with"
+        )
+    return _find(named(run.config or {}, kind), kind, weights, (*runs, run.folder))
 
 
-def _released(
-    source: str,
-    folder: Path,
-    kind: str,
-    config: Mapping[str, Any],
-    remote: tuple[str, str] | None,
-) -> Part:
+def _part_of_release(release: ModelFolder, kind: str) -> Part:
     """A part of a MusiLingo release.
 
-    The release's `config.json` says in `mert_model` and `llama_model` of which models
-    it was made, by their names on the hub or by folders; their configuration and
-    tokenizer files are there. Files in `encoder/` or `language_model/` beside the
-    shards, or sections of these names in `config.json`, come first.
+    The `config.json` of a release names in `mert_model` and `llama_model` the models
+    that it was made from, on the hub or in folders; their configuration and tokenizer
+    are there. Files in `encoder/` or `language_model/` beside the shards, or sections
+    of these names in `config.json`, take precedence.
     """
-    prefix = PREFIXES[kind]
+    folder, config = release.folder, release.config or {}
+    remote = (release.remote, "") if release.remote else None
     tensors = _open(folder, remote)
-    if strange := [name for name in tensors if not name.startswith(_IN_RELEASE)]:
+    if strange := [n for n in tensors if not n.startswith(tuple(_BEGINNINGS.values()))]:
         raise UserError(
-            f"{folder}: its {CONFIG} is that of a MusiLingo release, but these tensors "
-            f"are none of one: {', '.join(strange)}"
+            f"{folder}: its {CONFIG} is that of a MusiLingo release, but a release has "
+            f"no such tensors: {', '.join(strange)}"
         )
+    part = Part(kind, release.name, folder, PREFIXES[kind], {}, None, remote)
     if kind == "adapter":
-        tensors = under(tensors, prefix)
-        if missing := [name for name in _ADAPTER_TENSORS if name not in tensors]:
-            raise UserError(
-                f"{folder}: is no MusiLingo release, for it lacks "
-                f"{', '.join(prefix + name for name in missing)}"
-            )
-        shape = tensors["llama_proj.weight"].shape
-        if len(shape) != 2:
-            raise UserError(
-                f"{folder}: {prefix}llama_proj.weight {list(shape)} is no matrix; "
-                "download it again"
-            )
-        said = {
-            "encoder_width": shape[1],
-            "language_model_width": shape[0],
-            "window_frames": released_window(config),
-            "prompt_template": config.get("prompt_template") or "",
-        }
-        return Part(kind, source, folder, prefix, said, None, remote)
-    if isinstance(section := config.get(kind), dict):
-        described = folder
-    else:
+        return replace(part, config=_released_adapter_config(folder, config, tensors))
+    section, described = config.get(kind), folder
+    if not isinstance(section, dict):
         described = _description(folder, kind, config)
-        section = read_json(described / CONFIG)
-        if kind == "encoder":
-            section = _preprocessing(described) | section
-    tokenizer = None
-    if kind == "language_model":
-        places = [folder, folder / kind, described]
-        tokenizer = next(filter(_has_tokenizer, places), None)
-    return Part(kind, source, folder, prefix, section, tokenizer, remote)
+        section = _configuration(described, kind, read_json(described / CONFIG))
+    origin = config.get(_ORIGINS[kind])
+    places = (folder, folder / kind, described) if kind == "language_model" else ()
+    return replace(
+        part,
+        config=section,
+        tokenizer=next(filter(_has_tokenizer, places), None),
+        origin=origin if isinstance(origin, str) and origin else None,
+    )
+
+
+def _released_adapter_config(
+    folder: Path, config: Mapping[str, Any], tensors: Tensors
+) -> dict[str, Any]:
+    """The configuration of a release's adapter: no file has it, its shapes say it."""
+    names = [PREFIXES["adapter"] + str(name) for name in adapters.NAMES.values()]
+    if missing := [name for name in names if name not in tensors]:
+        raise UserError(
+            f"{folder}: is not a complete MusiLingo release: it lacks "
+            f"{', '.join(missing)}"
+        )
+    kernel = names[0]
+    if len(shape := tensors[kernel].shape) != 2:
+        raise UserError(
+            f"{folder}: {kernel} {list(shape)} is not a matrix; download it again"
+        )
+    return {
+        "encoder_width": shape[1],
+        "language_model_width": shape[0],
+        "window_frames": released_window(config),
+        "prompt_template": config.get("prompt_template") or "",
+    }
 
 
 def _description(folder: Path, kind: str, config: Mapping[str, Any]) -> Path:
-    """The folder with the configuration of the model that a release was made of."""
+    """The folder with the configuration of the model that a release was made from."""
     if (folder / kind / CONFIG).is_file():
         return folder / kind
-    key = {"encoder": "mert_model", "language_model": "llama_model"}[kind]
-    origin = config.get(key)
+    origin = config.get(_ORIGINS[kind])
     advice = f"put its {CONFIG} and the small files beside it into {folder / kind}"
     if not isinstance(origin, str) or not origin:
         raise UserError(
-            f"{folder / CONFIG}: does not say in {key} of which model it is made; "
-            f"{advice}"
+            f"{folder / CONFIG}: does not name in {_ORIGINS[kind]} the model that it "
+            f"was made from; {advice}"
         )
     try:
-        described = _local(origin) or hub.download(_name(origin), weights=False)
+        described = resolve(origin, weights=False)
     except UserError as error:
         raise UserError(
             f"{folder}: its {kind.replace('_', ' ')} is described in {origin}, which "
-            f"cannot be had ({error}); {advice}"
+            f"is not available ({error}); {advice}"
         ) from error
     if not (described / CONFIG).is_file():
         raise UserError(f"{origin}: has no {CONFIG}; {advice}")
     return described
 
 
-def _preprocessing(folder: Path) -> dict[str, Any]:
-    """What released files say beside their config about the waveform."""
-    if not (folder / PREPROCESSOR).is_file():
-        return {}
+def _in_own_folder(
+    source: str,
+    kind: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    remote: tuple[str, str] | None,
+) -> Part:
+    """A part that has a folder to itself."""
+    tokenizer = folder if kind == "language_model" and _has_tokenizer(folder) else None
+    config = _configuration(folder, kind, config)
+    return Part(kind, source, folder, "", config, tokenizer, remote)
+
+
+def _configuration(
+    folder: Path, kind: str, config: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """A `config.json`, with what an encoder's preprocessor says about the waveform."""
+    if kind != "encoder" or not (folder / PREPROCESSOR).is_file():
+        return config
     said = read_json(folder / PREPROCESSOR)
     renamed = {"do_normalize": "do_normalize", "sampling_rate": "sample_rate"}
-    return {ours: said[theirs] for theirs, ours in renamed.items() if theirs in said}
+    added = {ours: said[theirs] for theirs, ours in renamed.items() if theirs in said}
+    return {**added, **config}
+
+
+def _open(folder: Path, remote: tuple[str, str] | None) -> Tensors:
+    return hub.look_into(*remote) if remote else open_tensors(folder)
 
 
 def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES[:2])
-
-
-def _local(source: str | Path) -> Path | None:
-    """The folder, if `source` is one or the name of an embedded model."""
-    for folder in (Path(source), _assets() / source) if str(source) else ():
-        if os.path.isdir(folder):  # Which, unlike pathlib, takes names of any length.
-            return folder
-    return None
-
-
-def _name(source: str | Path) -> str:
-    """`source` as a name on the hub, or a refusal."""
-    if os.path.isfile(source):
-        raise UserError(f"{source}: is a file; name the folder of the model it is in")
-    if hub.is_name(str(source)):
-        return str(source)
-    assets = _assets()
-    found = {path.parent.relative_to(assets) for path in assets.rglob(CONFIG)}
-    embedded = ", ".join(sorted(folder.as_posix() for folder in found))
-    raise UserError(
-        f"{source}: there is no such folder; give the folder of a model, its name on "
-        "the hub (owner/name)"
-        + (f", or the name of an embedded one ({embedded})" if embedded else "")
-    )
-
-
-def _assets() -> Path:
-    return Path(str(resources.files("musilingo_jax"))) / "assets"

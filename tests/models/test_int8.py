@@ -324,7 +324,8 @@ def test_what_is_rounded_is_never_written(int8, tmp_path):
 
 @pytest.mark.parametrize("name", ["int4", "INT8", "fp8"])
 def test_other_quantizations_are_refused(folder, name):
-    refused = pytest.raises(UserError, match=f"quantization is '{name}': choose 'int8'")
+    message = f"quantization is '{name}': choose .*'int8'"
+    refused = pytest.raises(UserError, match=message)
     with refused:
         weights.load_language_model(
             folder, dtype="float32", quantization=name, mesh=None
@@ -334,7 +335,8 @@ def test_other_quantizations_are_refused(folder, name):
         weights.abstract_language_model(
             CONFIG, dtype="float32", quantization=name, mesh=mesh
         )
-    model = {"encoder": "a", "language_model": "b", "adapter": "random", "dtype": "x"}
+    model = {"encoder": "a", "language_model": "b", "adapter": "random"}
+    model |= {"dtype": "float32"}
     with refused:
         ModelConfig.from_config({"model": {**model, "quantization": name}})
 

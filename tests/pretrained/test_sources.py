@@ -1,23 +1,22 @@
 """What may be named as a model, which part of it is found, and what is refused."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections import Counter
 
 import jax
 import numpy as np
 import pytest
-from helpers.hub_server import COMMIT, serve
+from helpers.released_models import save_release
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from musilingo_jax.answering.conversation import Chat
 from musilingo_jax.answering.usage import Usage
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import model_folder, sources, weights
 from musilingo_jax.pretrained.sources import KINDS, PREFIXES, ModelConfig
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
 
 EMBEDDED = sources.resolve("musilingo-tiny")
 
@@ -25,36 +24,7 @@ EMBEDDED = sources.resolve("musilingo-tiny")
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     """The embedded model in the layout of a MusiLingo release, in two shards."""
-    folder = tmp_path_factory.mktemp("release") / "MusiLingo-tiny"
-    folder.mkdir()
-    tensors, where = {}, {}
-    for shard, kind in enumerate(KINDS):
-        part = load_file(EMBEDDED / kind / "model.safetensors")
-        file = f"model-{min(shard, 1) + 1:05}-of-00002.safetensors"
-        for name, tensor in part.items():
-            where[PREFIXES[kind] + name] = file
-            tensors.setdefault(file, {})[PREFIXES[kind] + name] = tensor
-    # Buffers that old versions of the library saved, and that nothing needs.
-    for layer in range(4):
-        name = f"model.llama_model.model.layers.{layer}.self_attn.rotary_emb.inv_freq"
-        where[name] = file
-        tensors[file][name] = np.ones(16, np.float32)
-    for file, part in tensors.items():
-        save_file(part, folder / file, metadata={"format": "pt"})
-    index = {"metadata": {}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    config = {
-        "model_type": "musilingo",
-        "architectures": ["MusilingoModel"],
-        "mert_model": str(EMBEDDED / "encoder"),
-        "llama_model": str(EMBEDDED / "language_model"),
-        "prompt_template": "###Human: {} ###Assistant: ",
-        "end_sym": "\n",
-        "max_txt_len": 32,
-        "window_frames": 108,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return save_release(tmp_path_factory.mktemp("release") / "MusiLingo-tiny")
 
 
 def same(ours, theirs):
@@ -109,7 +79,7 @@ def test_kinds(release, tmp_path):
     assert sources.kinds(release) == list(KINDS)
     for kind in KINDS:
         assert sources.kinds(f"musilingo-tiny/{kind}") == [kind]
-    with pytest.raises(UserError, match="not a model folder, for it has no config"):
+    with pytest.raises(UserError, match="not a model folder, because it has no con"):
         sources.kinds(tmp_path)
 
 
@@ -129,11 +99,16 @@ def test_a_run_names_its_parts(tmp_path):
 
 
 def test_pretrained_fills_the_parts_that_are_empty():
-    model = {"pretrained": "a/b", "encoder": "", "adapter": "random", "dtype": "x"}
+    model = {
+        "pretrained": "a/b",
+        "encoder": "",
+        "adapter": "random",
+        "dtype": "float32",
+    }
     model |= {"language_model": "llama", "quantization": "int8"}
     config = ConfigDict({"model": model})
     assert ModelConfig.from_config(config) == ModelConfig(
-        "a/b", "llama", "random", "x", "int8"
+        "a/b", "llama", "random", "float32", "int8"
     )
     del config.model.pretrained
     with pytest.raises(UserError, match="config.model.encoder is empty"):
@@ -191,13 +166,13 @@ def test_a_release_whose_parts_are_described_nowhere(release, tmp_path):
         (copy / "config.json").write_text(json.dumps(said | changes))
 
     write(mert_model="")
-    with pytest.raises(UserError, match="does not say in mert_model"):
+    with pytest.raises(UserError, match="does not name in mert_model"):
         sources.find(copy, "encoder")
     write(mert_model=str(tmp_path))
     with pytest.raises(UserError, match=r"has no config.json; put its config.json .*"):
         sources.find(copy, "encoder")
     write(mert_model="no where")
-    with pytest.raises(UserError, match="cannot be had"):
+    with pytest.raises(UserError, match="is not available"):
         sources.find(copy, "encoder")
     shutil.copytree(
         EMBEDDED / "encoder", copy / "encoder", ignore=lambda *_: ["model.safetensors"]
@@ -212,7 +187,9 @@ def test_a_release_whose_parts_are_described_nowhere(release, tmp_path):
 def test_a_folder_that_only_says_it_is_a_release(release, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "musilingo"}')
     shutil.copy(EMBEDDED / "encoder" / "model.safetensors", tmp_path)
-    with pytest.raises(UserError, match=r"tensors are none of one: .*encoder\.layer"):
+    with pytest.raises(
+        UserError, match=r"a release has no such tensors: .*encoder\.layer"
+    ):
         sources.find(tmp_path, "adapter")
     alone = {"model.audio_encoder.x": np.zeros(2, np.float32)}
     save_file(alone, tmp_path / "model.safetensors")
@@ -222,7 +199,7 @@ def test_a_folder_that_only_says_it_is_a_release(release, tmp_path):
         f"model.llama_proj.{n}": np.zeros(2, np.float32) for n in ("weight", "bias")
     }
     save_file(flat, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"llama_proj\.weight \[2\] is no matrix"):
+    with pytest.raises(UserError, match=r"llama_proj\.weight \[2\] is not a matrix"):
         sources.find(tmp_path, "adapter")
     more = {f"{name}s": tensor for name, tensor in flat.items()}
     save_file(
@@ -238,7 +215,9 @@ def test_a_folder_that_only_says_it_is_a_release(release, tmp_path):
 @pytest.mark.parametrize("kind", [None, "mistral", ["llama"]])
 def test_other_models_are_called_what_they_are(tmp_path, kind):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    with pytest.raises(UserError, match="describes no encoder .*, no LLaMA and no ada"):
+    with pytest.raises(
+        UserError, match="does not describe an encoder .* a LLaMA or an ad"
+    ):
         sources.kinds(tmp_path)
 
 
@@ -250,81 +229,6 @@ def test_an_unmerged_delta_is_refused(tmp_path):
     save_file(small, folder / "model.safetensors")
     with pytest.raises(UserError, match="only differences to another model.*merge"):
         weights.load_language_model(folder, dtype="float32", quantization="", mesh=None)
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    """Calls `hub.download` of a model `own/tiny`, or others, in a fresh process."""
-    folder = tmp_path_factory.mktemp("hub")
-    for model, file in (("tiny", "model.safetensors"), ("old", "pytorch_model.bin")):
-        (folder / "models" / "own" / model).mkdir(parents=True)
-        (folder / "models" / "own" / model / "config.json").write_text("{}")
-        (folder / "models" / "own" / model / file).write_bytes(b"weights")
-        (folder / "models" / "own" / model / "evil.py").write_text("raise 1")
-    with serve(folder / "models") as (address, asked):
-
-        def download(source, weights, **environment):
-            del asked[:]
-            call = f"hub.download({source!r}, weights={weights})"
-            done = subprocess.run(
-                [sys.executable, "-c", PROGRAM.format(call=call)],
-                capture_output=True,
-                text=True,
-                check=False,
-                env={
-                    **os.environ,
-                    "HF_HOME": str(folder / "home"),
-                    "HF_ENDPOINT": address,
-                    **environment,
-                },
-            )
-            assert "Traceback" not in done.stderr, done.stderr
-            files = [path for _, path, *_ in asked if "resolve" in path]
-            return done.stdout.strip(), {path.split("/")[-1] for path in files}
-
-        yield download
-
-
-PROGRAM = """
-from musilingo_jax.pretrained import hub
-from musilingo_jax.runtime.errors import UserError
-try:
-    print(*sorted(path.name for path in {call}.iterdir()))
-except UserError as error:
-    print(error)
-"""
-
-
-def test_a_model_is_downloaded_once_and_without_its_code(hub):
-    assert hub("own/tiny", False) == ("config.json", {"config.json"})
-    names, asked = hub("own/tiny", True)
-    assert names == "config.json model.safetensors"
-    assert asked == {"model.safetensors"}
-    assert hub(f"own/tiny@{COMMIT}", True) == (names, set())
-    offline = hub("own/tiny", True, HF_HUB_OFFLINE="1")
-    assert offline == (names, set())
-
-
-def test_pytorch_files_are_taken_where_there_are_no_others(hub):
-    names, asked = hub("own/old", True)
-    assert names == "config.json pytorch_model.bin"
-    assert asked == {"config.json", "pytorch_model.bin"}
-
-
-@pytest.mark.parametrize(
-    ("source", "environment", "message"),
-    [
-        ("own/none", {}, "no such folder, and no such model on the hub"),
-        ("own/gated", {}, "its owners ask for consent first"),
-        ("own/tiny@next", {}, "has no revision 'next'"),
-        ("own/new", {"HF_HUB_OFFLINE": "1"}, "not in the cache and cannot be"),
-        ("own/new", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be downloaded"),
-    ],
-)
-def test_what_the_hub_does_not_give(hub, source, environment, message):
-    said, asked = hub(source, True, **environment)
-    assert message in said
-    assert not asked
 
 
 def test_no_name_is_no_name(tmp_path):
@@ -339,63 +243,67 @@ def test_no_name_is_no_name(tmp_path):
 
 
 @pytest.fixture
-def inspect(tmp_path):
-    """Calls `convert --inspect … --json` in a fresh process."""
+def config_reads(monkeypatch):
+    """Which files were read as JSON, and how often."""
+    reads = Counter()
 
-    def inspect(source, **environment):
-        done = subprocess.run(
-            [sys.executable, "-m", "musilingo_jax.convert", "--inspect", source]
-            + ["--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "HF_HOME": str(tmp_path / "home"), **environment},
-        )
-        assert done.returncode == 0, done.stderr
-        parts = json.loads(done.stdout)["parts"]
-        for part in parts.values():
-            assert part["loads"], part["reason"]
-            del part["folder"]
-        return parts
+    def counted(path):
+        reads[path] += 1
+        return read_json(path)
 
-    return inspect
+    for module in (sources, model_folder):
+        monkeypatch.setattr(module, "read_json", counted)
+    return reads
 
 
-def test_a_release_on_the_hub_is_inspected_where_it_is(release, tmp_path, inspect):
-    """Only headers, and the norm that tells a delta, are fetched."""
-    shutil.copytree(release, tmp_path / "own" / "whole")
-    # The same weights in another file, as some models have them.
-    shutil.copy(
-        EMBEDDED / "encoder/model.safetensors", tmp_path / "own/whole/x.safetensors"
-    )
-    with serve(tmp_path) as (address, asked):
-        there = inspect("own/whole", HF_ENDPOINT=address)
-    shards = [entry for entry in asked if entry[1].endswith(".safetensors")]
-    size = sum(path.stat().st_size for path in release.glob("*.safetensors"))
-    assert len(shards) == 3
-    assert all(len(entry) == 3 for entry in shards)
-    assert sum(entry[2] for entry in shards) < size / 10
-    assert there == inspect(str(release))
+def run_folder(folder, **model):
+    """A folder with the `config.json` of a run, and nothing else."""
+    folder.mkdir()
+    text = json.dumps({"model": model, "stages": []})
+    (folder / "config.json").write_text(text)
+    return folder
 
 
-def test_parts_on_the_hub_are_found_in_their_folders(tmp_path, inspect):
-    shutil.copytree(EMBEDDED, tmp_path / "own" / "parts")
-    with serve(tmp_path) as (address, _):
-        there = inspect("own/parts", HF_ENDPOINT=address)
-        download = "print(hub.download('own/parts', weights=True))"
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                f"from musilingo_jax.pretrained import hub; {download}",
-            ],
-            check=True,
-            env={
-                **os.environ,
-                "HF_HOME": str(tmp_path / "home"),
-                "HF_ENDPOINT": address,
-            },
-        )
-    assert there == inspect("musilingo-tiny")
-    # Once it is there, no connection is needed.
-    assert inspect("own/parts", HF_HUB_OFFLINE="1") == there
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", ["part", "whole", "run", "release"])
+def test_each_config_is_read_once(release, tmp_path, config_reads, layout, kind):
+    folders = {
+        "part": EMBEDDED / kind,
+        "whole": tmp_path / "whole",
+        "run": run_folder(tmp_path / "run", pretrained=str(tmp_path / "whole")),
+        "release": release,
+    }
+    for part in KINDS:
+        shutil.copytree(EMBEDDED / part, tmp_path / "whole" / part)
+    shutil.copytree(EMBEDDED / "adapter", tmp_path / "run" / "adapter")
+    source = folders[layout]
+    assert model_folder.ModelFolder.open(source, weights=True).layout == layout
+    config_reads.clear()
+    assert sources.find(source, kind).config
+    read = {path: n for path, n in config_reads.items() if path.name == "config.json"}
+    assert set(read.values()) == {1}
+    config_reads.clear()
+    assert kind in sources.kinds(source)
+    assert set(config_reads.values()) <= {1}
+
+
+def test_a_part_beside_those_of_a_whole_model(tmp_path):
+    """Such as an adapter that was trained for an encoder, in that one's folder."""
+    shutil.copytree(EMBEDDED / "encoder", tmp_path / "model")
+    shutil.copytree(EMBEDDED / "adapter", tmp_path / "model" / "adapter")
+    for kind, folder in {"encoder": "model", "adapter": "model/adapter"}.items():
+        assert sources.find(tmp_path / "model", kind).folder == tmp_path / folder
+    (tmp_path / "model" / "config.json").unlink()
+    with pytest.raises(UserError, match="has no folder encoder with a config.json"):
+        sources.find(tmp_path / "model", "encoder")
+
+
+def test_runs_that_name_each_other_are_refused(tmp_path):
+    """And not followed for ever."""
+    one = run_folder(tmp_path / "one", pretrained=str(tmp_path / "other"))
+    run_folder(tmp_path / "other", pretrained=str(one))
+    with pytest.raises(UserError, match="names this run itself as the source of its e"):
+        sources.find(one, "encoder")
+    own = run_folder(tmp_path / "own", encoder=str(tmp_path / "own"))
+    with pytest.raises(UserError, match="own/config.json: names this run itself"):
+        sources.find(own, "encoder")

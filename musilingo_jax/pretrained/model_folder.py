@@ -1,0 +1,141 @@
+"""Resolves a name to a folder with a model in it, and reads its `config.json` once.
+
+A source is a folder, the name of an embedded model, or a name on the hub. Its
+`config.json`, and the folders beside it, decide between four layouts:
+
+    part       config.json, model.safetensors (or shards and their index)
+    whole      encoder/, language_model/, adapter/: each of them a part
+    run        adapter/, and a config.json that names the other two
+    release    one config.json, one set of shards with all three parts in it
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from musilingo_jax.pretrained import hub
+from musilingo_jax.pretrained.model_config import KINDS
+from musilingo_jax.pretrained.tensor_files import CONFIG
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import read_json
+
+Layout = Literal["part", "whole", "run", "release"]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with a model in it, and the content of its `config.json`.
+
+    Attributes:
+      name: the name that the user gave.
+      folder: the folder, which may be one of the hub's cache.
+      config: the content of `config.json`; None if there is no such file.
+      subfolders: the kinds of part that have a folder with a `config.json` in it.
+      origin: the name on the hub, without a revision; None if it is not on the hub.
+      remote: the name under which the tensors are read on the hub, because only the
+        small files of the model were downloaded; None if they are in the folder.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any] | None
+    subfolders: tuple[str, ...]
+    origin: str | None
+    remote: str | None
+
+    @classmethod
+    def open(cls, source: str | Path, *, weights: bool) -> "ModelFolder":
+        """Resolves a name, and reads the `config.json` of the model.
+
+        Args:
+          source: a folder or a name.
+          weights: whether to download the weights of a model on the hub. If not, its
+            tensors are read there. Without a connection, weights that were downloaded
+            before are used.
+
+        Raises:
+          UserError: the source does not exist, or is not a model.
+        """
+        name, origin, remote = str(source), None, None
+        folder = _local(source)
+        if folder is None:
+            origin = _hub_name(source).partition("@")[0]
+            if weights:
+                folder = hub.download(name, weights=True)
+            elif not hub.is_available(name):
+                folder = hub.cached(name)
+            if folder is None:
+                folder, remote = hub.download(name, weights=False), name
+        config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
+        subfolders = tuple(kind for kind in KINDS if (folder / kind / CONFIG).is_file())
+        if config is None and not subfolders:
+            raise UserError(f"{folder}: not a model folder, because it has no {CONFIG}")
+        return cls(name, folder, config, subfolders, origin, remote)
+
+    @property
+    def layout(self) -> Layout:
+        """One of the four; a release may have subfolders, and so may a run."""
+        if self.config is not None and is_release(self.config):
+            return "release"
+        if self.config is not None and is_run(self.config):
+            return "run"
+        return "whole" if self.subfolders else "part"
+
+
+def resolve(source: str | Path, *, weights: bool = True) -> Path:
+    """The folder that a source names, downloaded from the hub if needed.
+
+    Args:
+      source: a folder or a name.
+      weights: whether to download the weights of a model on the hub, too.
+
+    Raises:
+      UserError: the source does not exist.
+    """
+    return _local(source) or hub.download(_hub_name(source), weights=weights)
+
+
+def is_release(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a MusiLingo release: all parts in one."""
+    return config.get("model_type") == "musilingo" or "llama_model" in config
+
+
+def is_run(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a run, which names the parts it used."""
+    return isinstance(config.get("model"), dict) and "stages" in config
+
+
+def _local(source: str | Path) -> Path | None:
+    """The folder, if `source` is one or is the name of an embedded model."""
+    for folder in (Path(source), _assets() / source) if str(source) else ():
+        # Unlike pathlib's, this test accepts names of any length.
+        if os.path.isdir(folder):
+            return folder
+    return None
+
+
+def _hub_name(source: str | Path) -> str:
+    """`source` as a name on the hub.
+
+    Raises:
+      UserError: it cannot be one.
+    """
+    if os.path.isfile(source):
+        raise UserError(f"{source}: is a file; name the folder of the model it is in")
+    if hub.is_name(str(source)):
+        return str(source)
+    assets = _assets()
+    found = {path.parent.relative_to(assets) for path in assets.rglob(CONFIG)}
+    embedded = ", ".join(sorted(folder.as_posix() for folder in found))
+    raise UserError(
+        f"{source}: there is no such folder; give the folder of a model, its name on "
+        "the hub (owner/name)"
+        + (f", or the name of an embedded one ({embedded})" if embedded else "")
+    )
+
+
+def _assets() -> Path:
+    return Path(str(resources.files("musilingo_jax"))) / "assets"
