@@ -1,0 +1,145 @@
+"""Each conversion is run as a user runs it; wrong command lines are refused."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from helpers.model_folders import TINY, assert_equal, read, write
+from safetensors.torch import load_file
+
+from musilingo_jax.convert import __main__ as convert
+from musilingo_jax.convert import inspection, musilingo_releases, write_folders
+from musilingo_jax.pretrained import safetensors_writer, sources, weights
+from musilingo_jax.runtime import signals
+from musilingo_jax.runtime.errors import UsageError, UserError
+
+
+def test_pytorch_files_become_safetensors(tmp_path):
+    part = sources.find(TINY, "language_model")
+    (tmp_path / "theirs").mkdir()
+    for path in write_folders.small_files(part.folder):
+        shutil.copy(path, tmp_path / "theirs")
+    shutil.copy(part.folder / "config.json", tmp_path / "theirs")
+    content = read(part.folder)
+    torch.save(content, tmp_path / "theirs" / "pytorch_model.bin")
+    out = write(convert.safetensors(str(tmp_path / "theirs")), tmp_path / "ours")
+    assert_equal(read(out), content)
+    assert len(list(out.glob("model-0000*-of-00003.safetensors"))) == 3
+    assert weights.digest(out, "language_model") == weights.digest(
+        TINY, "language_model"
+    )
+
+
+def run(monkeypatch, *arguments, **flags):
+    values = dict.fromkeys(("out", "inspect", *convert._FLAGS))
+    values |= {"json": False, "shard_gb": 5.0} | flags
+    given = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
+    monkeypatch.setattr(convert, "flags", given)
+    convert.main(["convert", *map(str, arguments)])
+
+
+def test_the_command_line(base, delta, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "merge", base=base, delta=delta, out=tmp_path / "merged")
+    run(monkeypatch, "export", TINY, out=tmp_path / "whole")
+    run(
+        monkeypatch, "split", tmp_path / "whole", out=tmp_path / "parts", shard_gb=0.001
+    )
+    assert len(list((tmp_path / "parts/encoder").glob("*.safetensors"))) > 2
+    run(monkeypatch, "export", adapter=TINY, out=tmp_path / "adapter")
+    run(monkeypatch, "safetensors", base, out=tmp_path / "copy")
+    assert_equal(read(tmp_path / "copy"), read(base))
+    assert capsys.readouterr().out.endswith("copy: complete\n")
+
+
+@pytest.mark.parametrize(
+    "arguments, flags, pattern",
+    [
+        ([], {}, r"name a conversion: .*safetensors\|merge\|split\|adapter\|export"),
+        (["shrink"], {"out": "x"}, "shrink is no conversion"),
+        (["split", "a"], {}, "--out is missing: .* split SOURCE --out=DIR"),
+        (["split"], {"out": "x"}, "name a source: .* split SOURCE --out=DIR"),
+        (["split", "a", "b"], {"out": "x"}, "too many sources"),
+        (["merge"], {"out": "x", "base": "a"}, "name both --base and --delta"),
+        (["split", "a"], {"out": "x", "base": "a"}, "--base has no meaning here"),
+        (["export"], {"out": "x", "encoder": "a"}, "name all three parts, or the"),
+        (["split", "a"], {"out": "x", "json": True}, "--json goes with --inspect"),
+        (["split", "a"], {"inspect": "x"}, "--inspect stands alone"),
+        ([], {"inspect": ""}, "--inspect is empty; name a source"),
+        (["split", ""], {"out": "x"}, "the source is empty"),
+        (["split", "a"], {"out": "x", "window_frames": 5}, "--window_frames has no"),
+        (["split", "a"], {"out": "x", "mert_model": "a/b"}, "--mert_model has no"),
+        (["split", "a"], {"out": "x", "shard_gb": math.nan}, "--shard_gb=nan"),
+        (["split", "a"], {"out": "x", "shard_gb": math.inf}, "--shard_gb=inf"),
+        (
+            ["export"],
+            {"out": "x", "adapter": TINY, "llama_model": "a/b"},
+            "an adapter alone names no other models",
+        ),
+    ],
+)
+def test_wrong_command_lines(monkeypatch, arguments, flags, pattern):
+    with pytest.raises(UsageError, match=pattern):
+        run(monkeypatch, *arguments, **flags)
+
+
+def test_the_program(tmp_path):
+    def program(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "musilingo_jax.convert", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+        )
+
+    done = program("split", TINY, f"--out={tmp_path / 'parts'}")
+    assert done.returncode == 0, done.stderr
+    assert "100%" in done.stderr and "B/s" in done.stderr  # The bar.
+    wrong = program("split", TINY, f"--out={tmp_path / 'parts'}")
+    assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
+    assert "already exists and is not empty" in wrong.stderr
+    found = program("--inspect", tmp_path / "parts", "--json")
+    assert [*json.loads(found.stdout)["parts"]] == [*sources.KINDS]
+
+
+def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told(*_):
+        assert (tmp_path / "out.partial").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(safetensors_writer.SafetensorsWriter, "write", told)
+    # Without a handler of its own the program, here the tests, would be gone.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.fail("was not heard"))
+    try:
+        with pytest.raises(SystemExit) as ended, signals.raise_at_once():
+            run(monkeypatch, "export", adapter=TINY, out=tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "nothing was kept" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_merge_says_how_to_check_it(base, delta, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "merge", base=base, delta=delta, out=tmp_path / "merged")
+    assert "ask the merged model something" in capsys.readouterr().out
+    run(monkeypatch, "safetensors", base, out=tmp_path / "copy")
+    assert "ask the" not in capsys.readouterr().out
+
+
+def test_a_file_is_no_folder(tmp_path):
+    file = sources.resolve(TINY) / "adapter" / "model.safetensors"
+    (plan,) = musilingo_releases.adapter(str(file), window_frames=None)
+    assert_equal(read(write([plan], tmp_path / "out")), load_file(file))
+    for made in (convert.safetensors, musilingo_releases.split, inspection.inspect):
+        with pytest.raises(
+            UserError, match="model.safetensors: is a file; name the fo"
+        ):
+            made(str(file))
