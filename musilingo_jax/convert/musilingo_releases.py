@@ -100,7 +100,7 @@ def _adapter(source: str) -> tuple[Part, Tensors]:
 def export_adapter(source: str) -> list[Output]:
     """An adapter under the names that the original's checkpoints use."""
     part = sources.find(source, "adapter")
-    _window_frames(part)
+    sources.released_window(part.config, part.folder)
     return [Output(copies(_whole(part)), part.config)]
 
 
@@ -155,7 +155,7 @@ def export(
         "mert_model": mert_model or _origin(frozen[0]),
         "llama_model": llama_model or _origin(frozen[1]),
         "prompt_template": _template(learnt) or released.PROMPT.template,
-        "window_frames": _window_frames(learnt),
+        "window_frames": sources.released_window(learnt.config, learnt.folder),
     }
     sections = {part.kind: dict(part.config) for part in frozen}
     config = dict(frozen[1].config) | whole | sections
@@ -185,25 +185,11 @@ def _origin(part: Part) -> str:
 
 def _adapter_config(part: Part) -> dict[str, Any]:
     """The configuration of an adapter in a folder of its own."""
-    config = dict(part.config) | {"window_frames": _window_frames(part)}
+    frames = sources.released_window(part.config, part.folder)
+    config = dict(part.config) | {"window_frames": frames}
     config.pop("prompt_template", None)
     template = _template(part)
     return config | ({"prompt_template": template} if template else {})
-
-
-def _window_frames(part: Part) -> int:
-    """Encoder frames per vector of an adapter; those of the releases by default.
-
-    Raises:
-      UserError: its `config.json` has something else than a positive whole number.
-    """
-    frames = part.config.get("window_frames", sources.RELEASED_WINDOW_FRAMES)
-    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
-        raise UserError(
-            f"{part.folder}: window_frames = {frames!r} is not a positive whole "
-            f"number; write the one that it was trained with into its {CONFIG}"
-        )
-    return frames
 
 
 def _template(part: Part) -> str | None:

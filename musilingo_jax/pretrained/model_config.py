@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from musilingo_jax.models import int8
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
@@ -42,7 +44,7 @@ class ModelConfig:
     quantization: str = setting(choices=int8.CHOICES, before="")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ModelConfig":
+    def from_config(cls, config: Mapping[str, Any] | ConfigDict) -> "ModelConfig":
         """Reads the section.
 
         Raises:
@@ -55,7 +57,7 @@ class ModelConfig:
         return read_section(cls, section | parts, "config.model")
 
 
-def named(config: Mapping[str, Any], kind: str) -> str:
+def named(config: Mapping[str, Any] | ConfigDict, kind: str) -> str:
     """The source of one part: its own key, else `config.model.pretrained`.
 
     Raises:

@@ -1,9 +1,9 @@
 """The tensors in PyTorch's own files, read as lazily as those in safetensors.
 
 A `.bin` or `.pth` is a pickle: a program that rebuilds the objects that were saved, and
-that could do anything else. PyTorch is told to rebuild tensors and plain values and to
-refuse the rest, so a file's program is never run. The values are stored beside the
-program, and only those that are indexed are read.
+that could do anything else. PyTorch rebuilds only tensors and plain values and refuses
+the rest, so no such program is ever run. The values are stored beside the program, and
+only those that are indexed are read.
 
     pytorch_model.bin                        {"model.norm.weight": tensor, …}
     pytorch_model.bin.index.json             the same over several files
@@ -50,7 +50,7 @@ _SPELLINGS = {
 
 # What PyTorch puts before all names of a model that it trained on several devices.
 _WRAPPED = "module."
-# Bytes read through a map before it is closed and made anew.
+# Bytes read through a map before it is closed and reopened.
 _MAPPED_BYTES = 256 * 2**20
 
 
@@ -58,7 +58,7 @@ class _File:
     """A file of PyTorch, mapped into memory while it is read.
 
     Pages of a map count as this process's memory once they were read. So the map is
-    closed and made anew after every few hundred megabytes, which takes milliseconds:
+    closed and reopened after every few hundred megabytes, which takes milliseconds:
     only the small program has to be read again. Files older than PyTorch 1.6 cannot be
     mapped; they are read whole, and stay in memory while any of their tensors is in
     use.

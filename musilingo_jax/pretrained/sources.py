@@ -142,9 +142,23 @@ def kinds(source: str | Path) -> list[str]:
             return list(KINDS)
 
 
-def released_window(config: Mapping[str, Any]) -> int:
-    """Encoder frames per vector of a release, from its `config.json`."""
-    return config.get("window_frames", RELEASED_WINDOW_FRAMES)
+def released_window(config: Mapping[str, Any], where: str | Path = CONFIG) -> int:
+    """Encoder frames per vector of an adapter; those of the releases by default.
+
+    Args:
+      config: the `config.json` of a release or of an adapter.
+      where: what holds it, for messages.
+
+    Raises:
+      UserError: it has something else than a positive whole number.
+    """
+    frames = config.get("window_frames", RELEASED_WINDOW_FRAMES)
+    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+        raise UserError(
+            f"{where}: window_frames = {frames!r} is not a positive whole number; "
+            f"write the one that the adapter was trained with into its {CONFIG}"
+        )
+    return frames
 
 
 def _kind_of(model: ModelFolder) -> str:
@@ -255,7 +269,7 @@ def _released_adapter_config(
     return {
         "encoder_width": shape[1],
         "language_model_width": shape[0],
-        "window_frames": released_window(config),
+        "window_frames": released_window(config, folder),
         "prompt_template": config.get("prompt_template") or "",
     }
 
@@ -302,9 +316,13 @@ def _configuration(
     """A `config.json`, with what an encoder's preprocessor says about the waveform."""
     if kind != "encoder" or not (folder / PREPROCESSOR).is_file():
         return config
-    said = read_json(folder / PREPROCESSOR)
+    preprocessor = read_json(folder / PREPROCESSOR)
     renamed = {"do_normalize": "do_normalize", "sampling_rate": "sample_rate"}
-    added = {ours: said[theirs] for theirs, ours in renamed.items() if theirs in said}
+    added = {
+        ours: preprocessor[theirs]
+        for theirs, ours in renamed.items()
+        if theirs in preprocessor
+    }
     return {**added, **config}
 
 

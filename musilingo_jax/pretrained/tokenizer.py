@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
 from sentencepiece import SentencePieceProcessor
 
 from musilingo_jax.pretrained.pieces import sentencepiece_text
@@ -82,11 +84,11 @@ class Tokenizer:
             ) from error
         return self.cut(text) if text else []
 
-    def spell(self, tokens: Iterable[int]) -> bytes:
+    def spell(self, tokens: Iterable[int] | Int[np.ndarray, " tokens"]) -> bytes:
         """The text of tokens in UTF-8; special and unknown tokens have none."""
         return b"".join(self.texts.get(int(token), b"") for token in tokens)
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[int] | Int[np.ndarray, " tokens"]) -> str:
         """The text of tokens.
 
         An incomplete letter becomes "\N{REPLACEMENT CHARACTER}".

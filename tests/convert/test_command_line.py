@@ -5,12 +5,12 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
+from helpers import programs
 from helpers.model_folders import TINY, assert_equal, read, write
 from safetensors.torch import load_file
 
@@ -39,7 +39,9 @@ def test_pytorch_files_become_safetensors(tmp_path):
 
 def run(monkeypatch, *arguments, **flags):
     values = dict.fromkeys(("out", "inspect", *convert._FLAGS))
-    values |= {"json": False, "shard_gb": 5.0} | flags
+    values |= {"json": False, "shard_gb": 5.0}
+    for name, value in flags.items():
+        values[name] = str(value) if isinstance(value, Path) else value
     given = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
     monkeypatch.setattr(convert, "flags", given)
     convert.main(["convert", *map(str, arguments)])
@@ -90,20 +92,13 @@ def test_wrong_command_lines(monkeypatch, arguments, flags, pattern):
 
 
 def test_the_program(tmp_path):
-    def program(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "musilingo_jax.convert", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-        )
-
-    done = program("split", TINY, f"--out={tmp_path / 'parts'}")
+    done = programs.run("convert", "split", TINY, f"--out={tmp_path / 'parts'}")
     assert done.returncode == 0, done.stderr
     assert "100%" in done.stderr and "B/s" in done.stderr  # The bar.
-    wrong = program("split", TINY, f"--out={tmp_path / 'parts'}")
+    wrong = programs.run("convert", "split", TINY, f"--out={tmp_path / 'parts'}")
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
     assert "already exists and is not empty" in wrong.stderr
-    found = program("--inspect", tmp_path / "parts", "--json")
+    found = programs.run("convert", "--inspect", tmp_path / "parts", "--json")
     assert [*json.loads(found.stdout)["parts"]] == [*sources.KINDS]
 
 

@@ -12,12 +12,8 @@ from contextlib import ExitStack
 
 PROGRAM = """
 import json, sys
-from musilingo_jax.convert import inspection
-from musilingo_jax.pretrained import hub, sources, weights
+from musilingo_jax.pretrained import hub, sources
 from musilingo_jax.runtime.errors import UserError
-
-def inspect(source):
-    return inspection.as_json(source, inspection.inspect(source))
 
 for line in sys.stdin:
     try:

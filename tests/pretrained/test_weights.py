@@ -1,35 +1,19 @@
 """Folders of models: ours and transformers' read each other's; bad ones are refused."""
 
-import dataclasses
 import json
-import types
-from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from flax import nnx
-from helpers import released_configs
 from helpers.stored_weights import assert_equal, rewrite
+from helpers.transformers_models import tiny_llama
 from safetensors.numpy import load_file
 
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime import sharding
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.settings import describe, setting
-
-VERSION_0_1 = Path(__file__).parents[1] / "data" / "version_0_1"
-
-
-def tiny_llama(**changes):
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
-    config = transformers.LlamaConfig(**(sizes | heads | changes))
-    return transformers.LlamaForCausalLM(config).eval()
 
 
 def tiny_hubert(**changes):
@@ -174,89 +158,3 @@ def test_folders_that_hold_no_model_are_refused(tmp_path, loader):
         UserError, match=r"not a model folder, because it has no config\.json"
     ):
         loader(tmp_path)
-
-
-def test_digest_is_that_of_what_is_computed(tmp_path):
-    """Not of how, when and where it is stored; of bfloat16 as of other types."""
-    theirs = tiny_llama()
-    theirs.bfloat16().save_pretrained(tmp_path / "whole")
-    theirs.save_pretrained(tmp_path / "shards", max_shard_size="2KB")
-    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    digest = weights.digest(tmp_path / "whole", "language_model")
-    assert weights.digest(tmp_path / "shards", "language_model") == digest
-    (tmp_path / "whole" / "README.md").write_text("beside the point")
-    assert weights.digest(tmp_path / "whole", "language_model") == digest
-    rewrite(tmp_path / "whole", lambda s: s["model.norm.weight"].__imul__(2))
-    assert weights.digest(tmp_path / "whole", "language_model") != digest
-    config = json.loads((tmp_path / "shards" / "config.json").read_text())
-    config["rms_norm_eps"] = 1e-5
-    (tmp_path / "shards" / "config.json").write_text(json.dumps(config))
-    assert weights.digest(tmp_path / "shards", "language_model") != digest
-
-
-def test_digests_stay_what_they_were():
-    """Caches and runs are recognised by them; these are of version 0.1."""
-    expected = {
-        ("musilingo-tiny", "encoder"): (
-            "7de72342a2fc248aed4df8780cfba711a5f9816509396c27008f0879f6b39c61"
-        ),
-        ("musilingo-tiny", "language_model"): (
-            "18747911ffd1882e539611a54fff0a0434254537a9220cb74ddb6c83136fb001"
-        ),
-        ("musilingo-tiny", "adapter"): (
-            "53e6e75238f6cdd13dab50be6241f7bf9d0fca047d2bf17cdf5971015c5c92ac"
-        ),
-        (VERSION_0_1 / "encoder", "encoder"): (
-            "c05d5722bc665921237d047138fb0e65a821bf5b4fe4ee962ce753d321e9830d"
-        ),
-        (VERSION_0_1 / "language_model", "language_model"): (
-            "4dc13fdf18b6c52fa9010359d525ae90bda2466cc799dabfbe3410ef023d3d97"
-        ),
-    }
-    found = {part: weights.digest(*part) for part in expected}
-    assert found == expected
-
-
-RELEASED = {
-    name: config for name, config in vars(released_configs).items() if name.isupper()
-}
-
-
-def settings_of(config):
-    kind = MertConfig if "conv_dim" in config else LlamaConfig
-    return kind.from_dict(config)
-
-
-@pytest.mark.parametrize("name", [n for n, c in RELEASED.items() if "model_type" in c])
-def test_released_configs_are_described_as_ever(name):
-    settings = settings_of(RELEASED[name])
-    assert describe(settings, weights._CONFIG_NAMES) == repr(settings)
-
-
-def test_a_digest_does_not_depend_on_names_and_later_fields(tmp_path, monkeypatch):
-    """A class may be renamed, and get fields that old configs did without."""
-    source = VERSION_0_1 / "language_model"
-    before = weights.digest(source, "language_model")
-    blueprint = weights.blueprint
-
-    def renamed(part):
-        found = blueprint(part)
-        fields = dataclasses.fields(found.module.config)
-        values = {f.name: getattr(found.module.config, f.name) for f in fields}
-        decoder = dataclasses.make_dataclass(
-            "DecoderConfig",
-            [
-                *((field.name, field.type) for field in fields),
-                ("qk_norm", bool, setting(before=False)),
-            ],
-            frozen=True,
-        )
-        config = decoder(**values, qk_norm=qk_norm)
-        monkeypatch.setitem(weights._CONFIG_NAMES, decoder, "LlamaConfig")
-        return found._replace(module=types.SimpleNamespace(config=config))
-
-    monkeypatch.setattr(weights, "blueprint", renamed)
-    qk_norm = False
-    assert weights.digest(source, "language_model") == before
-    qk_norm = True
-    assert weights.digest(source, "language_model") != before
