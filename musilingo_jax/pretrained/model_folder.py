@@ -67,7 +67,7 @@ class ModelFolder:
                 folder = hub.download(name, weights=True)
             elif not hub.is_available(name):
                 folder = hub.cached(name)
-            if folder is None:
+            if folder is None:  # The tensors will be read on the hub.
                 folder, remote = hub.download(name, weights=False), name
         config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
         subfolders = tuple(kind for kind in KINDS if (folder / kind / CONFIG).is_file())
@@ -83,6 +83,14 @@ class ModelFolder:
         if self.config is not None and is_run(self.config):
             return "run"
         return "whole" if self.subfolders else "part"
+
+    def remote_folder(self, folder: str) -> tuple[str, str] | None:
+        """Where a folder's tensors are read on the hub; None if they are local.
+
+        Args:
+          folder: its name; "" for the top.
+        """
+        return (self.remote, folder) if self.remote else None
 
 
 def resolve(source: str | Path, *, weights: bool = True) -> Path:

@@ -42,6 +42,13 @@ _BEGINNINGS = PREFIXES | {"adapter": "model.llama_proj."}
 _ORIGINS = {"encoder": "mert_model", "language_model": "llama_model"}
 """The key of a release's `config.json` that names the model it took the part from."""
 
+_KINDS_BY_KEY = {
+    "encoder_width": "adapter",
+    "conv_dim": "encoder",
+    "rms_norm_eps": "language_model",
+}
+"""A key that only the `config.json` of this kind of part has."""
+
 PREPROCESSOR = "preprocessor_config.json"
 TOKENIZER_FILES = (
     "tokenizer.model",
@@ -164,11 +171,7 @@ def released_window(config: Mapping[str, Any], where: str | Path = CONFIG) -> in
 def _kind_of(model: ModelFolder) -> str:
     """The kind of a part that is alone in its folder, from its `config.json`."""
     config = model.config or {}
-    for key, kind in {
-        "encoder_width": "adapter",
-        "conv_dim": "encoder",
-        "rms_norm_eps": "language_model",
-    }.items():
+    for key, kind in _KINDS_BY_KEY.items():
         if key in config:
             return kind
     raise UserError(
@@ -179,16 +182,15 @@ def _kind_of(model: ModelFolder) -> str:
 
 def _part_alone(model: ModelFolder, kind: str) -> Part:
     """A part whose files are at the top of its source."""
-    remote = (model.remote, "") if model.remote else None
-    part = _in_own_folder(model.name, kind, model.folder, model.config or {}, remote)
+    config, remote = model.config or {}, model.remote_folder("")
+    part = _in_own_folder(model.name, kind, model.folder, config, remote)
     return replace(part, origin=model.origin)
 
 
 def _part_of_whole(model: ModelFolder, kind: str) -> Part:
     """A part in `encoder/`, `language_model/` or `adapter/`."""
     if kind in model.subfolders:
-        folder = model.folder / kind
-        remote = (model.remote, kind) if model.remote else None
+        folder, remote = model.folder / kind, model.remote_folder(kind)
         config = read_json(folder / CONFIG)
         return _in_own_folder(model.name, kind, folder, config, remote)
     if model.config is not None:  # Such as an encoder with an adapter/ beside it.
@@ -212,8 +214,8 @@ def _part_of_run(
         )
     if run.folder in runs:
         raise UserError(
-            f"{run.folder / CONFIG}: names this run itself as the source of its "
-            f"{kind}; name the model that it was trained with"
+            f"{run.folder / CONFIG}: the source of its {kind} leads back to this run; "
+            "name the model that it was trained with"
         )
     return _find(named(run.config or {}, kind), kind, weights, (*runs, run.folder))
 
@@ -227,7 +229,7 @@ def _part_of_release(release: ModelFolder, kind: str) -> Part:
     of these names in `config.json`, take precedence.
     """
     folder, config = release.folder, release.config or {}
-    remote = (release.remote, "") if release.remote else None
+    remote = release.remote_folder("")
     tensors = _open(folder, remote)
     if strange := [n for n in tensors if not n.startswith(tuple(_BEGINNINGS.values()))]:
         raise UserError(

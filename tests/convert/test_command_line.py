@@ -3,10 +3,10 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from musilingo_jax.convert import __main__ as convert
 from musilingo_jax.convert import inspection, musilingo_releases, write_folders
 from musilingo_jax.pretrained import safetensors_writer, sources, weights
 from musilingo_jax.runtime import signals
-from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.errors import UserError
 
 
 def test_pytorch_files_become_safetensors(tmp_path):
@@ -37,27 +37,31 @@ def test_pytorch_files_become_safetensors(tmp_path):
     )
 
 
-def run(monkeypatch, *arguments, **flags):
-    values = dict.fromkeys(("out", "inspect", *convert._FLAGS))
-    values |= {"json": False, "shard_gb": 5.0}
-    for name, value in flags.items():
-        values[name] = str(value) if isinstance(value, Path) else value
-    given = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
-    monkeypatch.setattr(convert, "flags", given)
-    convert.main(["convert", *map(str, arguments)])
+def convert_by(*arguments, **flags):
+    """Runs `python -m musilingo_jax.convert` as a user does."""
+    given = [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in flags.items()
+    ]
+    return programs.run("convert", *arguments, *given)
 
 
-def test_the_command_line(base, delta, tmp_path, monkeypatch, capsys):
-    run(monkeypatch, "merge", base=base, delta=delta, out=tmp_path / "merged")
-    run(monkeypatch, "export", TINY, out=tmp_path / "whole")
-    run(
-        monkeypatch, "split", tmp_path / "whole", out=tmp_path / "parts", shard_gb=0.001
-    )
+def converted(*arguments, **flags):
+    """What a successful conversion prints."""
+    done = convert_by(*arguments, **flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_line(base, delta, tmp_path):
+    converted("merge", base=base, delta=delta, out=tmp_path / "merged")
+    converted("export", TINY, out=tmp_path / "whole")
+    converted("split", tmp_path / "whole", out=tmp_path / "parts", shard_gb=0.001)
     assert len(list((tmp_path / "parts/encoder").glob("*.safetensors"))) > 2
-    run(monkeypatch, "export", adapter=TINY, out=tmp_path / "adapter")
-    run(monkeypatch, "safetensors", base, out=tmp_path / "copy")
+    converted("export", adapter=TINY, out=tmp_path / "adapter")
+    said = converted("safetensors", base, out=tmp_path / "copy")
     assert_equal(read(tmp_path / "copy"), read(base))
-    assert capsys.readouterr().out.endswith("copy: complete\n")
+    assert said.endswith("copy: complete\n")
 
 
 @pytest.mark.parametrize(
@@ -86,24 +90,29 @@ def test_the_command_line(base, delta, tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_wrong_command_lines(monkeypatch, arguments, flags, pattern):
-    with pytest.raises(UsageError, match=pattern):
-        run(monkeypatch, *arguments, **flags)
+def test_wrong_command_lines(arguments, flags, pattern):
+    done = convert_by(*arguments, **flags)
+    assert done.returncode == 2
+    assert re.search(f"^error: .*{pattern}", done.stderr)
 
 
 def test_the_program(tmp_path):
-    done = programs.run("convert", "split", TINY, f"--out={tmp_path / 'parts'}")
+    done = convert_by("split", TINY, out=tmp_path / "parts")
     assert done.returncode == 0, done.stderr
     assert "100%" in done.stderr and "B/s" in done.stderr  # The bar.
-    wrong = programs.run("convert", "split", TINY, f"--out={tmp_path / 'parts'}")
+    wrong = convert_by("split", TINY, out=tmp_path / "parts")
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
     assert "already exists and is not empty" in wrong.stderr
-    found = programs.run("convert", "--inspect", tmp_path / "parts", "--json")
+    found = convert_by("--inspect", tmp_path / "parts", json=True)
     assert [*json.loads(found.stdout)["parts"]] == [*sources.KINDS]
 
 
 def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
+    flags = dict.fromkeys(convert._FLAGS) | {"inspect": None, "json": False}
+    flags |= {"adapter": TINY, "out": str(tmp_path / "out"), "shard_gb": 5.0}
+    given = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**flags))
+    monkeypatch.setattr(convert, "flags", given)
 
     def told(*_):
         assert (tmp_path / "out.partial").exists()
@@ -114,7 +123,7 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("was not heard"))
     try:
         with pytest.raises(SystemExit) as ended, signals.raise_at_once():
-            run(monkeypatch, "export", adapter=TINY, out=tmp_path / "out")
+            convert.main(["convert", "export"])
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 128 + signal.SIGTERM
@@ -122,11 +131,10 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_merge_says_how_to_check_it(base, delta, tmp_path, monkeypatch, capsys):
-    run(monkeypatch, "merge", base=base, delta=delta, out=tmp_path / "merged")
-    assert "ask the merged model something" in capsys.readouterr().out
-    run(monkeypatch, "safetensors", base, out=tmp_path / "copy")
-    assert "ask the" not in capsys.readouterr().out
+def test_a_merge_says_how_to_check_it(base, delta, tmp_path):
+    said = converted("merge", base=base, delta=delta, out=tmp_path / "merged")
+    assert "ask the merged model something" in said
+    assert "ask the" not in converted("safetensors", base, out=tmp_path / "copy")
 
 
 def test_a_file_is_no_folder(tmp_path):
