@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-INK, SMOOTH, HELD_OUT = "#1f2933", "#c2410c", "#1d6fa5"
+from musilingo_jax.runtime.palette import BLUE, INK, ORANGE, RULE
 
 
 def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -34,18 +34,16 @@ def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
             label="single updates",
         )
         if faint:
-            axes.plot(steps, _smooth(losses), color=SMOOTH, linewidth=2, label="mean")
+            axes.plot(steps, _smooth(losses), color=ORANGE, linewidth=2, label="mean")
         looks = _curve(rows, "validation_loss")
         if looks[0]:
-            axes.plot(
-                *looks, color=HELD_OUT, linewidth=2, marker="o", label="validation"
-            )
+            axes.plot(*looks, color=BLUE, linewidth=2, marker="o", label="validation")
         if faint or looks[0]:
             axes.legend(frameon=False, labelcolor=INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(name, color=INK, fontsize=13)
         axes.set_xlabel("updates", color=INK, fontsize=11)
-        axes.grid(color="#d9dee3", linewidth=0.7)
+        axes.grid(color=RULE, linewidth=0.7)
         axes.tick_params(colors=INK, labelleft=True)
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylabel("loss (nats per token)", color=INK, fontsize=11)
