@@ -1,16 +1,16 @@
-"""What an answer is worth that did not come from listening.
+"""Answers that owe nothing to the music, to compare a system's answers with.
 
     shuffled        the same answers, given for other clips        needs no model
     shuffled audio  the same questions, asked with another clip's music
-    silence         … with zeros where the clip's features were
+    silence         … with zeros in place of the clip's features
     no audio        … with nothing between <Audio> and </Audio>
     constant        one answer to all questions of a kind          needs no model
 
-A score that is not above all of them says nothing of the music.
+A score that is not above all of them is no evidence that the system uses the music.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,26 +21,27 @@ from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import choices, facts, rouge
 from musilingo_jax.runtime.errors import UserError
 
+# In the order of reports.
 LABELS = {
-    "shuffled": "answers shuffled",
+    "shuffled": "shuffled answers",
     "shuffled_audio": "shuffled audio",
     "silence": "silence",
     "no_audio": "no audio",
     "constant": "constant answer",
 }
-# What `Ask.heard` says instead of a clip.
+# Values of `Ask.heard` that are not clips.
 _ZEROS, _NOTHING = "zeros:", "none"
-# Answers among which the most typical one is looked for: their square counts.
+# The most typical answer is searched for among this many: the cost is quadratic.
 _TYPICAL_AMONG = 64
 
 
 def derangement(clips: Sequence[str], seed: int) -> dict[str, str]:
-    """Gives each clip another one: in a shuffled circle, the one after it.
+    """Maps each clip to another one: the next in a random circle.
 
-        circle   b → d → a → c → (b)       none is given itself, none given twice
+        circle   b → d → a → c → (b)     no clip gets itself, none is used twice
 
     Raises:
-      UserError: there are not two different clips.
+      UserError: there are fewer than two different clips.
     """
     circle = np.random.default_rng(seed).permutation(sorted(set(clips))).tolist()
     if len(circle) < 2:
@@ -54,75 +55,95 @@ def derangement(clips: Sequence[str], seed: int) -> dict[str, str]:
 def asks(
     records: Sequence[Record], features: Callable[[str], Features], seed: int
 ) -> dict[str, list[Ask]]:
-    """For each control that needs the model, what it is asked instead of each record.
+    """For each control that needs the model, what it asks in place of each record.
 
-    Without music, a question has one answer whatever the clip, and is asked once: those
-    to all other records are the same.
+    Without music, a question has the same answer for all clips. It is asked for one of
+    them, and the others share the answer.
     """
     other = derangement([record.clip for record in records], seed)
     silent: dict[tuple[str, int], Ask] = {}
-    alone: dict[str, Ask] = {}
-    found = {"shuffled_audio": [], "silence": [], "no_audio": []}
+    without: dict[str, Ask] = {}
+    found: dict[str, list[Ask]] = {"shuffled_audio": [], "silence": [], "no_audio": []}
     for record in records:
-        question = record.question
-        length = len(features(record.clip))
-        zeros = silent.setdefault(
-            (question, length), Ask(record, f"{_ZEROS}{record.clip}")
-        )
+        question, windows = record.question, len(features(record.clip))
+        zeros = Ask(record, f"{_ZEROS}{record.clip}")
+        nothing = Ask(record, _NOTHING)
         found["shuffled_audio"].append(Ask(record, other[record.clip]))
-        found["silence"].append(zeros)
-        found["no_audio"].append(alone.setdefault(question, Ask(record, _NOTHING)))
+        found["silence"].append(silent.setdefault((question, windows), zeros))
+        found["no_audio"].append(without.setdefault(question, nothing))
     return found
 
 
 def heard_features(
     features: Callable[[str], Features], clip: str
 ) -> Callable[[str], Features]:
-    """`features`, that also understands what the controls hear.
+    """Extends `features` to `Ask.heard` of the controls.
 
     Args:
       features: clip → its features [windows, width].
-      clip: any clip, whose features have the width of all.
+      clip: any clip; its features have the same width as all others.
     """
 
-    def hear(heard: str) -> Features:
+    def extended(heard: str) -> Features:
         if heard == _NOTHING:
             return features(clip)[:0]
         if heard.startswith(_ZEROS):
             return np.zeros_like(features(heard.removeprefix(_ZEROS)))
         return features(heard)
 
-    return hear
+    return extended
 
 
 def groups(rows: Sequence[AnsweredQuestion]) -> list[str]:
-    """For each row the name of the rows whose answers could stand in for its own.
+    """For each row, the name of the group of rows whose answers could replace its own.
 
-    Rows of one attribute, else rows of the very same question where it is asked about
-    several clips, else rows of the same kind.
+    Rows with the same attribute; else rows with the very same question, if it is asked
+    about several clips; else rows of the same kind.
     """
     clips: dict[str, set[str]] = {}
     for row in rows:
         clips.setdefault(row.question, set()).add(row.clip)
     return [
-        f"“{row.question}”"
+        _question_group(row)
         if row.kind == "other questions" and len(clips[row.question]) > 1
         else row.kind
         for row in rows
     ]
 
 
+def with_model_free(
+    rows: Sequence[AnsweredQuestion],
+    known: Sequence[AnsweredQuestion],
+    model_answers: Mapping[str, Sequence[str | None]],
+    seed: int,
+) -> dict[str, list[str | None]]:
+    """Control → its answers, of all controls in the order of reports.
+
+    Args:
+      rows: the questions, with reference and answer.
+      known: as in `constant`.
+      model_answers: the answers of the controls that need a model.
+      seed: of the controls that need no model.
+    """
+    every = {
+        **{name: list(answers) for name, answers in model_answers.items()},
+        "shuffled": shuffled(rows, seed),
+        "constant": constant(rows, known, seed),
+    }
+    return {name: every[name] for name in LABELS if name in every}
+
+
 def shuffled(rows: Sequence[AnsweredQuestion], seed: int) -> list[str | None]:
     """The answers, each given for another clip, within the groups of `groups`.
 
-    Rows are laid out clip after clip in a shuffled order, and each takes the answer
-    that stands as many places further as the largest clip has rows:
+    The rows of a group are put clip after clip, in random order. Each takes the answer
+    that is as many places further as the largest clip has rows:
 
-        row       a a a b b c c c          clip a has most rows: 3
+        row       a a a b b c c c          clip a has the most rows: 3
         answer    b b c c c a a a
 
-    None for the rows of a group in which one clip has more than half of all: there are
-    not enough answers for other clips.
+    None for the rows of a group if one clip has more than half of them: there are too
+    few answers for other clips.
     """
     generator = np.random.default_rng(seed)
     given: list[str | None] = [None] * len(rows)
@@ -133,14 +154,13 @@ def shuffled(rows: Sequence[AnsweredQuestion], seed: int) -> list[str | None]:
         largest = max(Counter(rows[place].clip for place in places).values())
         if 2 * largest > len(places):
             continue
+        clips = sorted({rows[place].clip for place in places})
         order = {
-            clip: rank
-            for rank, clip in enumerate(
-                generator.permutation(sorted({rows[p].clip for p in places})).tolist()
-            )
+            c: rank for rank, c in enumerate(generator.permutation(clips).tolist())
         }
-        laid = sorted(places, key=lambda place: order[rows[place].clip])
-        for place, other in zip(laid, laid[largest:] + laid[:largest], strict=True):
+        ordered = sorted(places, key=lambda place: order[rows[place].clip])
+        shifted = ordered[largest:] + ordered[:largest]
+        for place, other in zip(ordered, shifted, strict=True):
             given[place] = rows[other].answer
     return given
 
@@ -148,68 +168,74 @@ def shuffled(rows: Sequence[AnsweredQuestion], seed: int) -> list[str | None]:
 def constant(
     rows: Sequence[AnsweredQuestion], known: Sequence[AnsweredQuestion], seed: int
 ) -> list[str | None]:
-    """For each row the one answer that all rows of its group get.
+    """For each row, the one answer that all rows of its group get.
 
-    Where the truth has a value: a reference with the most frequent one (of equals the
-    first in order). Of several such references, and where there is no value, the one
-    that shares most words with the others, among some drawn with `seed`. In a multiple
-    choice it is a letter.
+    If the truth has a value, a reference with the most frequent value (the first in
+    order if several are). Among several such references, and if there is no value, the
+    one most similar to the others, of a sample drawn with `seed`. In a multiple choice,
+    the letter that is right most often.
 
     Args:
-      rows: what is asked.
-      known: rows whose references may be known beforehand: of the training split, or
-        where there is none, the same rows. Nothing is known of a row's own clip: the
-        clip that the answer was taken from gets what the others would say.
-      seed: of the draw.
+      rows: the questions.
+      known: rows whose references may be used: those of the training split, or without
+        one the rows themselves. A row never gets the reference of its own clip: the
+        clip that the answer was taken from gets the best answer of the others.
+      seed: of the sample.
 
     Returns:
-      The answers; None where nothing is known.
+      The answers; None if no reference may be used.
     """
     pools: dict[str, list[AnsweredQuestion]] = {}
     for row in known:
         pools.setdefault(row.kind, []).append(row)
         if row.kind == "other questions":
-            pools.setdefault(f"“{row.question}”", []).append(row)
-    expected: dict[str, AnsweredQuestion | None] = {}
-    others: dict[str, AnsweredQuestion | None] = {}
+            pools.setdefault(_question_group(row), []).append(row)
+    best: dict[str, AnsweredQuestion | None] = {}
+    best_of_others: dict[str, AnsweredQuestion | None] = {}
     given = []
     for name, row in zip(groups(rows), rows, strict=True):
         pool = pools.get(name) or pools.get(row.kind, [])
-        if name not in expected:
-            expected[name] = first = _most_expected(pool, seed)
-            without = [r for r in pool if first is not None and r.clip != first.clip]
-            others[name] = _most_expected(without, seed)
-        said = expected[name]
-        if said is not None and said.clip == row.clip:
-            said = others[name]
-        given.append(None if said is None else _answer(said))
+        if name not in best:
+            best[name] = first = _best_guess(pool, seed)
+            others = [r for r in pool if first is not None and r.clip != first.clip]
+            best_of_others[name] = _best_guess(others, seed)
+        guess = best[name]
+        if guess is not None and guess.clip == row.clip:
+            guess = best_of_others[name]
+        given.append(None if guess is None else _right_answer(guess))
     return given
 
 
-def _answer(row: AnsweredQuestion) -> str:
-    """What answers a question rightly."""
+def _question_group(row: AnsweredQuestion) -> str:
+    # In quotation marks, so that it is not the name of a kind.
+    return f"“{row.question}”"
+
+
+def _right_answer(row: AnsweredQuestion) -> str:
+    """The reference, or the letter of the right option."""
     if row.options:
-        return choices.LETTERS[choices.right(row.value, row.options)]
+        right = choices.right(row.true_value, row.options)
+        assert right is not None, row
+        return choices.LETTERS[right]
     return row.reference
 
 
-def _most_expected(
-    pool: Sequence[AnsweredQuestion], seed: int
-) -> AnsweredQuestion | None:
-    """The row whose reference is the best guess of those of all; None of nothing."""
+def _best_guess(pool: Sequence[AnsweredQuestion], seed: int) -> AnsweredQuestion | None:
+    """The row whose right answer is the best guess for all; None without rows."""
     if not pool:
         return None
     if pool[0].options:
-        letter = _most_frequent([_answer(row) for row in pool])
-        return next(row for row in pool if _answer(row) == letter)
+        letter = _most_frequent([_right_answer(row) for row in pool])
+        return next(row for row in pool if _right_answer(row) == letter)
     if facts.protocol(pool[0]) is not None:
-        value = _most_frequent([row.value for row in pool])
+        value = _most_frequent([r.value for r in pool if r.value is not None])
         pool = [row for row in pool if row.value == value]
-    drawn = np.random.default_rng(seed).permutation(len(pool))[:_TYPICAL_AMONG]
-    references = [pool[place].reference for place in drawn]
-    return pool[drawn[references.index(rouge.most_typical(references))]]
+    sample = np.random.default_rng(seed).permutation(len(pool))[:_TYPICAL_AMONG]
+    references = [pool[place].reference for place in sample]
+    return pool[sample[references.index(rouge.most_typical(references))]]
 
 
 def _most_frequent(values: Sequence[str]) -> str:
+    """The most frequent value; the first in order if several are."""
     counts = Counter(values)
     return min(counts, key=lambda value: (-counts[value], value))

@@ -1,4 +1,4 @@
-"""What a score is, how sure that is, and whether it is above another."""
+"""A score with its interval, and a difference of two scores with its significance."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from musilingo_jax.evaluation.metrics import flips
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score of all answers, in [0, 1].
+    """A score of a set of answers, in [0, 1].
 
     Attributes:
       value: the score.
-      low, high: its 95 % interval; None if there is none.
-      reason: why there is none.
+      low, high: its 95 % interval; None if there is no interval.
+      reason: why there is no interval.
     """
 
     value: float
@@ -23,11 +23,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Gain(Estimate):
-    """Own − control, and how often chance alone gives as much (`flips.p_value`).
+    """Own − control, with the p-values of two one-sided tests (`flips.p_value`).
 
     Attributes:
-      p_above: of the one-sided test that own is above the control.
-      p_below: … that it is below.
+      p_above: of the test that own is above the control.
+      p_below: of the test that own is below the control.
     """
 
     p_above: float
@@ -35,13 +35,13 @@ class Gain(Estimate):
 
     @property
     def is_above(self) -> bool:
-        """Whether own is above the control beyond chance.
+        """Whether own is significantly above the control.
 
-        The test decides; an interval, where there is one, must not contradict it.
+        The test decides; the interval, if there is one, must not contradict it.
         """
         return self.p_above <= flips.LEVEL and (self.low is None or self.low > 0)
 
     @property
     def is_below(self) -> bool:
-        """Whether own is below the control beyond chance."""
+        """Whether own is significantly below the control."""
         return self.p_below <= flips.LEVEL and (self.high is None or self.high < 0)

@@ -1,98 +1,188 @@
-"""The report as one HTML page: the tables, pictures, and the worst answers to hear."""
+"""The report as one HTML page: text, pictures, and the worst answers to listen to."""
 
 import base64
 import html
 import os
-import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from markdown_it import MarkdownIt
 
-from musilingo_jax.evaluation import figures
+from musilingo_jax.evaluation import figures, report
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
-from musilingo_jax.evaluation.scoring import OWN, Scored
-from musilingo_jax.runtime.storage import write_text
+from musilingo_jax.evaluation.figures import Picture
+from musilingo_jax.evaluation.report import About, Section
+from musilingo_jax.evaluation.score_table import OWN
+from musilingo_jax.evaluation.scoring import Line, Scored
+from musilingo_jax.runtime.palette import BLUE, INK, MUTED, RULE
 
-# Answers shown per score, the worst first.
+# Answers shown per score.
 _WORST = 10
+# Letters shown of a text.
+_MAX_LETTERS = 500
+_COLOURS = (
+    f":root {{ --ink: {INK}; --muted: {MUTED}; --rule: {RULE}; --blue: {BLUE}; }}"
+)
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto;
-  max-width: 70rem; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #d9dee3; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; vertical-align: top; max-width: 22rem;
+body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); margin: 0 auto;
+  max-width: 70rem; padding: 0 1.5rem 4rem; }
+header { padding: 2.5rem 0 .5rem; border-bottom: 2px solid var(--ink); }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem;
   overflow-wrap: anywhere; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; } audio { width: 14rem; }
-figcaption, .small { color: #52606d; }
+header p { font-size: 1.05rem; max-width: 46rem; }
+h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; }
+a { color: var(--blue); text-decoration: none; }
+a:hover { text-decoration: underline; }
+nav { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; padding: .75rem 0; }
+ul { padding-left: 1.1rem; } li { margin: .2rem 0; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: .87rem;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--rule);
+  text-align: left; white-space: nowrap; }
+th { color: var(--muted); font-weight: 600; vertical-align: bottom;
+  white-space: normal; text-wrap: balance; }
+tbody tr:hover { background: #f4f7f9; }
+td b { color: var(--blue); }
+td.text { vertical-align: top; min-width: 9rem; max-width: 22rem;
+  white-space: normal; overflow-wrap: anywhere; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-end; }
+figure { margin: .5rem 0; max-width: 100%; } img { display: block; width: 100%; }
+figcaption, .small { color: var(--muted); font-size: .87rem; }
+audio { width: 14rem; height: 2.2rem; }
+details { border-top: 1px solid var(--rule); padding: .5rem 0; }
+summary { cursor: pointer; font-weight: 600; }
+code { background: #f0f3f5; padding: 0 .25em; border-radius: 3px; }
 """
 
 
-def write(path: Path, text: str, scored: Scored) -> None:
-    """Writes the page; nothing in it is fetched but the songs, by their paths.
+def page(about: About, scored: Scored, folder: Path) -> str:
+    """The page. It loads nothing but the songs, by their paths.
 
     Args:
-      path: of the page. Songs are linked relative to it.
-      text: the report in Markdown, as `report.markdown` writes it.
-      scored: what to draw, and whose worst answers to show.
+      about: what was evaluated.
+      scored: its scores.
+      folder: the folder of the page, which the songs are linked relative to.
     """
-    title = text.partition("\n")[0].removeprefix("# ")
+    summary, *sections = report.sections(about, scored)
+    pictures = list(figures.draw(scored))
+    worst = list(_worst_answers(scored, folder))
+    title = html.escape(summary.title)
+    links = [f'<a href="#{s.name}">{html.escape(s.title)}</a>' for s in sections]
+    if worst:
+        links.insert(-1, '<a href="#worst">Worst answers</a>')
+        worst = [
+            '<section id="worst"><h2>Worst answers</h2>',
+            "<p>Those with the lowest score, to listen to, by fact or kind.</p>",
+            *worst,
+            "</section>",
+        ]
+    *results, guide = sections
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-        *_from_markdown(text.split("\n")),
-        "<h2>Pictures</h2>",
-        *_pictures(scored),
-        *_worst(scored, path.parent),
+        f"<title>{title}</title><style>{_COLOURS}{_STYLE}</style></head><body>",
+        f"<header><h1>{title}</h1>{from_markdown(summary.text)}</header>",
+        f"<nav>{' '.join(links)}</nav>",
+        *(_section(section, pictures) for section in results),
+        *worst,
+        _section(guide, pictures),
         "</body></html>",
     ]
-    write_text(path, "\n".join(parts) + "\n")
+    return "\n".join(parts) + "\n"
 
 
-def _pictures(scored: Scored) -> Iterator[str]:
-    for caption, png in figures.draw(scored):
-        data = base64.b64encode(png).decode()
-        yield (
-            f'<figure><img alt="{html.escape(caption)}" '
-            f'src="data:image/png;base64,{data}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
+def from_markdown(text: str) -> str:
+    """HTML of the Markdown that reports use: tables, lists, strong text and code.
+
+    All else stays text. In particular, there is no rule that makes a link, a picture or
+    raw HTML, whatever the names of attributes and files contain.
+    """
+    return _MARKDOWN.render(text)
 
 
-def _worst(scored: Scored, folder: Path) -> Iterator[str]:
-    """The worst answers: one table per fact, and one for the wording of captions."""
+def _markdown_parser() -> MarkdownIt:
+    rules = ["table", "list", "emphasis", "backticks", "escape"]
+    parser = MarkdownIt("zero").enable(rules)
+    parser.add_render_rule("table_open", lambda *_: '<div class="wide"><table>\n')
+    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    parser.add_render_rule("strong_open", lambda *_: "<b>")
+    parser.add_render_rule("strong_close", lambda *_: "</b>")
+    return parser
+
+
+_MARKDOWN = _markdown_parser()
+
+
+def _section(section: Section, pictures: list[Picture]) -> str:
+    """A section with its pictures above its text."""
+    shown = [_figure(p) for p in pictures if p.section == section.name]
+    parts = [f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>']
+    if shown:
+        parts += ['<div class="pictures">', *shown, "</div>"]
+    return "\n".join([*parts, from_markdown(section.text), "</section>"])
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode()
+    caption = html.escape(picture.caption)
+    return (
+        f'<figure style="width: {picture.width:.1f}in"><img alt="{caption}" '
+        f'src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _worst_answers(scored: Scored, folder: Path) -> Iterator[str]:
+    """A table for each fact, and one for the wording of each kind without facts."""
+    scores = scored.scores[OWN]
+    is_first = True
     for line in scored.lines:
         name = f"{line.section}.{line.name}"
-        if line.section not in ("factual", "kind") or name not in scored.scores[OWN]:
+        if line.section not in ("factual", "kind") or name not in scores:
             continue
-        values = scored.scores[OWN][name]
-        # Of attributes, facts say more than wording.
-        facts_too = f"factual.{line.name}" in scored.scores[OWN]
-        if line.section == "kind" and facts_too:
+        # For attributes, the facts are more telling than the wording.
+        if line.section == "kind" and f"factual.{line.name}" in scores:
             continue
-        bad = [p for p in np.argsort(values, kind="stable") if values[p] < 1][:_WORST]
-        if not bad:
-            continue
-        yield f"<h2>Worst answers: {html.escape(line.name)}</h2><div class=wide><table>"
-        yield "<tr><th>clip<th>question<th>should be<th>was<th>score</tr>"
-        for place in bad:
-            row = scored.rows[place]
-            texts = (row.question, row.reference, row.answer)
-            cells = "".join(f'<td class="text">{_short(text)}' for text in texts)
-            heard = _player(row, folder)
-            yield (
-                f'<tr><td class="text">{heard}{cells}<td>{100 * values[place]:.1f}</tr>'
-            )
-        yield "</table></div>"
+        values = scores[name]
+        order = np.argsort(values, kind="stable").tolist()
+        bad = [place for place in order if values[place] < 1][:_WORST]
+        if bad:
+            rows = [
+                _answer(scored.rows[place], float(values[place]), folder)
+                for place in bad
+            ]
+            yield _answers(line, rows, is_open=is_first)
+            is_first = False
+
+
+def _answers(line: Line, rows: list[str], *, is_open: bool) -> str:
+    """A table of answers that opens and closes."""
+    head = "<tr><th>clip</th><th>question</th><th>reference</th><th>answer</th>"
+    return "\n".join(
+        [
+            f"<details{' open' if is_open else ''}>",
+            f"<summary>{html.escape(line.name)}</summary>",
+            '<div class="wide"><table>',
+            f"{head}<th>score</th></tr>",
+            *rows,
+            "</table></div></details>",
+        ]
+    )
+
+
+def _answer(row: AnsweredQuestion, score: float, folder: Path) -> str:
+    texts = (row.question, row.reference, row.answer)
+    cells = [_player(row, folder), *map(_short, texts)]
+    joined = "".join(f'<td class="text">{cell}</td>' for cell in cells)
+    return f"<tr>{joined}<td>{100 * score:.1f}</td></tr>"
 
 
 def _player(row: AnsweredQuestion, folder: Path) -> str:
-    """A player for the clip where its file is known, with the clip's name."""
+    """The clip's name, and a player if its file is known."""
     if row.record is None:
         return _short(row.clip)
     audio = row.record.audio
@@ -108,35 +198,5 @@ def _player(row: AnsweredQuestion, folder: Path) -> str:
 
 
 def _short(text: str) -> str:
-    return html.escape(text if len(text) <= 500 else text[:499] + "…")
-
-
-def _from_markdown(lines: Sequence[str]) -> Iterator[str]:
-    """The Markdown that reports are written in: headings, tables, lists, paragraphs."""
-    open_list = rows = 0
-    for line in [*lines, ""]:
-        if open_list and not line.startswith("- "):
-            yield "</ul>"
-            open_list = 0
-        if rows and not line.startswith("| "):
-            yield "</table></div>"
-            rows = 0
-        if found := re.match(r"(#+) (.*)", line):
-            yield f"<h{len(found[1])}>{_inline(found[2])}</h{len(found[1])}>"
-        elif line.startswith("- "):
-            yield ("" if open_list else "<ul>") + f"<li>{_inline(line[2:])}</li>"
-            open_list += 1
-        elif line.startswith("| "):
-            cells = re.split(r"(?<!\\) \| ", line.removeprefix("| ").removesuffix(" |"))
-            if rows != 1:  # The second line is only rules.
-                tag = "td" if rows else "th"
-                text = "".join(f"<{tag}>{_inline(cell)}</{tag}>" for cell in cells)
-                yield ("" if rows else "<div class=wide><table>") + f"<tr>{text}</tr>"
-            rows += 1
-        elif line:
-            yield f"<p>{_inline(line)}</p>"
-
-
-def _inline(text: str) -> str:
-    text = html.escape(text.replace("\\|", "|"), quote=False)
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)
+    shown = text if len(text) <= _MAX_LETTERS else text[: _MAX_LETTERS - 1] + "…"
+    return html.escape(shown)

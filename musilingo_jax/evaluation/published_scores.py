@@ -1,14 +1,22 @@
-"""What others report, and how: rows to stand beside ours."""
+"""Scores that papers report, for the tables of a report."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of a paper, in percent.
+    """A row of a table in a paper, in percent.
 
-    The four scores are the `legacy` ones: BLEU of characters, METEOR, ROUGE-L recall
-    and BERTScore recall.
+    Its four scores are computed as our `legacy` ones.
+
+    Attributes:
+      corpus: the test corpus.
+      system: the system that was tested.
+      source: the paper.
+      bleu: BLEU of characters.
+      meteor: METEOR.
+      rouge_l: ROUGE-L recall.
+      bertscore: BERTScore recall.
     """
 
     corpus: str
@@ -30,7 +38,7 @@ LEGACY = (
     Published("MusicCaps", "MusiLingo-long", _MA, 21.50, 22.49, 30.29, 85.75),
     Published("Song Describer", "MusiLingo-long", _MA, 8.14, 14.32, 30.15, 85.28),
 )
-# Accuracy of multiple choice; guessing among four gives 25.
+# Accuracy in multiple choice; random choice among four options gives 25.
 MUCHOMUSIC = {
     "MusiLingo": 21.1,
     "MU-LLaMA": 32.4,

@@ -1,20 +1,13 @@
-"""Scores → a report to compute with (JSON) and to read (Markdown).
+"""Scores → a report to read, in Markdown."""
 
-`evaluation/html_page.py` makes of the same a page to look at and listen to.
-"""
-
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from musilingo_jax.evaluation import answered_questions, html_page
+from musilingo_jax.evaluation import answered_questions
 from musilingo_jax.evaluation.controls import LABELS
 from musilingo_jax.evaluation.estimates import Estimate, Gain
-from musilingo_jax.evaluation.metrics import facts, wording
 from musilingo_jax.evaluation.metrics.intervals import FEWEST_CLIPS
 from musilingo_jax.evaluation.published_scores import (
     LEGACY,
@@ -22,8 +15,13 @@ from musilingo_jax.evaluation.published_scores import (
     MUCHOMUSIC_SOURCE,
 )
 from musilingo_jax.evaluation.reading_guide import READING_RULES
-from musilingo_jax.evaluation.scoring import OWN, Line, Scored
-from musilingo_jax.runtime.storage import write_text
+from musilingo_jax.evaluation.score_table import OWN
+from musilingo_jax.evaluation.scoring import Line, Scored
+
+# A summary lists no more names than this.
+_MAX_NAMES = 12
+# What Markdown may read as markup in a name. An underscore within a word is none.
+_MARKUP = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])")
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,11 @@ class About:
     """What a report is about.
 
     Attributes:
-      title: what was evaluated on what.
-      left_out: records that could not be asked.
-      not_held_out: clips that are clips of the training split too.
-      identity: what the answers depend on; empty for anyone's answers.
-      config: the experiment; empty for anyone's answers.
+      title: what was evaluated, on which corpus.
+      left_out: the number of records that could not be asked.
+      not_held_out: the number of clips that are also in the training split.
+      identity: what the answers depend on; empty for answers from a file.
+      config: the config of the experiment; empty for answers from a file.
     """
 
     title: str
@@ -45,269 +43,221 @@ class About:
     config: dict[str, Any]
 
 
-def write(folder: Path, about: About, scored: Scored) -> None:
-    """Writes report.json, report.md, report.html and examples.jsonl.
+@dataclass(frozen=True)
+class Section:
+    """A part of a report.
 
-    Args:
-      folder: where to.
-      about: what was evaluated.
-      scored: how it went.
+    Attributes:
+      name: "summary", "facts", "kinds", "honest", "legacy" or "guide".
+      title: its heading; the summary has the title of the report.
+      text: the rest, in Markdown.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        **asdict(about),
-        **_about_rows(scored),
-        "scores": [_as_dict(line) for line in scored.lines],
-        "diversity": scored.diversity,
-        "computed_with": scored.notes,
-        "rules": READING_RULES,
-    }
-    write_text(folder / "report.json", _json(content))
-    text = markdown(about, scored)
-    write_text(folder / "report.md", text)
-    write_text(folder / "examples.jsonl", "".join(examples(scored)))
-    html_page.write(folder / "report.html", text, scored)
 
-
-def summary(scored: Scored) -> dict[str, Any]:
-    """The scores alone, in percent, for other programs.
-
-    A score that could not be computed is null, with `…_reason` beside it. `n` counts
-    the answers, `repeated` those among them that have clip and question of an earlier
-    one, and `inferred` those by attribute whose truth was read from the reference.
-    """
-    controls = [system for system in scored.answers if system != OWN]
-    return {
-        **_sections(scored, OWN),
-        "controls": {control: _sections(scored, control) for control in controls},
-        "n": len(scored.rows),
-        **_about_rows(scored),
-    }
-
-
-def _about_rows(scored: Scored) -> dict[str, Any]:
-    rows = scored.rows
-    return {
-        "inferred": answered_questions.inferred(rows),
-        "repeated": answered_questions.repeated(rows),
-    }
-
-
-def _sections(scored: Scored, system: str) -> dict[str, dict[str, Any]]:
-    """The three sections of one system's scores."""
-    found = {"legacy": {}, "honest": {}, "factual": {}}
-    present = {line.name for line in scored.lines if line.section == "factual"}
-    for line in scored.lines:
-        if line.section not in found:
-            continue
-        estimate = line.own if system == OWN else line.controls[system]
-        section = found[line.section]
-        section[line.name] = None if estimate is None else 100 * estimate.value
-        if estimate is None:
-            section[f"{line.name}_reason"] = line.reason or _no_control(system)
-        elif line.name == "multiple_choice" and system == OWN:
-            share = line.unanswered / line.rows
-            section["multiple_choice_unanswered"] = 100 * share
-    for name in facts.STANDARD:
-        if name not in present:
-            found["factual"][name] = None
-            found["factual"][f"{name}_reason"] = facts.why_absent(name)
-    said = scored.diversity[system]
-    for name in ("distinct1", "distinct2"):
-        found["honest"][name] = None if said[name] is None else 100 * said[name]
-        if said[name] is None:
-            spoke = said["length"] is not None
-            reason = "no answer has as many words" if spoke else _no_control(system)
-            found["honest"][f"{name}_reason"] = reason
-    found["honest"]["length"] = said["length"]
-    if said["length"] is None:
-        found["honest"]["length_reason"] = _no_control(system)
-    return found
-
-
-def _no_control(system: str) -> str:
-    if system == "shuffled":
-        return "too few answers for other clips to shuffle with"
-    return "this control has no answers"
-
-
-def examples(scored: Scored) -> list[str]:
-    """A line of JSON per answer: its scores in [0, 1], and the controls' answers."""
-    lines = []
-    for place, row in enumerate(scored.rows):
-        scores = {
-            name: round(float(column[place]), 6)
-            for name, column in scored.scores[OWN].items()
-            if name != wording.COUNTS
-            and not name.startswith("kind.")
-            and not np.isnan(column[place])
-        }
-        content = {
-            "clip": row.clip,
-            "question": row.question,
-            "reference": row.reference,
-            "answer": row.answer,
-            "attribute": row.attribute,
-            "value": row.value,
-            "scores": scores,
-            "controls": {
-                system: said[place]
-                for system, said in scored.answers.items()
-                if system != OWN
-            },
-        }
-        lines.append(json.dumps(content, ensure_ascii=False) + "\n")
-    return lines
+    name: str
+    title: str
+    text: str
 
 
 def markdown(about: About, scored: Scored) -> str:
-    """The report as text, all numbers in percent."""
-    lines = [f"# {about.title}", ""]
-    if about.not_held_out:
-        lines += [
-            f"**Not held out:** {about.not_held_out} of the clips below are in the "
-            "training split too. What is right about them may be remembered, not "
-            "heard.",
-            "",
-        ]
-    for note in answered_questions.notes(scored.rows):
-        lines += [f"**Note:** {note}", ""]
-    by_section: dict[str, list[Line]] = {}
+    """The report as text, with all scores in percent."""
+    summary, *others = sections(about, scored)
+    parts = [f"# {escape(summary.title)}", summary.text]
+    for section in others:
+        parts += [f"## {section.title}", section.text]
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(about: About, scored: Scored) -> list[Section]:
+    """The parts of the report in their order; the first is the summary."""
+    lines: dict[str, list[Line]] = {}
     for line in scored.lines:
-        by_section.setdefault(line.section, []).append(line)
-    if factual := by_section.get("factual"):
-        lines += ["## Does it hear? Facts, by attribute", ""]
-        lines += [*_table(factual), ""]
-        lines += [*(f"- {interpretation(line)}" for line in factual), ""]
-    lines += ["## Wording, by kind: ROUGE-L F1", "", *_table(by_section["kind"]), ""]
-    lines += [*(f"- {interpretation(line)}" for line in by_section["kind"]), ""]
-    lines += ["## Wording of all answers: honest", "", *_table(by_section["honest"])]
-    lines += ["", *_diversity(scored), ""]
-    lines += ["## Wording of all answers: legacy", "", *_table(by_section["legacy"])]
-    lines += ["", *_published(by_section["legacy"], factual or [])]
-    if about.left_out:
-        lines += [
-            f"{about.left_out} records of the split were left out: their songs cannot "
-            "be read, or no stage of training learns from their kind.",
-            "",
-        ]
-    lines += ["## How to read this", ""]
-    lines += [f"- **{name}**: {rule}" for name, rule in READING_RULES.items()]
-    lines += [f"- **computed with** ({n}): {how}" for n, how in scored.notes.items()]
-    return "\n".join(lines) + "\n"
+        lines.setdefault(line.section, []).append(line)
+    factual = lines.get("factual", [])
+    found = [Section("summary", about.title, _summary(about, scored, factual))]
+    if factual:
+        text = _scores(factual)
+        found.append(Section("facts", "Does it hear? Facts, by attribute", text))
+    text = _scores(lines["kind"])
+    found.append(Section("kinds", "Wording, by kind: ROUGE-L F1", text))
+    text = "\n\n".join([_table(lines["honest"]), _diversity(scored)])
+    found.append(Section("honest", "Wording of all answers: honest", text))
+    text = "\n\n".join([_table(lines["legacy"]), _published(lines["legacy"], factual)])
+    found.append(Section("legacy", "Wording of all answers: legacy", text))
+    rules = [f"- **{name}**: {rule}" for name, rule in READING_RULES.items()]
+    rules += [f"- **computed with** ({n}): {how}" for n, how in scored.notes.items()]
+    found.append(Section("guide", "How to read this", "\n".join(rules)))
+    return found
+
+
+def escape(text: str) -> str:
+    r"""Markdown that shows a text as it is, in one line: `a*b*` → `a\*b\*`.
+
+    Names of attributes and of files may hold any characters.
+    """
+    return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(text.split()))
 
 
 def interpretation(line: Line) -> str:
-    """One sentence on what a score says about listening."""
-    mark = "" if line.beats_controls else " ✗"
-    sure = [control for control, beaten in line.beaten.items() if beaten]
-    unsure = [control for control, beaten in line.beaten.items() if not beaten]
-    said = []
-    if not line.beaten:
-        said.append("there is no control to compare with, so it proves nothing")
+    """One sentence on whether a score shows that the system uses the music."""
+    gains = line.known_gains
+    above = [control for control, gain in gains.items() if gain.is_above]
+    below = [control for control, gain in gains.items() if gain.is_below]
+    chance = [control for control in gains if control not in (*above, *below)]
+    parts = []
+    if not gains:
+        parts.append("there is no control to compare with, so it shows nothing")
     elif line.clips < FEWEST_CLIPS:
-        said.append(f"too few clips to tell ({line.clips})")
-    elif not unsure:
-        least = _least_gain(line)
+        parts.append(f"too few clips to tell ({line.clips})")
+    elif len(above) == len(gains):
+        least = _smallest_gain(gains.values())
         by = f"{100 * least.value:.1f} points or more"
         if least.low is not None:
             by = f"at least {100 * least.low:.1f} points (95 %)"
-        said.append(f"above every control, by {by}: this comes from the music")
+        parts.append(f"above every control, by {by}: this comes from the music")
     else:
-        if sure:
-            said.append(f"above {_names(sure)}")
-        worse = [c for c in unsure if line.gains[c].is_below]
-        if worse:
-            said.append(f"worse than {_names(worse)}")
-        if chance := [c for c in unsure if c not in worse]:
-            said.append(
-                f"not above {_names(chance)}, beyond chance: no sign that this comes "
+        if above:
+            parts.append(f"above {_labels(above)}")
+        if below:
+            parts.append(f"worse than {_labels(below)}")
+        if chance:
+            parts.append(
+                f"not significantly above {_labels(chance)}: no sign that this comes "
                 "from the music"
             )
     if line.unscorable:
-        said.append(
+        parts.append(
             f"{line.unscorable} references do not name their own value as written, so "
-            "no answer like them can count as right: mend `value` or `answer`"
+            "that no answer like them can be right: correct `value` or `answer`"
         )
-    return f"**{line.name}**{mark}: {'; '.join(said)}."
+    return f"**{escape(line.name)}**{_mark(line)}: {'; '.join(parts)}."
 
 
-def _names(controls: Sequence[str]) -> str:
-    return ", ".join(LABELS[control] for control in controls)
+def _summary(about: About, scored: Scored, factual: Sequence[Line]) -> str:
+    clips = len({row.clip for row in scored.rows})
+    size = f"{len(scored.rows)} answers about {clips} clips."
+    paragraphs = [f"{size} {_verdict(factual)}"]
+    if about.not_held_out:
+        paragraphs.append(
+            f"**Not held out:** {about.not_held_out} of the clips are also in the "
+            "training split. What is right about them may be remembered, not heard."
+        )
+    if about.left_out:
+        paragraphs.append(
+            f"**Left out:** {about.left_out} records of the split were left out: their "
+            "songs cannot be read, or no stage of training uses their kind of question."
+        )
+    notes = answered_questions.notes(scored.rows)
+    paragraphs += [f"**Note:** {note}" for note in notes]
+    return "\n\n".join(paragraphs)
 
 
-def _table(lines: Sequence[Line]) -> list[str]:
-    """A line per score: ours with its interval, each control, the least difference."""
+def _verdict(factual: Sequence[Line]) -> str:
+    """How many scores of facts are above all controls, and which are not."""
+    if not factual:
+        return "None of them can be checked for facts: the scores are about wording."
+    failed = [escape(line.name) for line in factual if not line.beats_controls]
+    passed = len(factual) - len(failed)
+    verdict = f"**{passed} of {len(factual)} scores of facts are above every control.**"
+    if failed:
+        names = ", ".join(failed[:_MAX_NAMES])
+        more = len(failed) - _MAX_NAMES
+        verdict += f" Not above every one: {names}"
+        verdict += f" and {more} more." if more > 0 else "."
+    return verdict
+
+
+def _scores(lines: Sequence[Line]) -> str:
+    """A table of scores, and a sentence on each."""
+    sentences = [f"- {interpretation(line)}" for line in lines]
+    return "\n\n".join([_table(lines), "\n".join(sentences)])
+
+
+def _table(lines: Sequence[Line]) -> str:
+    """A row per score: own with its interval, each control, the smallest difference.
+
+    Below it, what is not computed.
+    """
     controls = list(lines[0].controls)
-    counted = any(line.unanswered is not None for line in lines)
+    has_counts = any(line.unanswered is not None for line in lines)
     head = ["", "answers (clips)", "own", "95 %", *(LABELS[c] for c in controls)]
-    head += ["least difference (95 %)", *(["unanswered"] if counted else [])]
+    head += ["smallest difference (95 %)", *(["unanswered"] if has_counts else [])]
     rows = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
+    missing = []
     for line in lines:
         if line.own is None:
-            empty = [""] * (len(head) - 2)
-            rows.append(_row([line.name, f"not computed: {line.reason}", *empty]))
+            missing.append(f"- **{escape(line.name)}** is not computed: {line.reason}")
             continue
+        least = _smallest_gain(line.known_gains.values()) if line.known_gains else None
+        difference = (
+            ""
+            if least is None
+            else (f"{100 * least.value:+.1f} ({_range(least, sign=True)})")
+        )
         cells = [
-            line.name + ("" if line.beats_controls else " ✗"),
+            escape(line.name) + _mark(line),
             f"{line.rows} ({line.clips})",
             f"**{100 * line.own.value:.1f}**",
             _range(line.own),
             *(_number(line.controls[control]) for control in controls),
-            _least(line),
+            difference,
         ]
-        rows.append(_row(cells + ([str(line.unanswered)] if counted else [])))
-    return rows
+        rows.append(_row(cells + ([str(line.unanswered)] if has_counts else [])))
+    return "\n".join([*rows, *([""] if missing else []), *missing])
 
 
-def _least(line: Line) -> str:
-    least = _least_gain(line)
-    if least is None:
-        return ""
-    return f"{100 * least.value:+.1f} ({_range(least, sign=True)})"
-
-
-def _least_gain(line: Line) -> Gain | None:
-    """The gain whose lower end, or value where it has none, is the least."""
-    gains = [gain for gain in line.gains.values() if gain is not None]
-    ends = [gain.value if gain.low is None else gain.low for gain in gains]
-    return gains[ends.index(min(ends))] if gains else None
-
-
-def _diversity(scored: Scored) -> list[str]:
-    """How varied and how long answers and references are."""
-    lines = [_row(["", "distinct-1", "distinct-2", "words per answer"])]
-    lines.append(_row(["---", "---:", "---:", "---:"]))
-    for system, said in scored.diversity.items():
-        shares = (said["distinct1"], said["distinct2"])
+def _diversity(scored: Scored) -> str:
+    """A table of how varied and how long answers and references are."""
+    rows = [_row(["", "distinct-1", "distinct-2", "words per answer"])]
+    rows.append(_row(["---", "---:", "---:", "---:"]))
+    labels = {OWN: "own", "reference": "references", **LABELS}
+    for system, found in scored.diversity.items():
+        shares = (found["distinct1"], found["distinct2"])
         cells = ["" if share is None else f"{100 * share:.1f}" for share in shares]
-        words = "" if said["length"] is None else f"{said['length']:.1f}"
-        names = {OWN: "own", "reference": "references", **LABELS}
-        lines.append(_row([names[system], *cells, words]))
-    return lines
+        words = "" if found["length"] is None else f"{found['length']:.1f}"
+        rows.append(_row([labels[system], *cells, words]))
+    return "\n".join(rows)
 
 
-def _published(legacy: Sequence[Line], factual: Sequence[Line]) -> list[str]:
-    """Rows of papers, with ours above them."""
-    ours = {line.name: line.own for line in legacy}
+def _published(legacy: Sequence[Line], factual: Sequence[Line]) -> str:
+    """A table of published scores, below our own."""
+    own = {line.name: line.own for line in legacy}
     names = ("bleu", "meteor", "rouge_l", "bertscore")
     head = ["", "test corpus", "BLEU (B-U)", "METEOR (M-R)", "ROUGE-L (R-L)"]
-    lines = ["Beside published rows. They are comparable on the same corpus only:", ""]
-    lines += [_row([*head, "BERTScore", "source"]), _row(["---"] * 2 + ["---:"] * 5)]
-    lines.append(_row(["**this**", "", *(_number(ours[n]) for n in names), ""]))
-    for row in LEGACY:
-        cells = [f"{getattr(row, name):g}" for name in names]
-        lines.append(_row([row.system, row.corpus, *cells, row.source]))
+    rows = [_row([*head, "BERTScore", "source"])]
+    rows.append(_row(["---", "---", *["---:"] * 4, "---"]))
+    rows.append(_row(["**this**", "", *(_number(own[n]) for n in names), ""]))
+    for published in LEGACY:
+        cells = [f"{getattr(published, name):g}" for name in names]
+        rows.append(
+            _row([published.system, published.corpus, *cells, published.source])
+        )
+    parts = ["Published scores, which are comparable only on the same corpus:"]
+    parts.append("\n".join(rows))
     if any(line.name == "multiple_choice" for line in factual):
-        said = ", ".join(f"{name} {value}" for name, value in MUCHOMUSIC.items())
-        lines += ["", f"Multiple choice, {MUCHOMUSIC_SOURCE}: {said}; guessing 25."]
-    return [*lines, ""]
+        scores = ", ".join(f"{name} {value}" for name, value in MUCHOMUSIC.items())
+        parts.append(
+            f"Multiple choice, {MUCHOMUSIC_SOURCE}: {scores}; random choice 25."
+        )
+    return "\n\n".join(parts)
 
 
 def _row(cells: Sequence[str]) -> str:
-    # An attribute's name is anyone's text.
-    cells = [" ".join(cell.replace("|", "\\|").split()) for cell in cells]
-    return "| " + " | ".join(cells) + " |"
+    """A row of a table. A cell is Markdown; a `|` in it that is not escaped is text."""
+    texts = [re.sub(r"(?<!\\)\|", r"\\|", " ".join(cell.split())) for cell in cells]
+    return "| " + " | ".join(texts) + " |"
+
+
+def _mark(line: Line) -> str:
+    return "" if line.beats_controls else " ✗"
+
+
+def _labels(controls: Sequence[str]) -> str:
+    return ", ".join(LABELS[control] for control in controls)
+
+
+def _smallest_gain(gains: Iterable[Gain]) -> Gain:
+    """The gain with the smallest lower end, or value if it has no interval."""
+    return min(gains, key=lambda gain: gain.value if gain.low is None else gain.low)
 
 
 def _number(estimate: Estimate | None) -> str:
@@ -315,15 +265,7 @@ def _number(estimate: Estimate | None) -> str:
 
 
 def _range(estimate: Estimate, *, sign: bool = False) -> str:
-    if estimate.low is None:
+    if estimate.low is None or estimate.high is None:
         return "–"
     plus = "+" if sign else ""
     return f"{100 * estimate.low:{plus}.1f} to {100 * estimate.high:{plus}.1f}"
-
-
-def _as_dict(line: Line) -> dict[str, Any]:
-    return {**asdict(line), "beats_controls": line.beats_controls}
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musilingo_jax import evaluate
-from musilingo_jax.evaluation import answered_questions, report
+from musilingo_jax.evaluation import predictions, report_data
+from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.runtime.errors import UserError
 
 LEGACY = {"bleu", "bleu4", "meteor", "rouge_l", "bertscore"}
@@ -35,7 +35,7 @@ def write(path: Path, lines) -> Path:
 
 
 def score(path, out=None):
-    return evaluate.evaluate_predictions(path, out, bertscore=None, layer=None)
+    return evaluate_predictions(path, out, bertscore=None, layer=None)
 
 
 def names(section):
@@ -95,7 +95,7 @@ def test_facts_by_attribute_and_by_question(tmp_path):
             line(f"{i}", "120", question="The tempo?", reference="It is 120 BPM."),
         ]
     _, scored = score(write(tmp_path / "answers.jsonl", rows))
-    factual = report.summary(scored)["factual"]
+    factual = report_data.summary(scored)["factual"]
     assert factual == {
         "key": pytest.approx(75),  # A fifth for half of the rows, right for the others.
         "key_exact": 50,
@@ -137,7 +137,7 @@ def test_nasty_answers_are_scored_in_time(tmp_path):
     start = time.process_time()
     text, scored = score(write(tmp_path / "nasty.jsonl", rows), tmp_path / "report")
     assert time.process_time() - start < 20
-    content = report.summary(scored)
+    content = report_data.summary(scored)
     json.dumps(content, allow_nan=False)
     assert names(content["honest"]) == HONEST
     page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
@@ -149,7 +149,7 @@ def test_nasty_answers_are_scored_in_time(tmp_path):
 
 def test_lines_of_one_clip_alone_have_no_controls(tmp_path):
     text, scored = score(write(tmp_path / "one.jsonl", [line("a", "A song.")]))
-    content = report.summary(scored)
+    content = report_data.summary(scored)
     assert content["controls"]["shuffled"]["legacy"]["bleu"] is None
     assert "other clips" in content["controls"]["shuffled"]["legacy"]["bleu_reason"]
     assert names(content["controls"]["constant"]["honest"]) == HONEST
@@ -183,7 +183,7 @@ def test_truths_are_inferred_only_where_they_are_stated(
     tmp_path, question, reference, attribute, value
 ):
     asked = line("a", "x", question=question, reference=reference)
-    (row,) = answered_questions.read(write(tmp_path / "a.jsonl", [asked]))
+    (row,) = predictions.read(write(tmp_path / "a.jsonl", [asked]))
     assert (row.attribute, row.value) == (attribute, value)
     assert row.inferred == (attribute is not None)
 
@@ -198,7 +198,7 @@ def test_inferred_truths_and_repeated_questions_are_counted(tmp_path, capsys):
     path = write(tmp_path / "a.jsonl", rows)
     text, scored = score(path, tmp_path / "report")
     content = json.loads((tmp_path / "report/report.json").read_text())
-    for numbers in (report.summary(scored), content):
+    for numbers in (report_data.summary(scored), content):
         assert numbers["inferred"] == {"key": 7, "tempo": 5}
         assert numbers["repeated"] == 2
     inferred = "attribute and value of 12 answers are inferred"
@@ -227,7 +227,7 @@ def test_numbers_are_values_as_they_are_written(tmp_path, number, text):
     path = tmp_path / "a.jsonl"
     content = json.dumps(line("a", "x", attribute="bars", value=0))
     path.write_text(content.replace('"value": 0', f'"value": {number}'))
-    assert answered_questions.read(path)[0].value == text
+    assert predictions.read(path)[0].value == text
 
 
 def test_attributes_that_look_like_formulas_or_other_kinds_are_reported(tmp_path):
@@ -249,10 +249,10 @@ def test_attributes_that_look_like_formulas_or_other_kinds_are_reported(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r":1 is no JSON"),
-        ('\n{"clip": ' + "9" * 5000 + "}", r":2 is no JSON that can be read"),
-        ("[" * 100_000, r":1 is no JSON that can be read"),
-        (json.dumps(line("a", "a \ud800 b")), r":1: 'a \\ud800 b' holds half of"),
+        ("{", r":1 is not valid JSON"),
+        ('\n{"clip": ' + "9" * 5000 + "}", r":2 is not valid JSON"),
+        ("[" * 100_000, r":1 is not valid JSON"),
+        (json.dumps(line("a", "a \ud800 b")), r":1: 'a \\ud800 b' contains half of"),
         (json.dumps(line("a", "x", options=["\udfff"], value="A")), r":1: .*half of"),
         (json.dumps(line("a", "x", attribute="a", value=np.inf)), r"a finite number"),
         (json.dumps(line("a", "x", attribute="", value="b")), r"belong together"),
@@ -262,7 +262,7 @@ def test_attributes_that_look_like_formulas_or_other_kinds_are_reported(tmp_path
             r"option A is 'b', the letter",
         ),
         (json.dumps(line("a", "x", options=["p"] * 27)), r"has 27 options"),
-        ("\n[1]", r":2 is no object"),
+        ("\n[1]", r":2 is not a JSON object"),
         ('{"clip": "a"}', r":1 lacks question, reference, answer"),
         (json.dumps(line("a", None)), r":1: answer must be text, not None"),
         (json.dumps(line("", "x")), r":1: clip is empty"),
@@ -278,19 +278,19 @@ def test_bad_lines_are_refused_with_their_number(tmp_path, text, message):
     path = tmp_path / "bad.jsonl"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        answered_questions.read(path)
+        predictions.read(path)
 
 
 def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
-        answered_questions.read(tmp_path / "none.jsonl")
+        predictions.read(tmp_path / "none.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"clip": "\xe9"}')
-    with pytest.raises(UserError, match="not in UTF-8"):
-        answered_questions.read(tmp_path / "latin.jsonl")
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        predictions.read(tmp_path / "latin.jsonl")
 
 
 def test_numbered_clips_and_a_byte_order_mark_are_read(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text("\ufeff" + json.dumps(line(7, "x")) + "\r\n", encoding="utf-8")
-    (row,) = answered_questions.read(path)
+    (row,) = predictions.read(path)
     assert (row.clip, row.attribute, row.options) == ("7", None, ())

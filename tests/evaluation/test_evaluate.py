@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from helpers import tiny_model as tiny
 
-from musilingo_jax import evaluate
 from musilingo_jax.answering import corpus_answers
 from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import AnswerFile, Ask
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.evaluation import report_files
+from musilingo_jax.evaluation.evaluate_model import evaluate
+from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.runtime.errors import UserError
 
@@ -28,7 +30,7 @@ def evaluated(tmp_path_factory):
     tiny.save_model(folder, tiny.llama())
     corpus = tiny.save_corpus(folder / "songs", clips=8)
     config = tiny.config(folder, corpus=str(corpus))
-    out, _ = evaluate.evaluate(config, str(folder / "adapter"), None)
+    out, _ = evaluate(config, str(folder / "adapter"), None)
     return config, folder, out
 
 
@@ -76,7 +78,7 @@ def test_finished_answers_are_taken_over(evaluated, monkeypatch):
         return answer_each(speaker, prompt, requests, decoding, mesh=mesh)
 
     monkeypatch.setattr(corpus_answers, "answer_each", counted)
-    evaluate.evaluate(config, str(folder / "adapter"), None)
+    evaluate(config, str(folder / "adapter"), None)
     assert len(asked) == 1  # The one whose line was cut.
     assert ((out / "report.json").read_text(), (out / "answers.jsonl").read_text()) == (
         before
@@ -96,7 +98,7 @@ def test_answers_depend_on_adapter_and_decoding_but_not_on_batches(evaluated):
 
 def test_evaluation_without_a_trained_adapter_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"run/adapter: there is no trained adapter"):
-        evaluate.evaluate(tiny.config(tmp_path, corpus=""), None, None)
+        evaluate(tiny.config(tmp_path, corpus=""), None, None)
 
 
 def test_another_window_than_the_adapters_is_refused(evaluated):
@@ -157,13 +159,13 @@ def test_answers_of_another_configuration_are_refused_and_kept(evaluated, tmp_pa
     changed = config.copy_and_resolve_references()
     changed.generate.max_new_tokens = 5
     with pytest.raises(UserError, match=r"answers.jsonl holds .* differs in generate"):
-        evaluate.evaluate(changed, adapter, None)
+        evaluate(changed, adapter, None)
     assert (out / "answers.jsonl").read_text() == before
     # Nor are those that another number of processes has not finished.
     part = tmp_path / "answers-1-of-4.jsonl"
     part.write_text(before)
     with pytest.raises(UserError, match=r"answers-1-of-4.jsonl holds .* in generate"):
-        evaluate.evaluate(changed, adapter, tmp_path)
+        evaluate(changed, adapter, tmp_path)
     assert part.read_text() == before and list(tmp_path.iterdir()) == [part]
 
 
@@ -174,7 +176,7 @@ def test_anyones_answers_are_not_reported_beside_those_of_a_model(evaluated, tmp
     path.write_text(json.dumps(row) + "\n")
     before = (out / "report.json").read_text()
     with pytest.raises(UserError, match=r"answers.jsonl holds the answers of another"):
-        evaluate.evaluate_predictions(path, out, bertscore=None, layer=None)
+        evaluate_predictions(path, out, bertscore=None, layer=None)
     assert (out / "report.json").read_text() == before
 
 
@@ -183,7 +185,7 @@ def test_a_model_of_bertscore_that_cannot_be_used_is_refused_first(tmp_path):
     path, out = tmp_path / "others.jsonl", tmp_path / "out"
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError, match="--bertscore=no/such: "):
-        evaluate.evaluate_predictions(path, out, bertscore="no/such", layer=None)
+        evaluate_predictions(path, out, bertscore="no/such", layer=None)
     assert not out.exists()
 
 
@@ -192,7 +194,7 @@ def test_a_model_that_cannot_answer_so_is_refused_first(evaluated):
     changed = config.copy_and_resolve_references()
     changed.generate.max_new_tokens = 3_000_000
     with pytest.raises(UserError, match="generate.max_new_tokens is 3000000, .* 2048"):
-        evaluate.evaluate(changed, str(folder / "adapter"), None)
+        evaluate(changed, str(folder / "adapter"), None)
 
 
 def test_a_report_without_room_keeps_the_answers(evaluated, monkeypatch):
@@ -201,9 +203,9 @@ def test_a_report_without_room_keeps_the_answers(evaluated, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluate.report, "write", full)
+    monkeypatch.setattr(report_files, "write_text", full)
     with pytest.raises(UserError, match="report cannot be written .No space.*are kept"):
-        evaluate.evaluate(config, str(folder / "adapter"), None)
+        evaluate(config, str(folder / "adapter"), None)
     assert (out / "answers.jsonl").exists()
 
 

@@ -141,8 +141,8 @@ def test_named_keys_are_all_of_them_in_order():
 def test_instruments_by_hand():
     classes = {"piano", "guitar", "bass guitar", "drums", "violin"}
     answer = "Two violins and a piano. There are no drums. No guitar!"
-    assert instruments.heard(answer, classes) == {"violin", "piano"}
-    assert instruments.heard("A bass guitar; a Piano", classes) == {
+    assert instruments.named(answer, classes) == {"violin", "piano"}
+    assert instruments.named("A bass guitar; a Piano", classes) == {
         "bass guitar",
         "piano",
     }

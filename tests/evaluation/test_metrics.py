@@ -19,7 +19,6 @@ from musilingo_jax.evaluation.metrics import (
     intervals,
     rouge,
 )
-from musilingo_jax.evaluation.metrics import wording as wording_module
 from musilingo_jax.evaluation.metrics import wordnet as wordnet_module
 from musilingo_jax.evaluation.metrics.meteor import meteor
 from musilingo_jax.evaluation.metrics.wording import Wording, WordingModels
@@ -86,9 +85,9 @@ def test_legacy_scores_are_those_of_the_published_calls(answer, reference, synon
 
 def test_legacy_digits(synonyms):
     """What the script would print for these pairs: means over items."""
-    parts = WordingModels(synonyms, None, {}, {})
+    models = WordingModels(synonyms, None, {}, {})
     answers, references = zip(*PAIRS, strict=True)
-    scores = Wording(parts).score(answers, references, lambda rows: None)
+    scores = Wording(models).score(answers, references, lambda rows: None)
     printed = {name: f"{scores[f'legacy.{name}'].mean():.4f}" for name in DIGITS}
     assert printed == DIGITS
 
@@ -108,10 +107,10 @@ def test_meteor_without_wordnet_is_absent_and_not_another_number(tmp_path, monke
     monkeypatch.setattr(wordnet_module, "wordnet", Missing())
     monkeypatch.setenv("WNSEARCHDIR", str(tmp_path))
     monkeypatch.setattr(wordnet_module, "find", wordnet_module.find.__wrapped__)
-    parts = wording_module.find_parts(None, None)
-    assert "wordnet-base" in parts.absent["legacy.meteor"]
-    assert "no model was named" in parts.absent["honest.bertscore"]
-    scores = Wording(parts).score(["a"], ["a"], lambda rows: None)
+    models = WordingModels.load(None, None)
+    assert "wordnet-base" in models.absent["legacy.meteor"]
+    assert "no model was given" in models.absent["honest.bertscore"]
+    scores = Wording(models).score(["a"], ["a"], lambda rows: None)
     assert "legacy.meteor" not in scores and scores["legacy.rouge_l"][0] == 1
 
 
@@ -236,9 +235,9 @@ def test_bertscore_by_its_library_with_a_local_model(roberta):
 
 
 def test_only_roberta_large_makes_the_published_bertscore(roberta):
-    parts = wording_module.find_parts(str(roberta), 2)
-    assert "roberta-large" in parts.absent["legacy.bertscore"]
-    assert "honest.bertscore" not in parts.absent
+    models = WordingModels.load(str(roberta), 2)
+    assert "roberta-large" in models.absent["legacy.bertscore"]
+    assert "honest.bertscore" not in models.absent
     named = roberta.with_name("roberta-large")
     named.mkdir(exist_ok=True)
     shape = {"model_type": "roberta", "num_hidden_layers": 24}

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from musilingo_jax.evaluation import report, scoring
+from musilingo_jax.evaluation import report, report_data, scoring
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import facts, intervals
 from musilingo_jax.evaluation.metrics.wording import WordingModels
 from musilingo_jax.evaluation.report import About
-from musilingo_jax.runtime import cli
 
 ABSENT = dict.fromkeys(
     ("legacy.meteor", "honest.meteor", "legacy.bertscore", "honest.bertscore"),
@@ -32,7 +31,6 @@ def score(own, control, *, per_clip=1, attribute="mood"):
         facts.vocabulary([(attribute, "calm"), (attribute, "wild")]),
         WordingModels(None, None, ABSENT, {}),
         seed=0,
-        progress=cli.progress,
     )
 
 
@@ -47,7 +45,7 @@ def test_a_control_without_answers_has_no_score_of_any_kind():
         assert found.controls == found.gains == {"shuffled": None}, found.name
         assert not found.beats_controls
     assert line(scored, "honest", "bleu1").own.value == 1
-    honest = report.summary(scored)["controls"]["shuffled"]["honest"]
+    honest = report_data.summary(scored)["controls"]["shuffled"]["honest"]
     for name in ("bleu1", "bleu4", "rouge_l", "distinct1", "distinct2", "length"):
         assert honest[name] is None
         assert "other clips" in honest[f"{name}_reason"]

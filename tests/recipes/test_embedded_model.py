@@ -9,9 +9,10 @@ import soundfile
 
 import musilingo_jax
 from configs import tiny, tiny_from_scratch
-from musilingo_jax import evaluate, train
+from musilingo_jax import train
 from musilingo_jax.answering.conversation import Chat
 from musilingo_jax.corpora import songs, synthetic
+from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime import cli
 
@@ -86,7 +87,7 @@ def test_the_shipped_adapter_hears(tmp_path):
     """On the held-out clips, above the same questions asked with other music."""
     config = tiny.get_config()
     config.run = str(tmp_path / "run")
-    folder, _ = evaluate.evaluate(config, "musilingo-tiny/adapter", tmp_path / "out")
+    folder, _ = evaluate(config, "musilingo-tiny/adapter", tmp_path / "out")
     report = json.loads((folder / "report.json").read_text())
     facts = {
         score["name"]: score
@@ -104,7 +105,7 @@ def test_the_main_job_end_to_end(tmp_path):
     config.run = str(tmp_path / "run")
     config.stage1.steps, config.stage2.steps = 60, 40
     train.train(config)
-    folder, _ = evaluate.evaluate(config, None, None)
+    folder, _ = evaluate(config, None, None)
     report = json.loads((folder / "report.json").read_text())
     style = next(s for s in report["scores"] if s["name"] == "style")
     assert style["gains"]["shuffled_audio"]["low"] > 0

@@ -1,23 +1,23 @@
-"""Multiple choice, by the rule of MuChoMusic (Weck et al. 2024), but for whole texts.
+"""Multiple choice by the rule of MuChoMusic (Weck et al. 2024), whole texts first.
 
-That rule looks for letters first, and so reads "A flute" as option A.
+MuChoMusic's own rule looks for letters first, and so reads "A flute" as option A.
 """
 
 from collections.abc import Sequence
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PREFIX = "The correct answer is:"
-# What may stand around an option's text without being part of an answer.
+# May surround the text of an option without being part of the answer.
 _AROUND = " \t\n.!?:;,\"'“”‘’()[]*"
 
 
 def chosen(answer: str, options: Sequence[str]) -> int | None:
-    """The option that an answer takes; None if it takes none: unanswered.
+    """The index of the option that an answer chooses; None if it chooses none.
 
-    If the answer is an option's text and nothing more, in any case, that one. Else, if
-    exactly one of the letters A, B, … stands in the answer, that one; every capital
-    letter counts, wherever it stands, so that "By drums" is B. Else the first option
-    whose text the answer holds.
+    If the answer is the text of an option and nothing more, in any case, that option.
+    Else, if it contains exactly one of the letters A, B, …, that one; any capital
+    letter counts, so that "By drums" chooses B. Else the first option whose text the
+    answer contains.
 
         options: "A piano", "A flute", "Drums"
         "A flute."                   → 1
@@ -26,28 +26,28 @@ def chosen(answer: str, options: Sequence[str]) -> int | None:
         "no idea"                    → None
 
     Args:
-      answer: what was said; what precedes "The correct answer is:" is not looked at.
-      options: their texts, in the order of the letters.
+      answer: the answer; anything before "The correct answer is:" is ignored.
+      options: the texts, in the order of the letters.
     """
-    said = answer.split(_PREFIX)[-1]
+    answer = answer.split(_PREFIX)[-1]
     texts = [_plain(option) for option in options]
-    if (whole := _plain(said)) in texts:
+    if (whole := _plain(answer)) in texts:
         return texts.index(whole)
-    letters = set(LETTERS[: len(options)]) & set(said)
+    letters = set(LETTERS[: len(options)]) & set(answer)
     if len(letters) == 1:
         return LETTERS.index(letters.pop())
-    said = said.lower()
-    for place, option in enumerate(options):
-        if option.lower().strip() in said:
-            return place
+    answer = answer.lower()
+    for index, option in enumerate(options):
+        if option.lower().strip() in answer:
+            return index
     return None
 
 
 def right(value: str, options: Sequence[str]) -> int | None:
-    """The place of the right option, given as its letter or its text."""
+    """The index of the right option, which is given as its letter or its text."""
     texts = [_plain(option) for option in options]
-    if (wanted := _plain(value)) in texts:
-        return texts.index(wanted)
+    if (text := _plain(value)) in texts:
+        return texts.index(text)
     letter = value.strip()
     if len(letter) == 1 and letter in LETTERS[: len(options)]:
         return LETTERS.index(letter)
@@ -55,5 +55,5 @@ def right(value: str, options: Sequence[str]) -> int | None:
 
 
 def _plain(text: str) -> str:
-    # What is only signs keeps them, lest all such texts be the same.
+    # A text of punctuation alone is kept, so that such texts differ.
     return text.strip(_AROUND).lower() or text.strip()

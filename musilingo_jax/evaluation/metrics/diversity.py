@@ -1,4 +1,4 @@
-"""Whether a model says something else each time, and how much it says."""
+"""How varied the answers of a system are, and how long."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from musilingo_jax.evaluation.metrics.words import words
 
 
 def distinct(answers: Sequence[str], order: int) -> float | None:
-    """Different n-grams over all n-grams of all answers (Li et al. 2016).
+    """Distinct n-grams over all n-grams of all answers (Li et al. 2016).
 
     None if no answer has `order` words. It falls with the number of answers: compare it
     only with that of the references to the same questions.
@@ -20,12 +20,12 @@ def distinct(answers: Sequence[str], order: int) -> float | None:
 
 
 def length(answer: str) -> int:
-    """Words of an answer."""
+    """The number of words of an answer."""
     return len(words(answer))
 
 
 def of(answers: Sequence[str]) -> dict[str, float | None]:
-    """Distinct-1, distinct-2 and mean words; None where there are no words."""
+    """Distinct-1, distinct-2 and mean number of words; None if there are no words."""
     mean = sum(map(length, answers)) / len(answers) if answers else None
     return {
         "distinct1": distinct(answers, 1),

@@ -1,4 +1,4 @@
-"""Which instruments an answer says are there."""
+"""Which instruments an answer names."""
 
 import re
 from collections.abc import Collection
@@ -13,22 +13,22 @@ def listed(value: str) -> set[str]:
     return {name.strip().lower() for name in value.split(",")} - {""}
 
 
-def heard(answer: str, classes: Collection[str]) -> set[str]:
-    """The instruments that an answer names, but for sentences that deny something.
+def named(answer: str, classes: Collection[str]) -> set[str]:
+    """The instruments that an answer names, without those that it may deny.
 
-    A sentence with the word "no" is dropped whole. Plurals name their instrument.
+    A sentence with the word "no" is ignored. Plurals name their instrument.
 
         "Two violins and a piano. There are no drums."  → {"violin", "piano"}
 
     Args:
-      answer: what was said.
-      classes: all instruments that any clip of the corpus has, in lower case.
+      answer: the answer.
+      classes: all instruments of the corpus, in lower case.
     """
-    said = [s for s in _SENTENCE.split(answer) if " no " not in f" {s.lower()} "]
-    return named_values(". ".join(said), classes, plural=True)
+    kept = [s for s in _SENTENCE.split(answer) if " no " not in f" {s.lower()} "]
+    return named_values(". ".join(kept), classes, plural=True)
 
 
-def f1(said: Collection[str], true: Collection[str]) -> float:
-    """F1 of the instruments of one track; 0 if none is named."""
-    shared = len(set(said) & set(true))
-    return 2 * shared / (len(said) + len(true)) if shared else 0.0
+def f1(answered: Collection[str], true: Collection[str]) -> float:
+    """F1 of the instruments of one track; 0 if none is right."""
+    shared = len(set(answered) & set(true))
+    return 2 * shared / (len(answered) + len(true)) if shared else 0.0

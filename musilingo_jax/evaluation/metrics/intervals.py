@@ -1,4 +1,4 @@
-"""How sure one can be of a mean: 95 % intervals."""
+"""95 % intervals of proportions and means, for answers that share clips."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,21 @@ from scipy import stats
 
 # The 97.5th percentile of the normal distribution: two-sided 95 % intervals.
 Z_95 = 1.959964
-# With fewer clips not even a unanimous sign test reaches 5 % (2 · 0.5⁵ = 0.0625), and
-# a bootstrap over so few is blind to it: it never sees a clip that it has not drawn.
+# With fewer clips not even a unanimous sign test reaches 5 % (2 · 0.5⁵ = 0.0625), which
+# a bootstrap does not show: its interval can be arbitrarily narrow.
 FEWEST_CLIPS = 6
-# What rounding alone may make of a width, or a variance, of 0.
+# Widths and variances below this are 0 but for rounding.
 _NO_WIDTH = 1e-12
-# Resamples that are drawn at once: bounds the memory, a number per clip each.
-_AT_ONCE = 100
+# Resamples drawn at once. Bounds the memory: each takes a number per clip.
+_BATCH = 100
 
 
 def wilson_interval(rate: float, size: float) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927); stays inside [0, 1].
 
     Args:
-      rate: the proportion that was seen.
-      size: of how many independent answers; need not be whole (`effective_size`).
+      rate: the observed proportion.
+      size: the number of independent answers; need not be whole (`effective_size`).
     """
     z = Z_95
     centre = rate + z**2 / (2 * size)
@@ -32,27 +32,29 @@ def wilson_interval(rate: float, size: float) -> tuple[float, float]:
 
 
 def effective_size(right: Bool[np.ndarray, " rows"], clips: Sequence[str]) -> float:
-    """How many independent answers tell as much as these, several of which share clips.
+    """The number of independent answers that are as informative as these.
 
-    Twenty questions about one clip that was not understood are hardly twenty trials.
-    The number of answers is divided by the design effect: the variance of the rate by
-    clips (of a ratio estimator, Cochran 1977, chapter 6), over what it would be if all
-    answers were independent. Few clips estimate it badly, for which Korn & Graubard
-    (1998, "Confidence intervals for proportions with small expected number of positive
-    counts estimated from survey data") take quantiles of Student's t. Wilson's interval
-    of this size is that of Dean & Pagano (2015, "Evaluating confidence interval methods
-    for binomial proportions in clustered surveys").
+    Twenty questions about one clip that the model misheard are hardly twenty trials.
+    The number of answers is divided by the design effect: the variance of the rate
+    between clips (of a ratio estimator, Cochran 1977, chapter 6), over what it would be
+    if all answers were independent. Few clips estimate that variance badly. For this,
+    Korn & Graubard (1998, "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data") correct it by quantiles of
+    Student's t. Wilson's interval of this size is that of Dean & Pagano (2015,
+    "Evaluating confidence interval methods for binomial proportions in clustered
+    surveys").
 
-        one row per clip                                            → that of rows
-        clips of one size, of which each is all right or all wrong  → that of clips
-        … or all answers, or the rates of all clips, are the same   → that of clips
+        one row per clip                                      → the number of rows
+        clips of equal size, each all right or all wrong      → the number of clips
+        … or all answers, or the rates of all clips, equal    → the number of clips
 
     Args:
       right: which answers are right; at least one answer.
       clips: the clip of each.
 
     Returns:
-      Between what it is if all answers of a clip are one (Kish 1965) and their number.
+      At least the size if all answers about a clip were the same answer (Kish 1965), at
+      most the number of answers.
     """
     clip_of_row = np.unique(np.asarray(clips), return_inverse=True)[1]
     sizes = np.bincount(clip_of_row).astype(np.float64)
@@ -62,7 +64,7 @@ def effective_size(right: Bool[np.ndarray, " rows"], clips: Sequence[str]) -> fl
         return least
     excess = np.bincount(clip_of_row, weights=right) - rate * sizes
     by_clips = count / (count - 1) * float((excess**2).sum()) / rows**2
-    if by_clips < _NO_WIDTH:  # All clips have one rate, which says nothing of them.
+    if by_clips < _NO_WIDTH:  # All clips have the same rate, perhaps by chance.
         return least
     effect = by_clips / (rate * (1 - rate) / (rows - 1))
     quantiles = stats.t.ppf(0.975, [rows - 1, count - 1])
@@ -77,16 +79,16 @@ def bootstrap_sums(
     resamples: int,
     seed: int,
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Sums of every column over clips that are drawn with replacement, many times.
+    """Sums of every column over clips drawn with replacement, many times.
 
     Rows about one clip share its difficulty, so clips are drawn, not rows. All columns
-    see the same draws: differences between columns are those of the paired bootstrap
+    get the same draws: differences between columns are those of the paired bootstrap
     (Efron & Tibshirani 1993, chapter 13; Koehn 2004).
 
     Args:
       scores: one row per question; a column per score, or per control's score.
       clips: the clip of each row.
-      resamples: how many times all clips are drawn.
+      resamples: how many times as many clips are drawn as there are.
       seed: of the draws.
     """
     ids, clip_of_row = np.unique(np.asarray(clips), return_inverse=True)
@@ -95,9 +97,9 @@ def bootstrap_sums(
     generator = np.random.default_rng(seed)
     chance = np.full(len(ids), 1 / len(ids))
     drawn = []
-    for start in range(0, resamples, _AT_ONCE):
+    for start in range(0, resamples, _BATCH):
         # draws[r, c]: how often resample r took clip c.
-        size = min(_AT_ONCE, resamples - start)
+        size = min(_BATCH, resamples - start)
         draws = generator.multinomial(len(ids), chance, size=size)
         drawn.append(draws.astype(np.float64) @ sums)
     return np.concatenate(drawn)
@@ -106,15 +108,15 @@ def bootstrap_sums(
 def percentile_interval(
     values: Float[np.ndarray, " resamples"], clips: int
 ) -> tuple[float, float] | str:
-    """The middle 95 % of what the resamples gave; those that gave nothing are NaN.
+    """The interval that holds the middle 95 % of the resamples.
 
     Args:
-      values: of all resamples.
-      clips: how many clips they were drawn from.
+      values: the score of each resample; NaN if the resample has none.
+      clips: the number of clips that were resampled.
 
     Returns:
-      The interval, or why there is none: resamples that cannot differ show no doubt,
-      but neither do they show that there is none.
+      The interval, or why there is none. Resamples that are all the same do not show
+      that the score is certain.
     """
     if clips < FEWEST_CLIPS:
         return f"fewer than {FEWEST_CLIPS} clips"

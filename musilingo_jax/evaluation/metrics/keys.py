@@ -1,11 +1,11 @@
-"""Keys as answers name them, and how near one is to another."""
+"""Keys as answers name them, and how close one key is to another."""
 
 import re
 from collections.abc import Iterator
 
 import mir_eval.key
 
-# Spelt as mir_eval spells them; the place is the semitone above C.
+# Spelt as mir_eval spells them; the index is the number of semitones above C.
 NOTES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 _NATURAL = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _KEY = re.compile(
@@ -14,23 +14,23 @@ _KEY = re.compile(
     (?: [\s-]* (?P<sharp>\#|♯|(?i:sharp)) | [\s-]* (?P<flat>♭|(?i:flat)) | (?P<b>b) )?
     [\s-]+ (?P<mode>(?i:major|minor)) \b
     (?P<more>(?=[\s-]+\w))?
-    # What follows a key and no adjective: "A minor is", "A minor and 120 BPM".
+    # Follows a key, but not an adjective: "A minor is", "A minor and 120 BPM".
     (?P<apart>(?=\s+(?:(?:is|was|with|at|in|for|to|then|throughout)\b
                       |(?:and|or)\s+[0-9A-Z])))?""",
     re.VERBOSE,
 )
-# What may stand between the end of a sentence and the first word of the next.
+# May be between the end of a sentence and the first word of the next.
 _OPENING = " \t\"'“‘(*_-"
 
 
 def named_keys(text: str) -> Iterator[str]:
-    """The keys that a text names, such as "Gb minor", in its order.
+    """The keys that a text names, such as "Gb minor", in their order.
 
-    A note (A to G, with "#", "♯", "sharp", "b", "♭" or "flat") and "major" or "minor".
-    "a minor" with a further word after it begins with an article. So does "A minor" at
-    the beginning of a sentence, but for words that follow a key and no adjective.
+    A key is a note (A to G, with "#", "♯", "sharp", "b", "♭" or "flat") and "major" or
+    "minor". In "a minor" before another word, "a" is an article. So it is in "A minor"
+    at the beginning of a sentence, unless the next word shows that a key is meant.
 
-        "It is in F sharp minor."       → "Gb minor"    (names of one pitch are one)
+        "It is in F sharp minor."       → "Gb minor"    (enharmonic names are one)
         "in the key of B-flat major"    → "Bb major"
         "the key is a minor."           → "A minor"
         "a minor flaw", "a minor-key"   → nothing
@@ -49,12 +49,12 @@ def named_keys(text: str) -> Iterator[str]:
 
 
 def named_key(text: str) -> str | None:
-    """The first of `named_keys`; None if there is none."""
+    """The first of `named_keys`; None if the text names no key."""
     return next(named_keys(text), None)
 
 
 def _is_article(found: re.Match[str], text: str) -> bool:
-    """Whether the "a" of what looks like a key is a word of its own."""
+    """Whether the "a" of what looks like a key is an article."""
     altered = found["sharp"] or found["flat"] or found["b"]
     if found["letter"] not in "aA" or altered or found["more"] is None:
         return False
@@ -65,14 +65,16 @@ def _is_article(found: re.Match[str], text: str) -> bool:
 
 
 def weighted_score(answer: str, value: str) -> float:
-    """MIREX's score of the key that an answer names: 0 if it names none.
+    """MIREX's score of the first key that an answer names; 0 if it names none.
 
     1 for the same key, 0.5 for a fifth above, 0.3 for the relative and 0.2 for the
     parallel key (`mir_eval.key`).
 
     Args:
-      answer: what was said.
-      value: the true key, in any spelling of `named_key`.
+      answer: the answer.
+      value: the true key, in any spelling that `named_key` reads.
     """
-    said = named_key(answer)
-    return 0.0 if said is None else mir_eval.key.weighted_score(named_key(value), said)
+    named = named_key(answer)
+    if named is None:
+        return 0.0
+    return mir_eval.key.weighted_score(named_key(value), named)

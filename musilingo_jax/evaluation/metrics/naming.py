@@ -4,27 +4,27 @@ import functools
 import re
 from collections.abc import Iterable
 
-# "#", "♯" and "♭" belong to a note's name: "F" is not named by "F# minor".
+# "#", "♯" and "♭" are part of a note's name: "F# minor" does not name "F".
 _WORD = r"[\w#♯♭]"
-# Takes the place of matched text. Neither a word character nor white space, so that
-# the words left and right of it never join to something that the answer does not say.
+# Replaces matched text. Neither a word character nor white space, so that the words
+# around it do not form a value that the answer does not name.
 _GAP = "\0"
 
 
 def named_value(answer: str, values: Iterable[str]) -> str | None:
-    """The one value of `values` that an answer names; None if none or several.
+    """The value of `values` that an answer names; None if it names none or several.
 
     Values match as in `named_values`.
 
         values: {"guitar", "bass guitar", "flute"}
         "A bass guitar leads."               → "bass guitar"
         "The guitar, yes, the guitar."       → "guitar"      (one distinct value)
-        "A flute and a guitar."              → None          (two: no answer at all)
+        "A flute and a guitar."              → None          (two distinct values)
         "Something with strings."            → None
 
     Args:
-      answer: what the model said.
-      values: all values that the attribute takes.
+      answer: the answer.
+      values: all values of the attribute.
     """
     named = named_values(answer, values, plural=False)
     return named.pop() if len(named) == 1 else None
@@ -33,15 +33,15 @@ def named_value(answer: str, values: Iterable[str]) -> str | None:
 def named_values(answer: str, values: Iterable[str], *, plural: bool) -> set[str]:
     """The values that an answer names.
 
-    Longer values are looked for first and the matched text is removed, so that an
-    answer "bass guitar" does not also name "guitar". Values match at word boundaries.
-    A value with a capital letter is matched as written, for "A minor" is a key and "a
-    minor" is not; the others are matched in any case.
+    Longer values are matched first and the matched text is removed, so that "bass
+    guitar" does not also name "guitar". Values match at word boundaries. A value with a
+    capital letter is matched as written, because "A minor" is a key and "a minor" is
+    not. Other values are matched in any case.
 
     Args:
-      answer: what the model said.
-      values: all values that the attribute takes.
-      plural: whether a value may end in an "s" more.
+      answer: the answer.
+      values: all values of the attribute.
+      plural: whether a value may have an additional "s" at its end.
     """
     named = set()
     for value in sorted(set(values), key=lambda value: (-len(value), value)):

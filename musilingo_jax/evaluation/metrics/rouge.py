@@ -1,4 +1,4 @@
-"""ROUGE-L (Lin 2004): how much of two texts stands in both in the same order."""
+"""ROUGE-L (Lin 2004): how many words two texts have in common, in the same order."""
 
 import functools
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from musilingo_jax.evaluation.metrics.words import Stemmer, stems
 
 
 def common_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence, all rows of the table at once.
+    """Length of the longest common subsequence, a whole row of the table at a time.
 
-    The textbook fills a table of len(first) · len(second) numbers, each equal to its
-    upper neighbour or one more. Here one row is one integer, whose bit j is 0 where the
-    row steps up at j (Hyyrö 2004, "Bit-parallel LCS-length computation revisited"), so
-    that two texts of 5,000 words take milliseconds.
+    The textbook fills a table of len(first) · len(second) numbers, where each entry of
+    a row equals its left neighbour or is one more. Here a row is one integer, whose bit
+    j is 0 where the row steps up at j (Hyyrö 2004, "Bit-parallel LCS-length computation
+    revisited"), so that two texts of 5,000 words take milliseconds.
 
         first   slow piano tunes           row after "a"       1 1 1   (bit 0 right)
         second  a slow sad piano           row after "slow"    1 1 0   one step up
                                            row after "piano"   1 0 0   two: the length
     """
-    places: dict[str, int] = {}
-    for place, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << place
+    positions: dict[str, int] = {}  # As the bits of an integer.
+    for position, word in enumerate(first):
+        positions[word] = positions.get(word, 0) | 1 << position
     every = (1 << len(first)) - 1
     row = every
     for word in second:
-        steps = row & places.get(word, 0)
+        steps = row & positions.get(word, 0)
         row = ((row + steps) | (row - steps)) & every
     return len(first) - row.bit_count()
 
@@ -35,30 +35,32 @@ def common_length(first: Sequence[str], second: Sequence[str]) -> int:
 def rouge_l(answer: str, reference: str) -> float:
     """ROUGE-L F1 of one answer, on stems of words in any script, in [0, 1].
 
-    The common subsequence over the length of the answer (precision) and of the
-    reference (recall), combined as their harmonic mean. On plain English it equals
-    `rouge_score`; elsewhere that library drops every letter but a to z.
+    The harmonic mean of precision (the length of the common subsequence over that of
+    the answer) and recall (over that of the reference). For plain English it equals
+    `rouge_score`, which ignores all letters other than a to z.
     """
-    said, wanted = stems(answer), stems(reference)
-    if not said or not wanted:
+    answered, referred = stems(answer), stems(reference)
+    if not answered or not referred:
         return 0.0
-    # 2PR / (P + R), with P = common / len(said) and R = common / len(wanted).
-    return 2 * common_length(said, wanted) / (len(said) + len(wanted))
+    # 2PR / (P + R), with P = common / len(answered) and R = common / len(referred).
+    common = common_length(answered, referred)
+    return 2 * common / (len(answered) + len(referred))
 
 
 def published_recall(answer: str, reference: str) -> float:
     """ROUGE-L recall as published: `rouge_score` with a stemmer, its recall only.
 
-    A longer answer can only gain by it. What is not a to z or 0 to 9 is dropped.
+    Making an answer longer never lowers it. All characters other than a to z and 0 to 9
+    are ignored.
     """
-    said, wanted = _published_tokens(answer), _published_tokens(reference)
-    if not said or not wanted:
+    answered, referred = _published_tokens(answer), _published_tokens(reference)
+    if not answered or not referred:
         return 0.0
-    return common_length(said, wanted) / len(wanted)
+    return common_length(answered, referred) / len(referred)
 
 
 def most_typical(answers: Sequence[str]) -> str:
-    """The answer with the highest mean ROUGE-L to the others; the first of equals."""
+    """The answer with the highest mean ROUGE-L to the others; the first if several."""
     scores = [
         sum(rouge_l(answer, other) for j, other in enumerate(answers) if i != j)
         for i, answer in enumerate(answers)

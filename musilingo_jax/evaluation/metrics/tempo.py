@@ -1,4 +1,4 @@
-"""Tempo in beats per minute: near enough, or off by an octave."""
+"""Tempo in beats per minute: within 4 %, or off by a factor of two or three."""
 
 import re
 
@@ -9,12 +9,12 @@ _STATED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _ALONE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*\.?\s*")
-_TOLERANCE = 0.04 + 1e-9  # What rounds up to 4 % is 4 %.
-_OCTAVES = (1, 2, 3, 1 / 2, 1 / 3)
+_TOLERANCE = 0.04 + 1e-9  # A deviation of exactly 4 % counts, whatever the rounding.
+_FACTORS = (1, 2, 3, 1 / 2, 1 / 3)
 
 
 def number(text: str) -> float | None:
-    """The first number in a text; None if there is none.
+    """The first number of a text; None if it has none.
 
     "About 120.5 BPM" → 120.5
     "In 4/4, at 120"  → 4.0
@@ -24,9 +24,9 @@ def number(text: str) -> float | None:
 
 
 def stated(text: str) -> str | None:
-    """The one tempo that a text states as such, as written; None if there is none.
+    """The tempo that a text states, as written; None if it does not state exactly one.
 
-    A number with its unit, or nothing but a number.
+    That is a number with its unit, or nothing but a number.
 
     "In 4/4, at 120 BPM"     → "120"
     "97.5"                   → "97.5"
@@ -43,14 +43,14 @@ def stated(text: str) -> str | None:
 
 
 def accuracy(answer: str, value: float) -> tuple[bool, bool]:
-    """Whether an answer's first number is the tempo (Gouyon et al. 2006).
+    """Whether the first number of an answer is the tempo (Gouyon et al. 2006).
 
     Returns:
-      Accuracy 1: within 4 % of the tempo. Accuracy 2: within 4 % of it, of its double
-      or triple, of its half or third.
+      Accuracy 1: within 4 % of the tempo. Accuracy 2: within 4 % of the tempo, or of
+      twice, three times, half or a third of it.
     """
-    said = number(answer)
-    if said is None:
+    answered = number(answer)
+    if answered is None:
         return False, False
-    near = [abs(said - value * f) <= _TOLERANCE * value * f for f in _OCTAVES]
+    near = [abs(answered - value * f) <= _TOLERANCE * value * f for f in _FACTORS]
     return near[0], any(near)

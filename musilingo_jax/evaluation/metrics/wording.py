@@ -1,5 +1,6 @@
-"""How answers are put: every score that compares their words with the reference's."""
+"""All scores that compare the words of answers with those of their references."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ from musilingo_jax.evaluation.metrics import bertscore, bleu, diversity, rouge, 
 from musilingo_jax.evaluation.metrics.bertscore import BertScore
 from musilingo_jax.evaluation.metrics.meteor import meteor
 from musilingo_jax.evaluation.metrics.wordnet import Absent, Synonyms
+from musilingo_jax.runtime.errors import UserError
 
-# What is reported, in this order. `legacy` is the arithmetic of MU-LLaMA's script, with
-# which the numbers of MU-LLaMA, MusiLingo and CMI-Bench were made.
+# The reported scores, in this order. `legacy` is the arithmetic of MU-LLaMA's script,
+# which the numbers of MU-LLaMA, MusiLingo and CMI-Bench were computed with.
 LEGACY = ("bleu", "bleu4", "meteor", "rouge_l", "bertscore")
 HONEST = (*(f"bleu{n}" for n in bleu.ORDERS), "rouge_l", "meteor", "bertscore")
-# Scores of single answers, of which a corpus has the mean.
+# Scores of single answers, whose mean is the score of a corpus.
 _SINGLE = (
     "legacy.bleu",
     "legacy.bleu4",
@@ -26,7 +28,7 @@ _SINGLE = (
     "honest.meteor",
     "length",
 )
-COUNTS = "counts"  # Columns that BLEU of words is made of, once they are summed.
+COUNTS = "counts"  # `bleu.statistics`, which are summed before BLEU is computed.
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class WordingModels:
     """What some metrics need besides the texts.
 
     Attributes:
-      synonyms: for METEOR, if there are any.
-      bert: for BERTScore, if there is one.
-      absent: metric → why it cannot be computed.
-      notes: what was used, for the report.
+      synonyms: for METEOR, if available.
+      bert: for BERTScore, if one was named.
+      absent: score → why it cannot be computed.
+      notes: metric → what it is computed with, for reports.
     """
 
     synonyms: Synonyms | None
@@ -45,37 +47,63 @@ class WordingModels:
     absent: dict[str, str]
     notes: dict[str, str]
 
+    @classmethod
+    def load(cls, bertscore_model: str | None, layer: int | None) -> "WordingModels":
+        """Finds WordNet, and loads the model of BERTScore if one is named.
 
-def find_parts(model: str | None, layer: int | None) -> WordingModels:
-    """Finds WordNet, and loads the model of BERTScore if one is named."""
-    synonyms = bert = None
-    absent, notes = {}, {"bleu": bleu.signature()}
-    try:
-        synonyms = wordnet.find()
-        notes["meteor"] = f"nltk, WordNet from {synonyms.source}"
-    except Absent as error:
-        absent |= dict.fromkeys(("legacy.meteor", "honest.meteor"), str(error))
-    try:
-        if not model:
-            raise Absent(bertscore.NOT_NAMED)
-        bert = BertScore(model, layer)
-        notes["bertscore"] = bert.name
-        if not bert.published:
-            absent["legacy.bertscore"] = (
-                f"the published numbers are by roberta-large, layer 17, not {bert.name}"
-            )
-    except Absent as error:
-        names = ("legacy.bertscore", "honest.bertscore")
-        absent |= dict.fromkeys(names, str(error))
-    return WordingModels(synonyms, bert, absent, notes)
+        Args:
+          bertscore_model: a name on the hub, or a folder.
+          layer: the layer of it; None for the one that its authors chose.
+        """
+        synonyms = bert = None
+        absent, notes = {}, {"bleu": bleu.signature()}
+        try:
+            synonyms = wordnet.find()
+            notes["meteor"] = f"nltk, WordNet from {synonyms.source}"
+        except Absent as error:
+            absent |= dict.fromkeys(("legacy.meteor", "honest.meteor"), str(error))
+        try:
+            if not bertscore_model:
+                raise Absent(bertscore.NOT_NAMED)
+            bert = BertScore(bertscore_model, layer)
+            notes["bertscore"] = bert.name
+            if not bert.published:
+                absent["legacy.bertscore"] = (
+                    "the published numbers are those of roberta-large, layer 17, not "
+                    f"of {bert.name}"
+                )
+        except Absent as error:
+            names = ("legacy.bertscore", "honest.bertscore")
+            absent |= dict.fromkeys(names, str(error))
+        return cls(synonyms, bert, absent, notes)
+
+    @classmethod
+    def require(cls, bertscore_model: str | None, layer: int | None) -> "WordingModels":
+        """`load` for a command: prints on stderr what will not be computed.
+
+        Raises:
+          UserError: the model of BERTScore was named, but cannot be used.
+        """
+        models = cls.load(bertscore_model, layer)
+        for name, reason in models.absent.items():
+            if name == "honest.bertscore":
+                if bertscore_model is not None:
+                    raise UserError(
+                        f"--bertscore={bertscore_model}: {reason}; or leave the flag "
+                        "out"
+                    )
+            elif name.startswith("honest."):
+                metric = name.removeprefix("honest.")
+                print(f"{metric} is not computed: {reason}", file=sys.stderr)
+        return models
 
 
 class Wording:
-    """Scores texts, each pair of answer and reference once."""
+    """Scores pairs of answer and reference, each different pair once."""
 
-    def __init__(self, parts: WordingModels):
+    def __init__(self, models: WordingModels):
         """Takes what some metrics need."""
-        self._parts = parts
+        self._models = models
         self._known: dict[tuple[str, str], list[float]] = {}
 
     def score(
@@ -84,53 +112,56 @@ class Wording:
         references: Sequence[str],
         done: Callable[[int], Any],
     ) -> dict[str, Float[np.ndarray, "rows ..."]]:
-        """Name → score of each answer; NaN where there is no answer.
+        """Name → score of each answer; NaN if there is no answer.
 
         Args:
-          answers: what was said.
-          references: what should be.
-          done: told of every so many rows.
+          answers: the answers; None for a row without one.
+          references: the reference of each.
+          done: is called with the number of rows done since the last call, in each of
+            `passes`.
 
         Returns:
-          `_SINGLE`, the two BERTScores, and `COUNTS` [rows, 10]; without what is
-          absent.
+          `_SINGLE`, the two BERTScores, and `COUNTS` [rows, 10], without those that
+          are absent.
         """
-        pairs = list(zip(answers, references, strict=True))
-        there = [i for i, (answer, _) in enumerate(pairs) if answer is not None]
-        width = len(_SINGLE) + 10
-        table = np.full((len(pairs), width), np.nan)
-        for i, pair in enumerate(pairs):
-            if pair[0] is not None:
+        table = np.full((len(answers), len(_SINGLE) + 10), np.nan)
+        for row, (answer, reference) in enumerate(
+            zip(answers, references, strict=True)
+        ):
+            if answer is not None:
+                pair = answer, reference
                 if pair not in self._known:
-                    self._known[pair] = self._one(*pair)
-                table[i] = self._known[pair]
+                    self._known[pair] = self._score_one(answer, reference)
+                table[row] = self._known[pair]
             done(1)
-        scores = {name: table[:, place] for place, name in enumerate(_SINGLE)}
+        scores = {name: table[:, column] for column, name in enumerate(_SINGLE)}
         scores[COUNTS] = table[:, len(_SINGLE) :]
-        if self._parts.bert is not None and there:
-            found = np.full((2, len(pairs)), np.nan)
-            said, wanted = zip(*(pairs[i] for i in there), strict=True)
-            found[:, there] = self._parts.bert.score(said, wanted, done)
+        given = {row: text for row, text in enumerate(answers) if text is not None}
+        if self._models.bert is not None and given:
+            found = np.full((2, len(answers)), np.nan)
+            found[:, list(given)] = self._models.bert.score(
+                list(given.values()), [references[row] for row in given], done
+            )
             scores["legacy.bertscore"], scores["honest.bertscore"] = found
-        return {k: v for k, v in scores.items() if k not in self._parts.absent}
+        return {k: v for k, v in scores.items() if k not in self._models.absent}
 
     @property
-    def rounds(self) -> int:
-        """How often each row is gone through."""
-        return 1 + (self._parts.bert is not None)
+    def passes(self) -> int:
+        """How often `score` counts each row as done."""
+        return 1 + (self._models.bert is not None)
 
-    def _one(self, answer: str, reference: str) -> list[float]:
+    def _score_one(self, answer: str, reference: str) -> list[float]:
         """A row of the table: `_SINGLE`, then the counts of BLEU."""
         equal, fours = bleu.published(answer, reference)
-        synonyms = self._parts.synonyms
-        found = np.nan if synonyms is None else meteor(answer, reference, synonyms)
+        synonyms = self._models.synonyms
+        shared = np.nan if synonyms is None else meteor(answer, reference, synonyms)
         return [
             equal,
             fours,
-            found,
+            shared,
             rouge.published_recall(answer, reference),
             rouge.rouge_l(answer, reference),
-            found,
+            shared,
             diversity.length(answer),
             *bleu.statistics(answer, reference),
         ]

@@ -1,7 +1,7 @@
-"""WordNet (Miller 1995), which METEOR asks for synonyms, wherever it is on the machine.
+"""WordNet (Miller 1995), from which METEOR takes synonyms, if it is on the machine.
 
-nltk downloads its copy only when it is told to (`python -m nltk.downloader wordnet`).
-Debian's package `wordnet-base` has the same dictionary, as the authors released it.
+nltk downloads its own copy on request only (`python -m nltk.downloader wordnet`).
+Debian's package `wordnet-base` has the same dictionary as its authors released it.
 """
 
 import functools
@@ -9,32 +9,35 @@ import io
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nltk.data
 from nltk.corpus import wordnet
 from nltk.corpus.reader.wordnet import Synset, WordNetCorpusReader
 
-# Where WordNet itself looks, and what Debian's package has it look in.
+# The variable in which WordNet's own programs look, and the folder of Debian's package.
 _VARIABLE, _DEBIAN = "WNSEARCHDIR", "/usr/share/wordnet"
-_TOPICS = 45  # lines of the file "lexnames", which the package lacks
+_TOPICS = 45  # Lines of the file "lexnames", which the package does not have.
 
 
 class Absent(Exception):
-    """A part that a metric needs is not here; the message says how to get it."""
+    """A part that a metric needs is not available; the message says how to get it."""
 
 
 class Synonyms:
-    """nltk's reader as METEOR uses it, with a memory."""
+    """nltk's reader of WordNet as METEOR uses it, with a cache."""
 
     def __init__(self, reader: WordNetCorpusReader, source: str):
-        """Takes nltk's reader, and whose files it reads, for the report."""
+        """Takes a reader and, for reports, the name of the files that it reads."""
         self._reader, self.source = reader, source
         self._found: dict[str, list[Synset]] = {}
 
     def synsets(self, word: str) -> list[Synset]:
-        """The meanings of a word; each knows the words that share it."""
+        """The meanings of a word; each has the list of words that share it."""
         if word not in self._found:
-            self._found[word] = self._reader.synsets(word)
+            # The reader is not annotated, and its inferred type is too wide.
+            found: Any = self._reader.synsets(word)
+            self._found[word] = found
         return self._found[word]
 
 
@@ -52,24 +55,28 @@ def find() -> Synonyms:
         folder = Path(os.environ.get(_VARIABLE, _DEBIAN))
     if not (folder / "data.noun").is_file():
         raise Absent(
-            "WordNet is not here: `python -m nltk.downloader wordnet`, or Debian's "
-            f"package wordnet-base, or {_VARIABLE}=folder with data.noun"
+            "WordNet is not installed: `python -m nltk.downloader wordnet`, or "
+            f"Debian's package wordnet-base, or {_VARIABLE}=folder with data.noun"
         )
-    # nltk opens files below the folders of this list only.
+    # nltk opens files in the folders of this list only.
     nltk.data.path.append(str(folder))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # No other languages: none are asked for.
-            return Synonyms(_Released(str(folder), None), "WordNet's own files")
+            # nltk warns that it cannot map other languages, which METEOR does not use.
+            warnings.simplefilter("ignore")
+            return Synonyms(_ReleasedFiles(str(folder), None), "WordNet's own files")
     except (OSError, ValueError, LookupError, AssertionError) as error:
         raise Absent(f"WordNet in {folder} cannot be read ({error})") from error
 
 
-class _Released(WordNetCorpusReader):
-    """WordNet's own files, without the two that only nltk's copy has."""
+class _ReleasedFiles(WordNetCorpusReader):
+    """WordNet's own files, without the two files that only nltk's copy has."""
 
-    def open(self, file: str) -> io.IOBase:
-        """A file of the dictionary; names of topics, which METEOR never reads."""
+    def open(self, file: str) -> Any:
+        """Opens a file of the dictionary.
+
+        The names of topics are made up: METEOR never reads them.
+        """
         if file == "lexnames":
             return io.StringIO("".join(f"{i:02d} {i} 0\n" for i in range(_TOPICS)))
         return super().open(file)

@@ -1,0 +1,130 @@
+"""Asks a model the questions of a corpus, also as controls, and scores its answers."""
+
+import json
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from musilingo_jax.answering import corpus_answers
+from musilingo_jax.answering.answer import load_answerer
+from musilingo_jax.answering.answer_file import AnswerFile, Ask
+from musilingo_jax.audio.cache import feature_cache
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
+from musilingo_jax.evaluation import controls, report_files, scoring
+from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
+from musilingo_jax.evaluation.metrics import facts
+from musilingo_jax.evaluation.metrics.wording import WordingModels
+from musilingo_jax.evaluation.report import About
+from musilingo_jax.evaluation.score_table import OWN
+from musilingo_jax.evaluation.scoring import Scored
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import check_writable_folder
+
+ANSWERS = "answers.jsonl"
+
+
+def evaluate(
+    config: ConfigDict,
+    adapter: str | None,
+    out: Path | None,
+    *,
+    bertscore: str | None = None,
+    layer: int | None = None,
+) -> tuple[Path, Scored | None]:
+    """Asks, scores and writes the report.
+
+    Answers that the folder already holds are not asked again.
+
+    Args:
+      config: the experiment.
+      adapter: folder or embedded name of an adapter; None for the run's.
+      out: folder of the report; None for `<run>/evaluation`.
+      bertscore: the model of BERTScore; None for none.
+      layer: its layer; None for the one that its authors chose.
+
+    Returns:
+      The folder, and the scores; None on all processes but the first.
+
+    Raises:
+      UserError: there is no adapter or test split, a part of the model cannot be read,
+        the model of BERTScore cannot be used, or the folder holds answers of another
+        adapter or configuration.
+    """
+    if config.seed < 0:
+        raise UserError(f"config.seed is {config.seed}: it must be at least 0")
+    adapter = corpus_answers.adapter_of(config, adapter)
+    model = corpus_answers.model_of(config, adapter)
+    folder = out or Path(config.run) / "evaluation"
+    check_writable_folder(folder, flag="--out")
+    split = config.corpus.test_split
+    file = corpus_answers.open_answers(folder / ANSWERS, config, adapter, split)
+    is_first = jax.process_index() == 0
+    # Before hours of answering, because a part may be missing.
+    models = WordingModels.require(bertscore, layer) if is_first else None
+    mesh = corpus_answers.mesh_of(config)
+    test = mixture.split(config.corpus, split, answered=True)
+    features = feature_cache.prepare(config, test, mesh)
+    records = corpus_answers.askable(config, test, features.ids)
+    hear = controls.heard_features(features.features, records[0].clip)
+    asks = {OWN: [Ask(record, heard=record.clip) for record in records]}
+    asks |= controls.asks(records, features.features, config.seed)
+    every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
+    answerer = load_answerer(model, config.features.window_frames, mesh)
+    corpus_answers.answer_corpus(answerer, config, every, hear, file, mesh)
+    if models is None:
+        return folder, None
+
+    answers = {
+        system: [_answer(file, ask) for ask in each] for system, each in asks.items()
+    }
+    corpus = mixture.load(config.corpus)
+    training = [r for r in corpus if r.split == config.corpus.train_split and r.answer]
+    scored = _score(records, answers, corpus, training, models, config.seed)
+    trained_on = {record.clip for record in training}
+    about = About(
+        title=f"{adapter} on {mixture.title(config.corpus)} ({split})",
+        left_out=len(test) - len(records),
+        not_held_out=len({record.clip for record in records} & trained_on),
+        identity=corpus_answers.identity(config, adapter),
+        config=json.loads(config.to_json_best_effort()),
+    )
+    report_files.write(folder, about, scored)
+    return folder, scored
+
+
+def _answer(file: AnswerFile, ask: Ask) -> str:
+    answer = file.answer(ask)
+    assert answer is not None, ask  # `answer_corpus` has finished.
+    return answer
+
+
+def _score(
+    records: list[Record],
+    answers: dict[str, list[str]],
+    corpus: list[Record],
+    training: list[Record],
+    models: WordingModels,
+    seed: int,
+) -> Scored:
+    """Scores answers, with the controls that need no model.
+
+    Args:
+      records: the records that were asked.
+      answers: system → its answer to each record.
+      corpus: all records, which define the values of attributes.
+      training: those with which the constant control is made.
+      models: what some metrics need.
+      seed: of the controls and of the bootstrap.
+    """
+    by_model = {name: each for name, each in answers.items() if name != OWN}
+    rows = list(map(AnsweredQuestion.of, records, answers[OWN]))
+    known = [AnsweredQuestion.of(record, "") for record in training]
+    return scoring.score(
+        rows,
+        controls.with_model_free(rows, known, by_model, seed),
+        facts.vocabulary((record.attribute, record.value) for record in corpus),
+        models,
+        seed=seed,
+    )

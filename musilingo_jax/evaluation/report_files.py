@@ -1,0 +1,39 @@
+"""Writes the files of a report."""
+
+import json
+from pathlib import Path
+
+from musilingo_jax.evaluation import html_page, report, report_data
+from musilingo_jax.evaluation.report import About
+from musilingo_jax.evaluation.scoring import Scored
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.storage import write_text
+
+
+def write(folder: Path, about: About, scored: Scored) -> None:
+    """Writes report.html and report.md to read, report.json and examples.jsonl.
+
+    Args:
+      folder: the folder, which need not exist.
+      about: what was evaluated.
+      scored: its scores.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    content = report_data.everything(about, scored)
+    texts = {
+        "report.json": json.dumps(content, indent=2, ensure_ascii=False),
+        "report.md": report.markdown(about, scored),
+        "examples.jsonl": "".join(report_data.examples(scored)),
+        "report.html": html_page.page(about, scored, folder),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the report cannot be written ({error.strerror}). The answers "
+            "are kept: free some space, and the same command scores them"
+        ) from error
