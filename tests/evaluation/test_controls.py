@@ -1,4 +1,4 @@
-"""Answers that did not come from listening."""
+"""Answers that owe nothing to the music."""
 
 import dataclasses
 from collections import Counter
@@ -20,11 +20,11 @@ def row(clip, question, answer, *, reference="", attribute=None, value=None):
 
 def test_derangement_is_one_seeded_circle():
     clips = [f"{i}.wav" for i in range(9)] * 2
-    heard = controls.derangement(clips, seed=0)
-    assert all(clip != other for clip, other in heard.items())
-    assert sorted(heard) == sorted(heard.values()) == sorted(set(clips))
-    assert heard == controls.derangement(clips[::-1], seed=0)
-    assert heard != controls.derangement(clips, seed=1)
+    other_of = controls.derangement(clips, seed=0)
+    assert all(clip != other for clip, other in other_of.items())
+    assert sorted(other_of) == sorted(other_of.values()) == sorted(set(clips))
+    assert other_of == controls.derangement(clips[::-1], seed=0)
+    assert other_of != controls.derangement(clips, seed=1)
     with pytest.raises(UserError, match="at least two"):
         controls.derangement(["a.wav", "a.wav"], seed=0)
 
@@ -75,8 +75,12 @@ def test_constant_answers_are_the_most_frequent_and_most_typical():
 
 def test_a_constant_answer_is_never_a_clips_own_reference():
     rows = [
-        row(clip, "", "", reference=said)
-        for clip, said in (("a", "a jazz trio"), ("b", "a jazz duo"), ("c", "drums"))
+        row(clip, "", "", reference=reference)
+        for clip, reference in (
+            ("a", "a jazz trio"),
+            ("b", "a jazz duo"),
+            ("c", "drums"),
+        )
     ]
     given = controls.constant(rows, rows, seed=0)
     assert len(set(given)) <= 2
@@ -94,7 +98,7 @@ def test_a_constant_choice_is_a_letter():
 
 @pytest.mark.parametrize("name", ["multiple choice", "captions", "other questions"])
 def test_attributes_named_like_other_kinds_have_controls_of_their_own(name):
-    """Also one that is named like the group of a question."""
+    """So has an attribute that is named like the group of a question."""
     rows = [row(str(i), "", "", reference=f"song {i}") for i in range(4)]
     rows += [row(str(i), "Why?", "", reference=f"because {i}") for i in range(4)]
     choice = {"options": ("x", "y"), "value": "B"}
@@ -106,8 +110,8 @@ def test_attributes_named_like_other_kinds_have_controls_of_their_own(name):
         ]
     given = controls.constant(rows, rows, seed=0)
     assert given[8:] == ["B"] * 4 + ["calm"] * 8
-    assert all(said.startswith("song") for said in given[:4])
-    assert all(said.startswith("because") for said in given[4:8])
+    assert all(answer.startswith("song") for answer in given[:4])
+    assert all(answer.startswith("because") for answer in given[4:8])
     kinds = [r.kind for r in rows]
     assert kinds[12] == f"{name} (attribute)"
     assert Counter(kinds).most_common() == [(kind, 4) for kind in dict.fromkeys(kinds)]

@@ -1,4 +1,4 @@
-"""Evaluation of a model: what it writes, and starting again."""
+"""Evaluation of a model: what it writes, and what happens when it is run again."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import programs
 from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import corpus_answers
@@ -42,8 +43,9 @@ def test_evaluation_writes_report_plot_and_answers(evaluated):
         *("report.json", "report.md", "report.html"),
     }
     rows = [json.loads(line) for line in (out / "answers.jsonl").open(encoding="utf-8")]
-    # Four test clips with three records each, heard rightly and then wrongly; without
-    # music each of the three questions is asked once per length, or once.
+    # Four test clips with three records each, asked with their own music and then with
+    # that of others. Without music, each of the three questions is asked once for each
+    # length, or only once.
     right = [row["clip"] == row["heard"] for row in rows[:24]]
     assert right == [True] * 12 + [False] * 12
     silent = [row["heard"] for row in rows[24:]]
@@ -161,7 +163,7 @@ def test_answers_of_another_configuration_are_refused_and_kept(evaluated, tmp_pa
     with pytest.raises(UserError, match=r"answers.jsonl holds .* differs in generate"):
         evaluate(changed, adapter, None)
     assert (out / "answers.jsonl").read_text() == before
-    # Nor are those that another number of processes has not finished.
+    # So are those of another number of processes that did not finish.
     part = tmp_path / "answers-1-of-4.jsonl"
     part.write_text(before)
     with pytest.raises(UserError, match=r"answers-1-of-4.jsonl holds .* in generate"):
@@ -235,13 +237,13 @@ def in_two_processes(config, program: str, *arguments: str) -> None:
         )
         for process in range(2)
     ]
-    told = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
 
 
 @pytest.mark.slow
 def test_two_processes_answer_as_one_does(evaluated, tmp_path):
-    """Each its share; the report and the answers are those of a single process."""
+    """Each answers its share; report and answers are those of a single process."""
     config, folder, out = evaluated
     flags = f"--adapter={folder / 'adapter'}", f"--out={tmp_path / 'out'}"
     in_two_processes(config, "evaluate", *flags)
@@ -250,12 +252,12 @@ def test_two_processes_answer_as_one_does(evaluated, tmp_path):
     assert len(list((tmp_path / "out").glob("answers*"))) == 1
 
 
-def test_two_processes_generate_one_file_and_go_on_where_three_were(
+def test_two_processes_generate_one_file_and_resume_what_three_began(
     evaluated, tmp_path
 ):
     config, folder, out = evaluated
     rows = [json.loads(row) for row in (out / "answers.jsonl").open(encoding="utf-8")]
-    expected = rows[:12]  # Those with the clip's own music.
+    expected = rows[:12]  # With the clip's own music.
     expected[4]["answer"] = "by the third of three"
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in expected]
     (tmp_path / "two-2-of-3.jsonl").write_text(lines[4] + lines[7][:30])
@@ -267,12 +269,7 @@ def test_two_processes_generate_one_file_and_go_on_where_three_were(
 
 @pytest.mark.parametrize("program", ["generate", "evaluate"])
 def test_a_missing_config_is_one_sentence(program):
-    done = subprocess.run(
-        [sys.executable, "-m", f"musilingo_jax.{program}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs.run(program)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "--config" in done.stderr
     assert "Traceback" not in done.stderr

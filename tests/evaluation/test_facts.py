@@ -1,4 +1,4 @@
-"""Scores of what answers say, each protocol by hand."""
+"""Scores of facts, each protocol checked by hand."""
 
 import numpy as np
 import pytest
@@ -182,7 +182,7 @@ def test_right_options_by_letter_and_by_text():
     options = ("a piano", "A flute")
     assert choices.right("B", options) == choices.right(" a flute", options) == 1
     assert choices.right("C", options) is None
-    # What is only signs is told apart by them.
+    # Texts of punctuation alone differ by it.
     assert (
         choices.chosen("!", ("?", "!")) == 1 and choices.chosen("", ("?", "!")) is None
     )

@@ -1,4 +1,4 @@
-"""Whether a difference is called more than chance as often as it should be."""
+"""Sign-flip tests: p-values by hand, and the level of the test."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_columns_of_a_clip_change_sign_together():
 @pytest.mark.parametrize("clips", [6, 8, 20])
 @pytest.mark.parametrize("graded", [False, True], ids=["right or wrong", "graded"])
 def test_chance_is_not_taken_for_hearing(clips, graded):
-    """In at most 2.5 % of tests, and three standard errors of their number."""
+    """A test rejects in at most 2.5 % of cases, plus three standard errors."""
     generator = np.random.default_rng(clips)
     tests = 400
     taken = 0

@@ -1,4 +1,4 @@
-"""Scores of how answers are put, against their libraries and by hand."""
+"""Scores of wording, against the libraries that define them and by hand."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ PAIRS = [
 
 
 def write_wordnet(folder):
-    """A dictionary that knows one thing: a car is an auto."""
+    """A dictionary with a single meaning: a car is an auto."""
     folder.mkdir()
     for part in ("noun", "verb", "adj", "adv"):
         for name in (f"index.{part}", f"data.{part}", f"{part}.exc"):
@@ -54,7 +54,7 @@ def write_wordnet(folder):
 
 
 class Missing:
-    """nltk's WordNet where it was not downloaded."""
+    """nltk's WordNet when it was not downloaded."""
 
     def ensure_loaded(self):
         raise LookupError
@@ -62,7 +62,7 @@ class Missing:
 
 @pytest.fixture
 def synonyms(tmp_path, monkeypatch):
-    """WordNet as Debian has it, in small."""
+    """A small WordNet in the format of Debian's package."""
     monkeypatch.setattr(wordnet_module, "wordnet", Missing())
     monkeypatch.setattr(wordnet_module.nltk.data, "path", [])
     monkeypatch.setenv("WNSEARCHDIR", str(write_wordnet(tmp_path / "wordnet")))
@@ -306,7 +306,7 @@ def test_effective_size_by_hand():
 
 
 def test_intervals_hold_the_truth_where_answers_share_clips():
-    """95 % of the time, as far as 400 tries tell; blind to clips it is about 60 %."""
+    """In about 95 % of 400 tries; without regard to clips in about 60 %."""
     generator = np.random.default_rng(0)
     clips = clips_of([20] * 6)
     held = {"clips": 0, "blind": 0}

@@ -1,4 +1,4 @@
-"""What reports say, draw and play."""
+"""Reports: text, pictures, players, and what keeps names from becoming markup."""
 
 import base64
 import dataclasses
@@ -29,8 +29,8 @@ from musilingo_jax.evaluation.scoring import Line
 ABOUT = About("A title | <here>", left_out=3, not_held_out=2, identity={}, config={})
 
 
-def scored(songs: Path, said=lambda value: value) -> scoring.Scored:
-    """Keys and tempi of twelve clips, and what was said of them."""
+def scored(songs: Path, answer=lambda value: value) -> scoring.Scored:
+    """Keys and tempi of twelve clips, and an answer about each."""
     rows = []
     for i in range(12):
         audio = songs / f"a song #{i}.wav"
@@ -41,7 +41,7 @@ def scored(songs: Path, said=lambda value: value) -> scoring.Scored:
             record = Record(
                 audio, str(i), "?", f"It is {value}.", "test", attribute, value, 1.5, 9
             )
-            rows.append(AnsweredQuestion.of(record, said(value)))
+            rows.append(AnsweredQuestion.of(record, answer(value)))
     return score(
         rows,
         {
@@ -67,7 +67,7 @@ def score(rows, given) -> scoring.Scored:
 
 def test_a_report_is_whole_and_its_songs_can_be_played(tmp_path):
     songs = tmp_path / "songs"
-    found = scored(songs, said=lambda value: "C major, <b>1</b>")
+    found = scored(songs, answer=lambda value: "C major, <b>1</b>")
     report_files.write(tmp_path / "out/evaluation", ABOUT, found)
     folder = tmp_path / "out/evaluation"
     text = (folder / "report.html").read_text(encoding="utf-8")
@@ -90,8 +90,8 @@ def test_a_report_is_whole_and_its_songs_can_be_played(tmp_path):
 def test_pictures_of_keys_and_tempi(tmp_path):
     captions = [picture.caption for picture in figures.draw(scored(tmp_path))]
     assert len(captions) == 4
-    silent = scored(tmp_path, said=lambda value: "")
-    assert len(list(figures.draw(silent))) == 3  # No tempo was said.
+    silent = scored(tmp_path, answer=lambda value: "")
+    assert len(list(figures.draw(silent))) == 3  # No answer names a tempo.
 
 
 def test_published_rows_stand_beside_ours_with_their_papers(tmp_path):
@@ -133,8 +133,8 @@ def test_interpretations():
     chance = Gain(0.1, 0.05, 0.3, None, p_above=0.03, p_below=0.98)
     worse = Gain(-0.2, -0.3, -0.1, None, p_above=1.0, p_below=0.002)
     mixed = line(gains={"shuffled": chance, "constant": worse, "silence": None})
-    said = report.interpretation(mixed)
-    assert said.startswith(
+    sentence = report.interpretation(mixed)
+    assert sentence.startswith(
         "**tempo** ✗: worse than constant answer; not significantly above shuffled"
     )
     assert not mixed.beats_controls

@@ -1,4 +1,4 @@
-"""From answers and controls to estimates: what counts, how sure, and above what."""
+"""From answers and controls to estimates, intervals and tests."""
 
 import numpy as np
 import pytest
@@ -16,15 +16,23 @@ ABSENT = dict.fromkeys(
 
 
 def score(own, control, *, per_clip=1, attribute="mood"):
-    """Answers that are right (1) or wrong (0) of a clip each, or of several a clip."""
-    said = {1: "calm", 0: "wild"}
+    """Scores answers that are right (1) or wrong (0), one or several per clip."""
+    answers = {1: "calm", 0: "wild"}
     rows = [
         AnsweredQuestion(
-            f"{i // per_clip}", "?", "calm", said[x], attribute, "calm", (), None, False
+            f"{i // per_clip}",
+            "?",
+            "calm",
+            answers[x],
+            attribute,
+            "calm",
+            (),
+            None,
+            False,
         )
         for i, x in enumerate(own)
     ]
-    given = [None if x is None else said[x] for x in control]
+    given = [None if x is None else answers[x] for x in control]
     return scoring.score(
         rows,
         {"shuffled": given},

@@ -1,13 +1,12 @@
-"""Scoring anyone's answers: the file, the scores, and what is refused."""
+"""Scoring a file of answers: its format, the scores, and what is refused."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import programs
 
 from musilingo_jax.evaluation import predictions, report_data
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
@@ -51,16 +50,13 @@ def names(section):
 def test_the_program_writes_the_scores_without_a_config(tmp_path):
     rows = [line(str(i), f"A calm piano piece number {i}.") for i in range(8)]
     path = write(tmp_path / "answers.jsonl", rows)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "musilingo_jax.evaluate"),
-            *(f"--predictions={path}", f"--json={tmp_path / 'out/scores.json'}"),
-            f"--out={tmp_path / 'report'}",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
+    done = programs.run(
+        "evaluate",
+        f"--predictions={path}",
+        f"--json={tmp_path / 'out/scores.json'}",
+        f"--out={tmp_path / 'report'}",
     )
+    assert done.returncode == 0, done.stderr
     assert "## Wording of all answers: legacy" in done.stdout
     content = json.loads((tmp_path / "out/scores.json").read_text())
     sections = ["legacy", "honest", "factual", "controls"]
@@ -90,7 +86,7 @@ def test_facts_by_attribute_and_by_question(tmp_path):
             line(f"{i}", "ROCK", attribute="genre", value="Rock"),
             line(f"{i}", "(B)" if i else "?", options=["x", "y"], value="y"),
             line(f"{i}", "calm", attribute="mood", value="calm"),
-            # Without an attribute: the reference says it.
+            # Without an attribute: inferred from the reference.
             line(f"{i}", "C major", question="Which key?", reference="It is C major."),
             line(f"{i}", "120", question="The tempo?", reference="It is 120 BPM."),
         ]
@@ -101,7 +97,7 @@ def test_facts_by_attribute_and_by_question(tmp_path):
         "key_exact": 50,
         "tempo_acc1": 50,
         "tempo_acc2": 100,
-        "instruments": 0,  # The whole sentence is denied.
+        "instruments": 0,  # The whole sentence is ignored.
         "genre": 100,
         "multiple_choice": 87.5,
         "multiple_choice_unanswered": 12.5,
@@ -111,15 +107,15 @@ def test_facts_by_attribute_and_by_question(tmp_path):
 
 def test_an_answer_for_every_clip_does_not_beat_its_shuffle(tmp_path):
     rows = [
-        line(str(i), said, attribute="tempo", value=said)
-        for i, said in enumerate(["slow", "fast"] * 10)
+        line(str(i), value, attribute="tempo", value=value)
+        for i, value in enumerate(["slow", "fast"] * 10)
     ]
-    text, scored = score(write(tmp_path / "heard.jsonl", rows))
+    text, scored = score(write(tmp_path / "right.jsonl", rows))
     (tempo,) = [x for x in scored.lines if x.section == "factual"]
     assert tempo.own.value == 1 and tempo.own.low > 0.8 and tempo.beats_controls
     assert tempo.gains["shuffled"].low > 0.2 and "this comes from the music" in text
-    deaf = [row | {"answer": "slow"} for row in rows]
-    text, scored = score(write(tmp_path / "deaf.jsonl", deaf))
+    constant = [row | {"answer": "slow"} for row in rows]
+    text, scored = score(write(tmp_path / "constant.jsonl", constant))
     (tempo,) = [x for x in scored.lines if x.section == "factual"]
     assert tempo.own.value == tempo.controls["shuffled"].value == 0.5
     assert tempo.gains["shuffled"].value == 0 and not tempo.beats_controls
@@ -129,7 +125,7 @@ def test_an_answer_for_every_clip_does_not_beat_its_shuffle(tmp_path):
 def test_nasty_answers_are_scored_in_time(tmp_path):
     nasty = ["", " ", "🎹" * 3, "word " * 5000, "a\u2028b\nc", "\0", "静かな曲"]
     nasty.append("|*$_`<b>")
-    rows = [line(f"c{i}", said) for i, said in enumerate(nasty)]
+    rows = [line(f"c{i}", answer) for i, answer in enumerate(nasty)]
     rows += [line("c1", "x", reference=""), line("c2", "x", reference="🎹" * 5000)]
     rows += [line("c3", "other " * 5000, reference="word " * 5000, question="$a$ <b>")]
     rows += [line("c4", "9" * 5000, attribute="tempo", value="120")]
@@ -143,7 +139,7 @@ def test_nasty_answers_are_scored_in_time(tmp_path):
     page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
     assert "<b>" in page and "|*$_`&lt;b&gt;" in page
     examples = (tmp_path / "report/examples.jsonl").read_text(encoding="utf-8")
-    # Not splitlines: the answers hold other signs that end lines.
+    # Not splitlines: the answers contain other line separators.
     assert len(examples.split("\n")[:-1]) == len(rows)
 
 
@@ -202,11 +198,11 @@ def test_inferred_truths_and_repeated_questions_are_counted(tmp_path, capsys):
         assert numbers["inferred"] == {"key": 7, "tempo": 5}
         assert numbers["repeated"] == 2
     inferred = "attribute and value of 12 answers are inferred"
-    told = capsys.readouterr().err
-    for said in (text, told):
-        assert f"{inferred} from question and reference (key 7, tempo 5)" in said
-        assert "2 answers have the clip and the question of an earlier one" in said
-    assert f"{path}: {inferred}" in told
+    printed = capsys.readouterr().err
+    for notes in (text, printed):
+        assert f"{inferred} from question and reference (key 7, tempo 5)" in notes
+        assert "2 answers have the clip and the question of an earlier one" in notes
+    assert f"{path}: {inferred}" in printed
     # A clip has many questions, and a question many clips.
     write(path, [line("0", "x"), line("1", "x"), line("0", "x", question="Why?")])
     assert score(path)[1].rows and "**Note:**" not in score(path)[0]
