@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from musilingo_jax.evaluation.controls import LABELS
 from musilingo_jax.evaluation.estimates import Estimate
@@ -16,10 +17,13 @@ from musilingo_jax.evaluation.scoring import Line, Scored
 from musilingo_jax.runtime.palette import BLUE, GREYS, INK, MUTED, RULE
 
 _COLOURS = {OWN: BLUE, **dict(zip(LABELS, GREYS, strict=True))}
-_NAMES = {OWN: "own music", **LABELS}
+_NAMES = {OWN: "own answers", **LABELS}
 # A picture of more would be too large to look at.
 _MAX_BARS, _MAX_PANELS = 24, 16
 _MAX_LETTERS = 40
+# Longer names of bars would overlap if they were level.
+_MAX_LEVEL_LETTERS = 16
+_TEMPO_TICKS = (10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1000)
 _DPI = 150
 
 
@@ -80,7 +84,7 @@ def _with_most_answers(lines: Sequence[Line], most: int) -> tuple[list[Line], st
 
 
 def _bars(lines: Sequence[Line]) -> Figure:
-    """A group of bars per score: own music, then every control."""
+    """A group of bars per score: own answers, then every control."""
     systems = [OWN, *lines[0].controls]
     width = 0.85 / len(systems)
     figure = Figure(figsize=(3 + 1.1 * len(lines), 3.6), dpi=_DPI, layout="constrained")
@@ -104,7 +108,9 @@ def _bars(lines: Sequence[Line]) -> Figure:
         line.name[:_MAX_LETTERS] + mark for line, mark in zip(lines, marks, strict=True)
     ]
     # Names may hold characters that matplotlib reads as formulas.
-    axes.set_xticks(range(len(lines)), names, parse_math=False)
+    is_long = max(map(len, names)) > _MAX_LEVEL_LETTERS
+    turn = {"rotation": 20, "ha": "right"} if is_long else {}
+    axes.set_xticks(range(len(lines)), names, parse_math=False, **turn)
     axes.set_ylim(0, 100)
     axes.set_ylabel("%", color=INK)
     axes.grid(axis="y", color=RULE, linewidth=0.7)
@@ -199,10 +205,13 @@ def _tempi(scored: Scored) -> Figure | None:
     for octave in (1, 2, 0.5):
         axes.plot(ends, octave * ends, color=RULE, linewidth=1)
     axes.scatter(true, answered, s=14, color=BLUE)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log")
     axes.set_xlabel("true BPM", color=INK)
     axes.set_ylabel("answered BPM", color=INK)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(_TEMPO_TICKS))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_locator(NullLocator())
     return _plain(figure)
 
 

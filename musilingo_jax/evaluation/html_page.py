@@ -31,7 +31,7 @@ body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); margin: 0 auto;
 header { padding: 2.5rem 0 .5rem; border-bottom: 2px solid var(--ink); }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem;
   overflow-wrap: anywhere; }
-header p { font-size: 1.05rem; max-width: 46rem; }
+header p { font-size: 1.05rem; max-width: 52rem; }
 h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; }
 a { color: var(--blue); text-decoration: none; }
 a:hover { text-decoration: underline; }
@@ -41,13 +41,13 @@ ul { padding-left: 1.1rem; } li { margin: .2rem 0; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .87rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--rule);
-  text-align: left; white-space: nowrap; }
+  text-align: left; vertical-align: top; white-space: nowrap; }
 th { color: var(--muted); font-weight: 600; vertical-align: bottom;
   white-space: normal; text-wrap: balance; }
 tbody tr:hover { background: #f4f7f9; }
 td b { color: var(--blue); }
-td.text { vertical-align: top; min-width: 9rem; max-width: 22rem;
-  white-space: normal; overflow-wrap: anywhere; }
+td.text { min-width: 9rem; max-width: 22rem; white-space: normal;
+  overflow-wrap: anywhere; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-end; }
 figure { margin: .5rem 0; max-width: 100%; } img { display: block; width: 100%; }
 figcaption, .small { color: var(--muted); font-size: .87rem; }
@@ -75,7 +75,8 @@ def page(about: About, scored: Scored, folder: Path) -> str:
         links.insert(-1, '<a href="#worst">Worst answers</a>')
         worst = [
             '<section id="worst"><h2>Worst answers</h2>',
-            "<p>Those with the lowest score, to listen to, by fact or kind.</p>",
+            "<p>The lowest scores of each fact, and of each other kind of question."
+            "</p>",
             *worst,
             "</section>",
         ]
@@ -118,12 +119,19 @@ _MARKDOWN = _markdown_parser()
 
 
 def _section(section: Section, pictures: list[Picture]) -> str:
-    """A section with its pictures above its text."""
+    """A section: its first picture, its text, its other pictures."""
     shown = [_figure(p) for p in pictures if p.section == section.name]
-    parts = [f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>']
-    if shown:
-        parts += ['<div class="pictures">', *shown, "</div>"]
-    return "\n".join([*parts, from_markdown(section.text), "</section>"])
+    return "\n".join(
+        [
+            f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>',
+            *shown[:1],
+            from_markdown(section.text),
+            '<div class="pictures">',
+            *shown[1:],
+            "</div>",
+            "</section>",
+        ]
+    )
 
 
 def _figure(picture: Picture) -> str:

@@ -182,17 +182,17 @@ class ScoreTable:
             control = (both − difference) / 2        difference = own − control
         """
         columns = [Column(measure.score, name, control) for name in (OWN, control)]
+        formula = measure.formula
         own, other = (self._sums[column] for column in columns)
         value = _value(measure, own) - _value(measure, other)
-        resampled = measure.formula(own.resampled) - measure.formula(other.resampled)
-        by_clip = [self._sum_by_clip(self._terms[column]) for column in columns]
-        both = (by_clip[0] + by_clip[1]).sum(0)
-        differences, all_signs = flips.flipped_sums(
-            by_clip[0] - by_clip[1], seed=self._seed
+        resampled = formula(own.resampled) - formula(other.resampled)
+
+        own_clips, other_clips = (self._sum_by_clip(column) for column in columns)
+        both = (own_clips + other_clips).sum(0)
+        difference, all_signs = flips.flipped_sums(
+            own_clips - other_clips, seed=self._seed
         )
-        flipped = measure.formula((both + differences) / 2) - measure.formula(
-            (both - differences) / 2
-        )
+        flipped = formula((both + difference) / 2) - formula((both - difference) / 2)
         _, clips = self.size(measure, control)
         return Gain(
             value,
@@ -201,9 +201,10 @@ class ScoreTable:
             p_below=flips.p_value(-value, -flipped, all_signs=all_signs),
         )
 
-    def _sum_by_clip(self, terms: Terms) -> Float[np.ndarray, "clips terms"]:
-        sums = np.zeros((self._clip_of_row.max() + 1, terms.values.shape[1]))
-        np.add.at(sums, self._clip_of_row, terms.values)
+    def _sum_by_clip(self, column: Column) -> Float[np.ndarray, "clips terms"]:
+        values = self._terms[column].values
+        sums = np.zeros((self._clip_of_row.max() + 1, values.shape[1]))
+        np.add.at(sums, self._clip_of_row, values)
         return sums
 
 
