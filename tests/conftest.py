@@ -1,10 +1,17 @@
-"""Every test may use up to eight simulated devices, and Ctrl-C."""
+"""Every test may use up to eight simulated devices, compiled programs, and Ctrl-C."""
 
 import os
 import signal
+from pathlib import Path
 
 # Before JAX makes its first array: afterwards the number of devices is fixed.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs that were compiled once are shared by all tests, by the programs that they
+# start, and by the next run of the tests.
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 
