@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from musilingo_jax.audio.formats.open import open_sound
+from musilingo_jax.audio.formats.open_sound import open_sound
 from musilingo_jax.audio.formats.sound import Sound
 from musilingo_jax.runtime.errors import UserError
 

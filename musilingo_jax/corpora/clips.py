@@ -2,7 +2,6 @@
 
 import functools
 import os
-import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import soundfile
 from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.records import SUFFIXES, clip_id
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import stat_regular_file
 
 # A file that is cut to its clip may be longer than the clip by what its format adds.
 SLACK_SECONDS = 0.5
@@ -110,10 +110,7 @@ class AudioFolder:
             return Lacking("no sampling rate", f"{audio} does not know its own")
         try:
             listing.check_name(audio)
-            status = audio.stat()
-            if not stat.S_ISREG(status.st_mode):
-                return Lacking("unreadable file", f"{audio} is no regular file")
-            if not status.st_size:
+            if not stat_regular_file(audio).st_size:
                 return Lacking("empty file", f"{audio} has 0 bytes")
             seconds = duration(audio, rate)
             part = (wanted.start, wanted.end)

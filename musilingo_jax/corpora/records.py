@@ -1,12 +1,12 @@
 """What every corpus comes down to: something to say about a stretch of sound."""
 
-import errno
 import hashlib
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from musilingo_jax.runtime.paths import stat_regular_file
 
 _END = 1 << 16  # bytes of each end of a sound file that its clip id depends on
 _CONTENTS = re.compile(r":(\d+:[0-9a-f]{16})(?:@\d*-\d*ms)?(?:#\d+Hz)?\Z")
@@ -96,12 +96,7 @@ def contents(audio: Path) -> str:
     Raises:
       OSError: as in `clip_id`.
     """
-    status = audio.stat()
-    # Asked first, for to open a named pipe would wait for somebody to write.
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder", str(audio))
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(audio))
+    status = stat_regular_file(audio)
     with audio.open("rb") as file:
         ends = file.read(_END)
         file.seek(max(0, status.st_size - _END))

@@ -4,8 +4,10 @@ A path may begin with `gs://`, `s3://`, `az://` or `hf://`; etils' `epath` opens
 with the `fsspec` package of that store, such as `gcsfs`.
 """
 
+import errno
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold a JSON object; download it again")
     return content
+
+
+def stat_regular_file(path: Path) -> os.stat_result:
+    """The size and times of a regular file.
+
+    Call it before opening a file that may be anything: opening a named pipe blocks until
+    another program writes into it.
+
+    Raises:
+      OSError: the file does not exist or cannot be accessed, or it is a folder
+        (`IsADirectoryError`), a pipe, a socket or a device.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return status
 
 
 def open_folder(name: str | os.PathLike) -> epath.Path:

@@ -90,14 +90,14 @@ def test_ids_say_what_their_files_hold(tmp_path):
 def test_what_is_no_file_has_no_id(tmp_path, mert):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         clip_id(tmp_path / "pipe.wav", tmp_path)
     with pytest.raises(IsADirectoryError, match="is a folder"):
         clip_id(tmp_path / "folder.wav", tmp_path)
     clips = [Clip(name, tmp_path / name) for name in ("pipe.wav", "folder.wav")]
     found = fill(clips, mert, tmp_path / "cache")
     assert found.skipped["folder.wav"].endswith("cannot be read: is a folder")
-    assert found.skipped["pipe.wav"].endswith("cannot be read: is no regular file")
+    assert found.skipped["pipe.wav"].endswith("cannot be read: is not a regular file")
 
 
 def test_without_plans_another_identity_is_refused_all_the_same(tmp_path, mert):

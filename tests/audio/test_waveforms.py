@@ -303,12 +303,12 @@ def test_an_mp3_without_an_index_is_heard_to_its_end(tmp_path):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.wav")
-    with pytest.raises(UserError, match="is no regular file"):
+    with pytest.raises(UserError, match="cannot be read: is not a regular file"):
         waveforms.load(tmp_path / "a.wav", sample_rate=RATE)
 
 
 def test_folders_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="cannot be read: is a folder"):
         waveforms.load(tmp_path, sample_rate=RATE)
 
 

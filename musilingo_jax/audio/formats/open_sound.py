@@ -5,12 +5,12 @@ FLAC, Ogg Vorbis, Opus, MP3 and more; ffmpeg, where it is installed, AAC/M4A, WM
 Matroska; NumPy arrays do not say their sampling rate, so it has to be given.
 """
 
-import stat
 from pathlib import Path
 
 from musilingo_jax.audio.formats import ffmpeg, libsndfile, numpy_arrays, truncation
 from musilingo_jax.audio.formats.sound import Sound
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import stat_regular_file
 
 _FFMPEG_KINDS = (
     (4, b"ftyp", "mov"),
@@ -63,10 +63,7 @@ def open_sound(path: Path, *, npy_rate: int | None, skip: int) -> Sound:
 def _head(path: Path) -> bytes:
     """The first bytes of a regular file that has any."""
     try:
-        # Asked first, for to open a named pipe would wait for somebody to write.
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise UserError(f"{path}: is no regular file")
+        stat_regular_file(path)
         with path.open("rb") as file:
             head = file.read(4096)
     except (FileNotFoundError, NotADirectoryError) as error:
