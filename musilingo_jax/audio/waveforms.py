@@ -1,6 +1,6 @@
-"""A sound file → a mono waveform at the encoder's sample rate, or a clear refusal.
+"""A sound file → a mono waveform at the encoder's sample rate, or a clear error.
 
-Songs stream: about a second of one is in memory at a time, however long it is.
+Songs are streamed: about a second of each is in memory at a time, however long it is.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,16 +22,16 @@ from musilingo_jax.audio.formats.sound import Sound
 from musilingo_jax.runtime.errors import UserError
 
 SHORTEST_SECONDS = 0.5
-# How much earlier than asked a song may end: times in annotations are rounded.
+# How much earlier than `end` a song may end: times in annotations are rounded.
 SLACK_SECONDS = 0.5
-SILENCE_PEAK = 1e-4  # −80 dB below full scale: less than a 14-bit recorder's last bit.
-# Samples that were never scaled to ±1 are allowed; numbers beyond are damage.
+SILENCE_PEAK = 1e-4  # −80 dB of full scale: less than the last of 14 bits.
+# Samples need not be scaled to ±1, but values beyond this are damage.
 _LOUDEST = 1e6
 _MOST_THREADS = 16
-# Blocks of about a second that wait of each song which is decoded ahead.
+# Blocks, of about a second, that are queued of each song that is decoded ahead.
 _BLOCKS_AHEAD = 30
 
-Block = Float[np.ndarray, " samples"]
+Block = Float[np.ndarray, " _"]  # Of any length; songs have blocks of several.
 
 
 def read(
@@ -41,28 +41,30 @@ def read(
     npy_rate: int | None = None,
     start: float | None = None,
     end: float | None = None,
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """A song in blocks: the mean of its channels, in float32, resampled.
 
-    It is resampled before anything is cut out of it, so that a second of the result is
-    a second of the song whatever the file's own rate. What is wrong with a file is
-    raised when it is known: of a song that is damaged at its end all else comes first.
+    The song is resampled before it is cropped, so that a second of the result is a
+    second of the song whatever the sample rate of the file. An error is raised when it
+    is found: of a file that is damaged at its end, all blocks before the damage come
+    first.
 
     Args:
-      path: the file; `sounds.files` says which formats.
-      sample_rate: samples per second wanted.
-      npy_rate: samples per second of a NumPy file, which does not say them itself.
-      start: the first second to hear, from the beginning if None.
+      path: the file; `formats.open_sound` lists the formats.
+      sample_rate: samples per second of the result.
+      npy_rate: samples per second of a NumPy file, which does not store its own.
+      start: where to begin, in seconds; at the beginning if None.
       end: where to stop, in seconds; at the end if None.
 
     Yields:
-      Together ⌈seconds · sample_rate⌋ samples, full scale = 1.
+      Blocks that together have round(seconds · sample_rate) samples, full scale = 1.
 
     Raises:
-      UserError: the file is missing, empty, damaged, no sound, an absurd one, shorter
-        than half a second, ends more than half a second before `end`, holds NaN or
-        infinite samples, or its format tells that it is cut off (`sounds.truncation`
-        says which do).
+      UserError: the file is missing, empty, damaged or not sound; its rate or its
+        number of channels is impossible; what is asked for is shorter than half a
+        second; it ends more than half a second before `end`; it has samples that are
+        NaN or infinite; or it is cut off, as far as its format tells
+        (`formats.truncation` says which do).
     """
     try:
         yield from _read(Path(path), sample_rate, npy_rate, start or 0.0, end)
@@ -71,7 +73,7 @@ def read(
 
 
 def load(path: Path | str, *, sample_rate: int) -> Block:
-    """A song whole: the blocks that `read` yields, joined.
+    """A whole song: the blocks that `read` yields, joined.
 
     Raises:
       UserError: as in `read`.
@@ -80,10 +82,10 @@ def load(path: Path | str, *, sample_rate: int) -> Block:
 
 
 class Meter:
-    """Blocks on their way past; it knows of those that have passed.
+    """Passes blocks on and measures them.
 
     Attributes:
-      samples: how many there were.
+      samples: how many have been passed on.
       peak: the largest of their absolute values.
     """
 
@@ -99,25 +101,25 @@ class Meter:
 
     @property
     def silent(self) -> bool:
-        """Whether no sample is louder than −80 dB below full scale.
+        """Whether no sample so far was above −80 dB of full scale.
 
-        Such a clip may be what it says, or two channels that cancel each other out.
+        The clip may be silence, or its two channels may cancel each other out.
         """
         return self.peak < SILENCE_PEAK
 
 
 def is_silent(waveform: Float[np.ndarray, " samples"]) -> bool:
-    """Whether no sample is louder than −80 dB below full scale, as in `Meter`."""
+    """Whether no sample is above −80 dB of full scale, as in `Meter`."""
     return bool(np.abs(waveform).max(initial=0.0) < SILENCE_PEAK)
 
 
 def cut(
     blocks: Iterable[Block], *, chunk_samples: int, hop_samples: int
 ) -> Iterator[Float[np.ndarray, " chunk_samples"]]:
-    """As few chunks as cover the waveform, each starting `hop_samples` later.
+    """The fewest chunks that cover the waveform, one every `hop_samples`.
 
-    Chunks of 5 that start 4 apart share a sample, as the encoder's frames do, each of
-    which sees a little more than its own stride:
+    Chunks of 5 with a hop of 4 overlap by one sample. So do the encoder's frames, each
+    of which sees a little more than its own stride:
 
         waveform     a b c d e f g h i j k
         chunks       a b c d e
@@ -125,8 +127,8 @@ def cut(
                                      i j k
 
     Yields:
-      Chunks of `chunk_samples`, the last one being what is left; at least one, if only
-      of 0 samples. No more of the waveform is held than a chunk and a block.
+      Chunks of `chunk_samples`, then one of what is left. There is at least one, which
+      may have 0 samples. In memory are no more than a chunk and a block.
     """
     held: list[np.ndarray] = []
     count = 0
@@ -144,37 +146,41 @@ def cut(
     yield np.concatenate([np.zeros(0, np.float32), *held])
 
 
-def read_ahead(songs: Iterable[Iterator[Block] | None]) -> Iterator[Iterator | None]:
-    """The same songs, decoded on threads before they are asked for.
+def read_ahead(
+    songs: Iterable[Iterator[Block] | None],
+) -> Generator[Iterator[Block] | None, None, None]:
+    """The same songs, decoded by threads before they are asked for.
 
-    Each thread is at one song; a few songs are begun ahead, and of each half a minute
-    is kept, so that memory depends neither on their number nor on their length.
+    Each thread decodes one song at a time. A few songs are started ahead, and half a
+    minute of each is kept, so that memory depends neither on the number of songs nor
+    on their length.
 
     Args:
-      songs: generators, such as `read` makes; None is passed on as it is.
+      songs: generators, such as `read` returns; None is passed on.
 
     Yields:
-      An iterator over each song's blocks, which raises what its generator raised. It is
-      to be used up before the next one is asked for.
+      An iterator over each song's blocks, which raises what its generator raised. It
+      must be consumed before the next song is asked for.
     """
     threads = _threads()
     stopped = threading.Event()
-    ahead: deque[_Waiting | None] = deque()
+    ahead: deque[_Decoding | None] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
 
-    def hand_out(waiting: _Waiting | None) -> Iterator[Block] | None:
-        return None if waiting is None else waiting.blocks()
+    def next_song() -> Iterator[Block] | None:
+        decoding = ahead.popleft()
+        return None if decoding is None else decoding.blocks()
 
     try:
         for song in songs:
-            waiting = None if song is None else _Waiting(song, stopped)
-            if waiting is not None:
-                pool.submit(waiting.fill)
-            ahead.append(waiting)
+            decoding = None if song is None else _Decoding(song, stopped)
+            if decoding is not None:
+                pool.submit(decoding.fill)
+            ahead.append(decoding)
             if len(ahead) > 2 * threads:
-                yield hand_out(ahead.popleft())
+                yield next_song()
         while ahead:
-            yield hand_out(ahead.popleft())
+            yield next_song()
     finally:
         stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
@@ -184,13 +190,13 @@ def _threads() -> int:
     return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
-class _Waiting:
-    """A song between the thread that decodes it and the one that hears it."""
+class _Decoding:
+    """A song on its way from the thread that decodes it to the thread that reads it."""
 
     def __init__(self, song: Iterator[Block], stopped: threading.Event):
         self._song, self._stopped = song, stopped
         self._done = threading.Event()
-        # Blocks, then None at the end of the song or the exception that ended it.
+        # Blocks, and then None at the end of the song or the exception that ended it.
         self._queue: queue.Queue[Block | None | Exception] = queue.Queue(_BLOCKS_AHEAD)
 
     def fill(self) -> None:
@@ -199,16 +205,17 @@ class _Waiting:
             for block in self._song:
                 if not self._put(block):
                     return
-        # Whatever it is, it belongs to whoever asked for the song.
+        # Whatever it is, it is raised again in the thread that reads the song.
         except Exception as error:
             end = error
         finally:
-            if hasattr(self._song, "close"):
+            # A generator may hold a file open; other iterators have nothing to close.
+            if isinstance(self._song, Generator):
                 self._song.close()
         self._put(end)
 
     def _put(self, item: Block | None | Exception) -> bool:
-        """Waits for room, but not for somebody who has gone."""
+        """Waits for room in the queue; False if the reader is gone."""
         while not (self._stopped.is_set() or self._done.is_set()):
             try:
                 self._queue.put(item, timeout=0.05)
@@ -232,7 +239,9 @@ class _Waiting:
                 return self._queue.get(timeout=1.0)
             except queue.Empty:
                 if self._stopped.is_set():
-                    raise RuntimeError("this song was left for the next one") from None
+                    raise RuntimeError(
+                        "decoding was stopped before the end of this song"
+                    ) from None
 
 
 def _read(
@@ -242,48 +251,47 @@ def _read(
     start: float,
     end: float | None,
 ) -> Iterator[Block]:
-    # Seeking to a whole second keeps the moments at which the resampler's output lies;
-    # what it hears before the excerpt, at least a second, fills its filter.
+    # Skipping whole seconds keeps the resampler's output at the same moments. At least
+    # a second before the excerpt is resampled too, to fill the resampler's filter.
     skip = max(0, math.floor(start) - 1)
     sound = open_sound(path, npy_rate=npy_rate, skip=skip)
     first = round(start * sample_rate) - skip * sample_rate
     last = None if end is None else round(end * sample_rate) - skip * sample_rate
-    place = heard = 0
+    place = yielded = 0
     with contextlib.closing(sound.blocks):
         for block in _resampled(_checked(path, sound), sound.rate, sample_rate):
             piece = block[max(0, first - place) : last and max(0, last - place)]
             place += len(block)
-            heard += len(piece)
+            yielded += len(piece)
             if len(piece):
                 yield piece
             if last is not None and place >= last:
                 break
-    if heard < SHORTEST_SECONDS * sample_rate:
-        part = " in the part to be heard" if start or end is not None else ""
+    if yielded < SHORTEST_SECONDS * sample_rate:
+        part = " in the part that was asked for" if start or end is not None else ""
         raise UserError(
-            f"{path}: only {heard / sample_rate:.2f} s of sound{part}; at least "
+            f"{path}: only {yielded / sample_rate:.2f} s of sound{part}; at least "
             f"{SHORTEST_SECONDS} s are needed"
         )
     if last is not None and place < last - SLACK_SECONDS * sample_rate:
         raise UserError(
-            f"{path}: shorter than asked: it lasts {skip + place / sample_rate:.2f} s, "
-            f"and its part up to {end:g} s is to be heard; correct `end`, or get the "
-            "whole file"
+            f"{path}: too short: it lasts {skip + place / sample_rate:.2f} s, but its "
+            f"part up to {end:g} s was asked for; correct `end`, or get the whole file"
         )
 
 
 def _checked(path: Path, sound: Sound) -> Iterator[Block]:
-    """Refuses numbers that are no sound."""
+    """The blocks of a file, none of which holds impossible samples."""
     for block in sound.blocks:
         peak = np.abs(block).max(initial=0.0)
         if not np.isfinite(peak):
             raise UserError(
-                f"{path}: holds samples that are NaN or infinite; export it again"
+                f"{path}: contains samples that are NaN or infinite; export it again"
             )
         if peak > _LOUDEST:
             raise UserError(
-                f"{path}: holds samples of {peak:.0e} times full scale; it is damaged, "
-                "or was never scaled to ±1"
+                f"{path}: contains samples of {peak:.0e} times full scale; it is "
+                "damaged, or was never scaled to ±1"
             )
         yield block
 

@@ -1,10 +1,10 @@
-"""Damaged sound files by the thousand: each is decoded or refused in one sentence.
+"""Damaged sound files by the thousand: each is decoded, or refused with one sentence.
 
     python tests/helpers/mutated_audio.py --count=1000
 
-Short songs are written in every format at hand, and damaged: bits flipped, ends cut
-off, sizes in the header made absurd, pieces left out or repeated, heads exchanged. A
-process of its own decodes them, so that one that hangs or crashes is found out too.
+Short songs are written in every format that is available, and damaged: bits flipped,
+ends cut off, impossible sizes in headers, pieces left out or repeated, heads exchanged.
+A process of its own decodes them, so that hangs and crashes are detected, too.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import soundfile
 
 RATE = 22_050
 SAMPLE_RATE = 24_000
-FILE_SECONDS = 20.0  # Any one file is decoded in milliseconds.
+FILE_SECONDS = 20.0  # A file is decoded in milliseconds.
 START_SECONDS = 300.0  # A machine may be too busy to start Python.
 
 # What libsndfile writes: suffix, format, subtype.
@@ -47,7 +47,7 @@ FORMATS = (
     ("opus", "OGG", "OPUS"),
     ("mp3", "MP3", "MPEG_LAYER_III"),
 )
-# What ffmpeg, where it is installed, writes: suffix, encoder.
+# What ffmpeg writes, if it is installed: suffix, encoder.
 FFMPEG_FORMATS = (("m4a", "aac"), ("aac", "aac"), ("wma", "wmav2"), ("mka", "aac"))
 KINDS = (
     "flip_head",
@@ -143,7 +143,7 @@ def decode(paths: list[Path]) -> None:
     from musilingo_jax.audio import waveforms
     from musilingo_jax.runtime.errors import UserError
 
-    print("ready", flush=True)  # Imports are no part of any file's time.
+    print("ready", flush=True)  # The time of imports is not part of any file's.
     for path in paths:
         began = time.monotonic()
         meter = waveforms.Meter(
@@ -152,29 +152,30 @@ def decode(paths: list[Path]) -> None:
         try:
             for block in meter:
                 assert block.dtype == np.float32 and np.isfinite(block).all()
-            outcome, said = "decoded", f"{meter.samples / SAMPLE_RATE:.2f} s"
+            outcome, message = "decoded", f"{meter.samples / SAMPLE_RATE:.2f} s"
         except UserError as error:
-            outcome, said = "refused", str(error)
-            if "\n" in said or not said.startswith(f"{path}: ") or len(said) > 500:
+            outcome, message = "refused", str(error)
+            whole = "\n" not in message and len(message) <= 500
+            if not whole or not message.startswith(f"{path}: "):
                 outcome = "unclear"
         except Exception as error:
-            outcome, said = "traceback", f"{type(error).__name__}: {error}"
+            outcome, message = "traceback", f"{type(error).__name__}: {error}"
         with open("/proc/self/status") as file:
             peak = next(line for line in file if line.startswith("VmHWM")).split()[1]
-        found = (outcome, said, time.monotonic() - began, int(peak))
+        found = (outcome, message, time.monotonic() - began, int(peak))
         print(json.dumps(found), flush=True)
 
 
 def outcomes(folder: Path) -> dict[str, tuple[str, str, float, int]]:
-    """Name → decoded, refused, unclear, traceback, hang or crash; what was said;
-    seconds; the process's largest memory in KiB so far."""
+    """Name → decoded, refused, unclear, traceback, hang or crash; the message;
+    seconds; the process's peak memory in KiB so far."""
     waiting = sorted(folder.iterdir())
     found = {}
     while waiting:
         child = subprocess.Popen(
             [sys.executable, __file__, "--decode", *waiting],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # Decoders complain there about what they get.
+            stderr=subprocess.DEVNULL,  # Decoders complain there.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             text=True,
         )
@@ -226,10 +227,10 @@ def main() -> None:
         return
     found = run(given.count, given.seed, given.songs)
     table = collections.defaultdict(collections.Counter)
-    for name, (outcome, said, *_) in found.items():
+    for name, (outcome, message, *_) in found.items():
         table[name.split("_", 1)[1].rsplit(".", 1)[1]][outcome] += 1
         if given.list or outcome not in ("decoded", "refused"):
-            print(f"{outcome:9} {name}: {said}")
+            print(f"{outcome:9} {name}: {message}")
     for suffix, counts in sorted(table.items()):
         print(f"{suffix:5}", ", ".join(f"{n} {what}" for what, n in counts.items()))
     slowest = max(found, key=lambda name: found[name][2])

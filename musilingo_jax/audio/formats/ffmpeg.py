@@ -1,4 +1,4 @@
-"""What ffmpeg decodes where it is installed, through a pipe."""
+"""Files that ffmpeg decodes, if it is installed, through a pipe."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +17,24 @@ from jaxtyping import Float
 from musilingo_jax.audio.formats.sound import Sound, block_frames, check, check_start
 from musilingo_jax.runtime.errors import UserError
 
-# It decodes hundreds of seconds a second: when it gives none for so long, it hangs.
+# It decodes hundreds of seconds of sound per second: if this long none comes, it hangs.
 STALL_SECONDS = 60.0
 
 
 def open_pipe(path: Path, kind: str, skip: int) -> Sound:
-    """Opens a file whose first `skip` seconds are not wanted.
+    """Opens a file, leaving out its first `skip` seconds.
 
-    ffmpeg writes an AU file, whose header is five numbers, into a pipe. The demuxer is
-    named, and only files may be opened: ffmpeg would follow a playlist into the
-    network.
+    ffmpeg writes an AU file, whose header is five numbers, into a pipe. It is given the
+    demuxer and may open files only: it would follow a playlist into the network.
 
     Args:
       path: the file.
       kind: ffmpeg's name for its format.
-      skip: seconds to leave out.
+      skip: seconds at the beginning to leave out.
 
     Raises:
-      UserError: ffmpeg is not installed or cannot begin to decode the file, or the file
-        is absurd.
+      UserError: ffmpeg is not installed, finds no sound in the file, or finds
+        impossible values.
     """
     command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror"]
     command += ["-protocol_whitelist", "file", "-f", kind, "-i", f"file:{path}"]
@@ -62,11 +61,11 @@ def open_pipe(path: Path, kind: str, skip: int) -> Sound:
 
 
 class _Pipe:
-    """ffmpeg at work."""
+    """A running ffmpeg."""
 
     def __init__(self, path: Path, command: list[str]):
         self.path = path
-        # Errors go to a file, for nobody empties a second pipe.
+        # To a file: a second pipe would have to be read at the same time.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         try:
             self._process = subprocess.Popen(
@@ -79,33 +78,42 @@ class _Pipe:
         except OSError:
             self._errors.close()
             raise
+        assert self._process.stdout is not None  # It is a pipe.
+        self._output = self._process.stdout
 
     def read(self, size: int) -> bytes:
-        """So many bytes, fewer at the end; ends ffmpeg if they do not come."""
+        """The next `size` bytes, fewer at the end; kills ffmpeg if they do not come."""
         watch = threading.Timer(STALL_SECONDS, self._kill)
         watch.daemon = True
         watch.start()
         try:
-            return self._process.stdout.read(size)
+            return self._output.read(size)
         finally:
             watch.cancel()
 
     def check_end(self, seconds: float) -> None:
-        """Refuses the file if ffmpeg ended otherwise than well."""
+        """Checks that ffmpeg ended without an error.
+
+        Args:
+          seconds: how much it decoded.
+
+        Raises:
+          UserError: it reported an error, failed, or was killed.
+        """
         try:
             status = self._process.wait(STALL_SECONDS)
         except subprocess.TimeoutExpired:
             status = -signal.SIGKILL
         if status == -signal.SIGKILL:
             raise UserError(
-                f"{self.path}: cannot be decoded: ffmpeg was killed, or gave nothing "
-                f"for {STALL_SECONDS:.0f} s"
+                f"{self.path}: cannot be decoded: ffmpeg was killed, or wrote "
+                f"nothing for {STALL_SECONDS:.0f} s"
             )
         self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        if status or said:
-            # Without the part of ffmpeg that says it and where that lies in memory.
-            reason = re.sub(r"^\[.*?\] ", "", said[-1]) if said else f"status {status}"
+        errors = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        if status or errors:
+            # Without the component of ffmpeg that failed and its address in memory.
+            reason = re.sub(r"^\[.*?\] ", "", (errors or [f"status {status}"])[-1])
             reason = reason.removeprefix(f"file:{self.path}: ")
             raise UserError(
                 f"{self.path}: damaged or cut off after {seconds:.1f} s (ffmpeg: "
@@ -114,19 +122,19 @@ class _Pipe:
 
     def close(self) -> None:
         self._kill()
-        self._process.stdout.close()
+        self._output.close()
         self._process.wait()
         self._errors.close()
 
     def _kill(self) -> None:
-        """Ends ffmpeg, and what it may have started, which would keep the pipe open."""
+        """Kills ffmpeg and its own child processes, which would keep the pipe open."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _blocks(
     pipe: _Pipe, rate: int, channels: int, skip: int
-) -> Iterator[Float[np.ndarray, " frames"]]:
+) -> Generator[Float[np.ndarray, " frames"], None, None]:
     frame = 4 * channels
     first = skip * rate
     done = 0

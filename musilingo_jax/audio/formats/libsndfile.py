@@ -1,6 +1,6 @@
-"""What libsndfile decodes: WAV, AIFF, AU, FLAC, Ogg Vorbis, Opus, MP3 and more."""
+"""Files that libsndfile decodes: WAV, AIFF, AU, FLAC, Ogg Vorbis, Opus, MP3, more."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,14 +12,14 @@ from musilingo_jax.audio.formats import truncation
 from musilingo_jax.audio.formats.sound import Sound, block_frames, check, check_start
 from musilingo_jax.runtime.errors import UserError
 
-# libsndfile's code for files of no format that it knows (SF_ERR_UNRECOGNISED_FORMAT),
-# and more frames than there can be: FLAC that was written into a pipe does not say.
+# libsndfile's code for files of an unknown format (SF_ERR_UNRECOGNISED_FORMAT).
 _UNRECOGNISED = 1
+# More frames than a file can have: FLAC that was written into a pipe has no number.
 _UNKNOWN_FRAMES = 1 << 50
 
 
 class Unreadable(Exception):
-    """libsndfile cannot open the file; `reason` is None if it knows no such format."""
+    """libsndfile cannot open the file; `reason` is None if the format is unknown."""
 
     def __init__(self, reason: str | None):
         super().__init__(reason)
@@ -27,10 +27,10 @@ class Unreadable(Exception):
 
 
 class _Forwards(soundfile.SoundFile):
-    """Reads on from where it is.
+    """Reads without seeking.
 
-    The library seeks after each read, to where it is already. That empties the bit
-    reservoir of an MP3, whose next frames are then lost, and costs others time.
+    The library seeks after each read, to where it already is. That empties the bit
+    reservoir of an MP3, which loses its next frames, and costs time elsewhere.
     """
 
     def seekable(self) -> bool:
@@ -38,22 +38,22 @@ class _Forwards(soundfile.SoundFile):
 
 
 def open_file(path: Path, skip: int) -> Sound:
-    """Opens a file whose first `skip` seconds are not wanted.
+    """Opens a file, leaving out its first `skip` seconds.
 
     Raises:
       Unreadable: the header cannot be read.
-      UserError: the file is absurd or cut off.
+      UserError: the header has impossible values, or the file is cut off.
     """
     raw = path.open("rb")
     try:
-        # By its descriptor, so that the file's name does not decide about its format.
+        # By its descriptor, so that the name of the file does not decide its format.
         file = _Forwards(raw.fileno(), closefd=False)
     except soundfile.LibsndfileError as error:
         raw.close()
         if error.code == _UNRECOGNISED:
             raise Unreadable(None) from error
-        said = error.error_string.strip(" .:")
-        raise Unreadable(f"damaged ({said})" if said else "damaged") from error
+        reason = error.error_string.strip(" .:")
+        raise Unreadable(f"damaged ({reason})" if reason else "damaged") from error
     rate = file.samplerate
     try:
         check(path, rate=rate, channels=file.channels)
@@ -69,7 +69,7 @@ def open_file(path: Path, skip: int) -> Sound:
 
 def _blocks(
     path: Path, raw: BinaryIO, file: soundfile.SoundFile, skip: int
-) -> Iterator[Float[np.ndarray, " frames"]]:
+) -> Generator[Float[np.ndarray, " frames"], None, None]:
     rate = file.samplerate
     size = block_frames(rate, file.channels)
     first, promised = skip * rate, file.frames / rate
@@ -89,10 +89,10 @@ def _blocks(
                 "or export it again"
             ) from error
         least = file.frames
-        if file.format == "MP3":  # An estimate, if the file has no index.
+        if file.format == "MP3":  # Without an index this is an estimate.
             least = 0.98 * least - 0.1 * rate
         if done < least < _UNKNOWN_FRAMES:
             raise UserError(
                 f"{path}: cut off after {done / rate:.1f} s of {promised:.1f} s, or "
-                "damaged within; get or export it again"
+                "damaged inside; get or export it again"
             )

@@ -1,7 +1,7 @@
-"""Sound in NumPy files, as the authors of MusiLingo keep MusicCaps."""
+"""Sound in NumPy files, the format in which MusiLingo's authors keep MusicCaps."""
 
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from musilingo_jax.runtime.errors import UserError
 
 MAGIC = b"\x93NUMPY"
 
-# What Python's parser of literals and NumPy's dtypes raise for nonsense.
+# What Python's parser of literals and NumPy's dtypes raise for a damaged header.
 _HEADER_ERRORS = (
     ArithmeticError,
     LookupError,
@@ -25,8 +25,9 @@ _HEADER_ERRORS = (
     ValueError,
     tokenize.TokenError,
 )
+# Sample type → the value of full scale.
 _FULL_SCALES = {
-    np.dtype(name).newbyteorder(order): scale
+    np.dtype(order + name): scale
     for order in "<>"
     for name, scale in (
         ("f2", 1),
@@ -42,13 +43,14 @@ _FULL_SCALES = {
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where in the file which sample lies.
+    """How samples are arranged in the file.
 
     Attributes:
       offset: bytes before the first sample.
       dtype: of a sample.
-      channels, samples: how many there are.
-      by_channel: whether all samples of a channel lie together, not all of a moment.
+      channels, samples: how many channels, and samples per channel, it has.
+      by_channel: whether all samples of a channel are consecutive, rather than all
+        channels of a moment.
     """
 
     offset: int
@@ -59,39 +61,44 @@ class _Layout:
 
 
 def open_array(path: Path, rate: int | None, skip: int) -> Sound:
-    """Opens an array whose first `skip` seconds are not wanted.
+    """Opens an array, leaving out its first `skip` seconds.
 
-    Its shorter axis is that of the channels. It is read piece by piece rather than
-    mapped, so that a long one does not fill the memory; nothing in it is executed.
+    The shorter axis is that of the channels. The array is read block by block rather
+    than mapped, so that a long one does not fill the memory. Pickles are refused.
 
     Args:
       path: the file.
       rate: samples per second.
-      skip: seconds to leave out.
+      skip: seconds at the beginning to leave out.
 
     Raises:
-      UserError: it holds no samples, is absurd, damaged or cut off, or `rate` is None.
+      UserError: the file does not hold samples, has impossible values, is damaged or
+        cut off, or `rate` is None.
     """
     if rate is None:
         raise UserError(
-            f"{path}: is an array, which does not say its sampling rate; give the "
+            f"{path}: is an array, which does not store its sample rate; give the "
             "rate in the annotations"
         )
     layout = _layout(path)
     check(path, rate=rate, channels=layout.channels)
-    promised = layout.channels * layout.samples * layout.dtype.itemsize
-    there = path.stat().st_size - layout.offset
-    if there < promised:
+    expected = layout.channels * layout.samples * layout.dtype.itemsize
+    actual = path.stat().st_size - layout.offset
+    if actual < expected:
         raise UserError(
-            f"{path}: cut off: {there:,} bytes of {promised:,} are there; get or "
-            "export it again"
+            f"{path}: cut off: it has {actual:,} bytes of {expected:,}; get or export "
+            "it again"
         )
     check_start(path, seconds=layout.samples / rate, skip=skip)
     return Sound(rate, _blocks(path, layout, rate, skip))
 
 
 def _layout(path: Path) -> _Layout:
-    """What the header says."""
+    """The arrangement that the header describes.
+
+    Raises:
+      UserError: the header is damaged, or the array cannot be sound.
+    """
     try:
         with path.open("rb") as file:
             readers = {
@@ -107,12 +114,12 @@ def _layout(path: Path) -> _Layout:
         ) from error
     if dtype not in _FULL_SCALES:
         raise UserError(
-            f"{path}: holds {dtype}; samples are float16, float32, float64, int32, "
+            f"{path}: contains {dtype}; samples are float16, float32, float64, int32, "
             "int16, int8 or uint8"
         )
     if len(shape) not in (1, 2) or min(shape) < 0:
         raise UserError(
-            f"{path}: has the shape {list(shape)}; that of sound is [samples], "
+            f"{path}: has the shape {list(shape)}; sound has the shape [samples], "
             "[channels, samples] or [samples, channels]"
         )
     rows, columns = shape if len(shape) == 2 else (1, *shape)
@@ -127,7 +134,7 @@ def _layout(path: Path) -> _Layout:
 
 def _blocks(
     path: Path, layout: _Layout, rate: int, skip: int
-) -> Iterator[Float[np.ndarray, " frames"]]:
+) -> Generator[Float[np.ndarray, " frames"], None, None]:
     channels, samples, dtype = layout.channels, layout.samples, layout.dtype
     size = block_frames(rate, channels)
     with path.open("rb") as file:
@@ -136,7 +143,7 @@ def _blocks(
             file.seek(layout.offset + first * dtype.itemsize)
             found = np.fromfile(file, dtype, count)
             if len(found) < count:
-                raise UserError(f"{path}: has become shorter while it was read")
+                raise UserError(f"{path}: became shorter while it was read")
             return found
 
         for first in range(skip * rate, samples, size):
@@ -147,7 +154,7 @@ def _blocks(
             else:
                 block = numbers(first * channels, count * channels)
                 block = block.reshape(count, channels)
-            # Out-of-range numbers become infinite here, and are refused as such.
+            # Values out of range become infinite here, and are refused as such.
             with np.errstate(over="ignore", invalid="ignore"):
                 mean = block.mean(axis=1, dtype=np.float64)
                 if dtype.kind == "u":

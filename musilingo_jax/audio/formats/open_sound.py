@@ -1,8 +1,9 @@
 """A sound file of any format → blocks of mono samples, as they are decoded.
 
-What a file is, its first bytes say, not its name. libsndfile decodes WAV, AIFF, AU,
-FLAC, Ogg Vorbis, Opus, MP3 and more; ffmpeg, where it is installed, AAC/M4A, WMA and
-Matroska; NumPy arrays do not say their sampling rate, so it has to be given.
+The format is recognised by the first bytes of a file, not by its name. libsndfile
+decodes WAV, AIFF, AU, FLAC, Ogg Vorbis, Opus, MP3 and more; ffmpeg, if it is installed,
+decodes AAC/M4A, WMA and Matroska. NumPy arrays are read as they are; they do not store
+their sample rate, so it has to be given.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ _FFMPEG_KINDS = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
 )
-_NO_SOUND = (
+_NOT_SOUND = (
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
     (b"GIF8", "a picture"),
@@ -42,11 +43,12 @@ def open_sound(path: Path, *, npy_rate: int | None, skip: int) -> Sound:
     Args:
       path: the file.
       npy_rate: samples per second if it is a NumPy array; unused otherwise.
-      skip: how many seconds of it to leave out at the beginning.
+      skip: seconds at the beginning to leave out.
 
     Raises:
-      UserError: there is no such file, it is empty, no sound, damaged, absurd or cut
-        off. While `blocks` are read: it is damaged or ends too early.
+      UserError: the file does not exist, is empty, damaged, cut off or not sound, or
+        its header has impossible values. While `blocks` are read: it is damaged or ends
+        too early.
     """
     head = _head(path)
     if head.startswith(numpy_arrays.MAGIC):
@@ -61,7 +63,11 @@ def open_sound(path: Path, *, npy_rate: int | None, skip: int) -> Sound:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a regular file that has any."""
+    """The first bytes of a file.
+
+    Raises:
+      UserError: it has none, or cannot be read.
+    """
     try:
         stat_regular_file(path)
         with path.open("rb") as file:
@@ -77,20 +83,20 @@ def _head(path: Path) -> bytes:
 
 
 def _what_else(head: bytes) -> str | None:
-    """What a file is that is no sound, as far as its first bytes tell."""
-    for signature, name in _NO_SOUND:
+    """What a file is that is not sound, as far as its first bytes tell."""
+    for signature, name in _NOT_SOUND:
         if head.lower().lstrip().startswith(signature.lower()):
             return name
     if not any(head):
-        return "nothing but zeros, as of a download that never finished"
+        return "nothing but zeros, like a download that never finished"
     text = head.decode("utf-8-sig", "ignore")
     printable = all(letter.isprintable() or letter.isspace() for letter in text)
     return "text" if printable and len(text.encode()) > 0.95 * len(head) else None
 
 
 def _ffmpeg_kind(path: Path, head: bytes) -> str | None:
-    """ffmpeg's name of a format that only it decodes."""
-    if head.startswith(b"ID3"):  # May stand before AAC as well as before MP3.
+    """ffmpeg's name for the format, if only ffmpeg decodes it."""
+    if head.startswith(b"ID3"):  # This tag may precede AAC as well as MP3.
         with path.open("rb") as file:
             file.seek(truncation.after_id3(head))
             head = file.read(16)

@@ -1,27 +1,27 @@
-"""Whether the end of a sound file is missing, as far as its format lets us know.
+"""Detects sound files whose end is missing, as far as their format allows.
 
-Decoders yield what is there and say nothing. But a header says how much there should
-be (WAV, AIFF, AU; MP3 with an index of Xing's kind), or the last page of an Ogg stream
-that it is the last. An MP3 without an index does not tell. FLAC and NumPy files are
-left to their readers, which count.
+Decoders return what they find and do not complain. But a header gives the size of the
+samples (WAV, AIFF, AU; MP3 with a Xing index), or the last page of an Ogg stream is
+marked as the last. An MP3 without an index cannot be checked. The readers of FLAC and
+NumPy files count samples themselves.
 """
 
 from pathlib import Path
 from typing import BinaryIO
 
-# Sizes from here on are written by programs that cannot know them: into a pipe.
+# Larger sizes are placeholders of programs that wrote into a pipe.
 _UNKNOWN = 0x7F00_0000
-_MOST_CHUNKS = 10_000  # A damaged size may lead into a desert of zeros.
+_MOST_CHUNKS = 10_000  # A damaged size may lead to a place with endless zeros.
 _LARGEST_OGG_PAGE = 65_307
-# Editors that change a file's tags do not always correct the index, so it may err.
+# Tag editors do not always correct the index, so it may be wrong by this many bytes.
 _MP3_SLACK = 8_192
-# Where the index stands in a frame: after the header, its checksum if there is one, and
-# side information of 9, 17 or 32 bytes, by MPEG version and number of channels.
+# Where the index may begin in a frame: after the header, an optional checksum, and side
+# information of 9, 17 or 32 bytes, by MPEG version and number of channels.
 _XING = (13, 15, 21, 23, 36, 38)
 
 
 def missing(path: Path) -> str | None:
-    """What tells that the file ends too early, or None.
+    """Evidence that the file ends too early, or None.
 
     Raises:
       OSError: the file cannot be read.
@@ -42,13 +42,13 @@ def missing(path: Path) -> str | None:
                 promised = _end_of_mp3(file, head)
     if promised is None or promised <= size:
         return None
-    return f"{size:,} bytes of {promised:,} are there"
+    return f"it has {size:,} bytes of {promised:,}"
 
 
 def after_id3(head: bytes) -> int:
-    """Where an ID3v2 tag at the beginning of a file ends; 0 if there is none.
+    """Where an ID3v2 tag at the beginning of a file ends; 0 without a tag.
 
-    Its size has seven bits in each byte, so that it never looks like sound.
+    Its size is stored with seven bits per byte, so that it never looks like sound.
     """
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
@@ -59,7 +59,7 @@ def after_id3(head: bytes) -> int:
 
 
 def _end_of_samples(file: BinaryIO, head: bytes, size: int) -> int | None:
-    """Where the samples of a WAV or AIFF file end, by the size of their chunk."""
+    """Where the samples of a WAV or AIFF should end, by the size of their chunk."""
     order = "big" if head[:4] in (b"RIFX", b"FORM") else "little"
     place = 12
     for _ in range(_MOST_CHUNKS):
@@ -69,7 +69,7 @@ def _end_of_samples(file: BinaryIO, head: bytes, size: int) -> int | None:
             break
         length = int.from_bytes(header[4:], order)
         if header[:4] in (b"data", b"SSND"):
-            if head[:4] == b"RF64":  # The size did not fit and stands in `ds64`.
+            if head[:4] == b"RF64":  # The size does not fit here; `ds64` has it.
                 length = int.from_bytes(head[28:36], "little")
             elif length >= _UNKNOWN:
                 return None
@@ -79,7 +79,7 @@ def _end_of_samples(file: BinaryIO, head: bytes, size: int) -> int | None:
 
 
 def _unfinished_ogg(file: BinaryIO, size: int) -> str | None:
-    """The last page must be whole and marked as the last of its stream (RFC 3533)."""
+    """Whether the last page is complete and marked as the last one (RFC 3533)."""
     file.seek(max(0, size - 2 * _LARGEST_OGG_PAGE))
     end = file.read()
     place = end.rfind(b"OggS\0")
@@ -89,12 +89,12 @@ def _unfinished_ogg(file: BinaryIO, size: int) -> str | None:
     lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
     whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(lengths)
     if not whole:
-        return "its last Ogg page is not whole"
+        return "its last Ogg page is incomplete"
     return None if page[5] & 4 else "its last Ogg page does not end the stream"
 
 
 def _end_of_mp3(file: BinaryIO, head: bytes) -> int | None:
-    """Where an MP3 ends, by the index in its first frame, if there is one."""
+    """Where an MP3 should end, by the index in its first frame, if it has one."""
     start = after_id3(head)
     file.seek(start)
     frame = file.read(256)
@@ -105,5 +105,5 @@ def _end_of_mp3(file: BinaryIO, head: bytes) -> int | None:
     flags = int.from_bytes(frame[place + 4 : place + 8], "big")
     if not flags & 2:
         return None
-    place += 8 + 4 * (flags & 1)  # After the number of frames, if that is there.
+    place += 8 + 4 * (flags & 1)  # After the number of frames, if that is stored.
     return start + int.from_bytes(frame[place : place + 4], "big") - _MP3_SLACK
