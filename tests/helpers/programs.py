@@ -38,7 +38,7 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300):
+def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude=""):
     """Runs `python -m musilingo_jax.<name> <arguments>`.
 
     Args:
@@ -48,6 +48,7 @@ def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300):
       env: variables to set; None removes one.
       stdin: text that it reads.
       timeout: seconds after which it is killed.
+      prelude: Python that its process executes first, to make something fail later.
 
     Returns:
       Its `Done`.
@@ -65,6 +66,7 @@ def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300):
             "env": env or {},
             "folder": folder,
             "timeout": timeout,
+            "prelude": prelude,
         }
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
@@ -140,6 +142,7 @@ def _become(request):
     warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
     status = 0
     try:
+        exec(request["prelude"], {})
         runpy.run_module(request["module"], None, "__main__", alter_sys=True)
     except SystemExit as ended:
         if isinstance(ended.code, str):
@@ -163,7 +166,8 @@ def _tell_jax(name, value):
     option = name.lower()
     if name.startswith("JAX_") and hasattr(jax.config, option):
         now = getattr(jax.config, option)
-        jax.config.update(option, int(value) if isinstance(now, int) else value)
+        kind = next((kind for kind in (int, float) if isinstance(now, kind)), str)
+        jax.config.update(option, None if value is None else kind(value))
 
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
