@@ -1,17 +1,17 @@
-"""The embedded encoder on the embedded songs: the cache as a job, in seconds.
+"""The embedded encoder on the embedded songs: a cache job that takes seconds.
 
     python -m musilingo_jax.cache --config=configs/features/tiny.py
 
-Purpose: to try the job, its flags and its outputs, on any machine. After the colon any
-other corpus may be named, such as a folder of songs:
+Purpose: to try the job, its flags and its output on any machine. Another corpus, such
+as a folder of songs, may be named after the colon:
 
     python -m musilingo_jax.cache --config=configs/features/tiny.py:path/to/songs
     python -m musilingo_jax.cache inspect runs/features/tiny
     python -m musilingo_jax.cache export runs/features/tiny --out=embeddings.parquet
 
 Data: the embedded corpus, 96 clips of ten seconds. Expected: seconds on two cores.
-Shards are small here, so that there are several for tasks to share. The numbers are
-those of `configs/tiny.py`, which trains on this cache if it is told where it is:
+Shards are small here, so that tasks have several to share. The settings are those of
+`configs/tiny.py`, which trains on this cache with
 `--config.features.cache=runs/features/tiny`.
 """
 
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The numbers; `arg` is the corpus, the embedded one if empty."""
+    """The settings; `arg` is the corpus, the embedded one if empty."""
     config = ConfigDict()
 
     config.model = ConfigDict()
