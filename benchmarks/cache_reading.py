@@ -21,8 +21,10 @@ import numpy as np
 from absl import app, flags
 from etils import epath
 
-from musilingo_jax.audio.cache import shard_plan, shards
+from musilingo_jax.audio.cache import cache_state, shard_plan
+from musilingo_jax.audio.cache.identity import FORMAT, Identity
 from musilingo_jax.audio.cache.reader import FeatureCache
+from musilingo_jax.audio.cache.shards import CachedClip, ShardWriter
 
 SHARDS, CLIPS, SHAPE = 20, 1024, (3, 1024)
 BATCH = 32
@@ -33,18 +35,17 @@ def make(folder: epath.Path) -> FeatureCache:
     """A cache full of noise."""
     generator = np.random.default_rng(0)
     names = [[f"{n}/{clip}" for clip in range(CLIPS)] for n in range(SHARDS)]
-    identity = {"encoder": "noise"}
+    identity = Identity("noise", 24_000, 325, 3, "pooled", "float32", FORMAT)
     plans = shard_plan.read(folder)
     ids = [clip for shard in names for clip in shard]
     shard_plan.add(folder, identity, plans, ids, shard_clips=CLIPS)
     for number, clips in enumerate(names):
-        with shards.ShardWriter(folder, number, identity) as writer:
-            for _ in clips:
-                writer.add(generator.standard_normal(SHAPE, np.float32))
-            entries = [[clip, SHAPE[0], 10.0, clip] for clip in clips]
-            nothing = {"silent": [], "skipped": {}, "missing": {}, "absent": []}
-            writer.finish({"clips": entries} | nothing)
-    shards.write_index(folder, shards.read(folder, identity))
+        with ShardWriter(folder, number, identity) as writer:
+            for clip in clips:
+                features = generator.standard_normal(SHAPE, np.float32)
+                writer.add(CachedClip(clip, features, 10.0, clip, silent=False))
+            writer.finish()
+    cache_state.write_index(folder, cache_state.read(folder, identity))
     return FeatureCache.open(folder, identity)
 
 

@@ -22,9 +22,9 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from musilingo_jax.audio.cache import export, feature_cache
+from musilingo_jax.audio.cache import description, export, feature_cache
 from musilingo_jax.audio.cache.fill import Share
-from musilingo_jax.audio.cache.reader import FeatureCache, so_far
+from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.runtime import cli, distributed, paths
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     if command == "encode":
         _encode(config)
     elif command == "inspect":
-        told, problem = feature_cache.inspection(paths.open_folder(name))
+        told, problem = description.inspection(paths.open_folder(name))
         print(told)
         if problem:
             raise UserError(problem)
@@ -81,10 +81,10 @@ def _encode(config: ConfigDict) -> None:
         mine = set().union(*mine)
         told = [clip for clip in told if clip in mine]
     if jax.process_index() == 0:
-        print(feature_cache.summary(cache, told, reasons=config.features.allow_missing))
+        print(description.summary(cache, told, reasons=config.features.allow_missing))
         if state.unfinished:
             print(
-                f"task {share.task} of {share.tasks} is done; {so_far(state)}: the "
+                f"task {share.task} of {share.tasks} is done; {state.progress}: the "
                 "cache can be used when the other tasks are done too"
             )
         print(f"took {time.monotonic() - started:.1f} s")

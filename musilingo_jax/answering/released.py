@@ -25,7 +25,10 @@ PROMPT = PromptConfig(
     max_answer_tokens=160,
 )
 FEATURES = FeatureConfig(
-    window_frames=RELEASED_WINDOW_FRAMES, chunk_windows=MAX_WINDOWS, batch_size=4
+    window_frames=RELEASED_WINDOW_FRAMES,
+    chunk_windows=MAX_WINDOWS,
+    batch_size=4,
+    reduction="pooled",
 )
 # As the original evaluates; its demo lets people choose.
 GENERATE = replace(GREEDY, temperature=0.1, top_p=0.5)

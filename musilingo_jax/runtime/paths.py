@@ -61,7 +61,7 @@ def stat_regular_file(path: Path) -> os.stat_result:
     return status
 
 
-def open_folder(name: str | os.PathLike) -> epath.Path:
+def open_folder(name: str | os.PathLike | None) -> epath.Path:
     """The folder of that name, which need not exist yet.
 
     Raises:

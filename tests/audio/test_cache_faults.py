@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,25 +19,27 @@ from helpers.small_cache import (
     contents,
     files,
     fill,
-    heard,
-    tiny_mert,
+    record_reads,
     write_songs,
 )
 
 from musilingo_jax import cache
 from musilingo_jax.audio import waveforms
-from musilingo_jax.audio.cache import export, feature_cache, shard_plan, shards
+from musilingo_jax.audio.cache import (
+    cache_state,
+    description,
+    export,
+    feature_cache,
+    shard_plan,
+    shards,
+)
 from musilingo_jax.audio.cache import fill as cache_job
-from musilingo_jax.audio.cache.fill import Clip, Share
+from musilingo_jax.audio.cache.clips import Clip
+from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora.records import clip_id, contents_of
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def mert():
-    return tiny_mert()
 
 
 def write_clips(folder, count):
@@ -48,7 +50,7 @@ def write_clips(folder, count):
 
 
 def state_of(folder):
-    return shards.read(epath.Path(folder), asdict(IDENTITY))
+    return cache_state.read(epath.Path(folder), IDENTITY)
 
 
 def test_a_song_that_was_replaced_is_not_taken_for_the_old_one(tmp_path, mert):
@@ -65,7 +67,9 @@ def test_a_song_that_was_replaced_is_not_taken_for_the_old_one(tmp_path, mert):
     assert files(tmp_path / "cache") == files(tmp_path / "whole")
 
 
-def test_a_song_that_changes_while_it_is_heard_is_not_kept(tmp_path, mert, monkeypatch):
+def test_a_song_that_changes_while_it_is_decoded_is_not_kept(
+    tmp_path, mert, monkeypatch
+):
     clips = write_clips(tmp_path / "songs", 1)
     read = waveforms.read
 
@@ -78,7 +82,7 @@ def test_a_song_that_changes_while_it_is_heard_is_not_kept(tmp_path, mert, monke
     assert not found.ids and "has changed" in found.skipped[clips[0].id]
 
 
-def test_ids_say_what_their_files_hold(tmp_path):
+def test_ids_contain_what_their_files_hold(tmp_path):
     path = tmp_path / "odd:1:name.wav"
     path.write_bytes(b"sound")
     plain = clip_id(path, tmp_path)
@@ -87,7 +91,7 @@ def test_ids_say_what_their_files_hold(tmp_path):
     assert contents_of("01.wav") is None
 
 
-def test_what_is_no_file_has_no_id(tmp_path, mert):
+def test_only_regular_files_have_an_id(tmp_path, mert):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
     with pytest.raises(OSError, match="is not a regular file"):
@@ -106,40 +110,42 @@ def test_without_plans_another_identity_is_refused_all_the_same(tmp_path, mert):
     before = contents(fill(clips, mert, folder))
     for path in [*folder.glob("plans/*"), folder / shards.SHARD_INDEX]:
         path.unlink()
-    other = asdict(replace(IDENTITY, encoder="bigger"))
+    other = replace(IDENTITY, encoder="bigger")
     with pytest.raises(UserError, match="encoder tiny, not bigger"):
-        shards.read(epath.Path(folder), other)
+        cache_state.read(epath.Path(folder), other)
     # Nor do notes of another identity count where the plans have the right one.
     assert contents(fill(clips, mert, folder)) == before
     note = folder / "00000001.json"
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"identity": other}))
+    content = json.loads(note.read_text()) | {"identity": other.stored()}
+    note.write_text(json.dumps(content))
     (folder / shards.SHARD_INDEX).unlink()
     with pytest.raises(UserError, match="encoder bigger, not tiny"):
         fill(clips, mert, folder)
 
 
-def test_an_index_of_other_clips_is_not_believed(tmp_path, mert, monkeypatch):
+def test_an_index_of_other_clips_is_not_trusted(tmp_path, mert, monkeypatch):
     clips = write_clips(tmp_path / "songs", 4)
     folder = tmp_path / "cache"
     before = contents(fill(clips, mert, folder))
     index = folder / shards.SHARD_INDEX
     good = index.read_text()
     index.write_text(good.replace("01.wav:", "x1.wav:"))
-    names = heard(monkeypatch)
+    names = record_reads(monkeypatch)
     assert contents(fill(clips, mert, folder)) == before and not names
     assert index.read_text() == good
 
 
-def test_a_clip_that_was_lost_is_told(tmp_path, mert, monkeypatch):
+def test_a_clip_that_was_lost_is_reported(tmp_path, mert, monkeypatch):
     clips = write_clips(tmp_path / "songs", 2)
 
-    def lose(work, load, config, folder, identity, share):
+    def lose(work, load, config, folder, identity, label):
         for shard in work:
             with shards.ShardWriter(folder, shard.number, identity) as writer:
-                empty = {"clips": [], "silent": [], "skipped": {}, "missing": {}}
-                writer.finish(empty | {"absent": list(shard.ids)})
+                for id in shard.ids:
+                    writer.add_absent(id)
+                writer.finish()
 
-    monkeypatch.setattr(cache_job, "_encode", lose)
+    monkeypatch.setattr(cache_job, "encode_shards", lose)
     with pytest.raises(UserError, match="2 clips, 00.wav:.* are neither encoded nor"):
         fill(clips, mert, tmp_path / "cache")
 
@@ -156,10 +162,10 @@ def test_songs_that_were_missing_are_looked_for_by_every_job(
         found = fill(clips, mert, folder, share=share)
     assert found.missing == {clips[1].id}
     assert found.skipped[clips[1].id].endswith("there is no such file")
-    with pytest.raises(UserError, match="1 of them are looked for by every job"):
+    with pytest.raises(UserError, match="each job looks for their files again"):
         feature_cache.refuse_skipped(found, [clip.id for clip in clips])
 
-    names = heard(monkeypatch)
+    names = record_reads(monkeypatch)
     for share in shares:
         fill(clips, mert, folder, share=share)
     assert not names
@@ -181,22 +187,78 @@ def test_what_a_shard_held_is_kept_when_it_is_made_again(tmp_path, mert, monkeyp
     away.rename(clips[1].path)
     # One has left the corpus, and one its place.
     clips[2].path.unlink()
-    names = heard(monkeypatch)
+    names = record_reads(monkeypatch)
     found = fill(clips[1:], mert, folder)
     assert names == ["01.wav"] and found.silent == {clips[2].id}
     assert list(found.ids) == [clip.id for clip in clips]
     assert before.items() <= contents(found).items()
 
 
+def kill_at(monkeypatch, owner, name):
+    """Makes a function end the job: no file but its partial ones changes after that."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, killed)
+
+
+@pytest.mark.parametrize("moment", ["no note", "no index"])
+def test_a_shard_made_again_is_not_described_by_its_old_note(
+    tmp_path, mert, monkeypatch, moment
+):
+    clips = write_clips(tmp_path / "songs", 4)
+    folder, away = tmp_path / "cache", tmp_path / "away.wav"
+    clips[1].path.rename(away)
+    before = contents(fill(clips, mert, folder))
+    sizes = (folder / "00000000.array_record").stat().st_size
+    away.rename(clips[1].path)
+    with monkeypatch.context() as patch:
+        if moment == "no note":
+            kill_at(patch, storage, "write_text")
+        else:
+            kill_at(patch, cache_state, "write_index")
+        with pytest.raises(KeyboardInterrupt):
+            fill(clips, mert, folder)
+    # By its size the old index could still be that of the new records.
+    assert (folder / "00000000.array_record").stat().st_size == sizes
+    if moment == "no note":
+        with pytest.raises(UserError, match="1 of 2 shards are finished"):
+            FeatureCache.open(folder, IDENTITY)
+    else:
+        found = FeatureCache.open(folder, IDENTITY)
+        assert list(found.ids) == [clip.id for clip in clips]
+        for clip, features in before.items():  # In other batches, so they are rounded.
+            now = np.frombuffer(contents(found)[clip], np.float32)
+            np.testing.assert_allclose(now, np.frombuffer(features, np.float32), 1e-4)
+    fill(clips, mert, folder)
+    fill(clips, mert, tmp_path / "whole")
+    assert files(folder) == files(tmp_path / "whole")
+
+
+def test_a_shard_that_is_made_again_while_it_is_read_is_noticed(tmp_path, mert):
+    clips = write_clips(tmp_path / "songs", 4)
+    folder, away = tmp_path / "cache", tmp_path / "away.wav"
+    clips[1].path.rename(away)
+    early, late = fill(clips, mert, folder), FeatureCache.open(folder, IDENTITY)
+    before = early.features(clips[2].id).tobytes()
+    away.rename(clips[1].path)
+    fill(clips, mert, folder)
+    assert early.features(clips[2].id).tobytes() == before  # From the file it opened.
+    with pytest.raises(UserError, match=r"00000000\.json: has changed since this prog"):
+        late.features(clips[2].id)
+    assert late.features(clips[3].id).tobytes()  # Of another shard.
+
+
 def test_what_cannot_be_decoded_names_the_way_to_retry(tmp_path, mert):
     (tmp_path / "a.wav").write_bytes(b"no sound")
     found = fill([Clip("a.wav", tmp_path / "a.wav")], mert, tmp_path / "cache")
-    with pytest.raises(UserError, match="--retry` tries again") as refusal:
+    with pytest.raises(UserError, match="tried again by .*--retry`") as refusal:
         feature_cache.refuse_skipped(found, ["a.wav"])
     assert "the others" not in str(refusal.value)
 
 
-def test_only_what_nobody_is_writing_is_swept(tmp_path, mert):
+def test_only_files_that_no_process_is_writing_are_removed(tmp_path, mert):
     clips = write_clips(tmp_path / "songs", 1)
     folder = tmp_path / "cache"
     (folder / "plans").mkdir(parents=True)
@@ -204,18 +266,18 @@ def test_only_what_nobody_is_writing_is_swept(tmp_path, mert):
     dead = subprocess.Popen(["true"])
     dead.wait()
     name = "00000000.array_record"
-    swept = [f"{name}.{host}-{dead.pid}.partial", f"{name}.old-1.partial"]
-    swept.append(f"plans/000.json.{host}-{dead.pid}.partial")
-    stays = [f"{name}.{host}-{os.getppid()}.partial", f"{name}.elsewhere-1.partial"]
-    stays += ["film.mp4.partial", f"film.{host}-{dead.pid}.partial"]
-    for other in [*swept, *stays]:
+    removed = [f"{name}.{host}-{dead.pid}.partial", f"{name}.old-1.partial"]
+    removed.append(f"plans/000.json.{host}-{dead.pid}.partial")
+    kept = [f"{name}.{host}-{os.getppid()}.partial", f"{name}.elsewhere-1.partial"]
+    kept += ["film.mp4.partial", f"film.{host}-{dead.pid}.partial"]
+    for other in [*removed, *kept]:
         (folder / other).write_text("half")
-    os.utime(folder / swept[1], (time.time() - 90_000,) * 2)
-    with shards.ShardWriter(epath.Path(folder), 0, asdict(IDENTITY)):
-        assert all((folder / other).exists() for other in stays)
+    os.utime(folder / removed[1], (time.time() - 90_000,) * 2)
+    with shards.ShardWriter(epath.Path(folder), 0, IDENTITY):
+        assert all((folder / other).exists() for other in kept)
     fill(clips, mert, folder)
     left = {str(path.relative_to(folder)) for path in folder.rglob("*.partial")}
-    assert left == set(stays)
+    assert left == set(kept)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +287,7 @@ def test_only_what_nobody_is_writing_is_swept(tmp_path, mert):
         (None, "the folder for the features has no name"),
         ("{}/file", "file is a file, not a folder; choose another"),
         ("{}/file/cache", "file is a file, not a folder; choose another"),
-        ("foo://x", "there is no store of the kind foo://"),
+        ("foo://x", "foo:// is not a known store"),
     ],
 )
 def test_what_cannot_be_a_cache_is_refused(tmp_path, name, message):
@@ -247,22 +309,22 @@ def test_damaged_plans_are_made_again(tmp_path, mert, monkeypatch, damage):
     for path in {"cut": [], "gone": plans, "first gone": plans[:1]}[damage]:
         path.unlink()
     with pytest.raises(UserError, match="what was finished is kept: run `python -m"):
-        FeatureCache.open(folder, asdict(IDENTITY))
-    told, problem = feature_cache.inspection(epath.Path(folder))
-    assert "3 of 3 shards are finished" in told and "what was finished is" in problem
-    with pytest.raises(UserError, match="run this once without --tasks, which mends"):
+        FeatureCache.open(folder, IDENTITY)
+    text, problem = description.inspection(epath.Path(folder))
+    assert "3 of 3 shards are finished" in text and "what was finished is" in problem
+    with pytest.raises(UserError, match="run this once without --tasks, which repairs"):
         fill(clips, mert, folder, share=Share(0, 2))
-    names = heard(monkeypatch)
+    names = record_reads(monkeypatch)
     assert contents(fill(clips, mert, folder)) == before and not names
     assert len(shard_plan.read(epath.Path(folder)).shards) == 3
-    assert feature_cache.inspection(epath.Path(folder))[1] is None
+    assert description.inspection(epath.Path(folder))[1] is None
 
 
 def test_a_plan_that_is_damaged_before_anything_is_finished(tmp_path, mert):
     (tmp_path / "cache/plans").mkdir(parents=True)
     (tmp_path / "cache/plans/000.json").write_text("{")
-    with pytest.raises(UserError, match=r"000\.json: cannot be read .* which mends it"):
-        feature_cache.inspection(epath.Path(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"000\.json: cannot be read .* which repairs"):
+        description.inspection(epath.Path(tmp_path / "cache"))
     clips = write_clips(tmp_path / "songs", 2)
     assert len(fill(clips, mert, tmp_path / "cache").ids) == 2
 
@@ -288,9 +350,9 @@ def test_names_that_are_not_utf8(tmp_path, mert):
     clips = [Clip(clip_id(odd, tmp_path), odd)]
     clips.append(Clip("\udcfe.wav", tmp_path / "\udcfe.wav"))
     found = fill(clips, mert, tmp_path / "cache")
-    told, _ = feature_cache.inspection(epath.Path(tmp_path / "cache"))
-    for text in (told, feature_cache.summary(found, [clip.id for clip in clips])):
-        assert r"\udcfe.wav: there is no such file" in text.encode().decode()
+    text, _ = description.inspection(epath.Path(tmp_path / "cache"))
+    for shown in (text, description.summary(found, [clip.id for clip in clips])):
+        assert r"\udcfe.wav: there is no such file" in shown.encode().decode()
     export.export(found, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as file:
         assert file["path"].tolist() == [rf"{tmp_path}/\udcff.wav"]
@@ -301,22 +363,20 @@ def test_names_that_are_not_utf8(tmp_path, mert):
     assert row["path"] == rf"{tmp_path}/\udcff.wav"
 
 
-def test_bytes_are_told_apart(tmp_path, mert):
+def test_bytes_of_features_and_bytes_on_disk_are_distinguished(tmp_path, mert):
     clips = write_clips(tmp_path / "songs", 4)
     found = fill(clips, mert, tmp_path / "cache")
     size = sum(len(record) for record in contents(found).values())
     disk = sum(path.stat().st_size for path in tmp_path.rglob("*.array_record"))
-    told, _ = feature_cache.inspection(epath.Path(tmp_path / "cache"))
-    assert f"feature bytes    {size:,}, {size // 4:,} a clip" in told
-    assert f"bytes on disk    {disk:,}" in told
-    told = feature_cache.summary(found, [clip.id for clip in clips])
-    assert f"{size:,} bytes of features ({disk:,} bytes on disk for all 4" in told
+    text, _ = description.inspection(epath.Path(tmp_path / "cache"))
+    assert f"feature bytes    {size:,}, {size // 4:,} a clip" in text
+    assert f"bytes on disk    {disk:,}" in text
+    text = description.summary(found, [clip.id for clip in clips])
+    assert f"{size:,} bytes of features ({disk:,} bytes on disk for all 4" in text
     assert found.bytes(clips[3].id) == found.features(clips[3].id).nbytes
 
 
-def test_inspecting_what_is_unfinished_is_no_success(
-    tmp_path, mert, monkeypatch, capsys
-):
+def test_inspecting_an_unfinished_cache_fails(tmp_path, mert, monkeypatch, capsys):
     clips = write_clips(tmp_path / "songs", 4)
     folder = tmp_path / "cache"
     options = type("Flags", (), {"config": None, "out": None})

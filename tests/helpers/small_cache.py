@@ -1,23 +1,24 @@
-"""A cache of noise that a tiny random encoder hears, as the job fills it."""
+"""A tiny random encoder, short songs of noise, and caches that the job fills."""
 
 import json
-from dataclasses import asdict
 
+import jax
 import numpy as np
 import soundfile
 from etils import epath
 from flax import nnx
 
 from musilingo_jax.audio import waveforms as audio
+from musilingo_jax.audio.cache import cache_state
 from musilingo_jax.audio.cache import fill as cache_job
-from musilingo_jax.audio.cache import shards
-from musilingo_jax.audio.cache.feature_cache import FORMAT, Identity
-from musilingo_jax.audio.cache.fill import Clip, Share
+from musilingo_jax.audio.cache.clips import Clip
+from musilingo_jax.audio.cache.fill import Share
+from musilingo_jax.audio.cache.identity import FORMAT, Identity
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
-from musilingo_jax.runtime.sharding import make_mesh
+from musilingo_jax.runtime.sharding import make_mesh, shardings
 
 RATE = 24_000
 FEATURES = FeatureConfig(
@@ -35,7 +36,7 @@ IDENTITY = Identity(
 ENCODER = {
     "model_type": "mert_model",
     "hidden_size": 32,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 48,
     "conv_dim": [16, 24],
@@ -49,8 +50,24 @@ ENCODER = {
 }
 
 
-def tiny_mert():
-    return Mert(MertConfig.from_dict(ENCODER), rngs=nnx.Rngs(0))
+def tiny_mert(mesh):
+    """The encoder, placed as `load_encoder` places it, so that programs are shared.
+
+    Its weights are NumPy's, because XLA would compile a program for each shape.
+    """
+    rng = np.random.default_rng(0)
+
+    def weight(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if "kernel" in name:
+            deviation = np.prod(leaf.shape[:-1]) ** -0.5
+            return rng.normal(0, deviation, leaf.shape).astype(leaf.dtype)
+        return np.full(leaf.shape, "scale" in name, leaf.dtype)
+
+    config = MertConfig.from_dict(ENCODER)
+    shapes = jax.eval_shape(lambda: Mert(config, rngs=nnx.Rngs(0)))
+    mert = jax.tree_util.tree_map_with_path(weight, shapes)
+    return jax.device_put(mert, shardings(mert, mesh))
 
 
 def write_songs(folder, count):
@@ -73,7 +90,15 @@ ALL = Share(0, 1)
 
 
 def fill(
-    clips, mert, folder, *, shard_clips=3, share=ALL, retry=False, numbers=FEATURES
+    clips,
+    mert,
+    folder,
+    *,
+    shard_clips=3,
+    share=ALL,
+    retry=False,
+    numbers=FEATURES,
+    identity=IDENTITY,
 ):
     """The job, as the program starts it, and the cache if it is complete."""
     mesh = make_mesh(data=1, fsdp=1, tensor=1)
@@ -83,18 +108,18 @@ def fill(
         lambda: (mert, mesh),
         numbers,
         folder,
-        asdict(IDENTITY),
+        identity,
         share,
         shard_clips=shard_clips,
         retry=retry,
     )
-    if shards.read(folder, asdict(IDENTITY)).unfinished:
+    if cache_state.read(folder, identity).unfinished:
         return None
-    return FeatureCache.open(folder, asdict(IDENTITY))
+    return FeatureCache.open(folder, identity)
 
 
-def heard(monkeypatch):
-    """A list that the names of the files that are read from now on are put on."""
+def record_reads(monkeypatch):
+    """A list that grows by the name of each file that is decoded from now on."""
     read, names = audio.read, []
     monkeypatch.setattr(
         audio,

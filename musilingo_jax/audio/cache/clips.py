@@ -1,4 +1,4 @@
-"""The files that clips are heard from, if they still are what the corpus knows."""
+"""Clips and their files, which may be missing or changed by the time they are read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +10,12 @@ from musilingo_jax.runtime.errors import UserError
 
 
 class Clip(NamedTuple):
-    """A song to encode.
+    """A stretch of a sound file to encode.
 
     Attributes:
-      id: tells these contents of the file, and this stretch of it, from others.
+      id: identifies the contents of the file, and the stretch.
       path: the file.
-      start, end: seconds of the file; None for all of it.
+      start, end: the stretch, in seconds; None for the file's own ends.
       rate: samples per second of an `.npy`.
     """
 
@@ -27,11 +27,11 @@ class Clip(NamedTuple):
 
 
 class Unavailable(UserError):
-    """A file could not be had, which says nothing of the clip that it should hold."""
+    """A clip's file is missing, unreadable or changed; the clip itself may be fine."""
 
 
-def is_at_hand(clip: Clip) -> bool:
-    """Whether the clip's file is there, and still what its id says."""
+def is_available(clip: Clip) -> bool:
+    """Whether the clip's file exists and has the contents that its id names."""
     try:
         check_file(clip)
     except Unavailable:
@@ -40,30 +40,30 @@ def is_at_hand(clip: Clip) -> bool:
 
 
 def check_file(clip: Clip) -> None:
-    """That the clip's file is there, and still what its id says.
+    """Checks that the clip's file exists and has the contents that its id names.
 
     Raises:
-      Unavailable: it is not.
+      Unavailable: it does not.
     """
     try:
-        found = records.contents(clip.path)
+        contents = records.contents(clip.path)
     except FileNotFoundError as error:
         raise Unavailable(f"{clip.path}: there is no such file") from error
     except OSError as error:
         reason = error.strerror or error
         raise Unavailable(f"{clip.path}: cannot be read: {reason}") from error
-    if records.contents_of(clip.id) not in (None, found):
+    if records.contents_of(clip.id) not in (None, contents):
         raise Unavailable(
             f"{clip.path}: has changed since the corpus was read; build or load the "
             "corpus again"
         )
 
 
-def hear(clip: Clip, sample_rate: int) -> Iterator[waveforms.Block]:
-    """What is heard, if it is what the clip's id says from the first to the last.
+def read(clip: Clip, sample_rate: int) -> Iterator[waveforms.Block]:
+    """The clip's waveform in blocks, if its file does not change while it is read.
 
     Raises:
-      UserError: as in `audio.read`; `Unavailable` if that is no fault of the sound's.
+      UserError: as in `waveforms.read`; `Unavailable` if the file is the reason.
     """
     check_file(clip)
     try:

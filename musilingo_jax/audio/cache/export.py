@@ -1,4 +1,4 @@
-"""Embeddings for other tools: a cache as one Parquet or NumPy file."""
+"""Exports a cache for other tools, as one Parquet or NumPy file."""
 
 import zipfile
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from musilingo_jax.audio.cache import shards
 from musilingo_jax.audio.cache.reader import FeatureCache
+from musilingo_jax.corpora.listing import shown
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UsageError, UserError
 
@@ -17,20 +17,24 @@ _AT_ONCE = 64  # Clips in memory.
 
 
 def export(cache: FeatureCache, path: Path) -> None:
-    """Writes all clips of a cache, in its order.
+    r"""Writes all clips of a cache, in its order.
 
-    `.parquet` has a row per clip, with the columns `clip` (its id), `path`, `seconds`
-    and `embedding`, a list of vectors. `.npz` has
+    A `.parquet` file has a row per clip, with the columns `clip` (its id), `path`,
+    `seconds` and `embedding`, a list of vectors. An `.npz` file has the arrays
 
         clip, path, seconds    [clips]
         start                  [clips + 1]
         embedding              [vectors, width]; clip i has the rows start[i] to
                                start[i + 1]
 
-    What is not UTF-8 in the names of files is written as `\\udcff`.
+    Bytes of a file's name that are not UTF-8 are written as `\udcff`.
+
+    Args:
+      cache: with features of any reduction.
+      path: the file; its folder is made if it does not exist.
 
     Raises:
-      UsageError: it ends in something else.
+      UsageError: the name ends in neither `.parquet` nor `.npz`.
       UserError: the cache is empty, or the file cannot be written.
     """
     writers = {".parquet": _write_parquet, ".npz": _write_npz}
@@ -50,7 +54,7 @@ def export(cache: FeatureCache, path: Path) -> None:
 def _parts(
     cache: FeatureCache,
 ) -> Iterator[tuple[list[str], list[Float[np.ndarray, "vectors width"]]]]:
-    """Some clips at a time, with their features."""
+    """A few clips at a time, with their features."""
     clips = list(cache.ids)
     with cli.progress(total=len(clips), unit="clip", label="exporting") as bar:
         for start in range(0, len(clips), _AT_ONCE):
@@ -83,8 +87,8 @@ def _write_parquet(cache: FeatureCache, path: Path) -> None:
             flat = pa.array(np.concatenate(features).ravel())
             vectors = pa.FixedSizeListArray.from_arrays(flat, type=vector)
             columns = [
-                pa.array(list(map(shards.printable, clips))),
-                pa.array([shards.printable(cache.path(clip)) for clip in clips]),
+                pa.array(list(map(shown, clips))),
+                pa.array([shown(cache.path(clip)) for clip in clips]),
                 pa.array([cache.seconds(clip) for clip in clips]),
                 pa.ListArray.from_arrays(ends, vectors),
             ]
@@ -92,12 +96,12 @@ def _write_parquet(cache: FeatureCache, path: Path) -> None:
 
 
 def _write_npz(cache: FeatureCache, path: Path) -> None:
-    """As `np.savez`, but of the embeddings only some are in memory at a time."""
+    """As `np.savez`, but with a few embeddings in memory at a time."""
     clips = list(cache.ids)
     counts = [cache.windows(clip) for clip in clips]
     small = {
-        "clip": np.array(list(map(shards.printable, clips))),
-        "path": np.array([shards.printable(cache.path(clip)) for clip in clips]),
+        "clip": np.array(list(map(shown, clips))),
+        "path": np.array([shown(cache.path(clip)) for clip in clips]),
         "seconds": np.array([cache.seconds(clip) for clip in clips]),
         "start": np.cumsum([0, *counts]),
     }

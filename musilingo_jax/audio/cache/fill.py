@@ -1,73 +1,68 @@
-"""Fills a cache: this process's share of the shards, one after the other.
+"""Fills a cache: plans its shards, makes this process's share of them, indexes all.
 
-    files ──threads──▶ blocks of sound ──▶ encoder ──▶ records of shard 0, 4, 8, …
+    1  plan      add the clips that no shard has to a new plan        `shard_plan`
+    2  encode    make the shards of this share, one after the other   `encode_shards`
+    3  index     when all shards are finished, list them in one file  `cache_state`
 
-Shards follow each other without a pause, since files of the next one are decoded while
-the encoder is at the last songs of this one; but no batch holds songs of two shards.
-So a shard has the same bits whoever makes it, and whatever was made before.
+Each step starts from what the folder holds, so that a job that was killed continues by
+being started again. Processes of `jax.distributed` plan once and leave together. Tasks
+of a job array know nothing of each other.
 """
 
 import contextlib
+import fcntl
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from musilingo_jax.audio import waveforms
-from musilingo_jax.audio.cache import shard_plan, shards
-from musilingo_jax.audio.cache.clips import Clip, Unavailable, hear, is_at_hand
-from musilingo_jax.audio.cache.reader import Before
-from musilingo_jax.audio.cache.shard_plan import Identity
-from musilingo_jax.audio.cache.shards import ABSENT, HELD, MISSING, SKIPPED, CacheState
-from musilingo_jax.audio.features import FeatureConfig, encode
-from musilingo_jax.models.mert import Mert
-from musilingo_jax.runtime import cli, storage
+from musilingo_jax.audio.cache import cache_state, shard_plan, shards
+from musilingo_jax.audio.cache.cache_state import (
+    ABSENT,
+    HELD,
+    MISSING,
+    SKIPPED,
+    CacheState,
+)
+from musilingo_jax.audio.cache.clips import Clip, is_available
+from musilingo_jax.audio.cache.encode_shards import Encoder, ShardWork, encode_shards
+from musilingo_jax.audio.cache.identity import Identity
+from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 
-# Seconds after which a file that one host wrote is seen by all, if they share it.
+# Seconds after which all hosts see a file that one of them wrote, if they share it.
 _VISIBLE_WITHIN = 60.0
 
 
 class Share(NamedTuple):
-    """Which part of the work is this process's: task `task` of `tasks`, from 0."""
+    """A part of the work: that of task `task`, from 0, of `tasks`."""
 
     task: int
     tasks: int
 
     @classmethod
     def of_this_process(cls) -> "Share":
-        """Among the processes of `jax.distributed`, if there are several."""
+        """This process's share among those of `jax.distributed`, if it is used."""
         return cls(jax.process_index(), jax.process_count())
 
     def has(self, shard: int) -> bool:
+        """Whether a shard is made by this task."""
         return shard % self.tasks == self.task
 
-
-class _Work(NamedTuple):
-    """A shard to make.
-
-    Attributes:
-      number: of the shard.
-      ids: its clips, as planned.
-      clips: those of them that are wanted, by id.
-      before: what its note says, if it was made before and is made again.
-    """
-
-    number: int
-    ids: tuple[str, ...]
-    clips: dict[str, Clip]
-    before: dict[str, Any] | None
+    def label(self, what: str) -> str:
+        """`what`, with the task if there are several."""
+        return what + f" (task {self.task} of {self.tasks})" * (self.tasks > 1)
 
 
 def run(
     clips: Iterable[Clip],
-    load: Callable[[], tuple[Mert, jax.sharding.Mesh]],
+    load: Callable[[], Encoder],
     config: FeatureConfig,
     folder: epath.Path,
     identity: Identity,
@@ -78,60 +73,48 @@ def run(
 ) -> None:
     """Makes the shards of this share that the cache lacks.
 
-    A clip that cannot be decoded is put down as skipped, with the reason. Planned clips
-    that are not among `clips` any more are put down as absent, and planned anew if
-    somebody wants them. Clips whose files are not there, cannot be read or hold
-    something else than the id says are put down as missing: their shard is made again
-    by the first job that finds one of them. When all shards are there, the index is
-    written.
+    What is noted of a clip that gets no features:
 
-    Processes of `jax.distributed` share the work and leave together; tasks of a job
-    array do not know of each other.
+        skipped    its file cannot be decoded; tried again with `retry`
+        missing    its file does not exist, cannot be read, or is not what the id says;
+                   its shard is made again by the first job that finds the file
+        absent     it is planned, but not among `clips` any more; planned anew by the
+                   first job that has it again
 
     Args:
-      clips: what the cache should hold; what else it holds stays.
-      load: gives the encoder and where it runs; called if there is work.
+      clips: what the cache should hold; whatever else it holds is kept.
+      load: returns the encoder and its mesh; called if there is something to encode.
       config: how songs become vectors.
-      folder: the cache, made if there is none.
+      folder: the cache, made if it does not exist.
       identity: what the features depend on.
       share: which shards to make.
-      shard_clips: of shards that are not planned yet.
-      retry: plan the clips anew that were skipped.
+      shard_clips: clips per shard, for shards that are not planned yet.
+      retry: whether clips that were skipped are planned anew.
 
     Raises:
       UserError: the cache was made with another identity, another process is filling
         it, it cannot be written, or its plans are damaged and there are several tasks.
     """
-    wanted = {clip.id: clip for clip in clips}
+    corpus = {clip.id: clip for clip in clips}
     together = jax.process_count() > 1
     try:
-        with shards.claim(folder, task=share.task, tasks=share.tasks):
+        with _claim(folder, share):
             if share.tasks == 1:
                 storage.remove_partial_files(folder, "")
                 storage.remove_partial_files(folder / shard_plan.FOLDER, "")
-            if not together or share.task == 0:
-                alone = share.tasks == 1 or together
-                state = _plan(folder, identity, wanted, shard_clips, retry, alone)
-            if together:
-                count = state.plans.count if share.task == 0 else 0
-                count = multihost_utils.broadcast_one_to_all(np.array(count))
-                state = _await_plan(folder, identity, int(count))
-            work = _work(state, wanted, share)
+            state = _plan_once(folder, identity, corpus, share, shard_clips, retry)
+            work = _work(state, corpus, share)
             if work:
-                _encode(work, load, config, folder, identity, share)
-                # It may tell of shards as they were before.
+                label = share.label("encoding")
+                encode_shards(work, load, config, folder, identity, label=label)
+                # Another task may have written it meanwhile, with earlier notes.
                 (folder / shards.SHARD_INDEX).unlink(missing_ok=True)
             if together:
                 _await_shards(folder, identity)
                 multihost_utils.sync_global_devices("features are there")
-            state = shards.read(folder, identity)
-            first = share.task == 0 or not together
-            # Another task may finish between the two; then what it did is told, too.
-            while first and not state.unfinished and not state.indexed:
-                shards.write_index(folder, state)
-                (before, state) = state, _from_notes(folder, identity)
-                if state.lines == before.lines:
-                    break
+            state = cache_state.read(folder, identity)
+            if share.task == 0 or not together:
+                state = _index(folder, identity, state)
             if together:
                 multihost_utils.sync_global_devices("features are listed")
     except OSError as error:
@@ -140,77 +123,116 @@ def run(
             "another folder with --config.features.cache=…"
         )
         raise storage.write_failure(folder, error, again=again) or error from error
-    _check_complete(folder, state, wanted)
+    _check_complete(folder, state, corpus)
 
 
 def unsettled(state: CacheState, clips: Iterable[Clip], *, retry: bool) -> list[str]:
-    """The clips that a job has something to do for."""
+    """The clips for which a job would do something."""
     fates = state.fates()
     settled = (HELD,) if retry else (HELD, SKIPPED)
     return [
         clip.id
         for clip in clips
         if (fate := fates.get(clip.id)) not in settled
-        and (fate != MISSING or is_at_hand(clip))
+        and (fate != MISSING or is_available(clip))
     ]
 
 
-def _unplanned(state: CacheState, clips: Iterable[Clip], *, retry: bool) -> list[str]:
-    """The clips that no shard holds or is going to hold."""
-    fates = state.fates()
-    again = (None, ABSENT, SKIPPED) if retry else (None, ABSENT)
-    return [clip.id for clip in clips if fates.get(clip.id) in again]
+@contextlib.contextmanager
+def _claim(folder: epath.Path, share: Share) -> Iterator[None]:
+    """Keeps other processes from making the same shards, within the `with` block.
 
-
-def _check_complete(
-    folder: epath.Path, state: CacheState, wanted: Iterable[str]
-) -> None:
-    """That whoever made the shards left out nobody.
+    Each task of a job has the folder together with the others, but once; a job of one
+    task has it alone. This only saves work that would be done twice: some network file
+    systems have no locks, and buckets have none.
 
     Raises:
-      UserError: a clip has been lost.
+      UserError: another process has the folder.
+      OSError: the folder cannot be written.
     """
-    fates = state.fates()
-    lost = [clip for clip in wanted if fates.get(clip) in (None, ABSENT)]
-    if lost:
-        raise UserError(
-            f"{folder}: {len(lost)} clips, {lost[0]} for one, are neither encoded nor "
-            "skipped; another program may have changed the folder meanwhile: run this "
-            "again"
-        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if not paths.is_local(folder):
+        yield
+        return
+    locks = [("lock", fcntl.LOCK_EX if share.tasks == 1 else fcntl.LOCK_SH)]
+    if share.tasks > 1:
+        locks.append((f"lock-{share.task}-of-{share.tasks}", fcntl.LOCK_EX))
+    with contextlib.ExitStack() as stack:
+        for name, kind in locks:
+            # The system releases the lock of a process that ends, however it ends.
+            lock = stack.enter_context(open(folder / name, "a+"))
+            try:
+                fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                task = f" as task {share.task} of {share.tasks}"
+                raise UserError(
+                    f"{folder}: another program is filling this cache"
+                    f"{task * (share.tasks > 1)}; wait for it"
+                ) from error
+            except OSError:
+                stack.close()  # A file system without locks.
+        yield
+
+
+def _plan_once(
+    folder: epath.Path,
+    identity: Identity,
+    corpus: Mapping[str, Clip],
+    share: Share,
+    shard_clips: int,
+    retry: bool,
+) -> CacheState:
+    """The state of the cache when all clips are planned.
+
+    Of processes that work together, the first one plans.
+    """
+    if jax.process_count() == 1:
+        repair = share.tasks == 1
+        return _plan(folder, identity, corpus, shard_clips, retry, repair=repair)
+    state = None
+    if share.task == 0:
+        state = _plan(folder, identity, corpus, shard_clips, retry, repair=True)
+    count = np.array(state.plans.count if state else 0)
+    count = int(multihost_utils.broadcast_one_to_all(count))
+    return _await_plan(folder, identity, count)
 
 
 def _plan(
     folder: epath.Path,
     identity: Identity,
-    wanted: dict[str, Clip],
+    corpus: Mapping[str, Clip],
     shard_clips: int,
     retry: bool,
-    alone: bool,
+    *,
+    repair: bool,
 ) -> CacheState:
-    """What there is, all wanted clips being planned."""
+    """Adds plans until each clip is planned, by this or by another process."""
     while True:
-        state = shards.read(folder, identity)
+        state = cache_state.read(folder, identity)
+        if state.torn and not repair:
+            # What the notes know depends on which tasks were faster.
+            raise UserError(
+                f"{state.torn}; run this once without --tasks, which repairs it and "
+                "keeps what was finished"
+            )
         if state.torn:
-            if not alone:
-                # What the notes know depends on which tasks were quicker.
-                raise UserError(
-                    f"{state.torn}; run this once without --tasks, which mends it and "
-                    "keeps what was finished"
-                )
             shard_plan.replace(folder, state.plans)
             continue
-        lacking = _unplanned(state, wanted.values(), retry=retry)
-        if not lacking:
+        fates = state.fates()
+        again = (None, ABSENT, SKIPPED) if retry else (None, ABSENT)
+        unplanned = [clip for clip in corpus if fates.get(clip) in again]
+        if not unplanned:
             return state
-        shard_plan.add(folder, identity, state.plans, lacking, shard_clips=shard_clips)
+        shard_plan.add(
+            folder, identity, state.plans, unplanned, shard_clips=shard_clips
+        )
 
 
 def _await_plan(folder: epath.Path, identity: Identity, count: int) -> CacheState:
-    """What there is, once this host sees as many plans as the first process made."""
+    """The state of the cache once this host sees `count` plans."""
     deadline = time.monotonic() + _VISIBLE_WITHIN
     while time.monotonic() < deadline:
-        state = shards.read(folder, identity)
+        state = cache_state.read(folder, identity)
         if state.plans.count >= count:
             return state
         time.sleep(1)
@@ -220,146 +242,70 @@ def _await_plan(folder: epath.Path, identity: Identity, count: int) -> CacheStat
     )
 
 
+def _work(
+    state: CacheState, corpus: Mapping[str, Clip], share: Share
+) -> list[ShardWork]:
+    """The shards of this share that are unfinished, or miss a file that is found."""
+    work = []
+    for number, ids in enumerate(state.plans.shards):
+        if not share.has(number):
+            continue
+        clips = {id: corpus[id] for id in ids if id in corpus}
+        note = state.notes.get(number)
+        if note is None:
+            work.append(ShardWork(number, ids, clips, again=False))
+        elif any(is_available(clips[id]) for id in note["missing"] if id in clips):
+            work.append(ShardWork(number, ids, clips, again=True))
+    return work
+
+
 def _await_shards(folder: epath.Path, identity: Identity) -> None:
     """Waits for the other processes; if one dies, JAX ends the others."""
-    told = False
+    announced = False
     while True:
         started = time.monotonic()
-        unfinished = shards.read(folder, identity).unfinished
+        unfinished = cache_state.read(folder, identity).unfinished
         if not unfinished:
             return
-        if not told:
-            told = True
+        if not announced:
+            announced = True
             print(
                 f"process {jax.process_index()} is done and waits for the others: "
                 f"{len(unfinished)} shards are not finished yet",
                 file=sys.stderr,
             )
-        # To look takes its time where the folder is large or far away.
+        # Reading a large or remote folder takes time itself.
         time.sleep(max(1.0, 10 * (time.monotonic() - started)))
 
 
-def _from_notes(folder: epath.Path, identity: Identity) -> CacheState:
-    """What there is, whatever the index says."""
-    return shards.read(folder, identity, believe_index=False)
+def _index(folder: epath.Path, identity: Identity, state: CacheState) -> CacheState:
+    """Writes the index, if all shards are finished and it is not complete.
+
+    Another task may make a shard again between reading the notes and writing the index.
+    So the notes are read again afterwards, until nothing has changed.
+    """
+    while not state.unfinished and not state.indexed:
+        cache_state.write_index(folder, state)
+        written = state.notes
+        state = cache_state.read(folder, identity, trust_index=False)
+        if state.notes == written:
+            break
+    return state
 
 
-def _work(state: CacheState, wanted: dict[str, Clip], share: Share) -> list[_Work]:
-    """The shards of this share that are not there, or lack what can be had now."""
-    work = []
-    for number, ids in enumerate(state.plans.shards):
-        line = state.lines.get(number)
-        clips = {id: wanted[id] for id in ids if id in wanted}
-        if share.has(number) and (
-            line is None
-            or any(is_at_hand(clips[id]) for id in line["missing"] if id in clips)
-        ):
-            work.append(_Work(number, ids, clips, line))
-    return work
-
-
-def _encode(
-    work: list[_Work],
-    load: Callable[[], tuple[Mert, jax.sharding.Mesh]],
-    config: FeatureConfig,
-    folder: epath.Path,
-    identity: Identity,
-    share: Share,
+def _check_complete(
+    folder: epath.Path, state: CacheState, corpus: Iterable[str]
 ) -> None:
-    """Makes shards, one after the other."""
-    # What is to be encoded may be nothing, if all clips are absent.
-    mert, mesh = load() if any(shard.clips for shard in work) else (None, None)
-    sample_rate = mert.config.sample_rate if mert else 1
-    meters: deque[waveforms.Meter] = deque()
+    """Checks that each clip is held, noted, or waiting for another task.
 
-    def sounds() -> Iterator[Iterator[waveforms.Block] | None]:
-        for shard in work:
-            for clip in shard.clips.values():
-                yield hear(clip, sample_rate)
-            yield None
-
-    def metered(ahead: Iterator) -> Iterator[waveforms.Meter | None]:
-        for sound in ahead:
-            if sound is not None:
-                meters.append(waveforms.Meter(sound))
-            yield None if sound is None else meters[-1]
-
-    with (
-        contextlib.closing(waveforms.read_ahead(sounds())) as ahead,
-        _Progress(sum(len(shard.clips) for shard in work), share) as progress,
-    ):
-        results = encode(mert, metered(ahead), config, mesh)
-        for shard in work:
-            with (
-                shards.ShardWriter(folder, shard.number, identity) as writer,
-                Before(folder, shard.number, shard.before) as before,
-            ):
-                note: dict[str, Any] = {
-                    "clips": [],
-                    "silent": [],
-                    "skipped": {},
-                    "missing": {},
-                    "absent": [],
-                }
-                for id in shard.ids:
-                    clip, found, silent = shard.clips.get(id), None, False
-                    if clip is not None:
-                        _, found = next(results)
-                        meter = meters.popleft()
-                        seconds, silent = meter.samples / sample_rate, meter.silent
-                        progress.add(seconds)
-                    if isinstance(found, np.ndarray):
-                        entry = _entry(clip, found, seconds)
-                    elif found is None or isinstance(found, Unavailable):
-                        # What was there once is kept, though its file may be gone.
-                        entry, kept, silent = before.get(id)
-                        if kept is None and found is None:
-                            note["absent"].append(id)
-                        elif kept is None:
-                            note["missing"][id] = _reason(clip, found)
-                        found = kept
-                    else:
-                        note["skipped"][id] = _reason(clip, found)
-                        continue
-                    if found is not None:
-                        writer.add(found)
-                        note["clips"].append(entry)
-                        note["silent"] += [id] if silent else []
-                writer.finish(note)
-
-
-def _entry(clip: Clip, found: np.ndarray, seconds: float) -> list[Any]:
-    """What is noted of a record."""
-    return [clip.id, len(found), round(seconds, 3), str(clip.path)]
-
-
-def _reason(clip: Clip, error: UserError) -> str:
-    """What is wrong with a clip, with its path."""
-    said = str(error)
-    return said if said.startswith(str(clip.path)) else f"{clip.path}: {said}"
-
-
-class _Progress:
-    """A bar of clips, with how much faster than listening it goes."""
-
-    def __init__(self, total: int, share: Share):
-        """`total` clips are to be encoded by this share."""
-        label = "encoding"
-        if share.tasks > 1:
-            label += f" (task {share.task} of {share.tasks})"
-        # Processes that were started together write to one screen.
-        hidden = jax.process_index() != 0
-        self._bar = cli.progress(total=total, unit="clip", label=label, disable=hidden)
-        self._started, self._seconds = time.monotonic(), 0.0
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.close()
-
-    def add(self, seconds: float) -> None:
-        self._seconds += seconds
-        speed = self._seconds / (time.monotonic() - self._started)
-        self._bar.set_postfix_str(f"{speed:,.1f}× real time", refresh=False)
-        self._bar.update()
+    Raises:
+      UserError: a clip has been lost.
+    """
+    fates = state.fates()
+    lost = [clip for clip in corpus if fates.get(clip) in (None, ABSENT)]
+    if lost:
+        raise UserError(
+            f"{folder}: {len(lost)} clips, {lost[0]} for one, are neither encoded nor "
+            "skipped; another program may have changed the folder meanwhile: run this "
+            "again"
+        )

@@ -1,31 +1,27 @@
 """Reads a cache: a song's features by its clip id, in any order, from any thread."""
 
-import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from jaxtyping import Float
 
-from musilingo_jax.audio.cache import shards
-from musilingo_jax.audio.cache.shard_plan import Identity
-from musilingo_jax.audio.cache.shards import CacheState
+from musilingo_jax.audio.cache import cache_state, shards
+from musilingo_jax.audio.cache.cache_state import TORN_REMEDY, CacheState
+from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import user_cache
-
-TORN_REMEDY = f"what was finished is kept: {shards.REMEDY}, which mends it"
 
 # Shards open at once, well below the usual limit of 1024 files per process.
 _OPEN_SHARDS = 128
@@ -42,57 +38,58 @@ class _Entry(NamedTuple):
 class FeatureCache:
     """Reads features by clip, from any number of threads.
 
-    The shards of a cache in a bucket are copied to this machine when they are first
-    asked for, since ArrayRecord reads local files alone, and stay there.
+    ArrayRecord reads local files only. So the shards of a cache in a bucket are copied
+    to this machine when they are first used, and are kept there.
 
     Attributes:
-      folder: where the cache lies.
+      folder: of the cache.
       ids: the clips that have features.
-      skipped: clip → why it has none.
-      missing: those of them whose files could not be had; each job looks for them.
-      silent: clips in which nothing is louder than −80 dB.
+      skipped: clip → why it has no features.
+      missing: those of them whose files were not available; each job looks for them.
+      silent: the clips in which nothing is above −80 dB of full scale.
       disk_bytes: of all shards.
     """
 
     def __init__(self, folder: epath.Path, state: CacheState):
-        """Use `FeatureCache.open`; of `state`, what is finished can be read."""
-        self.folder, self._identity, self._lines = (
-            folder,
-            state.plans.identity,
-            state.lines,
-        )
-        lines = [state.lines[number] for number in sorted(state.lines)]
-        self.disk_bytes = sum(line["bytes"] for line in lines)
-        self.silent = frozenset(itertools.chain(*(line["silent"] for line in lines)))
+        """Reads the shards that are finished; `open` demands that all of them are."""
+        self.folder = folder
+        self._identity, self._notes = state.plans.identity, state.notes
+        notes = [state.notes[number] for number in sorted(state.notes)]
+        self.disk_bytes: int = sum(note["bytes"] for note in notes)
+        self.silent = frozenset(itertools.chain(*(note["silent"] for note in notes)))
         self._entries = {
             clip: _Entry(number, row, *rest)
-            for number in sorted(state.lines)
-            for row, (clip, *rest) in enumerate(state.lines[number]["clips"])
+            for number in sorted(state.notes)
+            for row, (clip, *rest) in enumerate(state.notes[number]["clips"])
         }
         self.skipped: dict[str, str] = {
             clip: reason
-            for line in lines
-            for clip, reason in (line["skipped"] | line["missing"]).items()
+            for note in notes
+            for clip, reason in (note["skipped"] | note["missing"]).items()
             if clip not in self._entries
         }
         self.missing = frozenset(
-            clip for clip, fate in state.fates().items() if fate == shards.MISSING
+            clip for clip, fate in state.fates().items() if fate == cache_state.MISSING
         )
-        self._reader = functools.lru_cache(_OPEN_SHARDS)(self._open_shard)
+        self._records = functools.lru_cache(_OPEN_SHARDS)(self._open_records)
         self._copying = threading.Lock()
 
     @classmethod
     def open(
         cls, folder: str | os.PathLike, identity: Identity | None
     ) -> "FeatureCache":
-        """The cache at `folder`, complete.
+        """Opens a complete cache.
+
+        Args:
+          folder: of the cache.
+          identity: what its features should depend on; None for anything.
 
         Raises:
-          UserError: there is none, it was made with something else than `identity`, or
-            a shard is missing.
+          UserError: the cache is empty, was made with another identity, or a shard is
+            missing.
         """
         folder = paths.open_folder(folder)
-        state = shards.read(folder, identity)
+        state = cache_state.read(folder, identity)
         if state.torn:
             raise UserError(f"{state.torn}; {TORN_REMEDY}")
         if not state.plans.shards:
@@ -102,51 +99,49 @@ class FeatureCache:
                 f"{folder / state.damaged[0]}: is missing or cut off; {shards.REMEDY}"
             )
         if state.unfinished:
-            raise UserError(f"{folder}: {so_far(state)}; {shards.REMEDY}")
+            raise UserError(f"{folder}: {state.progress}; {shards.REMEDY}")
         return cls(folder, state)
 
     @property
     def ids(self) -> Collection[str]:
+        """The clips that have features."""
         return self._entries.keys()
 
     def seconds(self, clip: str) -> float:
-        """How long the song is."""
+        """The length of the song."""
         return self._entries[clip].seconds
 
     def path(self, clip: str) -> str:
-        """Where the song's file was."""
+        """The song's file when it was encoded."""
         return self._entries[clip].path
 
     def windows(self, clip: str) -> int:
-        """How many vectors the song has, without reading them."""
+        """The number of vectors of the song, without reading them."""
         return self._entries[clip].vectors
 
     def bytes(self, clip: str) -> int:
-        """How long the song's features are, without reading them."""
+        """The size of the song's features, without reading them."""
         entry = self._entries[clip]
-        line = self._lines[entry.shard]
-        vectors = sum(vectors for _, vectors, *_ in line["clips"])
-        return line["features"] * entry.vectors // vectors
+        note = self._notes[entry.shard]
+        vectors = sum(vectors for _, vectors, *_ in note["clips"])
+        return note["features"] * entry.vectors // vectors
 
     def features(self, clip: str) -> Float[np.ndarray, "windows width"]:
-        """What the encoder heard in a clip.
+        """The features of the song.
 
         Raises:
           UserError: the cache lacks the clip, or its shard cannot be read.
         """
         entry = self._entry(clip)
         try:
-            # Many at a time take ArrayRecord twice as long each.
-            (record,) = self._reader(entry.shard).read([entry.row])
+            records = self._records(entry.shard)
+            return shards.read_record(records, entry.row, entry.vectors)
         except RuntimeError as error:
             path = self.folder / shards.record_name(entry.shard)
-            raise UserError(
-                f"{path}: is damaged; delete it, then {shards.REMEDY}"
-            ) from error
-        return np.frombuffer(record, np.float32).reshape(entry.vectors, -1)
+            raise shards.damaged(path) from error
 
     def fetch(self, clips: Iterable[str]) -> None:
-        """Copies the shards of these clips to this machine, if they lie elsewhere.
+        """Copies the shards of these clips to this machine, if they are in a bucket.
 
         Raises:
           UserError: they cannot be copied.
@@ -157,10 +152,10 @@ class FeatureCache:
         lacking = [n for n in sorted(numbers) if not self._is_copied(n)]
         if not lacking:
             return
-        size = sum(self._lines[number]["bytes"] for number in lacking)
+        size = sum(self._notes[number]["bytes"] for number in lacking)
         print(
             f"copying {len(lacking)} shards ({size:,} bytes) of {self.folder} to "
-            f"{user_cache('features')}, because ArrayRecord reads local files alone",
+            f"{user_cache('features')}, because ArrayRecord reads local files only",
             file=sys.stderr,
         )
         with cli.progress(
@@ -168,32 +163,50 @@ class FeatureCache:
         ) as bar:
             for number in lacking:
                 self._copied(number)
-                bar.update(self._lines[number]["bytes"])
+                bar.update(self._notes[number]["bytes"])
 
     def _entry(self, clip: str) -> _Entry:
         if clip in self._entries:
             return self._entries[clip]
         reason = self.skipped.get(clip)
         raise UserError(
-            f"{clip}: is not in the cache {self.folder}, for {reason}"
+            f"{clip}: is not in the cache {self.folder} ({reason})"
             if reason
             else f"{clip}: is not in the cache {self.folder}; {shards.REMEDY}"
         )
 
-    def _open_shard(self, number: int) -> ArrayRecordReader:
-        if paths.is_local(self.folder):
-            return shards.open_records(self.folder / shards.record_name(number))
-        return shards.open_records(self._copied(number))
+    def _open_records(self, number: int) -> ArrayRecordReader:
+        if not paths.is_local(self.folder):
+            return shards.open_records(self._copied(number))
+        records = shards.open_records(self.folder / shards.record_name(number))
+        self._check_note(number)
+        return records
+
+    def _check_note(self, number: int) -> None:
+        """Checks that records just opened are those that this cache knows.
+
+        A job may have made the shard again since the state of the folder was read. Then
+        the rows of the new records are those of other clips.
+
+        Raises:
+          UserError: the shard's note has changed.
+        """
+        if shards.read_note(self.folder, number) != self._notes[number]:
+            path = self.folder / shards.note_name(number)
+            raise UserError(
+                f"{path}: has changed since this program started, or is damaged; start "
+                f"the program again, or delete the file, then {shards.REMEDY}"
+            )
 
     def _copy(self, number: int) -> Path:
-        """Where the copy of a shard is; another one's never is there."""
-        what = json.dumps([str(self.folder), self._identity, self._lines[number]])
+        """The path of a shard's copy, which no other shard's copy ever has."""
+        what = json.dumps([str(self.folder), self._identity, self._notes[number]])
         name = hashlib.sha256(what.encode()).hexdigest()[:32]
         return user_cache("features") / f"{name}.array_record"
 
     def _is_copied(self, number: int) -> bool:
         copy = self._copy(number)
-        return copy.is_file() and copy.stat().st_size == self._lines[number]["bytes"]
+        return copy.is_file() and copy.stat().st_size == self._notes[number]["bytes"]
 
     def _copied(self, number: int) -> Path:
         source, copy = self.folder / shards.record_name(number), self._copy(number)
@@ -203,62 +216,13 @@ class FeatureCache:
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     with storage.atomic(epath.Path(copy)) as partial:
                         source.copy(partial, overwrite=True)
+                        self._check_note(number)
             except OSError as error:
                 raise UserError(
                     f"{source}: cannot be copied to {copy} ({error})"
-                ) from (error)
+                ) from error
             if not self._is_copied(number):
                 raise UserError(
                     f"{source}: is cut off; delete it, then {shards.REMEDY}"
                 )
         return copy
-
-
-class Before:
-    """The records that a shard had before it was made again."""
-
-    def __init__(self, folder: epath.Path, number: int, line: dict[str, Any] | None):
-        """`line` is what the index said of the shard; None if there was none."""
-        self._path = folder / shards.record_name(number)
-        self._line = line or {"clips": [], "silent": []}
-        self._rows = {clip: row for row, (clip, *_) in enumerate(self._line["clips"])}
-        self._stack = contextlib.ExitStack()
-        self._records = None
-
-    def __enter__(self) -> "Before":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.close()
-
-    def get(self, clip: str) -> tuple[list[Any], np.ndarray | None, bool]:
-        """What was noted of a clip, its features and whether it is silent.
-
-        Raises:
-          UserError: the records are damaged.
-        """
-        if clip not in self._rows:
-            return [], None, False
-        entry = self._line["clips"][self._rows[clip]]
-        try:
-            if self._records is None:
-                self._records = shards.open_records(self._local())
-            (record,) = self._records.read([self._rows[clip]])
-        except RuntimeError as error:
-            raise UserError(
-                f"{self._path}: is damaged; delete it, then {shards.REMEDY}"
-            ) from error
-        features = np.frombuffer(record, np.float32).reshape(entry[1], -1)
-        return entry, features, clip in self._line["silent"]
-
-    def _local(self) -> Path:
-        if paths.is_local(self._path):
-            return Path(self._path)
-        place = self._stack.enter_context(tempfile.TemporaryDirectory())
-        self._path.copy(epath.Path(place) / self._path.name)
-        return Path(place) / self._path.name
-
-
-def so_far(state: CacheState) -> str:
-    """How much of a cache is there."""
-    return f"{len(state.lines)} of {len(state.plans.shards)} shards are finished"

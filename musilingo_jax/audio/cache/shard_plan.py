@@ -1,11 +1,11 @@
-"""Which clips share a shard: settled before anything is encoded.
+"""Which clips share a shard: decided before anything is encoded.
 
-Processes that work on one cache need not speak to each other, because each works out
-the same plan from the order of the corpus and the plans that there are; what is
-finished does not matter for it. The first to write it down has settled it:
+Processes that fill one cache need not communicate. Each derives the same plan from the
+order of the corpus and the plans that exist; what is finished does not matter. The
+first one to write a plan decides:
 
     plans/000.json    {"identity": {…}, "shards": [["a.ogg:…", "b.ogg:…"], ["c.ogg:…"]]}
-    plans/001.json    clips that were wanted later, and those that are tried again
+    plans/001.json    clips that were added later, and clips that are tried again
 
 Shards are numbered through all plans. Task 1 of 4 makes the shards 1, 5, 9, …
 """
@@ -17,17 +17,16 @@ from dataclasses import dataclass
 
 from etils import epath
 
+from musilingo_jax.audio.cache.identity import Identity, StoredIdentity
 from musilingo_jax.runtime import paths, storage
 
 FOLDER = "plans"
-
-Identity = dict[str, str | int]
 
 _NAME = re.compile(r"\d{3,}\.json")
 
 
 class Torn(Exception):
-    """A plan is missing or cannot be read; what it said, the notes may know."""
+    """A plan is missing or unreadable; the notes of shards may know what it held."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +36,16 @@ class ShardPlans:
     Attributes:
       identity: what its features depend on; None before the first plan.
       count: how many plans there are.
-      shards: the clips of each shard.
+      shards: the ids of the clips of each shard.
     """
 
-    identity: Identity | None
+    identity: StoredIdentity | None
     count: int
     shards: tuple[tuple[str, ...], ...]
 
 
 def read(folder: epath.Path) -> ShardPlans:
-    """The plans of the cache in `folder`; none is fine.
+    """The plans of the cache in `folder`, which may be without any.
 
     Raises:
       Torn: one of them cannot be read.
@@ -74,25 +73,26 @@ def add(
     *,
     shard_clips: int,
 ) -> None:
-    """Writes the plan that follows `plans`, unless another process was quicker.
+    """Writes the plan that follows `plans`, unless another process was faster.
 
     Raises:
       OSError: it cannot be written.
     """
     shards = [clips[i : i + shard_clips] for i in range(0, len(clips), shard_clips)]
-    text = _text(identity, shards)
+    text = _text(identity.stored(), shards)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     storage.create_text(folder / FOLDER / _name(plans.count), text)
 
 
 def replace(folder: epath.Path, plans: ShardPlans) -> None:
-    """Writes `plans` as the only plan, in place of whatever there is.
+    """Replaces all plans of the cache by a single one with the same shards.
 
     Raises:
       OSError: it cannot be written.
     """
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    # The first one first: without it all are torn, should this be killed meanwhile.
+    # In this order, so that a process that is killed here leaves torn plans: the first
+    # one is missing.
     for name in _names(folder):
         (folder / FOLDER / name).unlink()
     if plans.shards:
@@ -100,7 +100,7 @@ def replace(folder: epath.Path, plans: ShardPlans) -> None:
         storage.write_text(folder / FOLDER / _name(0), text)
 
 
-def _text(identity: Identity | None, shards: Sequence[Sequence[str]]) -> str:
+def _text(identity: StoredIdentity | None, shards: Sequence[Sequence[str]]) -> str:
     return json.dumps({"identity": identity, "shards": shards}) + "\n"
 
 
@@ -109,6 +109,6 @@ def _name(number: int) -> str:
 
 
 def _names(folder: epath.Path) -> list[str]:
-    """The plans' files, the first one first."""
+    """The names of the plans, in the order in which they were written."""
     names = filter(_NAME.fullmatch, paths.file_sizes(folder / FOLDER))
     return sorted(names, key=lambda name: (len(name), name))

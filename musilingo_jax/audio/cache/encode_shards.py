@@ -1,0 +1,189 @@
+"""Makes shards: decodes their clips on threads, encodes them, writes what results.
+
+    files ──threads──▶ blocks of sound ──▶ encoder ──▶ records of shard 0, 4, 8, …
+
+The next shard's files are decoded while the encoder is busy with the last songs of this
+one, but no batch holds songs of two shards. So a shard has the same bits whoever makes
+it, and whatever was made before it.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from musilingo_jax.audio import waveforms
+from musilingo_jax.audio.cache import clips, shards
+from musilingo_jax.audio.cache.clips import Clip, Unavailable
+from musilingo_jax.audio.cache.identity import Identity
+from musilingo_jax.audio.cache.shards import CachedClip, EarlierShard, ShardWriter
+from musilingo_jax.audio.features import FeatureConfig, encode
+from musilingo_jax.models.mert import Mert
+from musilingo_jax.runtime import cli
+from musilingo_jax.runtime.errors import UserError
+
+Encoder = tuple[Mert, jax.sharding.Mesh]
+
+
+class ShardWork(NamedTuple):
+    """A shard to make.
+
+    Attributes:
+      number: of the shard.
+      ids: its clips, as planned.
+      clips: those of them that are in the corpus, by id.
+      again: whether the shard is finished and is made again.
+    """
+
+    number: int
+    ids: tuple[str, ...]
+    clips: dict[str, Clip]
+    again: bool
+
+
+def encode_shards(
+    work: Sequence[ShardWork],
+    load: Callable[[], Encoder],
+    config: FeatureConfig,
+    folder: epath.Path,
+    identity: Identity,
+    *,
+    label: str,
+) -> None:
+    """Makes shards, one after the other.
+
+    Args:
+      work: the shards.
+      load: returns the encoder and its mesh; called if there are clips to encode.
+      config: how songs become vectors.
+      folder: of the cache.
+      identity: what the features depend on.
+      label: of the progress bar.
+
+    Raises:
+      UserError: an earlier shard is damaged.
+      OSError: a file cannot be written.
+    """
+    total = sum(len(shard.clips) for shard in work)
+    encoder = load() if total else None
+    with (
+        contextlib.closing(_encode_clips(work, encoder, config)) as results,
+        _Progress(total, label) as progress,
+    ):
+        for shard in work:
+            note = shards.read_note(folder, shard.number) if shard.again else None
+            with (
+                ShardWriter(folder, shard.number, identity) as writer,
+                EarlierShard(folder, shard.number, note) as earlier,
+            ):
+                for id in shard.ids:
+                    result = None
+                    if id in shard.clips:
+                        result = next(results)
+                        progress.add(result.seconds)
+                    _add(writer, earlier, id, result)
+                writer.finish()
+
+
+class _Result(NamedTuple):
+    """What came of a clip.
+
+    Attributes:
+      clip: the clip.
+      features: its features, or why it has none.
+      seconds: how much of it was decoded.
+      silent: whether nothing in that is above −80 dB of full scale.
+    """
+
+    clip: Clip
+    features: Float[np.ndarray, "rows width"] | UserError
+    seconds: float
+    silent: bool
+
+
+def _encode_clips(
+    work: Iterable[ShardWork], encoder: Encoder | None, config: FeatureConfig
+) -> Generator[_Result, None, None]:
+    """What came of each clip of each shard, in order."""
+    if encoder is None:
+        return
+    mert, mesh = encoder
+    sample_rate = mert.config.sample_rate
+    metered: dict[int, tuple[Clip, waveforms.Meter]] = {}
+
+    def sounds() -> Iterator[Iterator[waveforms.Block] | None]:
+        for shard in work:
+            for clip in shard.clips.values():
+                yield clips.read(clip, sample_rate)
+            yield None
+
+    def songs(decoded: Iterable) -> Iterator[waveforms.Meter | None]:
+        numbered = enumerate(clip for shard in work for clip in shard.clips.values())
+        for blocks in decoded:
+            if blocks is None:
+                yield None
+                continue
+            number, clip = next(numbered)
+            meter = waveforms.Meter(blocks)
+            metered[number] = clip, meter
+            yield meter
+
+    with contextlib.closing(waveforms.read_ahead(sounds())) as decoded:
+        for number, features in encode(mert, songs(decoded), config, mesh):
+            clip, meter = metered.pop(number)
+            yield _Result(clip, features, meter.samples / sample_rate, meter.silent)
+
+
+def _add(
+    writer: ShardWriter, earlier: EarlierShard, id: str, result: _Result | None
+) -> None:
+    """Writes what came of a clip into its shard; None if it has left the corpus.
+
+    A clip whose file is not available, or that has left the corpus, keeps the features
+    that it has.
+    """
+    if result is not None and isinstance(features := result.features, np.ndarray):
+        path = str(result.clip.path)
+        writer.add(CachedClip(id, features, result.seconds, path, result.silent))
+    elif result is not None and not isinstance(result.features, Unavailable):
+        writer.add_skipped(id, _reason(result))
+    elif kept := earlier.get(id):
+        writer.add(kept)
+    elif result is not None:
+        writer.add_missing(id, _reason(result))
+    else:
+        writer.add_absent(id)
+
+
+def _reason(result: _Result) -> str:
+    """Why a clip has no features, beginning with its path."""
+    path, reason = str(result.clip.path), str(result.features)
+    return reason if reason.startswith(path) else f"{path}: {reason}"
+
+
+class _Progress:
+    """A bar of clips, with the speed relative to playing them."""
+
+    def __init__(self, total: int, label: str):
+        """Starts a bar of `total` clips."""
+        # Processes that were started together write to one screen.
+        hidden = jax.process_index() != 0
+        self._bar = cli.progress(total=total, unit="clip", label=label, disable=hidden)
+        self._started, self._seconds = time.monotonic(), 0.0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.close()
+
+    def add(self, seconds: float) -> None:
+        self._seconds += seconds
+        speed = self._seconds / (time.monotonic() - self._started)
+        self._bar.set_postfix_str(f"{speed:,.1f}× real time", refresh=False)
+        self._bar.update()

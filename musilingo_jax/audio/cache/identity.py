@@ -1,0 +1,88 @@
+"""What features depend on besides the sound, as each cache stores it.
+
+    {"encoder": "7de7…", "sample_rate": 24000, "window_frames": 108, …, "format": 3}
+
+Plans and notes hold this, so that features of one kind are never taken for those of
+another. It is made by `settings.identity_of`: a field that `Identity` gets later, with
+`before=…`, is left out while it has that value, so that older caches stay valid.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.runtime import settings
+from musilingo_jax.runtime.errors import UserError
+
+FORMAT = 3
+
+StoredIdentity = Mapping[str, str | int]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Two caches with equal identities have the same features of the same sound.
+
+    Attributes:
+      encoder: digest of the encoder, its preprocessing included.
+      sample_rate: samples per second of the waveforms that it was given.
+      window_frames, chunk_windows, reduction: as in `FeatureConfig`.
+      dtype: of the encoder's weights while it ran.
+      format: of the cache folder.
+    """
+
+    encoder: str
+    sample_rate: int
+    window_frames: int
+    chunk_windows: int
+    reduction: str
+    dtype: str
+    format: int
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Identity":
+        """What the features of an experiment depend on.
+
+        Raises:
+          UserError: the encoder is not found, or the section `features` is wrong.
+        """
+        source = sources.named(config, "encoder")
+        encoder = sources.find(source, "encoder")
+        features = FeatureConfig.from_config(config)
+        return cls(
+            encoder=weights.digest(source, "encoder"),
+            sample_rate=weights.blueprint(encoder).module.config.sample_rate,
+            window_frames=features.window_frames,
+            chunk_windows=features.chunk_windows,
+            reduction=features.reduction,
+            dtype=config.model.dtype,
+            format=FORMAT,
+        )
+
+    def stored(self) -> StoredIdentity:
+        """The form in which files hold it and in which it is compared."""
+        return settings.identity_of(self)
+
+
+def check_equal(
+    folder: epath.Path, stored: StoredIdentity, expected: StoredIdentity
+) -> None:
+    """Checks that a file of a cache has the expected identity.
+
+    Raises:
+      UserError: it has another one; the message names the fields that differ.
+    """
+    differing = [
+        f"{key} {stored.get(key, 'unset')}, not {expected.get(key, 'unset')}"
+        for key in {**expected, **stored}
+        if stored.get(key) != expected.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder}: these features were made with {'; '.join(differing)}. Choose "
+            "another folder with --config.features.cache=…, or delete this one"
+        )
