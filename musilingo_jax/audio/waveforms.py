@@ -20,6 +20,7 @@ from jaxtyping import Float
 from musilingo_jax.audio.formats.open_sound import open_sound
 from musilingo_jax.audio.formats.sound import Sound
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.threads import MOST_THREADS
 
 SHORTEST_SECONDS = 0.5
 # How much earlier than `end` a song may end: times in annotations are rounded.
@@ -27,7 +28,6 @@ SLACK_SECONDS = 0.5
 SILENCE_PEAK = 1e-4  # −80 dB of full scale: less than the last of 14 bits.
 # Samples need not be scaled to ±1, but values beyond this are damage.
 _LOUDEST = 1e6
-_MOST_THREADS = 16
 # Blocks, of about a second, that are queued of each song that is decoded ahead.
 _BLOCKS_AHEAD = 30
 
@@ -187,7 +187,7 @@ def read_ahead(
 
 
 def _threads() -> int:
-    return min(os.cpu_count() or 1, _MOST_THREADS)
+    return min(os.cpu_count() or 1, MOST_THREADS)
 
 
 class _Decoding:

@@ -56,6 +56,7 @@ from musilingo_jax.audio.cache.shard_plan import ShardPlans
 from musilingo_jax.audio.cache.shards import SHARD_INDEX, Note
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.threads import MOST_THREADS
 
 TORN_REMEDY = f"what was finished is kept: {shards.REMEDY}, which repairs it"
 
@@ -216,7 +217,7 @@ def _read_notes(
         and shards.is_whole(number, line, sizes)
     }
     others = sorted(numbers - notes.keys())
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(MOST_THREADS) as pool:
         read = pool.map(lambda number: shards.read_note(folder, number), others)
         found = zip(others, read, strict=True)
         return notes | {number: note for number, note in found if note is not None}
