@@ -1,29 +1,32 @@
-"""Teaches the adapter: `python -m musilingo_jax.train --config=configs/tiny.py`.
+"""Trains the adapter: `python -m musilingo_jax.train --config=configs/tiny.py`.
 
-The whole story, from top to bottom: the songs are encoded once and cached; then, stage
-after stage, batches of questions and answers are drawn, and the adapter learns to turn
-audio into vectors that make the frozen language model say the answers. Encoder and
-language model never change: the adapter alone is the argument that is differentiated.
+The encoder turns every song into features once, which are cached. Then, stage by stage,
+the adapter learns to turn features into vectors from which the frozen language model
+predicts the answers:
 
-The same command goes on where a run was stopped, at whatever moment, and ends with the
-same adapter bit for bit; when all is done, it only writes the results again. SIGTERM
-and Ctrl-C save first, and exit with 143 and 130. On another mesh or another number of
-processes (see `distributed.py`) the batches are the same, and so are the losses up to
-the order of sums.
+    features → adapter → vectors among the words → language model → loss of the answer
+                 ↑                                                        │
+                 └────────────────────── gradient ────────────────────────┘
 
-Each stage begins with the last adapter of the one before, and `adapter/` is the last
-one of all. If `config.corpus.validation_split` names a split, a stage looks at it every
-`validate_every` updates and at its end; the adapter with the lowest loss of the last
-stage that looked is kept in `adapter-best/`, for whoever prefers it.
+Each stage starts with the last adapter of the stage before; `adapter/` in the run
+folder is the last one of all. If `config.corpus.validation_split` names a split, a
+stage validates every `validate_every` updates and at its end. The adapter with the
+lowest loss of the last stage that validates is kept in `adapter-best/`.
+
+The same command resumes a run that was stopped or killed at any moment, and ends with
+the same adapter, bit for bit; a finished run only writes its results again. SIGTERM and
+Ctrl-C save first, and exit with status 143 and 130. On another mesh, or with another
+number of processes (`runtime/distributed.py`), the batches are the same, and the losses
+differ by the order of sums only.
 """
 
 import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import grain
@@ -47,24 +50,24 @@ from musilingo_jax.runtime import cli, distributed
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.sharding import make_mesh, shardings
-from musilingo_jax.runtime.signals import StopRequest, stop_request
-from musilingo_jax.training import flops, loss_plot, stage_data, summary
-from musilingo_jax.training.batches import Batches, ValidationBatches
+from musilingo_jax.runtime.signals import stop_request
+from musilingo_jax.training import loss_plot, stage_data, summary
+from musilingo_jax.training.batches import Batches
 from musilingo_jax.training.checkpoints import Checkpoints
 from musilingo_jax.training.metrics_log import MetricsLog
 from musilingo_jax.training.profiler import Profiler
 from musilingo_jax.training.run_folder import RunFolder, writing
-from musilingo_jax.training.stage_config import StageConfig
+from musilingo_jax.training.stage_config import read_stages
 from musilingo_jax.training.stage_data import Records, StageData
 from musilingo_jax.training.trackers import Trackers
 from musilingo_jax.training.train_step import (
-    StepReport,
     TrainState,
+    abstract_state,
+    fresh_state,
     make_update,
     make_validation,
+    mean_loss,
 )
-
-Update = Callable[[TrainState, Llama, Batch], tuple[TrainState, StepReport]]
 
 
 def main(argv: list[str]) -> None:
@@ -72,11 +75,9 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     if flags.FLAGS.config is None:
-        raise UsageError("say what to train, for example --config=configs/tiny.py")
+        raise UsageError("name what to train, for example --config=configs/tiny.py")
     distributed.start()
-    # What is said of this start does not hold for the next program.
-    ours = ("profile", *distributed.FLAGS)
-    typed = summary.without(flags.FLAGS, sys.argv[1:], ours)
+    typed = summary.config_arguments(flags.FLAGS)
     train(flags.FLAGS.config, typed=typed, profile=flags.FLAGS.profile)
 
 
@@ -85,39 +86,32 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
 
     Args:
       config: as in `configs/tiny.py`.
-      typed: the flags to suggest for what comes next.
+      typed: flags for the commands that are suggested at the end.
       profile: which updates to trace, as in `Profiler`.
 
     Raises:
       UserError: something in the config, the corpus or the run folder is wrong.
-      SystemExit: it was told to stop, and has saved where it is.
+      SystemExit: the program was asked to stop, and has saved.
     """
     started = time.monotonic()
     keep_compiled_programs()
-    stages = {name: StageConfig.from_config(config, name) for name in config.stages}
-    if not stages:
-        raise UserError("config.stages is empty: name at least one stage")
-    if len(stages) < len(config.stages):
-        raise UserError(
-            f"config.stages is {tuple(config.stages)!r}: name each stage once, and to "
-            "train one for longer, set its steps"
-        )
+    stages = read_stages(config)
     if config.seed < 0:
-        raise UserError(f"config.seed is {config.seed}: it must be 0 or more")
+        raise UserError(f"config.seed is {config.seed}: it must be at least 0")
     mesh = make_mesh(**config.mesh)
     for name, stage in stages.items():
         stage.check_rows(name, mesh)
     run = RunFolder(config)
     records = Records.of(config, stages)
-    traced = Profiler(profile, run.path / "profile")
+    profiler = Profiler(profile, run.path / "profile")
     run.claim(fingerprints(config, records))
 
-    with Trackers(run, config.wandb) as tracker, traced:
+    with Trackers(run, config.wandb) as trackers, profiler:
         features = feature_cache.prepare(
             config, [*records.training, *records.validation], mesh
         )
-        heard = [record for record in records.training if record.clip in features.ids]
-        if not heard:
+        readable = [r.clip for r in records.training if r.clip in features.ids]
+        if not readable:
             title = mixture.title(config.corpus)
             raise UserError(f"{title}: none of its songs can be read")
         model = ModelConfig.from_config(config)
@@ -128,25 +122,25 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
             quantization=model.quantization,
             mesh=mesh,
         )
-        width = features.features(heard[0].clip).shape[1]
+        width = features.features(readable[0]).shape[1]
         adapter = first_adapter(config, width, llama.config.width, mesh)
         best = None
+        setup = Setup(run, mesh, llama, trackers, profiler)
         for name in stages:
-            lesson = stage_data.prepare(
+            data = stage_data.prepare(
                 config, stages, name, records, features, tokenizer, mesh
             )
             run.write(
-                f"{name}/examples.json", json.dumps(lesson.about, indent=2) + "\n"
+                f"{name}/examples.json",
+                json.dumps(asdict(data.counts), indent=2) + "\n",
             )
-            adapter, found = train_stage(
-                lesson, adapter, llama, run, mesh, tracker, traced
-            )
-            best = best if found is None else found
+            adapter, best_of_stage = train_stage(setup, data, adapter)
+            best = best if best_of_stage is None else best_of_stage
 
-    for folder, one in (("adapter", adapter), ("adapter-best", best)):
-        if one is not None:
+    for folder, learnt in (("adapter", adapter), ("adapter-best", best)):
+        if learnt is not None:
             weights.save_adapter(
-                one,
+                learnt,
                 run.path / folder,
                 dtype=np.float32,
                 window_frames=config.features.window_frames,
@@ -155,194 +149,148 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
         curves = {name: run.metrics(name) for name in stages}
         with writing(run.path):
             loss_plot.loss_curves(curves, run.path / "loss.png")
-        seconds = time.monotonic() - started
-        learnt = {r for s in stages.values() for r in s.choose(records.training)}
+        used = {r for stage in stages.values() for r in stage.choose(records.training)}
         text = summary.describe(
             run,
             stages,
             features,
             records.clips,
-            not_learnt=sum(record not in learnt for record in records.training),
-            seconds=seconds,
+            unused=sum(record not in used for record in records.training),
+            seconds=time.monotonic() - started,
             typed=typed,
         )
         run.write("summary.txt", text)
         print(text, end="")
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What all stages of a run have in common.
+
+    Attributes:
+      run: the folder that everything is written to.
+      mesh: the devices.
+      llama: the frozen language model, on these devices.
+      trackers: show the metrics elsewhere.
+      profiler: traces some updates.
+    """
+
+    run: RunFolder
+    mesh: Mesh
+    llama: Llama
+    trackers: Trackers
+    profiler: Profiler
+
+
 def train_stage(
-    lesson: StageData,
-    adapter: Adapter,
-    llama: Llama,
-    run: RunFolder,
-    mesh: Mesh,
-    tracker: Trackers,
-    profile: Profiler,
+    setup: Setup, data: StageData, adapter: Adapter
 ) -> tuple[Adapter, Adapter | None]:
     """Trains one stage from its newest checkpoint, or from `adapter` if it has none.
 
+    Steps are counted from 1 and per stage: step `s` trains on batch `s - 1`, and
+    checkpoint `s` is the state after it.
+
     Returns:
-      The last adapter, and the one with the lowest validation loss, None if it was not
-      looked for.
+      The last adapter, and the one with the lowest validation loss, None if the stage
+      does not validate.
 
     Raises:
-      UserError: the loss or the adapter is no number any more, or nothing can be
-        written.
-      SystemExit: it was told to stop, and has saved where it is.
+      UserError: the loss or the new adapter contains NaN or infinity, or something
+        cannot be written.
+      SystemExit: the program was asked to stop, and has saved.
     """
-    name, stage = lesson.name, lesson.stage
+    name, stage, run, llama = data.name, data.stage, setup.run, setup.llama
     optimiser = stage.optimiser()
+    like = abstract_state(optimiser, adapter, setup.mesh)
+    update = make_update(stage, optimiser, shardings(like, setup.mesh))
+    batch_loss = make_validation(stage)
+
     with Checkpoints(run.checkpoints(name), keep=stage.keep) as checkpoints:
-        state, done = first_state(optimiser, adapter, checkpoints, mesh)
-        placement = shardings(state, mesh)
-        run.rewind(name, done)
-        tracker.begin(name, run.metrics(name), before=lesson.before)
-        stop = None
-        if done < stage.steps:
-            journal = MetricsLog(
-                name,
-                stage,
-                lesson.batches,
-                run,
-                tracker,
-                done,
-                flops=functools.partial(model_flops, adapter, llama, lesson.batches),
-                peak=peak_of(mesh),
-            )
-            update = make_update(stage, optimiser, placement)
-            with closing(journal):
-                state, done, stop = learn(
-                    lesson,
-                    state,
-                    done,
-                    llama,
-                    update,
-                    checkpoints,
-                    run,
-                    journal,
-                    profile,
-                )
-        best = checkpoints.best()
-        if stop is None and best is not None:
-            best = checkpoints.restore(best[0], abstract(state, placement)).adapter
-    if stop is not None:
+        state, start = first_state(optimiser, adapter, checkpoints, like)
+        run.rewind(name, start)
+        rows = run.metrics(name)
+        setup.trackers.begin(name, rows, earlier_steps=data.earlier_steps)
+
+        stopping = False
+        with (
+            closing(
+                MetricsLog(data, start, run, setup.trackers, llama.config, setup.mesh)
+            ) as metrics,
+            closing(read_ahead(data.batches, start, stage.steps)) as batches,
+            stop_request() as stop,
+        ):
+            for step, batch in enumerate(batches, start=start + 1):
+                metrics.begin(step)
+                setup.profiler.begin(state)
+                state, report = update(state, llama, batch)
+                setup.profiler.end(report)
+                # Waits for the update before this one, so that the device never idles.
+                metrics.end(step, report)
+
+                last, loss = step == stage.steps, None
+                if data.validation and (last or step % stage.validate_every == 0):
+                    metrics.check()
+                    loss = mean_loss(batch_loss, state.adapter, llama, data.validation)
+                    metrics.add_validation(step, loss)
+
+                stopping = stop.agreed(data.earlier_steps + step)
+                due = step % stage.checkpoint_every == 0 or loss is not None
+                if due or last or stopping:
+                    metrics.check()  # A state with NaN or infinity must not be saved.
+                    checkpoints.save(step, state, run.config, loss)
+                if stopping:
+                    break
+
+        best, best_adapter = checkpoints.best(), None
+        if best is not None and not stopping:
+            best_adapter = checkpoints.restore(best[0], like).adapter
+
+    if stopping:
         if jax.process_index() == 0:
             print(
-                f"stopped after update {done} of {stage.steps} of {name}, which is "
-                "saved: the same command goes on there.",
+                f"stopped after update {step} of {stage.steps} of {name}, which is "
+                "saved: the same command resumes there.",
                 file=sys.stderr,
             )
         stop.exit()
-    return state.adapter, best
+    return state.adapter, best_adapter
 
 
-def learn(
-    lesson: StageData,
-    state: TrainState,
-    start: int,
-    llama: Llama,
-    update: Update,
-    checkpoints: Checkpoints,
-    run: RunFolder,
-    journal: MetricsLog,
-    profile: Profiler,
-) -> tuple[TrainState, int, StopRequest | None]:
-    """The loop: updates `start` to the last one of the stage, counted from 0.
-
-    Returns:
-      The state after them, how many updates it has seen, and what stopped the loop
-      before its time, None if nothing did.
-    """
-    name, stage, batches, validation, before, _ = lesson
-    look = make_validation(stage)
-    data = grain.MapDataset.range(start, stage.steps).map(batches.batch)
-    # Grain makes the next batches on a thread while the device is busy.
-    data = data.to_iter_dataset(grain.ReadOptions(1, prefetch_buffer_size=2))
-    with closing(iter(data)) as rows, stop_request() as stop:
-        for done, batch in enumerate(rows, start=start + 1):
-            journal.before(done)
-            profile.before(state)
-            state, report = update(state, llama, batch)
-            profile.after(report)
-            journal.add(done, report)
-            last, loss = done == stage.steps, None
-            if validation and (last or done % stage.validate_every == 0):
-                mean = functools.partial(mean_loss, look, state, llama, validation)
-                loss = journal.look(done, mean)
-            stopping = stop.agreed(before + done)
-            if (
-                stopping
-                or last
-                or loss is not None
-                or done % stage.checkpoint_every == 0
-            ):
-                journal.catch_up()  # Never saves what is no number.
-                checkpoints.save(done, state, run.config, loss)
-            if stopping:
-                return state, done, stop
-    return state, done, None
-
-
-def mean_loss(
-    look: Callable[..., tuple[jax.Array, jax.Array]],
-    state: TrainState,
-    llama: Llama,
-    batches: ValidationBatches,
-) -> float:
-    """Nats per target token of all the examples together."""
-    # All are started before the first is waited for.
-    looked = [look(state.adapter, llama, batch) for batch in batches]
-    losses, counts = zip(*jax.device_get(looked), strict=True)
-    return float(np.sum(losses, dtype=np.float64) / np.sum(counts))
-
-
-def model_flops(adapter: Adapter, llama: Llama, batches: Batches, step: int) -> float:
-    """Operations of update `step`, counted from 0, as in `costs.step_flops`."""
-    return flops.step_flops(
-        llama.config,
-        encoder_width=adapter.projection.kernel.shape[0],
-        windows=batches.windows(step),
-        tokens=batches.tokens(step),
-        targets=batches.targets(step),
-        attended=batches.attended(step),
-    )
-
-
-def peak_of(mesh: Mesh) -> float | None:
-    """Operations per second of all devices of a mesh; None where it is not known."""
-    peak = flops.peak_flops(mesh.devices.flat[0].device_kind)
-    return None if peak is None else peak * mesh.devices.size
+def read_ahead(
+    batches: Batches, start: int, steps: int
+) -> Generator[Batch, None, None]:
+    """Batches `start` to `steps - 1`. A thread prepares the next two meanwhile."""
+    if start == steps:
+        return
+    data = grain.MapDataset.range(start, steps).map(batches.batch)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    with closing(iter(data.to_iter_dataset(options))) as ready:
+        yield from ready
 
 
 def first_state(
     optimiser: optax.GradientTransformation,
     adapter: Adapter,
     checkpoints: Checkpoints,
-    mesh: Mesh,
+    like: TrainState,
 ) -> tuple[TrainState, int]:
-    """The newest saved state and how many updates it has seen, or a fresh one and 0."""
+    """The state to continue from, and how many updates it has seen.
 
-    def fresh(adapter: Adapter) -> TrainState:
-        return TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
-
-    like = jax.eval_shape(fresh, adapter)
-    placement = shardings(like, mesh)
+    Args:
+      optimiser: of the adapter.
+      adapter: to start with if there is no checkpoint.
+      checkpoints: of the stage.
+      like: as of `abstract_state`.
+    """
     step = checkpoints.latest()
-    if step is None:
-        # A copy, because the loop gives away the memory of its state.
-        return jax.jit(fresh, out_shardings=placement)(adapter), 0
-    return checkpoints.restore(step, abstract(like, placement)), step
-
-
-def abstract(state: TrainState, placement: TrainState) -> TrainState:
-    """Its shapes, types and shardings, to restore a checkpoint to."""
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
-        ),
-        state,
-        placement,
+    if step is not None:
+        return checkpoints.restore(step, like), step
+    # Makes a copy of the adapter, since the loop donates the memory of its state.
+    fresh = jax.jit(
+        functools.partial(fresh_state, optimiser),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like),
     )
+    return fresh(adapter), 0
 
 
 def first_adapter(
@@ -350,8 +298,15 @@ def first_adapter(
 ) -> Adapter:
     """A random adapter, or the one that the config names.
 
+    Args:
+      config: of the run.
+      width_in: of the encoder's features.
+      width_out: of the language model.
+      mesh: that the adapter is put on.
+
     Raises:
-      UserError: the named one was made for another encoder, language model or window.
+      UserError: the named one was trained with another encoder, language model or
+        window.
     """
     named = ModelConfig.from_config(config).adapter
     if named == "random":
@@ -364,23 +319,23 @@ def first_adapter(
         return seeded()
     found = sources.find(named, "adapter").config
     adapter = weights.load_adapter(named, mesh=mesh)
-    wanted = {
+    needed = {
         "encoder_width": width_in,
         "language_model_width": width_out,
         "window_frames": config.features.window_frames,
     }
-    for key, value in wanted.items():
+    for key, value in needed.items():
         if found.get(key) != value:
             raise UserError(
-                f"config.model.adapter = {named!r} has {key} "
-                f"{found.get(key)}, and here it is {value}: choose the adapter that "
-                'belongs to this encoder and language model, or "random"'
+                f"config.model.adapter = {named!r} has {key} {found.get(key)}, but "
+                f"this config needs {value}: choose an adapter that belongs to this "
+                'encoder and language model, or "random"'
             )
     return adapter
 
 
 def fingerprints(config: ConfigDict, records: Records) -> dict[str, Any]:
-    """What a run learns from and looks at, besides the numbers of its config."""
+    """What a run trains and validates on, besides the values of its config."""
     model = ModelConfig.from_config(config)
     adapter = model.adapter
     return {

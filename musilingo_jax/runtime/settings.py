@@ -144,6 +144,26 @@ def check(settings: Any, where: str) -> None:
         _checked(entry, getattr(settings, entry.name), f"{where}.{entry.name}")
 
 
+def with_before(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of a config with the keys that it lacks and that have a `before`.
+
+    So a section that was written before a field existed is equal to one of today that
+    states the same meaning. Other keys, and values, are left as they are.
+
+    Args:
+      kind: the dataclass that the section is read into.
+      section: key → value, with dicts as sections within.
+    """
+    filled = dict(section)
+    for entry in fields(kind):
+        before, value = _bounds(entry).before, filled.get(entry.name)
+        if entry.name not in filled and before is not MISSING:
+            filled[entry.name] = before
+        elif is_dataclass(entry.type) and isinstance(value, Mapping):
+            filled[entry.name] = with_before(entry.type, value)  # type: ignore[arg-type]
+    return filled
+
+
 def identity_of(settings: Any) -> dict[str, Any]:
     """Name → value of the fields, nested, that tell one configuration from another.
 

@@ -1,11 +1,11 @@
 """Examples → packed global batches, by step number.
 
-Batch `s` is a pure function of (seed, `s`): nothing is carried from one batch to the
-next, so a run that stops at any step goes on as if it had not, on any number of
-processes and devices. Each process reads only the rows that its devices hold.
+Batch `s` is a pure function of (seed, `s`): no state is carried from one batch to the
+next. So a run that stops after any step resumes as if it had not stopped, with any
+number of processes and devices. Each process reads only the rows that its devices hold.
 
-    Batches            examples of an epoch shuffled, songs cropped anew, without end
-    ValidationBatches  some examples once each, cropped in the middle, always the same
+    Batches            endless: every epoch in another order, long songs cropped anew
+    ValidationBatches  a fixed set: each example once, long songs cropped in the middle
 """
 
 import functools
@@ -26,19 +26,21 @@ from musilingo_jax.runtime.sharding import batch_sharding
 from musilingo_jax.training.examples import Examples
 from musilingo_jax.training.packing import Features, RowShape, choose_shapes, fill, pack
 
-# What the shapes are chosen by: so many examples, or updates if those are fewer.
-_GUESSED_EXAMPLES, _GUESSED_UPDATES = 1 << 16, 512
+# The sample of batches that the shapes are chosen for: so many examples, in at least 16
+# and at most 512 batches.
+_SAMPLED_EXAMPLES = 1 << 16
+_SAMPLED_BATCHES = (16, 512)
 
 
 class BatchPlan(NamedTuple):
-    """A batch before anything is read.
+    """Which examples a batch holds and in which rows, before any is read.
 
     Attributes:
-      places: the examples it holds, as places in the records.
-      rows: for each row the examples in it, as places in `places`.
+      examples: indices in `Examples.records`, in the order in which they are drawn.
+      rows: for each row, indices in `examples`.
     """
 
-    places: np.ndarray
+    examples: Int[np.ndarray, " batch_size"]
     rows: list[list[int]]
 
 
@@ -46,9 +48,10 @@ class Batches:
     """The training batches of one stage.
 
     Attributes:
-      of_corpus: how many examples are of which corpus of a mixture, each drawn once per
-        epoch; corpora without any are told on stderr.
-      shapes: of the rows, one of these in each batch.
+      width: of the features.
+      of_corpus: corpus of a mixture → number of its examples, each drawn once per
+        epoch. A corpus without any is named on stderr.
+      shapes: all shapes that the rows of a batch can have.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class Batches:
         seed: int,
         mesh: Mesh,
     ):
-        """Orders them.
+        """Fixes the order of all examples and chooses the shapes.
 
         Args:
           examples: to draw from.
@@ -70,107 +73,93 @@ class Batches:
             batches.
           rows: rows of tokens per update that these are packed into.
           seed: of the order and the crops.
-          mesh: where the batches go.
+          mesh: that the batches are put on.
         """
-        self._all, self._batch_size, self._rows = examples, batch_size, rows
-        self._sharding = batch_sharding(mesh)
-        corpora = [record.corpus for record in self._all.records]
+        self._examples, self._batch_size, self._rows = examples, batch_size, rows
+        self._seed, self._sharding = seed, batch_sharding(mesh)
+        self.width = examples.width
+        corpora = [record.corpus for record in examples.records]
         self.of_corpus = {**dict.fromkeys(weights, 0), **Counter(corpora)}
-        _tell_unused(self.of_corpus, examples)
-        self._order, self._seed = mixture.order(corpora, weights, seed), seed
-        # What is asked of a batch is asked within a few steps, by two threads.
-        self._plan = functools.lru_cache(64)(self._make_plan)
+        _print_unused_corpora(self.of_corpus, examples)
+        self._order = mixture.order(corpora, weights, seed)
+        # The loop and the thread that reads ahead ask about the same few steps.
+        self._plan = functools.lru_cache(64)(self._plan_of_step)
+        probability = np.asarray(
+            [weights.get(name, 1.0) / self.of_corpus[name] for name in corpora]
+        )
         self.shapes = choose_shapes(
             [
-                _need(
-                    self._all, BatchPlan(places, pack(self._all.lengths[places], rows))
-                )
-                for places in self._guess(corpora, weights)
+                _row_shape(examples, self._packed(drawn))
+                for drawn in _sample(probability, batch_size, seed)
             ],
-            self._all.largest(-(-batch_size // rows)),
+            examples.largest_row(-(-batch_size // rows)),
         )
 
     def clips(self, step: int) -> list[str]:
         """The clips of batch `step`, in the order in which they are drawn."""
-        return [self._all.records[place].clip for place in self._plan(step).places]
+        chosen = self._plan(step).examples
+        return [self._examples.records[index].clip for index in chosen]
 
     def tokens(self, step: int) -> int:
-        """How many tokens batch `step` holds, audio included and padding not."""
-        return int(self._all.lengths[self._plan(step).places].sum())
+        """Tokens in batch `step`, audio included, padding excluded."""
+        return int(self._examples.lengths[self._plan(step).examples].sum())
 
     def windows(self, step: int) -> int:
-        """How many audio vectors batch `step` holds."""
-        return int(self._all.windows[self._plan(step).places].sum())
+        """Audio vectors in batch `step`."""
+        return int(self._examples.windows[self._plan(step).examples].sum())
 
     def targets(self, step: int) -> int:
-        """How many tokens of batch `step` must be said."""
-        return int(self._all.answers[self._plan(step).places].sum())
+        """Target tokens in batch `step`."""
+        return int(self._examples.answers[self._plan(step).examples].sum())
 
     def attended(self, step: int) -> int:
-        """How many pairs of places of batch `step` are one seen from the other.
+        """Pairs of positions in batch `step` of which one attends to the other.
 
-        Of an example of n tokens the first sees itself and the last all n of them, so
-        these are n · (n + 1) / 2.
+        The first token of an example attends to itself and the last of n tokens to all
+        n of them: n · (n + 1) / 2 pairs.
         """
-        lengths = self._all.lengths[self._plan(step).places]
+        lengths = self._examples.lengths[self._plan(step).examples]
         return int((lengths * (lengths + 1)).sum()) // 2
 
     def padding(self, step: int) -> float:
-        """Which share of the places for tokens in batch `step` is empty."""
+        """The share of the places for tokens in batch `step` that is padding."""
         return 1 - self.tokens(step) / (self._rows * self.shape(step).length)
 
     def shape(self, step: int) -> RowShape:
-        """The size of the rows of batch `step`: one of `shapes`."""
-        need = _need(self._all, self._plan(step))
-        return next(shape for shape in self.shapes if shape.holds(need))
+        """The size of the rows of batch `step`: the first of `shapes` that holds it."""
+        needed = _row_shape(self._examples, self._plan(step))
+        return next(shape for shape in self.shapes if shape.holds(needed))
 
     def batch(self, step: int) -> Batch:
-        """Batch `step` as global arrays, sharded over their rows.
+        """Batch `step`, counted from 0, as global arrays sharded over their rows."""
+        plan, first = self._plan(step), step * self._batch_size
 
-        There are few shapes, so that there are few programs to compile.
-        """
-        (places, rows), first = self._plan(step), step * self._batch_size
+        def draw(index: int) -> tuple[Features, Example]:
+            # The crop of the n-th example ever drawn depends on (seed, n) alone.
+            rng = np.random.default_rng((self._seed, first + index))
+            return self._examples.draw(int(plan.examples[index]), rng)
 
-        def draw(i: int) -> tuple[Features, Example]:
-            rng = np.random.default_rng((self._seed, first + i))
-            return self._all.draw(places[i], rng)
+        return _assemble(plan, draw, self.shape(step), self.width, self._sharding)
 
-        def read(block: slice) -> list[list[tuple[Features, Example]]]:
-            return [[draw(i) for i in row] for row in rows[block]]
-
-        return _assemble(
-            read, self._rows, self.shape(step), self._all.width, self._sharding
-        )
-
-    def _make_plan(self, step: int) -> BatchPlan:
-        """Where batch `step` lies in the endless stream, and in which rows."""
+    def _plan_of_step(self, step: int) -> BatchPlan:
+        """The next `batch_size` examples of the endless stream, packed."""
         first = step * self._batch_size
         drawn = range(first, first + self._batch_size)
-        places = np.asarray([self._order[i] for i in drawn])
-        return BatchPlan(places, pack(self._all.lengths[places], self._rows))
+        return self._packed(np.asarray([self._order[n] for n in drawn]))
 
-    def _guess(
-        self, corpora: Sequence[str], weights: Mapping[str, float]
-    ) -> Int[np.ndarray, "updates batch_size"]:
-        """Examples of updates as they may come; the true ones would take longer."""
-        chances = np.asarray(
-            [weights.get(name, 1.0) / self.of_corpus[name] for name in corpora]
-        )
-        updates = min(_GUESSED_UPDATES, max(16, _GUESSED_EXAMPLES // self._batch_size))
-        return np.random.default_rng(self._seed).choice(
-            len(corpora), (updates, self._batch_size), p=chances / chances.sum()
-        )
+    def _packed(self, drawn: Int[np.ndarray, " batch_size"]) -> BatchPlan:
+        return BatchPlan(drawn, pack(self._examples.lengths[drawn], self._rows))
 
 
 class ValidationBatches(Sequence[Batch]):
-    """Examples to look at again and again while training: `len(…)`, `…[i]` → Batch.
+    """A fixed set of examples in batches: `len(…)`, `…[i]`.
 
-    The same at each look: the first `most` of a shuffle by `seed`, each once, long
-    songs cropped in the middle. The last batch may hold fewer examples; its rows are as
-    many, some of them empty. All have one shape, so that one program is compiled.
+    They are the first examples of a shuffle by `seed`, each once, with long songs
+    cropped in the middle. The last batch may hold fewer examples and empty rows. All
+    batches have one shape, so that one program is compiled.
 
     Attributes:
-      examples: how many examples there are in all batches together.
+      examples: number of examples in all batches together.
     """
 
     def __init__(
@@ -183,53 +172,68 @@ class ValidationBatches(Sequence[Batch]):
         seed: int,
         mesh: Mesh,
     ):
-        """Chooses them.
+        """Chooses the examples.
 
         Args:
           examples: to choose from.
-          most: at most so many are taken.
+          most: number of examples to choose, if there are that many.
           batch_size: examples per batch, over all devices and processes.
           rows: rows of tokens per batch that these are packed into.
           seed: of the choice.
-          mesh: where the batches go.
+          mesh: that the batches are put on.
         """
-        self._all = examples
-        self._rows, self._sharding = rows, batch_sharding(mesh)
+        self._examples, self._sharding = examples, batch_sharding(mesh)
         order = np.random.default_rng(seed).permutation(len(examples.records))
         chosen = order[:most]
         self.examples = len(chosen)
-        self._plans = [
-            BatchPlan(places, pack(self._all.lengths[places], rows))
-            for places in (
-                chosen[start : start + batch_size]
-                for start in range(0, len(chosen), batch_size)
-            )
+        parts = [
+            chosen[start : start + batch_size]
+            for start in range(0, len(chosen), batch_size)
         ]
-        needs = [_need(self._all, plan) for plan in self._plans]
-        self._shape = functools.reduce(RowShape.join, needs).rounded()
+        self._plans = [
+            BatchPlan(part, pack(examples.lengths[part], rows)) for part in parts
+        ]
+        needed = [_row_shape(examples, plan) for plan in self._plans]
+        self._shape = functools.reduce(RowShape.join, needed).rounded()
 
     def __len__(self) -> int:
         return len(self._plans)
 
     def __getitem__(self, index: int) -> Batch:
-        places, rows = self._plans[index]
+        plan = self._plans[index]
 
-        def read(block: slice) -> list[list[tuple[Features, Example]]]:
-            return [
-                [self._all.draw(places[i], None) for i in row] for row in rows[block]
-            ]
+        def draw(index: int) -> tuple[Features, Example]:
+            return self._examples.draw(int(plan.examples[index]), None)
 
-        return _assemble(read, self._rows, self._shape, self._all.width, self._sharding)
+        return _assemble(plan, draw, self._shape, self._examples.width, self._sharding)
 
 
-def _need(examples: Examples, plan: BatchPlan) -> RowShape:
-    """The size of the largest row of a batch."""
-    return examples.need([plan.places[row] for row in plan.rows])
+def _sample(
+    probability: np.ndarray, batch_size: int, seed: int
+) -> Int[np.ndarray, "batches batch_size"]:
+    """Examples of random batches, drawn in proportion to `probability`.
+
+    They have the distribution of sizes that the training batches have, and cost less
+    than following the order of the training batches for as many steps.
+    """
+    fewest, most = _SAMPLED_BATCHES
+    batches = min(most, max(fewest, _SAMPLED_EXAMPLES // batch_size))
+    return np.random.default_rng(seed).choice(
+        len(probability),
+        (batches, batch_size),
+        p=probability / probability.sum(),
+    )
+
+
+def _row_shape(examples: Examples, plan: BatchPlan) -> RowShape:
+    """The smallest size that holds each row of a batch."""
+    rows = [[int(plan.examples[i]) for i in row] for row in plan.rows]
+    return examples.row_shape(rows)
 
 
 def _assemble(
-    read: Callable[[slice], list[list[tuple[Features, Example]]]],
-    rows: int,
+    plan: BatchPlan,
+    draw: Callable[[int], tuple[Features, Example]],
     shape: RowShape,
     width: int,
     sharding: jax.sharding.Sharding,
@@ -237,24 +241,28 @@ def _assemble(
     """A batch of global arrays, of which each process reads its own rows.
 
     Args:
-      read: the examples of some of the rows.
-      rows: in the whole batch.
+      plan: of the whole batch.
+      draw: index in `plan.examples` → features and tokens of the example.
       shape: of a row.
       width: of the features.
       sharding: of the rows over devices.
     """
-    blocks = {}  # A block of rows is shared by the devices that hold copies of it.
+    count = len(plan.rows)
+    blocks = {}  # (start, stop) → these rows, which several devices may hold.
 
     def block(index: slice) -> Batch:
-        start, stop, _ = index.indices(rows)
+        start, stop, _ = index.indices(count)
         if (start, stop) not in blocks:
-            blocks[start, stop] = fill(read(slice(start, stop)), shape, width)
+            rows = [[draw(i) for i in row] for row in plan.rows[start:stop]]
+            blocks[start, stop] = fill(rows, shape, width)
         return blocks[start, stop]
 
     def assemble(name: str, *tail: int) -> jax.Array:
-        return jax.make_array_from_callback(
-            (rows, *tail), sharding, lambda index: getattr(block(index[0]), name)
-        )
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # It is for scalars only.
+            return getattr(block(index[0]), name)
+
+        return jax.make_array_from_callback((count, *tail), sharding, part)
 
     return Batch(
         features=assemble("features", shape.windows, width),
@@ -266,15 +274,15 @@ def _assemble(
     )
 
 
-def _tell_unused(of_corpus: Mapping[str, int], examples: Examples) -> None:
-    """Tells on stderr from which corpora of a mixture nothing is learnt, and why."""
+def _print_unused_corpora(of_corpus: Mapping[str, int], examples: Examples) -> None:
+    """Names on stderr each corpus of a mixture that gives no example, and why."""
     unused = [name for name, count in of_corpus.items() if not count]
     if not unused or jax.process_index() != 0:
         return
-    said = (
+    reasons = (
         f"{name} (none of its examples fits in max_tokens = {examples.max_tokens})"
         if examples.too_long[name]
-        else f"{name} (none of its examples is of this kind and can be heard)"
+        else f"{name} (none of its examples is of the stage's kind and has audio)"
         for name in unused
     )
-    print(f"this stage does not learn from {', '.join(said)}", file=sys.stderr)
+    print(f"this stage does not train on {', '.join(reasons)}", file=sys.stderr)

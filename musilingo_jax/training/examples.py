@@ -1,7 +1,7 @@
-"""What a stage learns from: the records that fit, measured once and encoded when drawn.
+"""The examples of a stage: records that fit, measured once and encoded when drawn.
 
-How long each example is decides where it stands in a batch, so all are tokenised before
-the first batch, and only their lengths kept; a few integers per record.
+An example's length decides which row of a batch it goes to, so all records are
+tokenised before the first batch. Only their sizes are kept, a few integers per record.
 """
 
 from collections import Counter
@@ -22,17 +22,17 @@ from musilingo_jax.training.packing import Features, RowShape
 
 
 class Examples:
-    """Records that fit into `max_tokens`.
+    """Records with at most `max_tokens` tokens.
 
     Attributes:
       records: those that fit, in their order.
-      lengths: int[records], tokens of each, audio included.
-      windows: int[records], audio vectors of each.
-      answers: int[records], tokens to be said of each.
+      lengths: int64[records], tokens of each, audio included.
+      windows: int64[records], audio vectors of each.
+      answers: int64[records], target tokens of each.
       width: of the features.
-      max_tokens: most tokens that an example may have.
-      too_long: how many records of each corpus do not fit.
-      cut: how many answers are cut at `prompt.max_answer_tokens`, end sign kept.
+      max_tokens: longest example.
+      too_long: corpus → number of its records that do not fit.
+      cut: number of answers cut to `prompt.max_answer_tokens`, end sign kept.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class Examples:
         max_tokens: int,
         max_windows: int,
     ):
-        """Measures every record; its tokens are made again when it is drawn.
+        """Tokenises every record to measure it.
 
         Args:
-          records: the questions and answers.
-          features: the cache of all their clips.
-          tokenizer: the language model's.
-          prompt: the conversation around each song.
+          records: questions and answers.
+          features: the cache that holds all of their clips.
+          tokenizer: of the language model.
+          prompt: the text around the audio.
           max_tokens: longest example, audio included.
           max_windows: longer songs are cropped to this many windows.
 
         Raises:
-          UserError: no example fits `max_tokens`.
+          UserError: no record fits `max_tokens`.
         """
         self._features, self._tokenizer, self._prompt = features, tokenizer, prompt
         self._max_windows, self.max_tokens = max_windows, max_tokens
@@ -69,14 +69,14 @@ class Examples:
             label="measuring",
             disable=jax.process_index() != 0,
         ):
-            heard = min(features.windows(record.clip), max_windows)
-            example = self._encode(record, heard)
-            if len(example.tokens) <= max_tokens:
-                self.records.append(record)
-                sizes.append((len(example.tokens), heard, sum(example.target_mask)))
-                self.cut += example.cut
-            else:
+            windows = min(features.windows(record.clip), max_windows)
+            example = self._encode(record, windows)
+            if len(example.tokens) > max_tokens:
                 self.too_long[record.corpus] += 1
+                continue
+            self.records.append(record)
+            sizes.append((len(example.tokens), windows, sum(example.target_mask)))
+            self.cut += example.cut
         if not self.records:
             raise UserError(
                 f"none of the {len(records)} examples fits in max_tokens = {max_tokens}"
@@ -85,8 +85,8 @@ class Examples:
         self.lengths, self.windows, self.answers = np.asarray(sizes, np.int64).T
         self.width = features.features(self.records[0].clip).shape[1]
 
-    def need(self, rows: Sequence[Sequence[int]]) -> RowShape:
-        """The size of row that holds each of `rows`, given as places in `records`."""
+    def row_shape(self, rows: Sequence[Sequence[int]]) -> RowShape:
+        """The smallest size that holds each of the rows of indices in `records`."""
         return RowShape(
             *(
                 max(int(sizes[list(row)].sum()) for row in rows)
@@ -94,20 +94,25 @@ class Examples:
             )
         )
 
-    def largest(self, per_row: int) -> RowShape:
-        """The size of row that holds any so many examples."""
+    def largest_row(self, examples: int) -> RowShape:
+        """The smallest size that holds any row of that many examples."""
         return RowShape(
             *(
-                per_row * int(sizes.max())
+                examples * int(sizes.max())
                 for sizes in (self.lengths, self.windows, self.answers)
             )
         )
 
     def draw(
-        self, place: int, rng: np.random.Generator | None
+        self, index: int, rng: np.random.Generator | None
     ) -> tuple[Features, Example]:
-        """Features and tokens of an example; a long song is cropped by `rng`."""
-        record = self.records[place]
+        """Features and tokens of an example.
+
+        Args:
+          index: in `records`.
+          rng: draws where a long song is cropped; None crops it in the middle.
+        """
+        record = self.records[index]
         features = crop(self._features.features(record.clip), self._max_windows, rng)
         return features, self._encode(record, len(features))
 

@@ -1,14 +1,18 @@
-"""What an update must compute, in floating point operations, and what a chip can do.
+"""Floating point operations of an update, and peak rates of devices.
 
-A product of [m, k] and [k, n] is 2·m·k·n operations; all else (norms, softmax, rotary
-angles) is left out, as is usual. Model FLOPs are those that the mathematics asks for:
-real tokens only, nothing twice. A program computes more (padding, masked pairs, layers
-that are recomputed in the backward pass); `plan/program_costs.py` counts those.
+A product of [m, k] and [k, n] is 2·m·k·n operations; the rest (norms, softmax, rotary
+angles) is left out, as usual. Model FLOPs are the operations that the mathematics asks
+for: on tokens without padding, and each once. A compiled program does more: padding,
+masked pairs, layers that the backward pass computes again. `plan/program_costs.py`
+counts those.
 """
 
 import re
 
+from jax.sharding import Mesh
+
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.training.batches import Batches
 
 PEAK_FLOPS: dict[str, float] = {
     "TPU v4": 275e12,
@@ -24,24 +28,25 @@ PEAK_FLOPS: dict[str, float] = {
     "NVIDIA H100": 989.4e12,
     "NVIDIA H200": 989.4e12,
 }
-"""bfloat16 products per second of one device, two operations each, without sparsity.
+"""bfloat16 operations per second of one device in matrix products, without sparsity.
 
-By the beginning of the name that JAX gives the device (`device_kind`); v5e calls itself
-"TPU v5 lite", v5p "TPU v5", v6e "TPU v6 lite". TPUs: "Peak compute per chip" in
-cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e. GPUs: NVIDIA's data sheets of the
-A100, H100 (SXM unless the name says otherwise; half of what is given with sparsity) and
-H200.
+The keys are the beginnings of the names that JAX gives devices (`device_kind`). There,
+v5e is "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite". Sources: for TPUs, "Peak
+compute per chip" in cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e; for GPUs,
+NVIDIA's data sheets of the A100, H100 (SXM unless the name states another; half of the
+figure with sparsity) and H200.
 """
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Published bfloat16 operations per second of a device; None where unknown.
+    """Published bfloat16 operations per second of a device; None if unknown.
 
     Args:
       device_kind: as `jax.devices()[0].device_kind`, e.g. "NVIDIA H100 80GB HBM3".
     """
-    # TPUs have no other name, and a "TPU v5 lite" is no "TPU v5"; NVIDIA's say the
-    # memory besides, and an H100 PCIe is another H100: the longest name that fits.
+    # The name of a TPU must match whole: a "TPU v5 lite" is not a "TPU v5". NVIDIA's
+    # names continue, for example with the memory; there the longest match counts, since
+    # an "H100 PCIe" is another device than an "H100".
     fitting = [
         name
         for name in PEAK_FLOPS
@@ -51,8 +56,14 @@ def peak_flops(device_kind: str) -> float | None:
     return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
 
 
+def peak_of(mesh: Mesh) -> float | None:
+    """The same of all devices of a mesh together."""
+    peak = peak_flops(mesh.devices.flat[0].device_kind)
+    return None if peak is None else peak * mesh.devices.size
+
+
 def layer_weights(config: LlamaConfig) -> int:
-    """Elements of the seven kernels of a layer: what a token is multiplied with."""
+    """Elements of the seven kernels of a layer, by which each token is multiplied."""
     queries = config.heads * config.head_dim
     keys = config.key_heads * config.head_dim
     attention = config.width * (2 * queries + 2 * keys)
@@ -71,26 +82,39 @@ def step_flops(
     """Model FLOPs of one update of the adapter.
 
     A weight costs 2 operations forward and 2 backward for each vector it multiplies:
-    the frozen ones pass the gradient on but get none, the adapter's get theirs but pass
-    none on. (Training all weights would be the familiar 6 per weight and token.) A pair
-    of attention costs 2·heads·head_dim for its score and as many for its value, and
-    twice that backward, because both sides of each product have a gradient.
+    frozen weights pass the gradient on but have none themselves, the adapter's weights
+    have a gradient but do not pass it on. (Training all weights takes the familiar 6
+    per weight and token.) A pair of positions in attention costs 2·heads·head_dim for
+    its score and as many for its value, and twice that backward, since both factors of
+    these products have a gradient.
 
     Args:
       config: the language model's shapes.
       encoder_width: of a feature vector.
       windows: audio vectors, over all examples of the update.
       tokens: positions that hold a token or an audio vector, without padding.
-      targets: tokens to be said; only there are the scores of the vocabulary needed.
-      attended: pairs of a position and one that it looks at: n·(n + 1) / 2 for each
+      targets: target tokens; logits over the vocabulary are needed for these only.
+      attended: pairs of a position and one that it attends to: n·(n + 1) / 2 for each
         example of n positions.
 
     Returns:
-      Operations, over all devices. The backward pass counts all positions, though
-      those before the first audio vector of an example need none.
+      Operations, over all devices. The backward pass counts all positions, although
+      it is not needed for those before the first audio vector of an example.
     """
     adapter = 4 * encoder_width * config.width * windows
     layers = 4 * layer_weights(config) * config.depth * tokens
     pairs = 12 * config.heads * config.head_dim * config.depth * attended
     head = 4 * config.width * config.vocab * targets
     return float(adapter + layers + pairs + head)
+
+
+def batch_flops(config: LlamaConfig, batches: Batches, step: int) -> float:
+    """Model FLOPs of the update on batch `step`, counted from 0."""
+    return step_flops(
+        config,
+        encoder_width=batches.width,
+        windows=batches.windows(step),
+        tokens=batches.tokens(step),
+        targets=batches.targets(step),
+        attended=batches.attended(step),
+    )

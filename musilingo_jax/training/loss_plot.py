@@ -1,20 +1,21 @@
-"""The picture of a run."""
+"""The plot of a run: the loss of each stage."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from musilingo_jax.runtime.palette import BLUE, INK, ORANGE, RULE
+from musilingo_jax.training.metrics_rows import MetricsRow
 
 
-def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Draws the loss of each stage beside the others, on one scale.
+def loss_curves(stages: Mapping[str, Sequence[MetricsRow]], path: Path) -> None:
+    """Draws the losses of the stages side by side, on one scale.
 
     Args:
-      stages: name → rows in order, with `step` and either the `loss` of an update or
-        the `validation_loss` after it.
-      path: of the PNG.
+      stages: name → rows in order.
+      path: of the PNG file.
 
     Raises:
       OSError: it cannot be written.
@@ -35,10 +36,12 @@ def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
         )
         if faint:
             axes.plot(steps, _smooth(losses), color=ORANGE, linewidth=2, label="mean")
-        looks = _curve(rows, "validation_loss")
-        if looks[0]:
-            axes.plot(*looks, color=BLUE, linewidth=2, marker="o", label="validation")
-        if faint or looks[0]:
+        validations = _curve(rows, "validation_loss")
+        if validations[0]:
+            axes.plot(
+                *validations, color=BLUE, linewidth=2, marker="o", label="validation"
+            )
+        if faint or validations[0]:
             axes.legend(frameon=False, labelcolor=INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(name, color=INK, fontsize=13)
@@ -50,14 +53,16 @@ def loss_curves(stages: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure.savefig(path, facecolor="white")
 
 
-def _curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the rows that tell of it."""
+def _curve(
+    rows: Sequence[Mapping[str, Any]], name: str
+) -> tuple[list[int], list[float]]:
+    """Steps and values of the rows that have the key `name`."""
     points = [(row["step"], row[name]) for row in rows if name in row]
     return [step for step, _ in points], [value for _, value in points]
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """The mean of each value and its neighbours, a tenth of the curve in all."""
+    """The running mean over a tenth of the curve."""
     reach = max(1, len(values) // 20)
     return [
         sum(part) / len(part)

@@ -1,195 +1,235 @@
-"""What is seen of a stage while it runs: progress, metrics, and a watch on the loss."""
+"""Watches a stage while it runs: a progress bar, rows of metrics, and a NaN check."""
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
+from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.training.batches import Batches
+from musilingo_jax.training import flops
+from musilingo_jax.training.metrics_rows import MetricsRow, Speed
 from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.run_folder import RunFolder
-from musilingo_jax.training.stage_config import StageConfig
+from musilingo_jax.training.stage_data import StageData
 from musilingo_jax.training.trackers import Trackers
 from musilingo_jax.training.train_step import StepReport
 
 
 class MetricsLog:
-    """Reads the reports of updates, each one update late.
+    """Reads the report of each update while the device computes the next one.
 
-    An update is only *started* when it returns. Reading its report waits for it, so the
-    report is read once the next update is started, and the device never idles.
+    An update is only *started* when its call returns. Reading its report waits for it,
+    so the report is read after the next update is started, and the device never idles:
 
-    A row of metrics.jsonl tells of an update (`loss`, `learning_rate`, `gradient_norm`)
-    and of all updates since the row before: `padding_share` of the places for tokens,
-    `tokens_per_second`, and `model_tflops_per_second`, the work that the mathematics
-    asks for, of all devices together. Where the devices' peak is known, that is also
-    told as a share of it, `model_flop_utilisation` (the MFU of Chowdhery et al. 2022,
-    PaLM).
+        host      start 1   start 2   read 1   start 3   read 2   …
+        device       └─ 1 ───────┴─ 2 ──────────────┴─ 3 ──────   …
 
-    Speeds leave out the first update of each shape of batch in this process, with its
-    time, because it is compiled then; a row of none but these tells no speed. Looks at
-    the validation split have rows of their own and are left out, too. Reading batches
-    and starting to save checkpoints is part of the time.
+    Speeds do not count the first update of each batch shape in this process, nor its
+    time, because the program is compiled then. Validations are not counted either.
+    Waiting for batches and starting to save checkpoints are part of the time.
     """
 
     def __init__(
         self,
-        name: str,
-        stage: StageConfig,
-        batches: Batches,
-        run: RunFolder,
-        tracker: Trackers,
+        data: StageData,
         start: int,
-        *,
-        flops: Callable[[int], float],
-        peak: float | None,
+        run: RunFolder,
+        trackers: Trackers,
+        model: LlamaConfig,
+        mesh: Mesh,
     ):
-        """Shows a bar for the stage `name`.
+        """Shows a progress bar, unless no update is left.
 
         Args:
-          name: of the stage.
-          stage: its numbers.
-          batches: what it learns from.
+          data: the stage and its batches.
+          start: updates of the stage that are already done.
           run: whose metrics.jsonl is written.
-          tracker: what else the rows are shown by.
-          start: updates that are done.
-          flops: operations of update s, counted from 0, as in `costs.step_flops`.
-          peak: operations per second of all devices; None where unknown.
+          trackers: that show the same rows.
+          model: shapes of the language model, to count operations.
+          mesh: the devices, whose peak is given if it is known.
         """
-        self._name, self._stage, self._batches, self._run = name, stage, batches, run
-        self._tracker, self._flops, self._peak = tracker, flops, peak
-        self._learning_rate = stage.schedule()
-        self._waiting: tuple[int, StepReport] | None = None
+        self._name, self._stage, self._batches = data.name, data.stage, data.batches
+        self._run, self._trackers = run, trackers
+        self._model, self._peak = model, flops.peak_of(mesh)
+        self._learning_rate = data.stage.schedule()
+        self._pending: tuple[int, StepReport] | None = None
         self._compiled: set[RowShape] = set()
         self._compiling_since: float | None = None
-        self._begin_row(time.monotonic())
+        self._since_row = _Totals(since=time.monotonic())
+        self._checked = self._since_row.since
         self._bar = cli.progress(
-            total=stage.steps,
+            total=data.stage.steps,
             initial=start,
             unit="steps",
-            label=name,
-            disable=jax.process_index() != 0,
+            label=data.name,
+            disable=jax.process_index() != 0 or start == data.stage.steps,
         )
 
-    def before(self, done: int) -> None:
-        """To be called before update number `done`, counted from 1, is started."""
-        shape = self._batches.shape(done - 1)
+    def begin(self, step: int) -> None:
+        """Must be called before update number `step`, from 1, is started.
+
+        Raises:
+          UserError: as in `check`.
+        """
+        shape = self._batches.shape(step - 1)
         if shape not in self._compiled:
             self._compiled.add(shape)
-            # So that nothing of the updates before is taken for its time.
-            self.catch_up()
+            # So that the time of earlier updates is not taken for compilation.
+            self.check()
             self._compiling_since = time.monotonic()
 
-    def add(self, done: int, report: StepReport) -> None:
-        """Takes the report of update number `done`, counted from 1."""
-        self.catch_up()
-        self._waiting = done, report
+    def end(self, step: int, report: StepReport) -> None:
+        """Takes the report of update `step`, and reads that of the update before.
+
+        Raises:
+          UserError: as in `check`.
+        """
+        self.check()
+        self._pending = step, report
         if self._compiling_since is not None:
-            self.catch_up()
+            self.check()
 
-    def catch_up(self) -> None:
-        """Reads the report that waits.
+    def check(self) -> None:
+        """Waits for the newest update, logs it, and checks that it is finite.
 
-        Raises:
-          UserError: the loss, its gradient or the new adapter is no number.
-        """
-        if self._waiting is None:
-            return
-        (done, report), self._waiting = self._waiting, None
-        loss, norm = float(report.loss), float(report.gradient_norm)
-        # Before anything is written, while the device is busy with the next update.
-        now = time.monotonic()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            clips = ", ".join(sorted(set(self._batches.clips(done - 1))))
-            raise UserError(
-                f"{self._name}, update {done}: the loss is {loss} and the norm of its "
-                f"gradient {norm}, so the adapter would be spoilt. The clips of this "
-                f"batch are {clips}: look at them, or lower {self._name}.learning_rate."
-                " Checkpoints from before are kept"
-            )
-        # The schedule counts the updates before this one.
-        rate = float(self._learning_rate(done - 1))
-        if not report.finite:
-            raise UserError(
-                f"{self._name}, update {done}: its loss is {loss}, but the adapter "
-                f"that it made at a learning rate of {rate:.1e} is no number any more: "
-                f"lower {self._name}.learning_rate. Checkpoints from before are kept"
-            )
-        tokens = self._batches.tokens(done - 1)
-        self._tokens += tokens
-        self._places += tokens / (1 - self._batches.padding(done - 1))
-        if self._compiling_since is None:
-            self._timed_tokens += tokens
-            self._operations += self._flops(done - 1)
-        else:
-            self._since += now - self._compiling_since
-            self._compiling_since = None
-        speed = self._speed(now)
-        self._bar.set_postfix_str(
-            f"loss {loss:.3f}, lr {rate:.1e}, {_for_people(speed)}", refresh=False
-        )
-        self._bar.update()
-        if done == 1 or done == self._stage.steps or done % self._stage.log_every == 0:
-            row = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
-            self._log(done, row | speed)
-            self._begin_row(now)
-
-    def look(self, done: int, mean_loss: Callable[[], float]) -> float:
-        """Looks at the validation split after update `done`; the mean loss there.
+        After this call the state may be saved.
 
         Raises:
-          UserError: that loss is no number.
+          UserError: the loss, its gradient or the new adapter contains NaN or infinity.
         """
-        self.catch_up()
-        started = time.monotonic()
-        loss = mean_loss()
-        self._since += time.monotonic() - started
+        if self._pending is not None:
+            (step, report), self._pending = self._pending, None
+            self._read(step, report)
+        self._checked = time.monotonic()
+
+    def add_validation(self, step: int, loss: float) -> None:
+        """Logs a validation after update `step`.
+
+        `check` must have been called before the validation: the time since then does
+        not count as training.
+
+        Raises:
+          UserError: the loss is NaN or infinite.
+        """
+        self._since_row.since += time.monotonic() - self._checked
         if not math.isfinite(loss):
             raise UserError(
-                f"{self._name}, after update {done}: the loss on the validation split "
-                f"is {loss}; lower {self._name}.learning_rate. Checkpoints from before "
-                "are kept"
+                f"{self._name}, after update {step}: the validation loss is {loss}; "
+                f"lower {self._name}.learning_rate. Earlier checkpoints are kept"
             )
-        self._log(done, {"validation_loss": loss})
-        return loss
+        self._write(
+            {
+                "stage": self._name,
+                "step": step,
+                "time": round(time.time(), 3),
+                "validation_loss": loss,
+            }
+        )
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Closes the progress bar, which stays on the screen."""
         self._bar.close()
 
-    def _begin_row(self, now: float) -> None:
-        self._tokens, self._places = 0, 0.0
-        self._timed_tokens, self._operations = 0, 0.0
-        self._since = now
+    def _read(self, step: int, report: StepReport) -> None:
+        loss, norm = float(report.loss), float(report.gradient_norm)
+        # Taken before anything is written, while the device computes the next update.
+        now = time.monotonic()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            clips = ", ".join(sorted(set(self._batches.clips(step - 1))))
+            raise UserError(
+                f"{self._name}, update {step}: the loss is {loss} and the norm of its "
+                f"gradient is {norm}. The clips of this batch are {clips}: check them, "
+                f"or lower {self._name}.learning_rate. Earlier checkpoints are kept"
+            )
+        # The schedule counts the updates before this one.
+        rate = float(np.asarray(self._learning_rate(step - 1)))
+        if not report.finite:
+            raise UserError(
+                f"{self._name}, update {step}: the loss is {loss}, but at a learning "
+                f"rate of {rate:.1e} the new adapter contains NaN or infinity: lower "
+                f"{self._name}.learning_rate. Earlier checkpoints are kept"
+            )
+        self._add_to_totals(step, now)
+        speed = self._since_row.speed(now, self._peak)
+        self._bar.set_postfix_str(
+            f"loss {loss:.3f}, lr {rate:.1e}, {_in_words(speed)}", refresh=False
+        )
+        self._bar.update()
+        first, last = step == 1, step == self._stage.steps
+        if first or last or step % self._stage.log_every == 0:
+            self._write(
+                {
+                    "stage": self._name,
+                    "step": step,
+                    "time": round(time.time(), 3),
+                    "loss": loss,
+                    "learning_rate": rate,
+                    "gradient_norm": norm,
+                    **speed,
+                }
+            )
+            self._since_row = _Totals(since=now)
 
-    def _speed(self, now: float) -> dict[str, float]:
-        """How fast it goes since the last row."""
-        speed = {"padding_share": round(1 - self._tokens / self._places, 4)}
-        if not self._timed_tokens:
+    def _add_to_totals(self, step: int, now: float) -> None:
+        totals, tokens = self._since_row, self._batches.tokens(step - 1)
+        totals.tokens += tokens
+        totals.places += tokens / (1 - self._batches.padding(step - 1))
+        if self._compiling_since is None:
+            totals.timed_tokens += tokens
+            totals.timed_flops += flops.batch_flops(
+                self._model, self._batches, step - 1
+            )
+        else:
+            totals.since += now - self._compiling_since
+            self._compiling_since = None
+
+    def _write(self, row: MetricsRow) -> None:
+        self._run.log(row)
+        self._trackers.log(row)
+
+
+@dataclass
+class _Totals:
+    """Sums over the updates since the last row.
+
+    Attributes:
+      since: when the first of them was started, moved later by all time that does not
+        count.
+      tokens: without padding.
+      places: for tokens, padding included.
+      timed_tokens: tokens of the updates whose time counts.
+      timed_flops: operations of these updates.
+    """
+
+    since: float
+    tokens: int = 0
+    places: float = 0.0
+    timed_tokens: int = 0
+    timed_flops: float = 0.0
+
+    def speed(self, now: float, peak: float | None) -> Speed:
+        """Until `now`; `peak` is that of all devices, None if it is unknown."""
+        speed: Speed = {"padding_share": round(1 - self.tokens / self.places, 4)}
+        if not self.timed_tokens:
             return speed
-        seconds = max(now - self._since, 1e-9)
-        speed["tokens_per_second"] = round(self._timed_tokens / seconds, 1)
-        speed["model_tflops_per_second"] = round(self._operations / seconds / 1e12, 6)
-        if self._peak is not None:
-            share = self._operations / seconds / self._peak
-            speed["model_flop_utilisation"] = round(share, 4)
+        seconds = max(now - self.since, 1e-9)
+        flops_per_second = self.timed_flops / seconds
+        speed["tokens_per_second"] = round(self.timed_tokens / seconds, 1)
+        speed["model_tflops_per_second"] = round(flops_per_second / 1e12, 6)
+        if peak is not None:
+            speed["model_flop_utilisation"] = round(flops_per_second / peak, 4)
         return speed
 
-    def _log(self, done: int, values: dict[str, float]) -> None:
-        row: dict[str, Any] = {"stage": self._name, "step": done}
-        row |= {"time": round(time.time(), 3), **values}
-        self._run.log(row)
-        self._tracker.log(row)
 
-
-def _for_people(speed: dict[str, float]) -> str:
-    """The speed in a few words; without a known peak, how much is done at all."""
+def _in_words(speed: Speed) -> str:
+    """For the progress bar: the share of the peak, or TFLOP/s if that is unknown."""
     padding = f"{100 * speed['padding_share']:.0f} % padding"
-    if "tokens_per_second" not in speed:
+    if "tokens_per_second" not in speed or "model_tflops_per_second" not in speed:
         return padding
     if "model_flop_utilisation" in speed:
         work = f"{100 * speed['model_flop_utilisation']:.1f} % of peak"

@@ -1,35 +1,14 @@
 """What all published stages of MusiLingo's training have in common.
 
-The configs of the stages (`configs/pretrain_*.py`, `configs/finetune_*.py`) begin with
-these sections and say what is their own. The numbers are those of the original's
-configs and code (Deng et al. 2023, "MusiLingo"). An update of the adapter is counted
-there in micro-batches, here in updates:
+The configs of the stages (`configs/pretrain_*.py`, `configs/finetune_*.py`) start from
+these sections and add their own settings. The numbers are those of the original's
+configs and code (Deng et al. 2023, "MusiLingo"), which counts micro-batches on one GPU
+where this program counts updates:
 
-    original    epochs × micro-batches, of which so many accumulate to an update
-    here        steps = epochs × micro-batches ÷ accumulated, rounded down
+    original    epochs × micro-batches per epoch, accumulated by n
+    here        steps = epochs × micro-batches ÷ n, rounded down
 
-The original states its batch per GPU. One GPU is assumed here, as its configs do
-(`world_size: 1`; its README leaves the number open), so that the batch of the table is
-the whole batch, on any number of devices. Done otherwise, in all stages, because the
-original got it wrong or left it open:
-
-    - A warm-up of W micro-batches is one of W ÷ accumulated updates here, so that the
-      same examples are seen in it. The cosine then begins at the highest learning rate.
-      The original's has been falling since the first step, so that at the end of the
-      warm-up its rate leaps down, by 7 % of the way to the floor (a sixth of the run)
-      or 15 % (a quarter).
-    - An update has always the same number of examples. The original counts anew in each
-      epoch and, where that does not come out even, adds what is left to the first
-      update of the next: 1,872 updates of unequal size where here are 1,875.
-    - The loss of an update is the mean over all its target tokens, however they are
-      split. The original adds up the means of its micro-batches, so that its gradient
-      is 16 times as long (which Adam takes out again) and a token of a short answer
-      weighs more. So the 2 × 16 examples of an update may be 8 × 4 here, in a row each.
-    - The encoder hears what the clip holds, resampled before it is cut, without the
-      masks of SpecAugment and without padding in the mean; once, into a cache.
-    - No padding stands within a sequence. A long answer keeps its end sign when it is
-      cut. A clip that cannot be read stops the run instead of becoming another clip.
-    - Weights are in bfloat16 where the original has float16 and scales its loss.
+Where training differs from the original, and why, is in docs/differences.md.
 """
 
 from dataclasses import asdict
@@ -39,12 +18,12 @@ from ml_collections import ConfigDict
 from musilingo_jax.answering import released
 
 ENCODER = "m-a-p/MERT-v1-330M"
-# Holds Vicuna 7B v0 already merged, which otherwise one makes of LLaMA 7B and a delta.
+# Contains Vicuna 7B v0 merged, which is otherwise made from LLaMA 7B and a delta.
 LANGUAGE_MODEL = "m-a-p/MusiLingo-long-v1"
 
 
 def experiment(run: str) -> ConfigDict:
-    """Everything but the corpus and the stage.
+    """A config without the corpus and the stages.
 
     Args:
       run: folder of the run.
@@ -52,10 +31,10 @@ def experiment(run: str) -> ConfigDict:
     config = ConfigDict()
     config.run = run
     config.seed = 0
-    config.wandb = ""  # A project of Weights & Biases to report to.
+    config.wandb = ""  # A project of Weights & Biases.
 
     config.model = ConfigDict()
-    config.model.pretrained = ""  # Parts are named one by one:
+    config.model.pretrained = ""  # The parts are named one by one:
     config.model.encoder = ENCODER
     config.model.language_model = LANGUAGE_MODEL
     config.model.adapter = "random"
@@ -69,14 +48,14 @@ def experiment(run: str) -> ConfigDict:
     config.corpus.validation_split = ""
     config.corpus.test_split = "test"
 
-    # The cache of `configs/features/mert_330m.py`, which all these experiments share.
+    # The cache of `configs/features/mert_330m.py`, which all of these configs share.
     config.features = ConfigDict(asdict(released.FEATURES))
     config.features.shard_clips = 1024
     config.features.cache = "runs/features/mert_330m"
     config.features.allow_missing = False
 
-    # So that it runs on any machine of up to 32 devices as it is: micro-batches are too
-    # small to be dealt out to many, and half of the weights are half of the memory.
+    # Runs unchanged on up to 32 devices: micro-batches are too small to be split over
+    # many devices, but weights are not.
     config.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": -1})
 
     config.generate = ConfigDict(asdict(released.GENERATE))
@@ -91,7 +70,7 @@ def first_stage() -> ConfigDict:
     stage.prompt.end_sign = "\n"
     stage.prompt.max_answer_tokens = 32
     stage.questions = "captions"
-    stage.max_tokens = 64  # 1 + 7 + 32 at most: nothing is left out.
+    stage.max_tokens = 64  # 1 + 7 + 32 at most, so no example is left out.
     stage.learning_rate = 1e-4
     stage.final_learning_rate = 8e-5
     return stage
@@ -101,7 +80,7 @@ def second_stage() -> ConfigDict:
     """Questions and answers, in a conversation."""
     stage = _stage()
     stage.questions = "questions"
-    stage.max_tokens = 320  # 160 of the answer, 7 of audio, some 130 of the question.
+    stage.max_tokens = 320  # 160 of answer, 7 of audio, about 130 of question.
     stage.learning_rate = 3e-5
     stage.final_learning_rate = 1e-5
     return stage
@@ -111,7 +90,7 @@ def _stage() -> ConfigDict:
     """What both stages have in common."""
     stage = ConfigDict()
     stage.prompt = ConfigDict(asdict(released.PROMPT))
-    stage.rows = 1  # All examples of a micro-batch behind one another.
+    stage.rows = 1  # All examples of a micro-batch in one row.
     stage.accumulate = 1
     stage.max_windows = released.MAX_WINDOWS
     stage.warmup_learning_rate = 1e-6

@@ -1,8 +1,8 @@
-"""What the devices do in some updates, as a trace to look at.
+"""Traces what the devices do during a few updates.
 
     python -m musilingo_jax.train --config=configs/tiny.py --profile=10:3
 
-traces updates 10, 11 and 12 of those that this command does, and tells where the trace
+traces updates 10, 11 and 12 of those that this command does, and prints where the trace
 is. TensorBoard shows it (`pip install xprof`), and so does https://ui.perfetto.dev.
 """
 
@@ -17,26 +17,26 @@ from musilingo_jax.runtime.errors import UsageError
 
 
 class Profiler:
-    """A trace of a few updates, by the first process of its own devices."""
+    """A trace of a few updates on the devices of the first process."""
 
-    def __init__(self, said: str, folder: Path):
-        """Nothing is traced yet.
+    def __init__(self, updates: str, folder: Path):
+        """Waits for the first of the updates.
 
         Args:
-          said: "FIRST:COUNT", counted from 1; "" for no trace.
-          folder: where the trace goes.
+          updates: "FIRST:COUNT", counted from 1; "" for no trace.
+          folder: for the trace.
 
         Raises:
-          UsageError: it says something else.
+          UsageError: `updates` is anything else.
         """
-        if said and not re.fullmatch(r"[1-9]\d*:[1-9]\d*", said):
+        if updates and not re.fullmatch(r"[1-9]\d*:[1-9]\d*", updates):
             raise UsageError(
-                f"--profile={said}: must be FIRST:COUNT, for example --profile=10:3 "
+                f"--profile={updates}: must be FIRST:COUNT, for example --profile=10:3 "
                 "for updates 10, 11 and 12"
             )
-        first, _, count = said.partition(":")
+        first, _, count = updates.partition(":")
         self._waiting, self._left = int(first or 0), int(count or 0)
-        self._folder, self._running, self._began = folder, False, False
+        self._folder, self._running, self._started = folder, False, False
         if jax.process_index() != 0:
             self._left = 0
 
@@ -45,27 +45,29 @@ class Profiler:
 
     def __exit__(self, *error: Any) -> None:
         self._stop()
-        if self._left and not self._began and error[0] is None:
-            print("--profile: the updates to trace never came", file=sys.stderr)
+        if self._left and not self._started and error[0] is None:
+            print(
+                "--profile: training ended before the updates to trace", file=sys.stderr
+            )
 
-    def before(self, done: Any) -> None:
-        """To be called before each update.
+    def begin(self, before: Any) -> None:
+        """Must be called before each update.
 
         Args:
-          done: arrays that are there when all updates before are done.
+          before: arrays that are ready once all earlier updates are done.
         """
         self._waiting -= 1
         if self._left and not self._running and self._waiting <= 0:
-            jax.block_until_ready(done)
+            jax.block_until_ready(before)
             jax.profiler.start_trace(str(self._folder))
-            self._running = self._began = True
+            self._running = self._started = True
 
-    def after(self, done: Any) -> None:
-        """To be called after each update, with arrays that it makes."""
+    def end(self, after: Any) -> None:
+        """Must be called after each update, with arrays that it computes."""
         if self._running:
             self._left -= 1
             if not self._left:
-                jax.block_until_ready(done)
+                jax.block_until_ready(after)
                 self._stop()
 
     def _stop(self) -> None:

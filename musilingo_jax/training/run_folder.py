@@ -1,30 +1,37 @@
-"""The run folder: everything that one run makes lies below it.
+"""The run folder: everything that one run of training writes.
 
-    config.json    the resolved config         stage1/checkpoints    to go on from
-    inputs.json    fingerprints of inputs      stage1/examples.json  what is learnt from
+    config.json    the resolved config         stage1/checkpoints    to resume from
+    inputs.json    fingerprints of inputs      stage1/examples.json  counts of examples
     metrics.jsonl  loss, learning rate, speed  adapter/              the result
-    loss.png       the same, drawn             adapter-best/         by validation loss
-    tensorboard/   the same, to browse         summary.txt           what happened
+    loss.png       the same as a plot          adapter-best/         by validation loss
+    tensorboard/   the same for TensorBoard    summary.txt           what happened
 
-Only the first process writes, always a whole file at once; all of them read, so that
-the folder must be on a disk that they share.
+Only process 0 writes, and every file appears whole or not at all. All processes read,
+so the folder must be on a disk that they share.
 """
 
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import with_before
 from musilingo_jax.runtime.storage import lock_folder, write_failure, write_text
+from musilingo_jax.training import metrics_rows
+from musilingo_jax.training.metrics_rows import MetricsRow
+from musilingo_jax.training.stage_config import StageConfig
 
-# What may change when a run goes on, because the adapter it learns stays the same.
+# Settings that may differ on resume: they do not affect the trained adapter.
 FREE = (
     "run",
     "wandb",
@@ -42,24 +49,24 @@ class RunFolder:
     """The folder of one run, with one config."""
 
     def __init__(self, config: ConfigDict):
-        """Makes the folder `config.run`, if there is none.
+        """Makes the folder `config.run`, if it does not exist.
 
         Raises:
-          UserError: nothing can be written there, or another process sees another
-            folder there.
+          UserError: nothing can be written there, or the processes do not all see the
+            same folder.
         """
         self.path = Path(config.run).absolute()
-        # By way of JSON, so that what is compared is what was written.
-        self.config = json.loads(json.dumps(config.to_dict()))
+        # By way of JSON, as it is compared with what was read from JSON.
+        self.config: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{jax.process_index()}"
             probe.touch()
             probe.unlink()
         except OSError as error:
-            # As in /proc, where it would only name the folder that is to be made.
-            none = isinstance(error, FileNotFoundError)
-            reason = "no folder can be made there" if none else error.strerror
+            # In /proc, for one, the error would only repeat the folder's name.
+            missing = isinstance(error, FileNotFoundError)
+            reason = "no folder can be made there" if missing else error.strerror
             raise UserError(
                 f"config.run: nothing can be written to {self.path} ({reason}): "
                 "choose another folder with --config.run=…"
@@ -68,58 +75,59 @@ class RunFolder:
             self._check_shared()
 
     def checkpoints(self, stage: str) -> Path:
-        """Where the checkpoints of a stage are."""
+        """The folder of a stage's checkpoints."""
         return self.path / stage / "checkpoints"
 
-    def claim(self, inputs: dict[str, str]) -> None:
-        """Writes down what this run is; if it is begun, checks that it is the same.
+    def claim(self, inputs: dict[str, Any]) -> None:
+        """Locks the folder and writes what this run is.
+
+        If the folder holds checkpoints, they must be of the same run.
 
         Args:
-          inputs: name → fingerprint of what the config only names (files, records).
+          inputs: name → fingerprint of what the config only names, such as files.
 
         Raises:
-          UserError: the folder holds checkpoints that were learnt from something else.
+          UserError: another program is training in the folder, or it holds checkpoints
+            that were trained with other settings or on something else.
         """
         if jax.process_index() == 0:
             lock_folder(self.path, doing="training")
-        claims = {"config.json": self.config, "inputs.json": inputs}
         if any(self.path.glob("*/checkpoints/[0-9]*")):
-            changed = []
-            for name, value in claims.items():
-                old, new = _flat(self.read(name)), _flat(value)
-                changed += sorted(
-                    key
-                    for key in old.keys() | new.keys()
-                    if old.get(key) != new.get(key) and not self._free(key)
-                )
+            changed = [
+                *self._changed(
+                    _settings(self.read("config.json")), _settings(self.config)
+                ),
+                *self._changed(self.read("inputs.json"), inputs),
+            ]
             if changed:
                 raise UserError(
                     f"{self.path} holds a run that differs in {', '.join(changed)}: "
                     "choose another folder with --config.run=…, or change that back, "
-                    "or delete the folder to begin again"
+                    "or delete the folder to start again"
                 )
-        for name, value in claims.items():
-            self.write(name, json.dumps(value, indent=2) + "\n")
+        self.write("config.json", json.dumps(self.config, indent=2) + "\n")
+        self.write("inputs.json", json.dumps(inputs, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder.
+        """Reads a JSON file of the folder.
 
         Raises:
-          UserError: it is not there or is damaged.
+          UserError: it is missing or damaged.
         """
         try:
-            found = json.loads((self.path / name).read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
-                raise ValueError("it is damaged: no JSON object")
-            return found
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it is damaged: not a JSON object")
+            return content
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.path / name} cannot be read ({error}), so this run cannot go "
-                "on: put it back, or choose another folder with --config.run=…"
+                f"{self.path / name} cannot be read ({error}), so this run cannot be "
+                "resumed: restore the file, or choose another folder with "
+                "--config.run=…"
             ) from error
 
     def write(self, name: str, text: str) -> None:
-        """Writes a text file, whole or not at all.
+        """Writes a text file of the folder.
 
         Raises:
           UserError: as in `writing`.
@@ -128,8 +136,12 @@ class RunFolder:
             with writing(self.path):
                 write_text(self.path / name, text)
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Adds a row to metrics.jsonl; errors as in `writing`."""
+    def log(self, row: MetricsRow) -> None:
+        """Appends a row to metrics.jsonl.
+
+        Raises:
+          UserError: as in `writing`.
+        """
         if jax.process_index() == 0:
             with (
                 writing(self.path),
@@ -137,51 +149,66 @@ class RunFolder:
             ):
                 file.write(json.dumps(row) + "\n")
 
-    def metrics(self, stage: str) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl about one stage.
-
-        Those of updates have a `loss`, those of looks at the validation split a
-        `validation_loss`.
+    def metrics(self, stage: str) -> list[MetricsRow]:
+        """The rows of metrics.jsonl about one stage, in order.
 
         Raises:
-          UserError: a line is damaged, other than by a kill while it was written.
+          UserError: a line is damaged, unless a kill cut off the last one.
         """
         return [row for row in self._rows() if row["stage"] == stage]
 
     def rewind(self, stage: str, step: int) -> None:
-        """Forgets the metrics of what comes after `step` and will be done again."""
+        """Removes the rows about updates after `step`, which will be done again.
+
+        Raises:
+          UserError: as in `metrics` and `writing`.
+        """
         kept = [r for r in self._rows() if r["stage"] != stage or r["step"] <= step]
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[MetricsRow]:
         path = self.path / "metrics.jsonl"
-        *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        *lines, unfinished = path.read_bytes().split(b"\n") if path.exists() else [b""]
         rows = []
         for number, line in enumerate(lines, start=1):
-            row = _row(line)
+            row = metrics_rows.parse(line)
             if row is None:
                 raise UserError(
-                    f"{path}:{number}: is damaged, so this run cannot go on: mend or "
-                    "delete that line, or choose another folder with --config.run=…"
+                    f"{path}:{number}: is damaged, so this run cannot be resumed: "
+                    "repair or delete that line, or choose another folder with "
+                    "--config.run=…"
                 )
             rows.append(row)
-        # Of a last line without its end, the program was killed while it wrote it.
-        last = _row(torn)
+        # A program that was killed while writing leaves a last line without its end.
+        last = metrics_rows.parse(unfinished)
         return rows if last is None else [*rows, last]
 
-    def _check_shared(self) -> None:
-        """Checks that all processes see the folder of the first one.
+    def _changed(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+        """The keys, dotted, whose values differ and must not."""
+        before, now = _flat(old), _flat(new)
+        return sorted(
+            key
+            for key in before.keys() | now.keys()
+            if before.get(key) != now.get(key) and not self._free(key)
+        )
 
-        That one writes a file with a name that nobody can guess, the others say whether
-        they see it, and all hear of each other. Without it, the first checkpoint would
-        be waited for without end.
+    def _free(self, key: str) -> bool:
+        stages = self.config["stages"]
+        free = (*FREE, *(f"{s}.{name}" for s in stages for name in FREE_IN_STAGES))
+        return any(key == name or key.startswith(f"{name}.") for name in free)
+
+    def _check_shared(self) -> None:
+        """Checks that all processes see the folder of process 0.
+
+        Process 0 makes a file with a random name, the others report whether they see
+        it, and all learn the result. Otherwise the first checkpoint would be waited for
+        forever.
 
         Raises:
-          UserError: one does not see it.
+          UserError: one of them does not see it.
         """
-        first = jax.process_index() == 0
         others = range(1, jax.process_count())
-        if first:
+        if jax.process_index() == 0:
             probe = self.path / f".probe-{secrets.token_hex(8)}"
             with writing(self.path):
                 probe.touch()
@@ -192,26 +219,21 @@ class RunFolder:
             distributed.propose("run/blind", ", ".join(blind))
         else:
             name = distributed.hear("run/probe")
-            seen = "yes" if (self.path / name).exists() else "no"
-            distributed.propose(f"run/seen/{jax.process_index()}", seen)
+            found = "yes" if (self.path / name).exists() else "no"
+            distributed.propose(f"run/seen/{jax.process_index()}", found)
         if blind := distributed.hear("run/blind"):
             raise UserError(
                 f"config.run: process {blind} does not see the folder {self.path} of "
                 "process 0: --config.run must be on a disk that all processes share"
             )
 
-    def _free(self, key: str) -> bool:
-        stages = self.config["stages"]
-        free = (*FREE, *(f"{s}.{name}" for s in stages for name in FREE_IN_STAGES))
-        return any(key == name or key.startswith(f"{name}.") for name in free)
-
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Says in one sentence why something cannot be written below the folder of a run.
+    """Turns a failure to write below the folder of a run into one sentence.
 
     Raises:
-      UserError: the disk is full, the folder is gone, or it must not be written.
+      UserError: the disk is full, or the folder is gone or not writable.
     """
     try:
         yield
@@ -223,24 +245,30 @@ def writing(folder: Path) -> Iterator[None]:
         raise failure from error
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None if it is no row of metrics."""
-    try:
-        row = json.loads(line)
-    except ValueError:  # No JSON, or no UTF-8.
-        return None
-    if not isinstance(row, dict):
-        return None
-    kinds = {"stage": str, "step": int, "time": int | float}
-    kinds["validation_loss" if "validation_loss" in row else "loss"] = int | float
-    whole = all(isinstance(row.get(key), kind) for key, kind in kinds.items())
-    return row if whole else None
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the keys that did not exist yet when it was written.
+
+    A field that was added after a release says in `before` what older configs meant.
+    With that filled in, a run of an older version equals one of today.
+    """
+    kinds: dict[str, type] = {
+        "model": ModelConfig,
+        "features": FeatureConfig,
+        "generate": GenerateConfig,
+        **dict.fromkeys(config.get("stages", ()), StageConfig),
+    }
+    sections = {
+        name: with_before(kind, config[name])
+        for name, kind in kinds.items()
+        if isinstance(config.get(name), Mapping)
+    }
+    return {**config, **sections}
 
 
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """Nested keys → values: {"a": {"b": 1}} → {"a.b": 1}."""
-    if not isinstance(tree, dict):
-        return {path: tree}
+    """Nested keys → values, tuples as lists: {"a": {"b": 1}} → {"a.b": 1}."""
+    if not isinstance(tree, Mapping):
+        return {path: list(tree) if isinstance(tree, tuple) else tree}
     return {
         key: value
         for name, branch in tree.items()

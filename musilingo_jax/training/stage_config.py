@@ -1,7 +1,6 @@
-"""One stage of training: its numbers, its examples, its optimiser."""
+"""The settings of one training stage, its learning rate schedule and its optimiser."""
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import jax
 import optax
@@ -12,138 +11,122 @@ from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import QUESTIONS
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import read_section, setting
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A section of the config, as checked at the door.
+    """The section of a stage, such as `config.stage1`.
+
+    An update trains on `batch_size * accumulate` examples. They are computed in
+    `accumulate` batches, one after another, each packed into `rows` rows of tokens.
 
     Attributes:
-      prompt: the conversation around each song.
-      questions: which records are learnt from: those without a question ("captions"),
-        those with one ("questions"), or "all".
-      steps: updates of the adapter.
-      batch_size: examples on all devices together, at once.
-      rows: rows of tokens that these examples are packed into; as many as `batch_size`
-        for one example a row, and a quarter or an eighth of it for next to no padding.
-        With fewer rows each is longer, and the mask and the scores of attention grow
-        with the square of that: not above a thousand tokens or so without need.
-      accumulate: this many batches make one update.
-      max_tokens: longest sequence; longer examples are left out and counted.
-      max_windows: longer songs are cropped to this many windows, anew each time.
-      learning_rate: the highest, above 0, reached after the warm-up.
-      final_learning_rate: the lowest, reached by a cosine at the last step.
-      warmup_learning_rate: the first.
-      warmup_steps: updates from the first to the highest.
-      weight_decay: AdamW's, on matrices only.
-      remat: whether layers are computed again in the backward pass instead of kept:
-        less memory, a third more time.
+      prompt: the text around the audio.
+      questions: which records the stage trains on, a key of `QUESTIONS`.
+      steps: number of updates.
+      batch_size: examples per batch, over all devices.
+      rows: rows of tokens per batch. With as many rows as examples, each row holds one
+        example; with a quarter or an eighth as many, almost no place is padding. Fewer
+        rows are longer, and attention's mask and scores grow with the square of their
+        length: above a thousand tokens or so, use more rows.
+      accumulate: batches per update.
+      max_tokens: longest example in tokens, audio included; longer ones are left out
+        and counted.
+      max_windows: longest audio in windows; longer songs are cropped to this length, at
+        another place each time.
+      learning_rate: peak learning rate, reached at the end of the warm-up.
+      final_learning_rate: learning rate at the last update, reached by half a cosine.
+      warmup_learning_rate: learning rate of the first update.
+      warmup_steps: updates from the first learning rate to the peak.
+      weight_decay: AdamW's weight decay, applied to matrices only.
+      remat: whether the backward pass computes the inside of each layer again instead
+        of keeping it: less memory for a third more time.
       checkpoint_every: updates between two checkpoints.
-      validate_every: updates between two looks at the validation split; 0 for none.
-      validation_examples: at most so many of its examples are looked at.
+      validate_every: updates between two validations; 0 for no validation.
+      validation_examples: validate on at most this many examples.
       log_every: updates between two rows of metrics.jsonl.
-      keep: how many of the newest checkpoints stay.
+      keep: number of newest checkpoints to keep.
     """
 
     prompt: PromptConfig
-    questions: str
-    steps: int
-    batch_size: int
-    rows: int
-    accumulate: int
-    max_tokens: int
-    max_windows: int
-    learning_rate: float
-    final_learning_rate: float
-    warmup_learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    remat: bool
-    checkpoint_every: int
-    validate_every: int
-    validation_examples: int
-    log_every: int
-    keep: int
+    questions: str = setting(choices=tuple(QUESTIONS))
+    steps: int = setting(at_least=1)
+    batch_size: int = setting(at_least=1)
+    rows: int = setting(at_least=1)
+    accumulate: int = setting(at_least=1)
+    max_tokens: int = setting(at_least=1)
+    max_windows: int = setting(at_least=1)
+    learning_rate: float = setting(above=0)
+    final_learning_rate: float = setting(at_least=0)
+    warmup_learning_rate: float = setting(at_least=0)
+    warmup_steps: int = setting(at_least=0)
+    weight_decay: float = setting(at_least=0)
+    remat: bool = setting()
+    checkpoint_every: int = setting(at_least=1)
+    validate_every: int = setting(at_least=0)
+    validation_examples: int = setting(at_least=1)
+    log_every: int = setting(at_least=1)
+    keep: int = setting(at_least=1)
 
     @classmethod
     def from_config(cls, config: ConfigDict, name: str) -> "StageConfig":
-        """The section `name` of `config`.
+        """Reads and checks the section `name` of `config`.
 
         Raises:
-          UserError: the section or a key is missing, unknown or out of range.
+          UserError: the section or a key is missing, unknown or out of bounds.
         """
         if name not in config:
             raise UserError(
                 f"config.stages names {name!r}, but there is no such section"
             )
-        values = _checked(cls, config[name].to_dict(), f"config.{name}")
-        prompt = _checked(PromptConfig, values["prompt"], f"config.{name}.prompt")
-        stage = cls(**{**values, "prompt": PromptConfig(**prompt)})
-        if stage.questions not in QUESTIONS:
-            raise UserError(
-                f"config.{name}.questions is {stage.questions!r}: choose one of "
-                f"{', '.join(QUESTIONS)}"
-            )
-        for field in fields(cls):
-            value = getattr(stage, field.name)
-            least = 0 if field.name in ("warmup_steps", "validate_every") else 1
-            if field.type is int and value < least:
-                raise UserError(
-                    f"config.{name}.{field.name} is {value}: it must be {least} or more"
-                )
-        if stage.prompt.max_answer_tokens < 1:
-            raise UserError(
-                f"config.{name}.prompt.max_answer_tokens is "
-                f"{stage.prompt.max_answer_tokens}: it must be 1 or more"
-            )
-        if not 0 < stage.learning_rate < math.inf:
-            raise UserError(
-                f"config.{name}.learning_rate is {stage.learning_rate}: it must be a "
-                "number above 0"
-            )
-        if not 0 <= stage.weight_decay < math.inf:
-            raise UserError(
-                f"config.{name}.weight_decay is {stage.weight_decay}: it must be a "
-                "number, 0 or more"
-            )
-        for key in ("final_learning_rate", "warmup_learning_rate"):
-            if not 0 <= getattr(stage, key) <= stage.learning_rate:
-                raise UserError(
-                    f"config.{name}.{key} is {getattr(stage, key)}: it must be from 0 "
-                    f"to config.{name}.learning_rate, {stage.learning_rate}"
-                )
-        if stage.rows > stage.batch_size:
-            raise UserError(
-                f"config.{name}.rows is {stage.rows}: it must be at most batch_size, "
-                f"{stage.batch_size}, since each row holds an example or more"
-            )
-        if stage.warmup_steps >= stage.steps:
-            raise UserError(
-                f"config.{name}.warmup_steps is {stage.warmup_steps}: it must be less "
-                f"than steps, {stage.steps}"
-            )
+        stage = read_section(cls, config[name], f"config.{name}")
+        stage._check_pairs(f"config.{name}")
         return stage
 
+    def _check_pairs(self, where: str) -> None:
+        """Checks the settings that bound each other."""
+        for key in ("final_learning_rate", "warmup_learning_rate"):
+            if getattr(self, key) > self.learning_rate:
+                raise UserError(
+                    f"{where}.{key} is {getattr(self, key)}: it must be at most "
+                    f"{where}.learning_rate, {self.learning_rate}"
+                )
+        if self.rows > self.batch_size:
+            raise UserError(
+                f"{where}.rows is {self.rows}: it must be at most {where}.batch_size, "
+                f"{self.batch_size}, since each row holds at least one example"
+            )
+        if self.warmup_steps >= self.steps:
+            raise UserError(
+                f"{where}.warmup_steps is {self.warmup_steps}: it must be less than "
+                f"{where}.steps, {self.steps}"
+            )
+
     def check_rows(self, name: str, mesh: Mesh) -> None:
-        """Checks that every device gets equally many rows.
+        """Checks that every device gets the same number of rows.
+
+        Args:
+          name: of the stage, for the message.
+          mesh: that the stage is trained on.
 
         Raises:
-          UserError: it does not work out.
+          UserError: the rows are not divisible by the devices that share them.
         """
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        if self.rows % shards:
+        devices = mesh.shape["data"] * mesh.shape["fsdp"]
+        if self.rows % devices:
             raise UserError(
-                f"config.{name}.rows is {self.rows}, which cannot be dealt "
-                f"out to {shards} devices (mesh.data × mesh.fsdp): make it a multiple "
-                f"of {shards}, or set config.mesh"
+                f"config.{name}.rows is {self.rows}, which is not divisible by "
+                f"{devices} devices (mesh.data × mesh.fsdp): make it a multiple of "
+                f"{devices}, or set config.mesh"
             )
 
     def choose(self, records: list[Record]) -> list[Record]:
-        """The records that this stage learns from."""
+        """The records that this stage trains on."""
         return [record for record in records if QUESTIONS[self.questions](record)]
 
     def schedule(self) -> optax.Schedule:
-        """Updates done so far → learning rate: a line up, then half a cosine down."""
+        """Number of earlier updates → learning rate: a line up, half a cosine down."""
         return optax.warmup_cosine_decay_schedule(
             init_value=self.warmup_learning_rate,
             peak_value=self.learning_rate,
@@ -153,7 +136,7 @@ class StageConfig:
         )
 
     def optimiser(self) -> optax.GradientTransformation:
-        """AdamW (Loshchilov & Hutter 2019) with MusiLingo's moments and no clipping."""
+        """AdamW (Loshchilov & Hutter 2019) with MusiLingo's betas and no clipping."""
         return optax.adamw(
             self.schedule(),
             b1=0.9,
@@ -164,13 +147,19 @@ class StageConfig:
         )
 
 
-def _checked(kind: type, values: dict, where: str) -> dict:
-    """The values, if their keys are the fields of the dataclass `kind`."""
-    expected = {field.name for field in fields(kind)}
-    if missing := sorted(expected - values.keys()):
-        raise UserError(f"{where} lacks {', '.join(missing)}")
-    if unknown := sorted(values.keys() - expected):
+def read_stages(config: ConfigDict) -> dict[str, StageConfig]:
+    """Stage name → settings, in the order of training.
+
+    Raises:
+      UserError: no stage is named, or one of them twice; or as in
+        `StageConfig.from_config`.
+    """
+    stages = {name: StageConfig.from_config(config, name) for name in config.stages}
+    if not stages:
+        raise UserError("config.stages is empty: name at least one stage")
+    if len(stages) < len(config.stages):
         raise UserError(
-            f"{where} has {', '.join(unknown)}, which nothing reads: is it misspelt?"
+            f"config.stages is {tuple(config.stages)!r}: name each stage once, and to "
+            "train one for longer, set its steps"
         )
-    return values
+    return stages

@@ -1,22 +1,25 @@
-"""One update of the adapter: what it changes, what it computes, what it tells.
+"""One update of the adapter: its state, its program and its report.
 
-Nothing here knows of files, songs or processes: `train.py` runs it, `plan.py` compiles
-it for machines that are not there.
+Nothing here knows of files, songs or processes: `train.py` runs the program, and
+`plan/` compiles it for machines that it does not run on.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
 
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch, answer_loss
-from musilingo_jax.runtime.sharding import batch_sharding
+from musilingo_jax.runtime.sharding import batch_sharding, shardings
 from musilingo_jax.training.stage_config import StageConfig
 
 
@@ -27,44 +30,76 @@ class TrainState:
 
     Attributes:
       adapter: what learns, in float32.
-      optimiser: AdamW's moments, shaped and sharded like the adapter, and its count.
+      optimiser: AdamW's moments, shaped and sharded like the adapter, and its counts.
     """
 
     adapter: Adapter
     optimiser: optax.OptState
 
 
+def fresh_state(
+    optimiser: optax.GradientTransformation, adapter: Adapter
+) -> TrainState:
+    """The state before the first update."""
+    # Optax takes any pytree, but its annotations know containers of arrays only.
+    parameters: Any = adapter
+    return TrainState(adapter=adapter, optimiser=optimiser.init(parameters))
+
+
+def abstract_state(
+    optimiser: optax.GradientTransformation, adapter: Adapter, mesh: Mesh
+) -> TrainState:
+    """The state's shapes, types and shardings, as `jax.ShapeDtypeStruct`s."""
+    state = jax.eval_shape(functools.partial(fresh_state, optimiser), adapter)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        state,
+        shardings(state, mesh),
+    )
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class StepReport:
-    """What an update tells of itself.
+    """What an update returns besides the new state.
 
     Attributes:
-      loss: float32[], nats per target token, before the update.
-      gradient_norm: float32[].
-      finite: bool[], whether the new adapter and its moments are all numbers.
+      loss: nats per target token, before the update.
+      gradient_norm: Euclidean norm of the gradient.
+      finite: whether the new state contains neither NaN nor infinity.
     """
 
-    loss: jax.Array
-    gradient_norm: jax.Array
-    finite: jax.Array
+    loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    finite: Bool[Array, ""]
+
+
+Update = Callable[[TrainState, Llama, Batch], tuple[TrainState, StepReport]]
+BatchLoss = Callable[[Adapter, Llama, Batch], tuple[Float[Array, ""], Int[Array, ""]]]
 
 
 def make_update(
     stage: StageConfig, optimiser: optax.GradientTransformation, placement: TrainState
-) -> Callable[[TrainState, Llama, Batch], tuple[TrainState, StepReport]]:
-    """Compiles one update of the adapter; the old state's memory holds the new one.
+) -> Update:
+    """Compiles one update of the adapter. It donates the memory of the old state.
 
     The loss is the cross entropy of all target tokens of the update, summed and then
-    divided by their number, whatever device or accumulated batch they are in. So 2
-    batches of 8 give the same gradient as 1 of 16, and a long answer counts for more
-    than a short one, as it would in one batch.
+    divided by their number, whichever device or accumulated batch they are in. So 2
+    batches of 8 give the same gradient as 1 of 16, and a long answer weighs more than
+    a short one, as it does within a batch.
+
+    Args:
+      stage: its settings.
+      optimiser: of the adapter.
+      placement: a sharding for each array of the state.
     """
 
     def split(array: jax.Array) -> jax.Array:
-        """[rows, …] → [accumulate, rows, …], neighbours in different batches.
+        """[rows, …] → [accumulate, rows, …], with neighbours in different batches.
 
-        A device's rows stay on it: of rows a b c d | e f g h on two devices,
+        Each row stays on its device. Of the rows a b c d | e f g h on two devices,
         accumulate = 2 makes the batches a c | e g and b d | f h.
         """
         parts = array.reshape(stage.rows, stage.accumulate, *array.shape[1:])
@@ -79,18 +114,20 @@ def make_update(
     def update(
         state: TrainState, llama: Llama, batch: Batch
     ) -> tuple[TrainState, StepReport]:
-        def add(total, part):
+        def add(total: Any, part: Batch) -> tuple[Any, None]:
             (loss, count), gradient = jax.value_and_grad(loss_of, has_aux=True)(
                 state.adapter, llama, part
             )
             return jax.tree.map(jnp.add, total, (loss, count, gradient)), None
 
-        zeros = jax.tree.map(jnp.zeros_like, state.adapter)
+        # Optax takes any pytree, but its annotations know containers of arrays only.
+        old: Any = state.adapter
+        zeros = jax.tree.map(jnp.zeros_like, old)
         none = (jnp.zeros(()), jnp.zeros((), jnp.int32), zeros)
         (loss, count, gradient), _ = jax.lax.scan(add, none, jax.tree.map(split, batch))
         gradient = jax.tree.map(lambda total: total / count, gradient)
-        change, moments = optimiser.update(gradient, state.optimiser, state.adapter)
-        adapter = optax.apply_updates(state.adapter, change)
+        change, moments = optimiser.update(gradient, state.optimiser, old)
+        adapter: Any = optax.apply_updates(old, change)
         new = TrainState(adapter=adapter, optimiser=moments)
         report = StepReport(
             loss=loss / count,
@@ -104,21 +141,29 @@ def make_update(
     return update
 
 
-def make_validation(
-    stage: StageConfig,
-) -> Callable[[Adapter, Llama, Batch], tuple[jax.Array, jax.Array]]:
-    """Compiles a look at a batch: the loss summed over its target tokens, their count.
+def make_validation(stage: StageConfig) -> BatchLoss:
+    """Compiles the loss of a batch: summed over its target tokens, and their number.
 
-    So that batches can be added up before dividing, as in the update.
+    Sums, so that batches can be added up before dividing, as in the update.
     """
 
     @jax.jit
-    def look(
+    def batch_loss(
         adapter: Adapter, llama: Llama, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
         return answer_loss(adapter, llama, batch, remat=stage.remat)
 
-    return look
+    return batch_loss
+
+
+def mean_loss(
+    batch_loss: BatchLoss, adapter: Adapter, llama: Llama, batches: Iterable[Batch]
+) -> float:
+    """Nats per target token, over all examples of the batches together."""
+    # All are started before the first is waited for.
+    started = [batch_loss(adapter, llama, batch) for batch in batches]
+    sums, counts = zip(*jax.device_get(started), strict=True)
+    return float(np.sum(sums, dtype=np.float64) / np.sum(counts))
 
 
 def abstract_batch(
@@ -130,19 +175,22 @@ def abstract_batch(
     windows: int,
     answers: int,
 ) -> Batch:
-    """The shapes and shardings of what an update reads, to compile it without data.
+    """The shapes and shardings of an update's batch, to compile it without data.
 
     Args:
-      stage: says how many rows there are.
+      stage: its settings, which give the number of rows.
       width: of the encoder's features.
-      mesh: where the batch would go.
+      mesh: that the batch would be put on.
       length: tokens per row, audio included.
       windows: audio vectors per row.
-      answers: tokens to be said per row.
+      answers: target tokens per row.
+
+    Returns:
+      A batch of `jax.ShapeDtypeStruct`s.
     """
     rows, sharding = stage.rows * stage.accumulate, batch_sharding(mesh)
 
-    def array(dtype: jnp.dtype, *tail: int) -> jax.ShapeDtypeStruct:
+    def array(dtype: Any, *tail: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *tail), dtype, sharding=sharding)
 
     return Batch(

@@ -1,16 +1,16 @@
-"""A random model, a few seconds of noise and a command line, to train in tests."""
+"""Random models, a few seconds of noise and a config, to train in tests in seconds."""
 
+import atexit
 import functools
 import importlib.util
 import json
-import os
-import subprocess
-import sys
+import shutil
 import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 import soundfile
 from flax import nnx
@@ -57,7 +57,7 @@ LANGUAGE_MODEL = {
 
 @functools.cache
 def small_tokenizer() -> tokenizer.Tokenizer:
-    """Byte-level BPE; like sentencepiece, it puts a space before each text."""
+    """A byte-level BPE that puts a space before each text, as sentencepiece does."""
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(Path(folder))
         return tokenizer.load(Path(folder))
@@ -93,7 +93,10 @@ def make_models(folder: Path) -> None:
 
 
 def make_corpus(folder: Path, *, songs: int = 6) -> Path:
-    """Writes noise and says things about it; returns the path of songs.jsonl."""
+    """Writes songs of noise with questions and answers; the path of songs.jsonl.
+
+    Each song has a caption and two questions. The last song is the split "test".
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for song in range(songs):
@@ -118,7 +121,7 @@ def make_corpus(folder: Path, *, songs: int = 6) -> Path:
 
 
 def small_values(folder: Path, run: str) -> dict[str, Any]:
-    """What makes `configs/tiny.py` small, on the models and songs of `folder`."""
+    """Changes of `configs/tiny.py` to train small models on the songs of `folder`."""
     values = {
         "run": folder / run,
         "features.cache": folder / "cache",
@@ -142,7 +145,7 @@ def small_values(folder: Path, run: str) -> dict[str, Any]:
 
 
 def small_flags(folder: Path, run: str) -> list[str]:
-    """The same as flags."""
+    """`small_values` as flags of the command line."""
     values = small_values(folder, run)
     return [
         f"--config={ROOT / 'configs/tiny.py'}",
@@ -151,7 +154,7 @@ def small_flags(folder: Path, run: str) -> list[str]:
 
 
 def small_config(folder: Path, run: str, **changes: Any) -> ConfigDict:
-    """The same as a config; `changes` are spelt `stage1__steps=3`."""
+    """`small_values` as a config, with changes spelt `stage1__steps=3`."""
     config = load_config("tiny").get_config()
     values = small_values(folder, run)
     values |= {key.replace("__", "."): value for key, value in changes.items()}
@@ -163,24 +166,41 @@ def small_config(folder: Path, run: str, **changes: Any) -> ConfigDict:
 
 
 def load_config(name: str) -> ModuleType:
-    """A file of `configs/`, which is no package."""
+    """Imports a file of `configs/`, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"configs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def start_training(flags: list[str], *, devices: int) -> subprocess.Popen:
-    """Starts training in a process of its own, on simulated devices."""
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(devices),
+VALIDATED = {"corpus.validation_split": "test", "stage2.validate_every": 3}
+
+
+@functools.cache
+def trained_folder() -> Path:
+    """Models, songs and one finished run, `whole`, shared by all tests of a session.
+
+    The run uses one device, was never interrupted, and validated as `VALIDATED` says.
+    Its compiled programs are kept in `compiled`, for this process and those it starts.
+    """
+    # Imported here, as most users of this module do not train.
+    from musilingo_jax.train import train
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    make_models(folder)
+    make_corpus(folder / "corpus")
+    changes = {key.replace(".", "__"): value for key, value in VALIDATED.items()}
+    config = small_config(folder, "whole", mesh__data=1, **changes)
+    train(config, typed=["--config=x.py"])
+    return folder
+
+
+def compiled_in(folder: Path) -> dict[str, str]:
+    """The environment in which a process shares the compiled programs of `folder`."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "musilingo_jax.train", *flags],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

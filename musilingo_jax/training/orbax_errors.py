@@ -1,0 +1,65 @@
+"""Makes Orbax report a failed read or write once: as the exception that it raises.
+
+Orbax 0.12.8 reports one failure in three ways:
+
+1. It raises the exception to whoever waits for the checkpoint. This one is enough.
+2. Each thread that the exception passes through logs it, with a traceback
+   (`futures/future.py`, `checkpointers/async_checkpointer.py`).
+3. It reads and writes arrays as tasks of an event loop. When one fails, it closes the
+   loop while the others still run (`asyncio_utils.py`). TensorStore calls the closed
+   loop when they end, and Python prints a traceback for each of them, which no code can
+   catch: "RuntimeError: Event loop is closed".
+
+The log records of (2) are dropped unless `--verbosity=0` asks for them. The loop of (3)
+is closed after its tasks have ended. Both changes affect Orbax alone. A test shows that
+they are still needed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from absl import logging as absl_logging
+
+try:
+    from orbax.checkpoint._src import asyncio_utils
+except ImportError:  # A later version of Orbax, which may not need this.
+    asyncio_utils = None
+
+T = TypeVar("T")
+
+_RUN = "_run_sync_via_new_loop"
+
+
+def report_once() -> None:
+    """Changes Orbax as described above, for the rest of the process."""
+    logging.getLogger("absl").addFilter(_is_kept)
+    if hasattr(asyncio_utils, _RUN):
+        setattr(asyncio_utils, _RUN, run_all_tasks)
+
+
+def run_all_tasks(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine in a new event loop, which is closed when no task is left.
+
+    If the coroutine raises an error, the tasks that it started are waited for. Ctrl-C
+    does not wait for them.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        return loop.run_until_complete(coroutine)
+    except Exception:
+        # With `return_exceptions`, errors of other tasks are neither raised nor logged.
+        others = asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True)
+        loop.run_until_complete(others)
+        raise
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _is_kept(record: logging.LogRecord) -> bool:
+    """Whether a record is something else than an exception that Orbax raises too."""
+    raised = "orbax" in record.pathname and record.exc_info is not None
+    return not raised or absl_logging.get_verbosity() > absl_logging.WARNING
