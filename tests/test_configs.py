@@ -375,9 +375,9 @@ def test_unknown_part_of_a_corpus_is_refused(parse):
     [
         ("stage2.stepz", 3, "config.stage2 has stepz, which nothing reads"),
         ("stage2.prompt.sign", "", "config.stage2.prompt has sign"),
-        ("stage2.questions", "some", "choose one of captions, questions, all"),
+        ("stage2.questions", "some", "choose one of 'captions', 'questions', 'all'"),
         ("stage2.steps", 0, "config.stage2.steps is 0"),
-        ("stage2.warmup_steps", 999, "must be less than steps"),
+        ("stage2.warmup_steps", 999, "must be less than config.stage2.steps"),
         ("stage2.batch_size", -4, "config.stage2.batch_size is -4"),
         ("stages", ("stage3",), "no such section"),
     ],

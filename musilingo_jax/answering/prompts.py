@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import setting
 
 AUDIO = "<AudioHere>"
 
@@ -30,7 +31,7 @@ class PromptConfig:
     template: str
     instruction: str
     end_sign: str
-    max_answer_tokens: int
+    max_answer_tokens: int = setting(at_least=1)
 
     def __post_init__(self):
         if self.template and self.template.count("{}") != 1:

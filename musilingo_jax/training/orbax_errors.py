@@ -4,7 +4,8 @@ Orbax 0.12.8 reports one failure in three ways:
 
 1. It raises the exception to whoever waits for the checkpoint. This one is enough.
 2. Each thread that the exception passes through logs it, with a traceback
-   (`futures/future.py`, `checkpointers/async_checkpointer.py`).
+   (`futures/future.py`, `checkpointers/async_checkpointer.py`); others log what they
+   found of the unfinished checkpoint (`metadata/checkpoint.py`).
 3. It reads and writes arrays as tasks of an event loop. When one fails, it closes the
    loop while the others still run (`asyncio_utils.py`). TensorStore calls the closed
    loop when they end, and Python prints a traceback for each of them, which no code can
@@ -17,9 +18,11 @@ they are still needed.
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import orbax.checkpoint
 from absl import logging as absl_logging
 
 try:
@@ -30,11 +33,12 @@ except ImportError:  # A later version of Orbax, which may not need this.
 T = TypeVar("T")
 
 _RUN = "_run_sync_via_new_loop"
+_ORBAX = os.path.dirname(orbax.checkpoint.__file__)
 
 
 def report_once() -> None:
     """Changes Orbax as described above, for the rest of the process."""
-    logging.getLogger("absl").addFilter(_is_kept)
+    logging.getLogger("absl").addFilter(is_kept)
     if hasattr(asyncio_utils, _RUN):
         setattr(asyncio_utils, _RUN, run_all_tasks)
 
@@ -59,7 +63,7 @@ def run_all_tasks(coroutine: Coroutine[Any, Any, T]) -> T:
         loop.close()
 
 
-def _is_kept(record: logging.LogRecord) -> bool:
-    """Whether a record is something else than an exception that Orbax raises too."""
-    raised = "orbax" in record.pathname and record.exc_info is not None
+def is_kept(record: logging.LogRecord) -> bool:
+    """Whether a record is something else than an error that Orbax raises too."""
+    raised = record.pathname.startswith(_ORBAX) and record.levelno >= logging.ERROR
     return not raised or absl_logging.get_verbosity() > absl_logging.WARNING

@@ -12,6 +12,7 @@ from musilingo_jax.runtime.settings import (
     identity_of,
     read_section,
     setting,
+    with_before,
 )
 
 
@@ -128,3 +129,19 @@ def test_fields_without_bounds_need_none():
         text: str = field()
 
     assert read_section(Plain, {"number": 1, "text": ""}, "x") == Plain(1, "")
+
+
+@dataclass(frozen=True)
+class Nested:
+    outer: Outer
+    other: int
+
+
+def test_keys_that_did_not_exist_yet_are_filled_in_at_any_depth():
+    old = {key: value for key, value in GOOD.items() if key != "policy"}
+    section = {"outer": old, "unknown": [1]}
+    filled = {"outer": GOOD | {"policy": "full"}, "unknown": [1]}
+    assert with_before(Nested, section) == filled
+    assert with_before(Nested, filled) == filled
+    assert with_before(Outer, GOOD) == GOOD
+    assert "policy" not in old

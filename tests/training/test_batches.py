@@ -11,12 +11,13 @@ import pytest
 from helpers.small_run import small_tokenizer
 
 from musilingo_jax.answering.prompts import PromptConfig, encode
+from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.models.musilingo import attend_mask
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 from musilingo_jax.training.batches import Batches, ValidationBatches
-from musilingo_jax.training.examples import Examples, crop
+from musilingo_jax.training.examples import Examples
 from musilingo_jax.training.packing import PROGRAMS
 
 PROMPT = PromptConfig(
@@ -233,7 +234,7 @@ def test_what_does_not_fit_is_counted_and_what_is_cut_too(tokenizer):
     assert (len(examples.records), examples.too_long.total(), examples.cut) == (2, 1, 0)
 
 
-def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
+def test_corpora_that_a_stage_does_not_train_on_are_named(tokenizer, capsys):
     long = "many words " * 20
     records = [
         dataclasses.replace(record(0), corpus="kept"),
@@ -245,13 +246,13 @@ def test_corpora_that_a_stage_does_not_learn_from_are_told(tokenizer, capsys):
     batches = make_of(measured(tokenizer, records, max_tokens=most), weights=weights)
     assert batches.of_corpus == {"kept": 1, "long": 0, "other": 0}
     assert batches.clips(3) == ["0"] * 12
-    said = [line for line in capsys.readouterr().err.splitlines() if "learn" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "train" in line]
     assert said == [
-        "this stage does not learn from long (none of its examples fits in max_tokens "
-        f"= {most}), other (none of its examples is of this kind and can be heard)"
+        "this stage does not train on long (none of its examples fits in max_tokens = "
+        f"{most}), other (none of its examples is of the stage's kind and has audio)"
     ]
     make(tokenizer, records, weights={"kept": 0.5, "long": 0.3})
-    assert "learn from" not in capsys.readouterr().err
+    assert "train on" not in capsys.readouterr().err
 
 
 def test_nothing_that_fits_is_an_error(tokenizer):

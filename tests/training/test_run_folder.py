@@ -1,18 +1,22 @@
-"""The run folder: what is damaged, gone, full or not shared is told in one sentence."""
+"""A run folder that is damaged, gone, full, not shared or of another run is named."""
 
 import errno
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from helpers.processes import free_port
+from helpers.small_run import load_config
 from ml_collections import ConfigDict
 
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import setting
 from musilingo_jax.training import run_folder
 from musilingo_jax.training.run_folder import RunFolder
+from musilingo_jax.training.stage_config import StageConfig
 
 ROW = b'{"stage": "a", "step": 1, "time": 2.0, "loss": 3.0}'
 
@@ -67,16 +71,72 @@ def test_a_full_disk_is_named_whoever_finds_it(run, monkeypatch):
     def fail(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(run_folder, "write_whole", fail)
-    with pytest.raises(UserError, match=r"jazz: there is no room left \(No space"):
+    monkeypatch.setattr(run_folder, "write_text", fail)
+    with pytest.raises(UserError, match=r"jazz: there is no space left \(No space"):
         run.write("a.json", "{}")
     with (
-        pytest.raises(UserError, match=r"jazz: there is no room left \(No space"),
+        pytest.raises(UserError, match=r"jazz: there is no space left \(No space"),
         run_folder.writing(run.path),
     ):
         raise ValueError("UNKNOWN: Failed to write 9 bytes [os_error_code='28']")
     with pytest.raises(ValueError, match="a bug"), run_folder.writing(run.path):
         raise ValueError("a bug")
+
+
+@dataclass(frozen=True)
+class LaterStage(StageConfig):
+    """The settings of a stage in a later version, which has one more."""
+
+    policy: str = setting(choices=("full", "dots"), before="full")
+
+
+def small(path, **stage):
+    config = load_config("tiny").get_config()
+    config.run, config.stages = str(path), ("stage1",)
+    with config.unlocked():
+        config.stage1.update(stage)
+    return config
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A function that leaves a checkpoint of a run with such a stage."""
+
+    def stop(**stage):
+        RunFolder(small(tmp_path / "run", **stage)).claim({})
+        (tmp_path / "run/stage1/checkpoints/1").mkdir(parents=True)
+        return tmp_path / "run"
+
+    return stop
+
+
+@pytest.mark.parametrize("added", [{}, {"policy": "full"}])
+def test_a_run_from_before_a_setting_existed_resumes(stopped, monkeypatch, added):
+    run = stopped()
+    monkeypatch.setattr(run_folder, "StageConfig", LaterStage)
+    RunFolder(small(run, **added)).claim({})
+    with pytest.raises(UserError, match=r"differs in stage1\.policy: choose another"):
+        RunFolder(small(run, policy="dots")).claim({})
+
+
+def test_a_run_of_today_resumes_with_a_config_from_before_a_setting_existed(
+    stopped, monkeypatch
+):
+    run = stopped(policy="full")
+    monkeypatch.setattr(run_folder, "StageConfig", LaterStage)
+    RunFolder(small(run)).claim({})
+
+
+def test_a_setting_without_a_before_makes_another_run(stopped):
+    run = stopped()
+    with pytest.raises(UserError, match=r"differs in stage1\.policy: choose another"):
+        RunFolder(small(run, policy="full")).claim({})
+
+
+def test_a_config_from_before_a_setting_existed_is_read():
+    config = load_config("tiny").get_config()
+    assert LaterStage.from_config(config, "stage1").policy == "full"
+    assert StageConfig.from_config(config, "stage1").steps == config.stage1.steps
 
 
 PROGRAM = """

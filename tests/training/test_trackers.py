@@ -1,4 +1,4 @@
-"""What a run shows while it runs: TensorBoard's files, Weights & Biases, a trace."""
+"""TensorBoard's files, Weights & Biases and traces of a run."""
 
 import errno
 import json
@@ -45,16 +45,16 @@ def points(folder):
     return found
 
 
-def test_no_point_is_doubled_when_a_stage_goes_on(run):
+def test_no_point_is_doubled_when_a_stage_resumes(run):
     with Trackers(run, "") as tracker:
-        tracker.begin("a", [], before=0)
+        tracker.begin("a", [], earlier_steps=0)
         for step in (1, 2, 3):
             tracker.log(row(step, loss=step / 4))
     with Trackers(run, "") as tracker:
-        tracker.begin("a", [row(1, loss=0.25), row(2, loss=0.5)], before=0)
+        tracker.begin("a", [row(1, loss=0.25), row(2, loss=0.5)], earlier_steps=0)
         tracker.log(row(3, loss=0.75))
         tracker.log(row(3, validation_loss=2.0))
-        tracker.begin("b", [], before=3)
+        tracker.begin("b", [], earlier_steps=3)
     assert points(run.path / "tensorboard/a") == [
         ("loss", 1, 0.25, 1001.0),
         ("loss", 2, 0.5, 1002.0),
@@ -64,19 +64,19 @@ def test_no_point_is_doubled_when_a_stage_goes_on(run):
     assert points(run.path / "tensorboard/b") == []
 
 
-def test_a_full_disk_is_told_and_waited_for_by_nobody(run, monkeypatch):
+def test_a_full_disk_is_reported_at_once(run, monkeypatch):
     def fail(event):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with Trackers(run, "") as tracker:
-        tracker.begin("a", [], before=0)
+        tracker.begin("a", [], earlier_steps=0)
         monkeypatch.setattr(tracker._board, "write_event", fail)
-        with pytest.raises(UserError, match=r"jazz: there is no room left"):
+        with pytest.raises(UserError, match=r"jazz: there is no space left"):
             tracker.log(row(1, loss=1.0))
 
 
 class StandIn:
-    """Of the module `wandb`: remembers what it is told."""
+    """For the module `wandb`: remembers what it is given."""
 
     def __init__(self):
         self.step, self.rows, self.begun, self.ended = 0, [], [], []
@@ -93,18 +93,18 @@ class StandIn:
         self.ended.append(exit_code)
 
 
-def test_weights_and_biases_is_told_of_all_stages_once(run, monkeypatch):
+def test_weights_and_biases_gets_each_row_of_all_stages_once(run, monkeypatch):
     wandb = StandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     with Trackers(run, "music") as tracker:
-        tracker.begin("a", [], before=0)
+        tracker.begin("a", [], earlier_steps=0)
         tracker.log(row(1, loss=4.0))
         tracker.log(row(2, loss=3.0))
     with pytest.raises(UserError), Trackers(run, "music") as tracker:
         # The third row was written, but the program killed before it was sent.
         rows = [row(1, loss=4.0), row(2, loss=3.0), row(3, loss=2.0)]
-        tracker.begin("a", rows, before=0)
-        tracker.begin("b", [], before=3)
+        tracker.begin("a", rows, earlier_steps=0)
+        tracker.begin("b", [], earlier_steps=3)
         tracker.log(row(1, loss=1.0) | {"stage": "b"})
         raise UserError("it ends")
     assert wandb.rows == [
@@ -135,10 +135,10 @@ def test_weights_and_biases_that_refuses(run, monkeypatch):
         Trackers(run, "music")
 
 
-@pytest.mark.parametrize("said", ["3", "0:2", "2:0", "a:b", "-1:2"])
-def test_a_profile_of_what_makes_no_sense(said, tmp_path):
+@pytest.mark.parametrize("updates", ["3", "0:2", "2:0", "a:b", "-1:2"])
+def test_a_profile_of_anything_else_is_refused(updates, tmp_path):
     with pytest.raises(UsageError, match="must be FIRST:COUNT"):
-        Profiler(said, tmp_path)
+        Profiler(updates, tmp_path)
 
 
 def test_a_profile_is_of_the_updates_it_names(tmp_path, monkeypatch, capsys):
@@ -148,15 +148,15 @@ def test_a_profile_is_of_the_updates_it_names(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(f"{profiler}.stop_trace", lambda: calls.append("stop"))
     with Profiler("2:2", tmp_path) as profile:
         for update in (1, 2, 3, 4):
-            profile.before(jnp.zeros(()))
+            profile.begin(jnp.zeros(()))
             calls.append(update)
-            profile.after(jnp.zeros(()))
+            profile.end(jnp.zeros(()))
     assert calls == [1, "start", 2, 3, "stop", 4]
     assert capsys.readouterr().err == f"trace: {tmp_path}\n"
 
 
-def test_a_profile_of_updates_that_never_come_says_so(tmp_path, capsys):
+def test_a_profile_of_later_updates_says_so(tmp_path, capsys):
     with Profiler("9:2", tmp_path) as profile:
-        profile.before(jnp.zeros(()))
-        profile.after(jnp.zeros(()))
-    assert "the updates to trace never came" in capsys.readouterr().err
+        profile.begin(jnp.zeros(()))
+        profile.end(jnp.zeros(()))
+    assert "training ended before the updates to trace" in capsys.readouterr().err

@@ -123,14 +123,14 @@ def test_packed_is_unpacked_on_one_device_and_on_eight(seed):
     assert_same(loss_and_gradient(packed, 8), apart)
     assert_same(loss_and_gradient(packed, 8, mesh=(2, 2, 2)), apart)
     if seed == 0:
-        assert_same(loss_and_gradient(packed, 4, accumulate=2, remat=True), apart)
+        assert_same(loss_and_gradient(packed, 2, accumulate=4, remat=True), apart)
         uneven = batch_of(examples[:29], 8, PACKED)
         alone = batch_of(examples[:29], 32, APART)
         assert_same(loss_and_gradient(uneven, 8), loss_and_gradient(alone, 32))
 
 
 def test_accumulated_batches_are_one_large_batch():
-    """Of very unequal answers, so that a mean of means would be another number."""
+    """Answers are very unequal, so that a mean of means would be another number."""
     (adapter, llama), batch = models(), batch_of(random_examples(5, 16), 8, PACKED)
     (total, count), gradient = jax.jit(
         jax.value_and_grad(answer_loss, has_aux=True), static_argnames="remat"
@@ -142,12 +142,12 @@ def test_accumulated_batches_are_one_large_batch():
         float(total / count),
         jax.tree.map(lambda g: np.asarray(g / count), gradient),
     )
-    for rows, accumulate in ((8, 1), (2, 4)):
-        assert_same(loss_and_gradient(batch, rows, accumulate=accumulate), whole)
+    assert_same(loss_and_gradient(batch, 8), whole)
+    assert_same(loss_and_gradient(batch, 2, accumulate=4, remat=True), whole)
 
 
 def test_accumulating_leaves_rows_on_their_device():
-    """No collective moves what a batch holds: it is only read in another order."""
+    """No collective moves a part of the batch: it is only read in another order."""
     mesh, (adapter, llama) = make_mesh(8, 1, 1), models()
     update, optimiser = compiled(8, 2, (8, 1, 1), False)
     state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
@@ -165,7 +165,7 @@ def test_more_rows_than_examples_are_refused():
     config = load_config("tiny").get_config()
     config.stage1.rows = config.stage1.batch_size + 1
     with pytest.raises(
-        UserError, match=r"config\.stage1\.rows is 17: .* batch_size, 16"
+        UserError, match=r"config\.stage1\.rows is 17: .*stage1\.batch_size, 16"
     ):
         StageConfig.from_config(config, "stage1")
 
