@@ -20,7 +20,7 @@ Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 16 make an 
 epochs of 5,000 micro-batches, and a warm-up of 5,000. So steps = 7 × 5,000 ÷ 16 = 2,187
 after a warm-up of 312, and 70,000 questions are drawn: about seven of ten, once.
 
-Otherwise than there: what `musilingo_jax/training/original.py` lists; and the corpora take
+Otherwise than there: what `docs/differences.md` lists; and the corpora take
 turns by weight, where the original shuffles them as one.
 
 Expected: memory as in `configs/finetune_music_instruct.py`, where it is also told how

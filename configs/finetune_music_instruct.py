@@ -22,7 +22,7 @@ epochs of 5,000 (all), 3,000 (long) or 2,500 (short) micro-batches, and a warm-u
 such epoch. So steps = 6 × 5,000 ÷ 16 = 1,875, or 1,125, or 937, after a warm-up of 312,
 187 or 156.
 
-Otherwise than there: what `musilingo_jax/training/original.py` lists.
+Otherwise than there: what `docs/differences.md` lists.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together
 (`--config.model.quantization=int8`: half), and 1 to 4 GB for the rest, by how long the

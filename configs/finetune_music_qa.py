@@ -21,7 +21,7 @@ Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 16 make an 
 epochs of 5,000 micro-batches, and a warm-up of 5,000. So steps = 6 × 5,000 ÷ 16 = 1,875
 after a warm-up of 312, and 60,000 questions are drawn: most of them, once.
 
-Otherwise than there: what `musilingo_jax/training/original.py` lists.
+Otherwise than there: what `docs/differences.md` lists.
 
 Expected: memory and larger micro-batches as in `configs/finetune_music_instruct.py`;
 time was not measured at this size. The published scores (`evaluate` prints them beside

@@ -19,7 +19,7 @@ Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 8 make an u
 epochs of 1,000 micro-batches, and a warm-up of 1,000. So steps = 6 × 1,000 ÷ 8 = 750
 after a warm-up of 125, and 12,000 clips are drawn: each four or five times.
 
-Otherwise than there: what `musilingo_jax/training/original.py` lists.
+Otherwise than there: what `docs/differences.md` lists.
 
 Expected: memory as in `configs/finetune_music_instruct.py`, where it is also told how
 to use more of it; time was not measured at this size. Captions are scored by

@@ -20,7 +20,7 @@ Published: learning rate 1e-4 → 8e-5, 4 epochs of 5,000 micro-batches of 8, of
 each is an update, and a warm-up of 5,000. So steps = 20,000, and 160,000 songs are
 heard: about a third of them, once.
 
-Otherwise than there: what `musilingo_jax/training/original.py` lists; and every 1,000 updates
+Otherwise than there: what `docs/differences.md` lists; and every 1,000 updates
 512 songs of the split "valid" are looked at, of which the original takes no notice.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together

@@ -20,7 +20,7 @@ Published: learning rate 1e-4 → 8e-5, 4 epochs of 1,000 micro-batches of 2, of
 each is an update, and a warm-up of 1,000. So steps = 4,000, and 8,000 clips are heard:
 each about three times.
 
-Otherwise than there: what `musilingo_jax/training/original.py` lists. Two examples an update is
+Otherwise than there: what `docs/differences.md` lists. Two examples an update is
 what is published; it makes the loss of single updates jump about.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together

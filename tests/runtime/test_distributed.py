@@ -1,29 +1,18 @@
-"""Processes that find each other, fail together, and learn what one would learn."""
+"""Processes that find each other and fail together."""
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
 import sys
 import termios
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from helpers.processes import free_port
-from helpers.small_run import (
-    ROOT,
-    make_corpus,
-    make_models,
-    small_config,
-    small_flags,
-)
+from helpers.small_run import ROOT
 
-from musilingo_jax import train as training
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UsageError, UserError
 
@@ -145,117 +134,6 @@ def test_both_end_well():
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert said == ["process 0 of 2\n", "process 1 of 2\n"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Models, songs, and one run on one device."""
-    folder = tmp_path_factory.mktemp("distributed")
-    training.jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-    make_models(folder)
-    make_corpus(folder / "corpus")
-    training.train(small_config(folder, "one", mesh__data=1, **HELD_OUT))
-    return folder
-
-
-HELD_OUT = {"corpus__validation_split": "test", "stage2__validate_every": 4}
-
-
-def launch(folder, run, processes, devices, *arguments):
-    """Starts `launch/local.sh` on the small run."""
-    return subprocess.Popen(
-        [
-            ROOT / "launch/local.sh",
-            f"--processes={processes}",
-            f"--devices={devices}",
-            *small_flags(folder, run),
-            "--config.corpus.validation_split=test",
-            "--config.stage2.validate_every=4",
-            *arguments,
-        ],
-        env=os.environ
-        | {
-            "PYTHON": sys.executable,
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "XLA_FLAGS": "",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def rows(folder, run):
-    lines = (folder / run / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return {
-        (row["stage"], row["step"], kind): row[kind]
-        for row in found
-        for kind in ("loss", "validation_loss")
-        if kind in row
-    }
-
-
-def assert_same_losses(folder, one, other):
-    one, other = rows(folder, one), rows(folder, other)
-    assert list(one) == list(other)
-    np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-5)
-
-
-MESH = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
-
-
-def test_two_processes_of_four_devices_learn_what_one_device_does(folder):
-    launched = launch(folder, "two", 2, 4, *MESH)
-    said, _ = launched.communicate(timeout=400)
-    assert launched.returncode == 0, said
-    assert_same_losses(folder, "one", "two")
-    assert "[0] stage1: 5 updates of 8 examples" in said
-    assert (folder / "two/adapter-best/model.safetensors").exists()
-
-
-@pytest.mark.slow
-def test_told_in_one_process_all_stop_after_the_same_update_and_go_on(folder):
-    """With 2 processes, told; then 4, of which one is killed; then 1."""
-    launched = launch(folder, "moving", 2, 4, *MESH)
-    metrics = folder / "moving/metrics.jsonl"
-    wait_until(lambda: metrics.exists(), launched)
-    os.kill(worker(folder, "moving", 1), signal.SIGTERM)
-    said, _ = launched.communicate(timeout=400)
-    assert launched.returncode == 143, said
-    assert said.count("which is saved: the same command goes on there") == 1
-
-    done = len(rows(folder, "moving"))
-    launched = launch(folder, "moving", 4, 2, *MESH)
-    wait_until(lambda: len(rows(folder, "moving")) > done + 2, launched)
-    os.kill(worker(folder, "moving", 3), signal.SIGKILL)
-    said, _ = launched.communicate(timeout=400)
-    assert launched.returncode == 137, said
-    assert "process 3 ended with status 137" in said
-
-    training.train(small_config(folder, "moving", mesh__data=1, **HELD_OUT))
-    assert_same_losses(folder, "one", "moving")
-
-
-def worker(folder, run, process):
-    """The process id of one of those that `launch` started."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            said = entry.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        ours = f"--config.run={folder / run}".encode() in said
-        if ours and f"--process={process}".encode() in said and b"-m" in said:
-            return int(entry.parent.name)
-    raise AssertionError("it does not run")
-
-
-def wait_until(condition, process):
-    started = time.monotonic()
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() - started < 300
-        time.sleep(0.01)
 
 
 STAND_IN = """#!/usr/bin/env bash

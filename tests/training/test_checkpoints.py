@@ -143,8 +143,8 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
         Checkpoints(tmp_path / "checkpoints", keep=2)
 
 
-# Too little space for an array, which TensorStore writes, then for a name in JSON. It is
-# never freed: what Orbax still writes in the background must not succeed after all.
+# Too little space for an array, which TensorStore writes, then for a name in JSON.
+# It is never freed: what Orbax still writes in the background must not succeed later.
 SAVE = """
 import resource, signal
 from pathlib import Path

@@ -18,6 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
+from helpers import programs
+from helpers.processes import signal_at
 from helpers.small_run import (
     ROOT,
     VALIDATED,
@@ -173,50 +175,34 @@ def test_asked_to_stop_it_saves_and_resumes_bit_for_bit(folder, stopped):
     assert not (folder / "stopped/adapter-best").exists()
 
 
-# Kills the process as soon as it does something to a path.
-KILLED = """
-import os, runpy, signal, sys
-does, path = sys.argv[1:3]
-del sys.argv[1:3]
-
-def kill(event, arguments):
-    if event == does and any(str(x).endswith(path) for x in arguments[:2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(kill)
-runpy.run_module("musilingo_jax.train", run_name="__main__", alter_sys=True)
-"""
+def flags_on_one_device(folder, run):
+    return [*small_flags(folder, run), "--config.mesh.data=1"]
 
 
-def start(folder, run, *program):
-    """Training on one device in a process of its own, which computes as this one."""
-    # With as many devices as this process has, so that both compile alike.
-    devices = {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
-    return subprocess.Popen(
-        [sys.executable, *program, *small_flags(folder, run), "--config.mesh.data=1"],
-        cwd=ROOT,
-        env=os.environ | devices | compiled_in(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def environment(folder):
+    """Of a process that computes as this one: with as many devices, compiled alike."""
+    return compiled_in(folder) | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
 
 
 def test_killed_while_it_writes_checkpoints_it_resumes_bit_for_bit(folder):
-    """When the second begins, when its arrays are there, and before its last step."""
+    """At the beginning of the second, when all is written, and before the last step."""
     tmp = "orbax-checkpoint-tmp"
-    for does, path in (
+    for event, path in (
         ("os.mkdir", f"stage1/checkpoints/5.{tmp}"),
         ("open", f"stage2/checkpoints/3.{tmp}/state.{tmp}/_METADATA"),
         ("os.rename", "stage2/checkpoints/6"),
     ):
-        process = start(folder, "killed", "-c", KILLED, does, path)
-        _, stderr = process.communicate()
-        assert process.returncode == -signal.SIGKILL, stderr
+        done = programs.run(
+            "train",
+            *flags_on_one_device(folder, "killed"),
+            env=environment(folder),
+            prelude=signal_at(event, path, signal.SIGKILL),
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
         left = folder / "killed" / path.split(f".{tmp}")[0]
         assert not left.exists()
-        assert left.with_name(f"{left.name}.{tmp}").exists() == (does != "os.mkdir")
-        assert left.with_name("3").exists() == ("/3." not in path)
+        assert left.with_name(f"{left.name}.{tmp}").exists() == (event != "os.mkdir")
+        assert left.with_name("3").exists() == (left.name != "3")
     assert not (folder / "killed" / "adapter").exists()
     training.train(small_config(folder, "killed", **ONE))
     assert_same_adapter(folder, "killed", "whole")
@@ -227,7 +213,19 @@ def test_killed_while_it_writes_checkpoints_it_resumes_bit_for_bit(folder):
 def test_killed_at_random_again_and_again(folder):
     kills = 0
     for seed in range(6):
-        process = start(folder, "random", "-m", "musilingo_jax.train")
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "musilingo_jax.train",
+                *flags_on_one_device(folder, "random"),
+            ],
+            cwd=ROOT,
+            env=os.environ | environment(folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         started = time.time()
         log, summary = (folder / "random" / n for n in ("metrics.jsonl", "summary.txt"))
         while process.poll() is None and not (
