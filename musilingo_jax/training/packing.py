@@ -26,7 +26,7 @@ from jaxtyping import Float, Integer
 from musilingo_jax.answering.prompts import Example
 from musilingo_jax.models.musilingo import Batch
 
-Features = Float[np.ndarray, "windows width"]
+Features = Float[np.ndarray, "_windows width"]
 
 PROGRAMS = 8
 """Batch shapes per stage, at most, and so the programs that are compiled for it."""

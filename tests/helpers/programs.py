@@ -164,8 +164,8 @@ def _tell_jax(name, value):
     import jax
 
     option = name.lower()
-    if name.startswith("JAX_") and hasattr(jax.config, option):
-        now = getattr(jax.config, option)
+    if option in jax.config.values:
+        now = jax.config.values[option]
         kind = next((kind for kind in (int, float) if isinstance(now, kind)), str)
         jax.config.update(option, None if value is None else kind(value))
 

@@ -199,8 +199,12 @@ def trained_folder() -> Path:
 
 
 def compiled_in(folder: Path) -> dict[str, str]:
-    """The environment in which a process shares the compiled programs of `folder`."""
+    """The environment in which a process shares the compiled programs of `folder`.
+
+    Its programs are compiled as `tests/training/conftest.py` says.
+    """
     return {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

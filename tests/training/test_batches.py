@@ -181,7 +181,7 @@ def test_long_songs_are_cropped_anew_each_time(tokenizer):
 
 
 def test_crop_keeps_the_middle_and_short_songs():
-    features = np.arange(7)[:, None]
+    features = np.arange(7, dtype=np.float32)[:, None]
     assert crop(features, 3, None)[:, 0].tolist() == [2, 3, 4]
     assert crop(features, 7, None).shape == crop(features, 9, None).shape == (7, 1)
     starts = {int(crop(features, 3, np.random.default_rng(i))[0, 0]) for i in range(99)}
