@@ -49,6 +49,7 @@ from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.runtime import cli, distributed
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.settings import identity_of
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 from musilingo_jax.runtime.signals import stop_request
 from musilingo_jax.training import loss_plot, stage_data, summary
@@ -227,17 +228,20 @@ def train_stage(
                 # Waits for the update before this one, so that the device never idles.
                 metrics.end(step, report)
 
-                last, loss = step == stage.steps, None
+                last, validation = step == stage.steps, None
                 if data.validation and (last or step % stage.validate_every == 0):
                     metrics.check()
-                    loss = mean_loss(batch_loss, state.adapter, llama, data.validation)
-                    metrics.add_validation(step, loss)
+                    validation = mean_loss(
+                        batch_loss, state.adapter, llama, data.validation
+                    )
+                    metrics.add_validation(step, validation)
 
+                # After Ctrl-C or SIGTERM, at the same step in every process.
                 stopping = stop.agreed(data.earlier_steps + step)
-                due = step % stage.checkpoint_every == 0 or loss is not None
+                due = step % stage.checkpoint_every == 0 or validation is not None
                 if due or last or stopping:
                     metrics.check()  # A state with NaN or infinity must not be saved.
-                    checkpoints.save(step, state, run.config, loss)
+                    checkpoints.save(step, state, run.config, validation)
                 if stopping:
                     break
 
@@ -339,7 +343,7 @@ def fingerprints(config: ConfigDict, records: Records) -> dict[str, Any]:
     model = ModelConfig.from_config(config)
     adapter = model.adapter
     return {
-        "features": asdict(Identity.of(config)),
+        "features": identity_of(Identity.of(config)),
         "language_model": weights.digest(model.language_model, "language_model"),
         "adapter": (
             adapter if adapter == "random" else weights.digest(adapter, "adapter")

@@ -103,7 +103,7 @@ def train_on(folder: Path, *arguments: str) -> tuple[int, str]:
     [
         ("chat", [], "name a song"),
         ("chat", ["song.ogg", "--aks=Why?"], "Unknown command line flag 'aks'"),
-        ("train", [], "say what to train"),
+        ("train", [], "name what to train"),
         (
             "train",
             ["--config=configs/tinny.py"],

@@ -1,4 +1,4 @@
-"""What version 0.1 left on a disk is still good: its cache and a stopped run."""
+"""A cache and a stopped run that version 0.1 left behind can still be used."""
 
 import json
 import os
@@ -48,18 +48,18 @@ def rows(folder):
 
 
 def test_its_cache_is_used_without_encoding(resumed):
-    folder, told = resumed
-    assert "encoding" not in told
+    folder, stderr = resumed
+    assert "encoding" not in stderr
     for path in (DATA / "cache").rglob("*"):
         if path.is_file():
             now = folder / "cache" / path.relative_to(DATA / "cache")
             assert now.read_bytes() == path.read_bytes(), path.name
 
 
-def test_its_run_goes_on_where_it_was(resumed):
+def test_its_run_resumes_where_it_stopped(resumed):
     folder, _ = resumed
     before = rows(DATA / "run")
-    # The times tell that these updates were not done again.
+    # The times show that these updates were not done again.
     assert rows(folder / "run")[: len(before)] == before
     steps = [(row["stage"], row["step"]) for row in rows(folder / "run")]
     assert steps == [(row["stage"], row["step"]) for row in rows(DATA / "expected")]

@@ -26,8 +26,8 @@ from musilingo_jax.runtime.sharding import batch_sharding
 from musilingo_jax.training.examples import Examples
 from musilingo_jax.training.packing import Features, RowShape, choose_shapes, fill, pack
 
-# The sample of batches that the shapes are chosen for: so many examples, in at least 16
-# and at most 512 batches.
+# The shapes are chosen for a sample of batches: about this many examples, in at least
+# this many batches, and at most this many.
 _SAMPLED_EXAMPLES = 1 << 16
 _SAMPLED_BATCHES = (16, 512)
 

@@ -98,29 +98,36 @@ def taken_apart(tokenizer, batch):
         ).all()
         targets = batch["targets"][row]
         targets = targets[targets >= 0].tolist()
-        heard = 0
+        windows_before = 0
         for start, end in itertools.pairwise(ends):
             slots = batch["audio_slot"][row, start:end]
             windows = int((slots >= 0).sum())
-            text = tokenizer.decode(batch["tokens"][row, start:end])
+            text = tokenizer.decode(batch["tokens"][row, start:end].tolist())
             index = int(text.split("What is ")[1].split("?")[0])
-            told = record(index)
-            example = encode(tokenizer, PROMPT, told.question, told.answer, windows)
+            expected = record(index)
+            example = encode(
+                tokenizer, PROMPT, expected.question, expected.answer, windows
+            )
             assert batch["tokens"][row, start:end].tolist() == example.tokens
-            assert np.where(slots < 0, -1, slots - heard).tolist() == example.audio_slot
+            assert (
+                np.where(slots < 0, -1, slots - windows_before).tolist()
+                == example.audio_slot
+            )
             assert batch["positions"][row, start:end].tolist() == [*range(end - start)]
-            said = start + np.flatnonzero(example.target_mask)
-            assert [targets.pop(0) for _ in said] == said.tolist()
-            features = batch["features"][row, heard : heard + windows, 0]
+            targets_here = start + np.flatnonzero(example.target_mask)
+            assert [targets.pop(0) for _ in targets_here] == targets_here.tolist()
+            features = batch["features"][
+                row, windows_before : windows_before + windows, 0
+            ]
             assert (np.diff(features) == 1).all()
-            assert features[0] // 10 == features[-1] // 10 == int(told.clip)
-            assert windows == min(WINDOWS[int(told.clip)], 3)
+            assert features[0] // 10 == features[-1] // 10 == int(expected.clip)
+            assert windows == min(WINDOWS[int(expected.clip)], 3)
             found.append((row, index, int(features[0])))
-            heard += windows
+            windows_before += windows
         assert targets == []
         assert (batch["segments"][row, ends[-1] :] == 0).all()
         assert (batch["audio_slot"][row, ends[-1] :] == -1).all()
-        assert (batch["features"][row, heard:] == 0).all()
+        assert (batch["features"][row, windows_before:] == 0).all()
     return found
 
 
@@ -246,8 +253,8 @@ def test_corpora_that_a_stage_does_not_train_on_are_named(tokenizer, capsys):
     batches = make_of(measured(tokenizer, records, max_tokens=most), weights=weights)
     assert batches.of_corpus == {"kept": 1, "long": 0, "other": 0}
     assert batches.clips(3) == ["0"] * 12
-    said = [line for line in capsys.readouterr().err.splitlines() if "train" in line]
-    assert said == [
+    lines = [line for line in capsys.readouterr().err.splitlines() if "train" in line]
+    assert lines == [
         "this stage does not train on long (none of its examples fits in max_tokens = "
         f"{most}), other (none of its examples is of the stage's kind and has audio)"
     ]
@@ -280,8 +287,8 @@ def test_validation_takes_examples_once_and_in_the_same_way(
         batches[len(batches)]
     if looked_at < count:
         other = make_validation(tokenizer, records, most=examples, seed=1)
-        told = [i for batch in other for _, i, _ in taken_apart(tokenizer, batch)]
-        assert set(told) != set(chosen)
+        others = [i for batch in other for _, i, _ in taken_apart(tokenizer, batch)]
+        assert set(others) != set(chosen)
 
 
 def test_validation_is_the_same_on_any_mesh(tokenizer):

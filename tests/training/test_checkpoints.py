@@ -117,8 +117,8 @@ def test_a_broken_checkpoint_is_named(tmp_path, capfd, caplog, files, left):
         content = path.read_bytes()[left] if isinstance(left, slice) else left
         path.write_bytes(content)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        told = r"5 cannot be read: .*\. Delete that folder"
-        with pytest.raises(UserError, match=told) as refused:
+        message = r"5 cannot be read: .*\. Delete that folder"
+        with pytest.raises(UserError, match=message) as refused:
             checkpoints.restore(5, like(state, make_mesh(1, 1, 1)))
     assert "tensorstore_spec" not in str(refused.value)
     # Nor is anything printed or logged by the threads that were still reading.
@@ -182,9 +182,9 @@ def test_a_full_disk_is_reported_in_one_line_and_older_checkpoints_are_kept(tmp_
         capture_output=True,
         text=True,
     )
-    said = "there is no space left (File too large): free some and"
-    assert done.stdout.startswith(f"{tmp_path / 'array'}: {said}")
-    assert done.stderr.startswith(f"error: {tmp_path / 'json'}: {said}")
+    reason = "there is no space left (File too large): free some and"
+    assert done.stdout.startswith(f"{tmp_path / 'array'}: {reason}")
+    assert done.stderr.startswith(f"error: {tmp_path / 'json'}: {reason}")
     assert done.stdout.count("\n") == done.stderr.count("\n") == 1
     assert done.returncode == 1
     for folder in (tmp_path / "json", tmp_path / "array"):

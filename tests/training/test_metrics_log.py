@@ -97,7 +97,7 @@ def test_a_row_has_the_keys_that_are_documented_in_this_order(made):
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "message"),
     [
         ({"loss": float("nan")}, r"the loss is nan .*a\.wav, b\.wav: check them"),
         ({"norm": float("inf")}, r"gradient is inf\. .*a\.wav, b\.wav: check them"),
@@ -107,10 +107,10 @@ def test_a_row_has_the_keys_that_are_documented_in_this_order(made):
         ),
     ],
 )
-def test_nan_stops_before_it_is_saved(made, what, told):
+def test_nan_stops_before_it_is_saved(made, what, message):
     log, rows, _ = made
     log.begin(1)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         log.end(1, report(**what))
     assert not rows
 

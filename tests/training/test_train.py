@@ -422,10 +422,10 @@ def test_an_adapter_that_is_infinite_is_not_saved(folder):
     """Its loss, from before the update, is finite."""
     # Their product is more than a float32 holds.
     changes = SHORT | {"stage1__learning_rate": 1e38, "stage1__weight_decay": 1e6}
-    told = (
+    message = (
         r"stage1, update 1: the loss is \d.* the new adapter contains NaN or infinity"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         training.train(small_config(folder, "overflow", **ONE, **changes))
     assert not list((folder / "overflow").glob("stage1/checkpoints/[0-9]*"))
     assert not (folder / "overflow/adapter").exists()
@@ -538,11 +538,11 @@ def test_a_stage_without_records_is_refused(folder, monkeypatch):
     config = small_config(
         folder, "captions-run", corpus__path=str(corpus), stages=("stage2",), **ONE
     )
-    told = r"config.stage2.questions = 'questions' leaves .*stage2.questions=all"
+    message = r"config.stage2.questions = 'questions' leaves .*stage2.questions=all"
     # Before anything is encoded.
     encode = pytest.fail
     monkeypatch.setattr(training.feature_cache, "prepare", encode)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         training.train(config)
 
 

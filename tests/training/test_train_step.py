@@ -172,10 +172,10 @@ def test_more_rows_than_examples_are_refused():
 
 def test_validation_adds_up_to_the_loss():
     (adapter, llama), examples = models(), random_examples(6, 24)
-    look = make_validation(stage(rows=8))
+    batch_loss = make_validation(stage(rows=8))
     loss, _ = loss_and_gradient(batch_of(examples, 8, PACKED), 8)
     parts = [
-        look(adapter, llama, batch_of(examples[start:end], 8, PACKED))
+        batch_loss(adapter, llama, batch_of(examples[start:end], 8, PACKED))
         for start, end in ((0, 20), (20, 24))  # The second leaves rows empty.
     ]
     assert sum(int(count) for _, count in parts) == sum(
