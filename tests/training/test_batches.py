@@ -168,7 +168,7 @@ def test_rows_hold_what_was_encoded_and_counted(tokenizer, batch_size, rows):
         assert batches.tokens(step) == (segments > 0).sum()
         assert batches.padding(step) == pytest.approx((segments == 0).mean())
         assert batches.targets(step) == (np.asarray(batch.targets) >= 0).sum()
-        assert batches.attended(step) == np.asarray(attend_mask(segments)).sum()
+        assert batches.attended(step) == np.asarray(attend_mask(batch.segments)).sum()
 
 
 def test_packing_changes_no_example_of_a_batch(tokenizer):
