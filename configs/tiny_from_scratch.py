@@ -14,7 +14,7 @@ Interrupt it whenever you like: the same command goes on where it stopped.
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from musilingo_jax.training import embedded
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -102,29 +102,37 @@ def get_config(arg: str = "") -> ConfigDict:
         "seed": 2,
     }
 
-    # The shipped adapter: a closed-form start, then both stages by the ordinary
-    # program, on more songs than the embedded corpus has.
+    # The shipped adapter: a closed-form start, then both stages of `configs/tiny.py` with
+    # the ordinary program, on more songs than the embedded corpus has.
     config.adapter = ConfigDict()
     config.adapter.clips = 48 if quick else 3000
     config.adapter.test_share = 0.0
     config.adapter.shrinkage = 0.01
-    train = config.adapter.train = tiny.get_config()
-    train.run = f"{config.work}/adapter"
+    work = config.get_ref("work")
+    train = config.adapter.train = embedded.experiment("")
+    train.run = work + "/adapter"
     train.seed = 3
-    train.model.encoder = f"{config.work}/model/encoder"
-    train.model.language_model = f"{config.work}/model/language_model"
-    train.model.adapter = f"{config.work}/start"
-    train.corpus.path = f"{config.work}/songs/songs.jsonl"
-    train.stage1.steps = 4 if quick else 500
-    train.stage1.warmup_steps = 2 if quick else 30
-    train.stage1.checkpoint_every = train.stage2.checkpoint_every = 250
-    train.stage1.rows = train.stage2.rows = 4
-    train.stage1.learning_rate = 1e-3
-    train.stage1.final_learning_rate = 3e-4
-    train.stage2.steps = 4 if quick else 4000
-    train.stage2.warmup_steps = 2 if quick else 50
-    train.stage2.learning_rate = 1e-3
-    train.stage2.final_learning_rate = 1e-4
+    train.model.encoder = work + "/model/encoder"
+    train.model.language_model = work + "/model/language_model"
+    train.model.adapter = work + "/start"
+    train.corpus.path = work + "/songs/songs.jsonl"
+    train.stages = ("stage1", "stage2")
+
+    stage1 = train.stage1 = embedded.first_stage()
+    stage1.steps = 4 if quick else 500
+    stage1.warmup_steps = 2 if quick else 30
+    stage1.learning_rate = 1e-3
+    stage1.final_learning_rate = 3e-4
+
+    stage2 = train.stage2 = embedded.second_stage()
+    stage2.steps = 4 if quick else 4000
+    stage2.warmup_steps = 2 if quick else 50
+    stage2.learning_rate = 1e-3
+    stage2.final_learning_rate = 1e-4
+
+    stage1.batch_size = stage2.batch_size = 16
+    stage1.rows = stage2.rows = 4
+    stage1.checkpoint_every = stage2.checkpoint_every = 250
 
     # The embedded corpus.
     config.corpus = ConfigDict()

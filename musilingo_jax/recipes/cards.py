@@ -1,9 +1,9 @@
 """Model cards: a README.md beside each embedded part, with the numbers of its run."""
 
-from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from musilingo_jax.recipes.config import RecipeConfig
+from musilingo_jax.runtime.storage import write_text
 
 FROM_SCRATCH = "`make recipe` (numbers in `configs/tiny_from_scratch.py`)"
 
@@ -91,56 +91,78 @@ needed where accuracy is to be measured.
 """
 
 
-def write(work: Path, config: ConfigDict, log: dict[str, Any]) -> None:
-    """Writes the cards of all parts below `work`, from the config and the log."""
-    model = config.encoder.model
-    found = log["encoder"]
+def write(recipe: RecipeConfig, log: dict[str, Any]) -> None:
+    """Writes the cards of all parts below `recipe.work`.
+
+    Args:
+      recipe: the numbers.
+      log: what the stages found, as `StageLog.read` returns it.
+    """
+    texts = {
+        "model/encoder": encoder_card(recipe, log["encoder"]),
+        "model/language_model": language_card(recipe, log["language"]),
+        "model/adapter": adapter_card(recipe),
+        "corpus": corpus_card(recipe),
+    }
+    for folder, text in texts.items():
+        write_text(recipe.work / folder / "README.md", text)
+
+
+def encoder_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
+    """The encoder's card; `found` is what its stage found."""
     rows = "\n".join(
         f"| {name} | {count} | {found['held_out'][name]:.3f} | "
         f"{found['unseen'][name]:.3f} |"
         for name, count in found["values"].items()
     )
-    stages = config.adapter.train
-    texts = {
-        "model/encoder": ENCODER.format(
-            recipe=FROM_SCRATCH,
-            parameters=found["parameters"],
-            depth=model.num_hidden_layers,
-            width=model.hidden_size,
-            clips=config.render.clips,
-            seconds=config.render.seconds,
-            held_out=config.render.held_out_clips,
-            rows=rows,
-            **config.encoder.recipe,
-        ),
-        "model/language_model": LANGUAGE.format(
-            recipe=FROM_SCRATCH,
-            parameters=log["language"]["parameters"],
-            texts=log["language"]["texts"],
-            depth=config.language.model.num_hidden_layers,
-            width=config.language.model.hidden_size,
-            vocab=log["language"]["vocab"],
-            steps=config.language.recipe.steps,
-            read_pieces=config.language.read_pieces,
-            reads=", ".join(
-                f"{name} {share:.3f}"
-                for name, share in log["language"]["reads"].items()
-            ),
-        ),
-        "model/adapter": ADAPTER.format(
-            recipe=FROM_SCRATCH,
-            width_in=model.hidden_size,
-            width_out=config.language.model.hidden_size,
-            steps1=stages.stage1.steps,
-            steps2=stages.stage2.steps,
-            clips=config.adapter.clips,
-            window_frames=stages.features.window_frames,
-        ),
-        "corpus": CORPUS.format(
-            recipe=FROM_SCRATCH,
-            clips=config.corpus.clips,
-            seconds=config.render.seconds,
-        ),
-    }
-    for folder, text in texts.items():
-        (work / folder / "README.md").write_text(text)
+    return ENCODER.format(
+        recipe=FROM_SCRATCH,
+        parameters=found["parameters"],
+        depth=recipe.encoder_model.num_hidden_layers,
+        width=recipe.encoder_model.hidden_size,
+        clips=recipe.render.clips,
+        seconds=recipe.render.seconds,
+        held_out=recipe.render.held_out_clips,
+        rows=rows,
+        window_frames=recipe.encoder.window_frames,
+        steps=recipe.encoder.steps,
+        batch_size=recipe.encoder.batch_size,
+    )
+
+
+def language_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
+    """The language model's card; `found` is what its stage found."""
+    return LANGUAGE.format(
+        recipe=FROM_SCRATCH,
+        parameters=found["parameters"],
+        texts=found["texts"],
+        depth=recipe.language_model["num_hidden_layers"],
+        width=recipe.language_model["hidden_size"],
+        vocab=found["vocab"],
+        steps=recipe.language.steps,
+        read_pieces=recipe.read_pieces,
+        reads=", ".join(f"{name} {x:.3f}" for name, x in found["reads"].items()),
+    )
+
+
+def adapter_card(recipe: RecipeConfig) -> str:
+    """The adapter's card."""
+    stages = recipe.experiment
+    return ADAPTER.format(
+        recipe=FROM_SCRATCH,
+        width_in=recipe.encoder_model.hidden_size,
+        width_out=recipe.language_model["hidden_size"],
+        steps1=stages.stage1.steps,
+        steps2=stages.stage2.steps,
+        clips=recipe.adapter.clips,
+        window_frames=stages.features.window_frames,
+    )
+
+
+def corpus_card(recipe: RecipeConfig) -> str:
+    """The embedded corpus's card."""
+    return CORPUS.format(
+        recipe=FROM_SCRATCH,
+        clips=recipe.corpus.clips,
+        seconds=recipe.render.seconds,
+    )

@@ -1,29 +1,106 @@
 """A closed-form start for the adapter: ridge regression onto the words' embeddings.
 
-The embedded language model reads sums of embeddings of attribute words (see
-`language.py`). The best linear map from pooled features to such sums is a regression,
-solved in a second, where gradient steps through the language model need hundreds to
-find the same directions. Training then goes on from it as from any other adapter.
+The embedded language model reads sums of embeddings of attribute words (`hints.py`).
+The best linear map from pooled features to such sums is a regression, solved in a
+second; gradient descent through the language model takes hundreds of updates to find
+the same directions. Training continues from it as from any other adapter.
 """
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
+from ml_collections import ConfigDict
 
+from musilingo_jax.audio.cache import feature_cache
+from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.records import Record
+from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.pretrained import weights
+from musilingo_jax.recipes.hints import value_embeddings, value_tokens
+from musilingo_jax.runtime.sharding import make_mesh
+
+
+def write_start(experiment: ConfigDict, *, shrinkage: float) -> None:
+    """Fits a start to an experiment's training songs, and saves it.
+
+    Args:
+      experiment: as for training; the start goes where `model.adapter` names it.
+      shrinkage: as in `ridge`.
+
+    Raises:
+      UserError: the songs, the encoder or the language model cannot be read.
+    """
+    mesh = make_mesh(**experiment.mesh)
+    corpus = experiment.corpus
+    records = mixture.split(corpus, corpus.train_split, answered=True)
+    features = feature_cache.prepare(experiment, records, mesh)
+    llama = weights.load_language_model(
+        experiment.model.language_model,
+        dtype=np.float32,
+        quantization="",
+        mesh=mesh,
+    )
+    tokenizer = weights.load_tokenizer(experiment.model.language_model)
+    words = np.asarray(value_embeddings(llama, value_tokens(tokenizer)))
+    weights.save_adapter(
+        ridge(*regression(labels_of(records), features.features, words), shrinkage),
+        Path(experiment.model.adapter),
+        dtype=np.float32,
+        window_frames=experiment.features.window_frames,
+    )
+
+
+def labels_of(records: Iterable[Record]) -> dict[str, dict[str, str]]:
+    """The value of each attribute of each clip that some question is about."""
+    labels: dict[str, dict[str, str]] = {}
+    for record in records:
+        if record.attribute is not None and record.value is not None:
+            labels.setdefault(record.clip, {})[record.attribute] = record.value
+    return labels
+
+
+def regression(
+    labels: Mapping[str, Mapping[str, str]],
+    features_of: Callable[[str], Float[np.ndarray, "windows width"]],
+    words: Float[np.ndarray, "attributes values width_out"],
+) -> tuple[Float[np.ndarray, "rows width"], Float[np.ndarray, "rows width_out"]]:
+    """What the regression maps to what: a row for each window of each clip.
+
+    Args:
+      labels: from `labels_of`, with a value of every attribute.
+      features_of: the pooled features of a clip.
+      words: from `value_embeddings`.
+
+    Returns:
+      The windows' features; the sum of the embeddings of their clip's attribute words,
+      the same for all windows of a clip.
+    """
+    features, goals = [], []
+    for clip, values in labels.items():
+        chosen = [
+            words[row, ATTRIBUTES[name].index(values[name])]
+            for row, name in enumerate(ATTRIBUTES)
+        ]
+        windows = features_of(clip)
+        features.append(windows)
+        goals.append(np.tile(np.sum(chosen, axis=0), (len(windows), 1)))
+    return np.concatenate(features), np.concatenate(goals)
 
 
 def ridge(
-    features: Float[np.ndarray, "windows width"],
-    goals: Float[np.ndarray, "windows width_out"],
-    *,
+    features: Float[np.ndarray, "rows width"],
+    goals: Float[np.ndarray, "rows width_out"],
     shrinkage: float,
 ) -> Adapter:
     """The adapter that minimises ‖features · kernel + bias − goals‖² + penalty.
 
-    The penalty is `shrinkage · windows · ‖S^½ · kernel‖²`, with S the diagonal of the
+    The penalty is `shrinkage · rows · ‖S^½ · kernel‖²`, with S the diagonal of the
     features' covariance: ridge regression of standardised features (Hoerl & Kennard
     1970).
 

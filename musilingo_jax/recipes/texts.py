@@ -2,23 +2,38 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tokenizers
+from jaxtyping import Bool, Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
 from musilingo_jax.answering import prompts
 from musilingo_jax.corpora import questions, synthetic
+from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.pretrained import tokenizer
 from musilingo_jax.pretrained.tokenizer import Tokenizer
-from musilingo_jax.runtime import cli
+from musilingo_jax.runtime import cli, storage
+
+MOST_WINDOWS = 8  # audio vectors in one text
+# 10 s of music are three windows; other texts have from one to the most.
+_USUAL_WINDOWS = 3
+_USUAL_SHARE = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledText:
-    """One thing said about one piece; `asked` are the attributes it is about."""
+    """A question and an answer about a piece.
+
+    Attributes:
+      labels: the piece's value of each attribute.
+      question: "" where the answer is a caption.
+      answer: to the question.
+      asked: the attributes that the text is about.
+    """
 
     labels: dict[str, str]
     question: str
@@ -27,9 +42,9 @@ class LabelledText:
 
 
 def texts(*, pieces: int, seed: int) -> list[LabelledText]:
-    """Captions, short and long questions and answers about so many pieces."""
+    """A caption, short and long questions and answers about each of some new pieces."""
     found = []
-    everything = tuple(synthetic.ATTRIBUTES)
+    everything = tuple(ATTRIBUTES)
     for index in cli.progress(range(pieces), total=pieces, unit="piece", label="texts"):
         rng = np.random.default_rng([seed, index])
         piece = synthetic.compose(rng, duration=1.0)
@@ -37,24 +52,24 @@ def texts(*, pieces: int, seed: int) -> list[LabelledText]:
         found.append(
             LabelledText(labels, "", questions.caption(piece, rng), everything)
         )
-        for question, said, attribute, _ in questions.short(piece, rng):
-            found.append(LabelledText(labels, question, said, (attribute,)))
-        for question, said in questions.long(piece, rng):
-            found.append(LabelledText(labels, question, said, everything))
+        for question, answer, attribute, _ in questions.short(piece, rng):
+            found.append(LabelledText(labels, question, answer, (attribute,)))
+        for question, answer in questions.long(piece, rng):
+            found.append(LabelledText(labels, question, answer, everything))
     return found
 
 
 def train_tokenizer(
-    found: list[LabelledText], folder: Path, *, tokens: int
+    found: Sequence[LabelledText], folder: Path, *, tokens: int
 ) -> Tokenizer:
-    """Byte-level BPE with LLaMA's habits, saved to a folder and read from there.
+    """A byte-level BPE with LLaMA's habits, saved to a folder and read from there.
 
-    Every piece of text gets a leading space, as sentencepiece gives it, and `###` is
-    never merged with its neighbours.
+    Every text gets a leading space, as sentencepiece gives it, and `###` is never
+    merged with its neighbours.
 
     Args:
       found: what to learn from.
-      folder: gets the files, as the transformers library reads them too.
+      folder: gets the files, in the format of the transformers library.
       tokens: size of the vocabulary, special tokens included.
     """
     pairs = tokenizers.Tokenizer(models.BPE())
@@ -85,7 +100,7 @@ def train_tokenizer(
         "clean_up_tokenization_spaces": False,
     }
     path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    storage.write_text(path, json.dumps(config, indent=2) + "\n")
     return tokenizer.load(folder)
 
 
@@ -94,29 +109,38 @@ class Pool:
     """Texts as arrays of one length, ready to be drawn from.
 
     Attributes:
-      tokens, audio_slot: int32 [texts, length], as in `Batch`; 0 and -1 after the end.
-      lengths: int32 [texts], tokens before the padding.
-      values: int32 [texts, attributes], the piece's value of every attribute.
-      asked: bool [texts, attributes].
+      tokens, audio_slot: as in `Batch`; 0 and -1 after the end.
+      lengths: tokens before the padding.
+      values: the piece's value of every attribute.
+      asked: which attributes the text is about.
     """
 
-    tokens: np.ndarray
-    audio_slot: np.ndarray
-    lengths: np.ndarray
-    values: np.ndarray
-    asked: np.ndarray
+    tokens: Int[np.ndarray, "texts length"]
+    audio_slot: Int[np.ndarray, "texts length"]
+    lengths: Int[np.ndarray, " texts"]
+    values: Int[np.ndarray, "texts attributes"]
+    asked: Bool[np.ndarray, "texts attributes"]
+
+    def rows(self, drawn: Int[np.ndarray, " rows"]) -> tuple[np.ndarray, ...]:
+        """Some of the texts: the rows of each field, in the order of the fields."""
+        return tuple(
+            getattr(self, field.name)[drawn] for field in dataclasses.fields(self)
+        )
+
+
+_Row = tuple[prompts.Example, LabelledText]
 
 
 def pools(
-    found: list[LabelledText],
+    found: Sequence[LabelledText],
     tokenizer: Tokenizer,
-    prompt_of: dict[bool, prompts.PromptConfig],
+    prompt_of: Mapping[bool, prompts.PromptConfig],
     *,
     short_length: int,
     long_length: int,
     seed: int,
 ) -> tuple[Pool, Pool, int]:
-    """Encodes the texts; returns those of each length and how many fitted neither.
+    """Encodes texts, and sorts them into two lengths.
 
     Args:
       found: what to encode.
@@ -124,13 +148,16 @@ def pools(
       prompt_of: the prompt of texts without a question (False) and with one (True).
       short_length, long_length: of the two pools, in tokens.
       seed: of how many windows of audio each text has.
+
+    Returns:
+      The short texts, the long texts, and how many fit neither length.
     """
     rng = np.random.default_rng([seed, 1])
-    rows: tuple[list, list] = ([], [])
+    rows: tuple[list[_Row], list[_Row]] = ([], [])
     left_out = 0
     for text in cli.progress(found, total=len(found), unit="text", label="tokens"):
-        # 10 s of music are three windows; a longer song has more, a snippet fewer.
-        windows = 3 if rng.random() < 0.6 else int(rng.integers(1, 9))
+        usual = rng.random() < _USUAL_SHARE
+        windows = _USUAL_WINDOWS if usual else int(rng.integers(1, MOST_WINDOWS + 1))
         example = prompts.encode(
             tokenizer,
             prompt_of[bool(text.question)],
@@ -140,32 +167,32 @@ def pools(
         )
         size = len(example.tokens)
         fits = [size <= short_length, size <= long_length]
-        if not any(fits):
+        if any(fits):
+            rows[fits.index(True)].append((example, text))
+        else:
             left_out += 1
-            continue
-        values = [
-            synthetic.ATTRIBUTES[name].index(text.labels[name])
-            for name in synthetic.ATTRIBUTES
-        ]
-        asked = [name in text.asked for name in synthetic.ATTRIBUTES]
-        rows[fits.index(True)].append((example, size, values, asked))
-    return (
-        _stack(rows[0], short_length),
-        _stack(rows[1], long_length),
-        left_out,
-    )
+    return _stack(rows[0], short_length), _stack(rows[1], long_length), left_out
 
 
-def _stack(rows: list, length: int) -> Pool:
-    tokens = np.zeros((len(rows), length), np.int32)
-    audio_slot = np.full((len(rows), length), -1, np.int32)
-    for row, (example, size, _, _) in enumerate(rows):
+
+
+def _stack(rows: list[_Row], length: int) -> Pool:
+    shape = (len(rows), length)
+    tokens, audio_slot = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
+    for row, (example, _) in enumerate(rows):
+        size = len(example.tokens)
         tokens[row, :size] = example.tokens
         audio_slot[row, :size] = example.audio_slot
+    by_attribute = (len(rows), len(ATTRIBUTES))  # Also where there are no rows.
+    values = [
+        [ATTRIBUTES[name].index(text.labels[name]) for name in ATTRIBUTES]
+        for _, text in rows
+    ]
+    asked = [[name in text.asked for name in ATTRIBUTES] for _, text in rows]
     return Pool(
-        tokens,
-        audio_slot,
-        np.array([size for _, size, _, _ in rows], np.int32),
-        np.array([values for _, _, values, _ in rows], np.int32),
-        np.array([asked for _, _, _, asked in rows], bool),
+        tokens=tokens,
+        audio_slot=audio_slot,
+        lengths=np.array([len(example.tokens) for example, _ in rows], np.int32),
+        values=np.array(values, np.int32).reshape(by_attribute),
+        asked=np.array(asked, bool).reshape(by_attribute),
     )

@@ -1,14 +1,12 @@
 """Every text names the right values, and only those, in exactly the scored words."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 
-from musilingo_jax.corpora import questions, songs
+from musilingo_jax.corpora import questions
 from musilingo_jax.corpora.synthetic import ATTRIBUTES, compose
-from musilingo_jax.recipes import render
 
 
 def named(text: str, attribute: str) -> set[str]:
@@ -106,30 +104,3 @@ def test_texts_vary_but_their_words_are_few(texts):
         for word in re.findall(r"\w+", text.lower())
     }
     assert len(words) < 250
-
-
-def test_a_written_corpus_is_read_back(tmp_path, monkeypatch):
-    def noise(piece, soundfonts, *, sample_rate, **others):
-        rng = np.random.default_rng(int(piece.bpm * 1000))
-        samples = round(piece.duration * sample_rate)
-        return (0.1 * rng.standard_normal(samples)).astype(np.float32)
-
-    monkeypatch.setattr(render, "render", noise)
-    arguments = dict(clips=5, seed=7, soundfonts=["font"], duration=1.0, test_share=0.4)
-    for name in ("one", "two"):
-        render.write_corpus(tmp_path / name, **arguments)
-    one, two = (tmp_path / name / "songs.jsonl" for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
-    rows = [json.loads(line) for line in one.read_text().splitlines()]
-    assert [row["audio"] for row in rows[:: len(rows) // 5]] == [
-        f"clips/{index:05d}.ogg" for index in range(5)
-    ]
-    tests = {row["audio"] for row in rows if row["split"] == "test"}
-    assert tests == {"clips/00002.ogg", "clips/00004.ogg"}
-    records = songs.load(one)
-    assert len(records) == len(rows) == 5 * (2 + len(ATTRIBUTES) + 2)
-    assert {record.attribute for record in records} == {None, *ATTRIBUTES}
-    for record in records:
-        assert record.audio.is_file() and record.answer
-        if record.attribute:
-            assert named(record.answer, record.attribute) == {record.value}

@@ -1,7 +1,4 @@
-"""Composed pieces: independent attributes, targets that match the notes, determinism.
-
-Composing needs no soundfont; what is said of sound is tested on arrays.
-"""
+"""Composed pieces: independent attributes, targets that match the notes, determinism."""
 
 from collections import Counter
 
@@ -18,8 +15,6 @@ from musilingo_jax.corpora.synthetic import (
     compose,
     frame_targets,
 )
-from musilingo_jax.recipes import render, soundfont
-from musilingo_jax.runtime.errors import UserError
 
 RATE, FRAMES = 75.0, 450
 
@@ -92,9 +87,10 @@ def test_notes_keep_to_the_clip_the_key_and_the_label(pieces):
 def test_beats_are_those_of_the_tempo(pieces):
     for piece in pieces:
         np.testing.assert_allclose(np.diff(piece.beats), 60 / piece.bpm)
-        apart = 60 / piece.bpm * piece.beats_per_bar
+        beats_per_bar = 3 if piece.style == "waltz" else 4
+        apart = 60 / piece.bpm * beats_per_bar
         np.testing.assert_allclose(np.diff(piece.downbeats), apart)
-        assert piece.beats_per_bar == (3 if piece.style == "waltz" else 4)
+        assert STYLES[piece.style].beats == beats_per_bar
         assert len(piece.downbeats) >= 1
 
 
@@ -168,72 +164,3 @@ def test_drum_targets_are_silent_without_drums(pieces):
         targets = frame_targets(piece, frames_per_second=RATE, frames=FRAMES)
         assert bool(targets["drums"].any()) == piece.drums
         assert targets["onset"].max() > 0.4
-
-
-def test_augmentation_shifts_nothing_and_stays_in_range():
-    waveform = np.zeros(render.SAMPLE_RATE, np.float32)
-    waveform[5000] = 0.9
-    for seed in range(20):
-        sound = render.augment(waveform, np.random.default_rng(seed))
-        assert sound.dtype == np.float32 and sound.shape == waveform.shape
-        assert np.abs(sound).max() <= 1
-        assert abs(int(np.argmax(np.abs(sound))) - 5000) <= 2
-    one, two = (render.augment(waveform, np.random.default_rng(1)) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-
-
-def test_a_rendered_set_refuses_other_arguments(tmp_path):
-    (tmp_path / "set.json").write_text('{"clips": 5}')
-    with pytest.raises(UserError, match="set.json describes another set"):
-        render.write_set(
-            tmp_path,
-            clips=1,
-            seed=0,
-            soundfonts=["font.sf2"],
-            duration=1.0,
-            augment=False,
-            processes=1,
-        )
-
-
-def test_a_rendered_set_resumes_and_equals_one_made_at_once(tmp_path, monkeypatch):
-    """The sound itself is replaced: only the bookkeeping is tested."""
-    monkeypatch.setattr(render, "BLOCK", 2)
-    monkeypatch.setattr(render, "render", _hum)
-    arguments = dict(clips=5, seed=1, soundfonts=["a", "b"], duration=1.0)
-    arguments |= dict(augment=False, processes=1)
-    render.write_set(tmp_path / "once", **arguments)
-    render.write_set(tmp_path / "twice", **arguments)
-    waveform = np.load(tmp_path / "twice" / "waveform.npy", mmap_mode="r+")
-    assert waveform.shape == (5, render.SAMPLE_RATE) and waveform.dtype == np.int16
-    waveform[2:4] = 0  # as a kill leaves it: no sound yet, and no labels
-    waveform.flush()
-    (tmp_path / "twice" / "blocks" / "000002.npz").unlink()
-    render.write_set(tmp_path / "twice", **arguments)
-    once, twice = (tmp_path / name / "waveform.npy" for name in ("once", "twice"))
-    assert once.read_bytes() == twice.read_bytes()
-    labels = np.load(tmp_path / "twice" / "labels.npz")
-    for index in range(5):
-        piece = compose(np.random.default_rng([1, index]), duration=1.0)
-        for name, value in piece.label_indices().items():
-            assert labels[name][index] == value
-
-
-def _hum(piece, soundfonts, *, sample_rate, drum_tuning, colour):
-    times = np.arange(round(piece.duration * sample_rate)) / sample_rate
-    return colour((0.3 * np.sin(2 * np.pi * piece.bpm * times)).astype(np.float32))
-
-
-def test_a_missing_soundfont_is_named(tmp_path, pieces):
-    pytest.importorskip("tinysoundfont")
-
-    def play(name):
-        fonts = dict.fromkeys(soundfont.CHANNELS, tmp_path / name)
-        plain = {"sample_rate": 24_000, "drum_tuning": 0.0, "colour": lambda part: part}
-        soundfont.render(pieces[0], fonts, **plain)
-
-    with pytest.raises(UserError, match="nowhere.sf2"):
-        play("nowhere.sf2")
-    (tmp_path / "text.sf2").write_text("not a soundfont")
-    with pytest.raises(UserError, match="text.sf2"):
-        play("text.sf2")

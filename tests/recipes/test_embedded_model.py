@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers.small_run import load_config
 
 import musilingo_jax
-from configs import tiny, tiny_from_scratch
 from musilingo_jax import train
 from musilingo_jax.answering.conversation import Chat
 from musilingo_jax.corpora import songs, synthetic
@@ -71,7 +71,7 @@ def test_the_corpus_is_what_its_card_says():
 
 def test_the_corpus_is_the_recipes_fifth_set():
     """Its pieces come from a seed that no other set of the recipe has."""
-    numbers = tiny_from_scratch.get_config()
+    numbers = load_config("tiny_from_scratch").get_config()
     found: dict[int, dict[str, str]] = {}
     for record in songs.load("musilingo-tiny-corpus"):
         if record.attribute:
@@ -85,7 +85,7 @@ def test_the_corpus_is_the_recipes_fifth_set():
 
 def test_the_shipped_adapter_hears(tmp_path):
     """On the held-out clips, above the same questions asked with other music."""
-    config = tiny.get_config()
+    config = load_config("tiny").get_config()
     config.run = str(tmp_path / "run")
     folder, _ = evaluate(config, "musilingo-tiny/adapter", tmp_path / "out")
     report = json.loads((folder / "report.json").read_text())
@@ -101,7 +101,7 @@ def test_the_shipped_adapter_hears(tmp_path):
 
 def test_the_main_job_end_to_end(tmp_path):
     """Cache, two stages, an adapter that beats its control, an answer to a song."""
-    config = tiny.get_config()
+    config = load_config("tiny").get_config()
     config.run = str(tmp_path / "run")
     config.stage1.steps, config.stage2.steps = 60, 40
     train.train(config)

@@ -1,0 +1,63 @@
+"""What is shipped of a trained recipe: the adapter, a config that fits, all of it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from musilingo_jax.pretrained import weights
+from musilingo_jax.pretrained.sources import KINDS
+from musilingo_jax.runtime import storage
+
+MODEL, CORPUS = "musilingo-tiny", "musilingo-tiny-corpus"
+
+
+def write_adapter(experiment: ConfigDict, model: Path) -> None:
+    """Puts the adapter that a training learnt beside the other parts, with a config.
+
+    Args:
+      experiment: the config of the training, which is finished.
+      model: the folder of the whole model.
+
+    Raises:
+      UserError: there is no adapter in the run's folder.
+    """
+    weights.save_adapter(
+        weights.load_adapter(f"{experiment.run}/adapter", mesh=None),
+        model / "adapter",
+        dtype=np.float32,
+        window_frames=experiment.features.window_frames,
+    )
+    text = json.dumps(shipped_config(experiment), indent=2) + "\n"
+    storage.write_text(model / "config.json", text)
+
+
+def shipped_config(experiment: ConfigDict) -> dict[str, Any]:
+    """The training's config, with the shipped parts in place of those in its folders.
+
+    Programs read from it how the three parts are used together: windows and prompts.
+    """
+    shipped = experiment.copy_and_resolve_references()
+    shipped.model.update(pretrained=MODEL, **dict.fromkeys(KINDS, ""))
+    shipped.run, shipped.features.cache = "runs/tiny", "runs/tiny/cache"
+    return shipped.to_dict()
+
+
+def install(work: Path, assets: Path) -> None:
+    """Replaces the embedded model and corpus by those that a recipe made.
+
+    Args:
+      work: the recipe's folder, in which everything is finished.
+      assets: the folder of the embedded model and corpus.
+    """
+    for made, name in (("model", MODEL), ("corpus", CORPUS)):
+        # Copied beside the old one first: copying may fail, and renaming hardly can.
+        partial = assets / f"{name}{storage.PARTIAL}"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(work / made, partial)
+        shutil.rmtree(assets / name, ignore_errors=True)
+        partial.rename(assets / name)
+        print(f"installed {assets / name}")
