@@ -102,8 +102,8 @@ def get_config(arg: str = "") -> ConfigDict:
         "seed": 2,
     }
 
-    # The shipped adapter: a closed-form start, then both stages of `configs/tiny.py` with
-    # the ordinary program, on more songs than the embedded corpus has.
+    # The shipped adapter: a closed-form start, then both stages of `configs/tiny.py` on
+    # more songs than the embedded corpus has.
     config.adapter = ConfigDict()
     config.adapter.clips = 48 if quick else 3000
     config.adapter.test_share = 0.0

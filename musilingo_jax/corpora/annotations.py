@@ -1,4 +1,4 @@
-"""Published annotation files: finding them, reading them, distrusting them."""
+"""Reads published annotation files: finds them, and checks every row that is used."""
 
 import csv
 import json
@@ -10,12 +10,13 @@ from musilingo_jax.runtime.errors import UserError
 
 # AudioSet's clips, hence those of MusicCaps and MusicInstruct.
 CLIP_SECONDS = 10.0
+_LARGEST_NUMBER = 1e9  # a time in seconds or a sampling rate; nothing is near it
 
 
 def find(source: Path, *names: str) -> Path | None:
-    """The first of some files that is there, in a folder or one below it.
+    """The first of some files that exists, in a folder or one level below it.
 
-    A `source` that is a file is the answer if its name ends in one of the names.
+    If `source` is a file, it is returned if its name ends in one of the names.
     """
     if source.is_file():
         return source if source.name.endswith(names) else None
@@ -30,7 +31,7 @@ def need(source: Path, *names: str) -> Path:
     """As `find`.
 
     Raises:
-      UserError: there is none.
+      UserError: none of the files exists.
     """
     if path := find(source, *names):
         return path
@@ -40,10 +41,10 @@ def need(source: Path, *names: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """The content of a JSON file.
 
     Raises:
-      UserError: it cannot be read or is none.
+      UserError: the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
@@ -52,36 +53,38 @@ def read_json(path: Path) -> Any:
 
 
 def json_rows(path: Path, key: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of an array, which is all of the file or the value of `key`.
+    """The objects of an array, which is the whole file or the value of `key`.
 
     Yields:
       `file[index]` and the object.
 
     Raises:
-      UserError: it is no array of objects.
+      UserError: the file does not hold an array of objects.
     """
     rows = read_json(path)
     if key is not None:
         if not isinstance(rows, dict) or key not in rows:
-            raise UserError(f"{path}: is no JSON object with the key {key!r}")
+            raise UserError(f"{path}: must be a JSON object with the key {key!r}")
         rows = rows[key]
     if not isinstance(rows, list):
-        raise UserError(f"{path}: is no JSON array of annotations")
+        raise UserError(f"{path}: must hold a JSON array of annotations")
     for index, row in enumerate(rows):
         where = f"{path.name}[{index}]"
         if not isinstance(row, dict):
-            raise UserError(f"{path.parent / where}: is no JSON object")
+            raise UserError(f"{path.parent / where}: is not a JSON object")
         yield where, row
 
 
-def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """The lines of a table that has at least these columns.
+def csv_rows(
+    path: Path, columns: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a table that has at least these columns.
 
     Yields:
       `file:line` and the cells by column.
 
     Raises:
-      UserError: it cannot be read, or a column or cell is missing.
+      UserError: the file cannot be read, or a column or cell is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -91,10 +94,11 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]
             number = reader.line_num
             for row in reader:
                 where, number = f"{path.name}:{number + 1}", reader.line_num
+                # The reader collects surplus cells at None, and fills up with None.
                 if None in row or None in row.values():
                     raise UserError(
-                        f"{path.parent / where}: has another number of cells than the "
-                        "first line has columns"
+                        f"{path.parent / where}: the number of cells is not the number "
+                        "of columns that the first line names"
                     )
                 yield where, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -102,28 +106,38 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]
 
 
 def text(row: dict[str, Any], key: str, *, where: str) -> str:
-    """A text of a row; "" where it is null.
+    """A text of a row; "" if it is null.
+
+    Args:
+      row: key → value.
+      key: of the text.
+      where: the row is, for messages.
 
     Raises:
-      UserError: the key is missing or holds something else.
+      UserError: the key is missing, or its value is not text.
     """
     if key not in row:
         raise UserError(f"{where}: there is no {key!r}; it has {', '.join(row)}")
     value = row[key]
     if not isinstance(value, str | None):
-        raise UserError(f"{where}: {key!r} is no text but {value!r}")
+        raise UserError(f"{where}: {key!r} must be text, not {value!r}")
     try:
         (value or "").encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{where}: {key!r} holds half a character") from error
+        raise UserError(f"{where}: {key!r} contains half a character") from error
     return value or ""
 
 
 def number(row: dict[str, Any], key: str, *, where: str) -> float | None:
-    """A number of a row; None where it is missing or null.
+    """A number of a row; None if it is missing or null.
+
+    Args:
+      row: key → value.
+      key: of the number.
+      where: the row is, for messages.
 
     Raises:
-      UserError: the key holds something else, or less than 0.
+      UserError: the value is not a number, or less than 0.
     """
     value = row.get(key)
     if value is None or value == "":
@@ -131,8 +145,8 @@ def number(row: dict[str, Any], key: str, *, where: str) -> float | None:
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where}: {key!r} is no number but {value!r}") from error
-    if not 0 <= found < 1e9:
+        raise UserError(f"{where}: {key!r} must be a number, not {value!r}") from error
+    if not 0 <= found < _LARGEST_NUMBER:
         raise UserError(f"{where}: {key!r} must be 0 or more, not {value!r}")
     return found
 
@@ -146,8 +160,13 @@ def rate(row: dict[str, Any], *, where: str) -> int | None:
 def is_true(row: dict[str, Any], key: str, *, where: str) -> bool:
     """A truth value, as JSON or a table spells it.
 
+    Args:
+      row: key → value.
+      key: of the truth value.
+      where: the row is, for messages.
+
     Raises:
-      UserError: it is none.
+      UserError: the key is missing, or its value is something else.
     """
     value = row.get(key)
     if str(value).lower() in ("true", "1"):

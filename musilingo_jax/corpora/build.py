@@ -1,4 +1,4 @@
-"""Makes a corpus of published annotations and the audio that you have.
+"""Builds a corpus from published annotations and the audio that you have.
 
     python -m musilingo_jax.corpora.build musiccaps --source=FOLDER --out=corpora
 
@@ -10,9 +10,10 @@ writes `corpora/musiccaps/`, which `config.corpus.path` can then name. The corpo
     music_qa
     own_songs
 
-What each wants to find, and where to get it, is told by `… build musiccaps --layout`.
-Audio is looked for in the source folder, or where `--audio` says; it is not copied.
-`--inspect` counts what is there and what is not, and builds nothing.
+`… build musiccaps --layout` says which files a corpus needs, and where to get them.
+Audio is expected in the source folder, or in the one that `--audio` names, at any
+depth; it is not copied. `--inspect` counts what was found and what is missing, and
+builds nothing.
 """
 
 import inspect
@@ -37,15 +38,22 @@ CORPORA: dict[str, type[Corpus]] = {
 
 
 def build(corpus: Corpus, *, allow_missing: bool) -> Path:
-    """Looks for the audio, says what was found, and builds.
+    """Finds the audio, prints the counts, and builds.
+
+    Args:
+      corpus: what to build.
+      allow_missing: whether rows without audio are left out rather than refused.
+
+    Returns:
+      The folder of the dataset.
 
     Raises:
-      UserError: it is built already; or rows lack their audio and `allow_missing` is
-        false, or all do; the list of them is written nevertheless.
+      UserError: the corpus exists already; or rows lack their audio and
+        `allow_missing` is false, or all rows do. The list of them is written even so.
     """
     if Path(corpus.data_dir).exists():
         raise UserError(
-            f"{corpus.data_dir}: is built already; delete it, or choose another --out"
+            f"{corpus.data_dir}: exists already; delete it, or choose another --out"
         )
     survey = corpus.survey
     print(survey.table(), end="")
@@ -54,30 +62,36 @@ def build(corpus: Corpus, *, allow_missing: bool) -> Path:
     if not survey.records:
         raise UserError(
             f"{corpus.source}: none of its {total:,} rows can be used; {listed} says "
-            "why. Say with --audio where the audio files are"
+            "why. Name the folder of the audio files with --audio"
         )
     if survey.without_audio and not allow_missing:
         raise UserError(
             f"{survey.without_audio:,} of {total:,} rows lack their audio, so nothing "
-            f"was built; they are listed in {listed}. Put the files at or below "
-            f"{corpus.audio}, or build without them with --allow_missing"
+            f"was built; they are listed in {listed}. Put the files into "
+            f"{corpus.audio}, or leave these rows out with --allow_missing"
         )
     return corpus.build()
 
 
 def find(name: str) -> tuple[type[Corpus], str | None]:
-    """The corpus of a name, and which of its configurations.
+    """The corpus of a name, and the name of its configuration.
+
+    Args:
+      name: of the corpus, or corpus/configuration.
+
+    Returns:
+      The class; the configuration, None for the default one.
 
     Raises:
-      UsageError: there is none of that name.
+      UsageError: there is no such corpus or configuration.
     """
     name, _, config = name.partition("/")
     if name not in CORPORA:
         raise UsageError(f"no corpus {name!r}; known are {', '.join(CORPORA)}")
     known = [known.name for known in CORPORA[name].BUILDER_CONFIGS]
     if config and config not in known:
-        choices = f"choose one of {', '.join(known)}" if known else "it has only one"
-        raise UsageError(f"no {config!r} of {name}: {choices}")
+        choices = f"choose one of {', '.join(known)}" if known else "name it without"
+        raise UsageError(f"{name} has no configuration {config!r}: {choices}")
     return CORPORA[name], config or None
 
 
@@ -90,7 +104,7 @@ def main(argv: list[str]) -> None:
         )
     kind, config = find(argv[1])
     if values.layout:
-        # The file says where it all comes from, the class what is wanted of it.
+        # The module says where the files come from, the class which are needed.
         print(f"{inspect.getdoc(sys.modules[kind.__module__])}\n")
         print(inspect.getdoc(kind))
         return
@@ -109,20 +123,18 @@ def main(argv: list[str]) -> None:
     if values.inspect:
         print(corpus.survey.table(), end="")
         if values.out:
-            print(f"what is left out is listed in {corpus.write_report() / LEFT_OUT}")
+            print(f"rows left out are listed in {corpus.write_report() / LEFT_OUT}")
         return
     folder = build(corpus, allow_missing=values.allow_missing)
     print(f"built {folder}: use it with --config.corpus.path={folder.parent}")
 
 
 if __name__ == "__main__":
-    # Here and not above, so that other programs can import this one's functions.
+    # Not at the top as in other programs, so that others can import the functions.
     flags.DEFINE_string("source", None, "folder of the annotations, or their file")
     flags.DEFINE_string("audio", None, "folder of the audio; default: the source's")
     flags.DEFINE_string("out", None, "folder where corpora are built")
-    flags.DEFINE_bool(
-        "allow_missing", False, "build without rows that lack their audio"
-    )
-    flags.DEFINE_bool("inspect", False, "count what is there, and build nothing")
-    flags.DEFINE_bool("layout", False, "say which files the corpus wants and whence")
+    flags.DEFINE_bool("allow_missing", False, "leave out rows that lack their audio")
+    flags.DEFINE_bool("inspect", False, "count what is found, and build nothing")
+    flags.DEFINE_bool("layout", False, "say which files are needed, and from where")
     cli.run(main)

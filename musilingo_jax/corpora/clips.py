@@ -1,4 +1,4 @@
-"""The sound behind an annotation: where it lies, how long it is, what part is meant."""
+"""The sound of an annotation: which file it is in, how long it is, and which part."""
 
 import functools
 import os
@@ -16,21 +16,23 @@ from musilingo_jax.runtime.paths import stat_regular_file
 
 # A file that is cut to its clip may be longer than the clip by what its format adds.
 SLACK_SECONDS = 0.5
-_FFMPEG_SUFFIXES = (".m4a", ".aac", ".wma", ".webm")  # libsndfile does not know them.
+_LONGEST = 1e6  # seconds; a header that claims more is damaged
+_FFMPEG_SUFFIXES = (".m4a", ".aac", ".wma", ".webm")  # not read by libsndfile
 _PROBE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The sound that an annotation speaks of.
+    """The sound that an annotation is about.
 
     Attributes:
-      names: how the file may be called, as a path or not, whatever its format.
+      names: possible names of the file, with or without folders, in any format.
       start, end: the stretch of the original recording in seconds; None for all of it.
         The file may hold the stretch alone or the recording.
-      longest: seconds that a file may last if the stretch is not known; None for any.
+      longest: seconds that a file may last if the stretch is unknown; None for any.
       rate: samples per second of the file if it is an `.npy`.
-      exact: the very file, if that is known; `start` and `end` are then its own.
+      exact: the path of the file, if it is known; `start` and `end` are then seconds
+        of this file.
     """
 
     names: tuple[str, ...]
@@ -46,7 +48,7 @@ class FoundClip:
     """Sound that was found; the fields but `seconds` are as in `Record`.
 
     Attributes:
-      seconds: how long it lasts; None where the file does not tell.
+      seconds: how long the clip lasts; None if the file's header does not say.
     """
 
     audio: Path
@@ -59,17 +61,17 @@ class FoundClip:
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """Sound that cannot be used: `reason` is one of a few, `detail` a sentence."""
+    """Sound that cannot be used: a `reason` to count by, and a sentence of `detail`."""
 
     reason: str
     detail: str
 
 
 class AudioFolder:
-    """The sound files at or below a folder, by name and whatever their format."""
+    """The sound files in a folder, at any depth: found by name, in any format."""
 
     def __init__(self, folder: Path):
-        """Nothing is listed before it must be.
+        """Lists nothing yet.
 
         Raises:
           UserError: there is no such folder, or its name is not UTF-8.
@@ -81,10 +83,10 @@ class AudioFolder:
 
     @functools.cached_property
     def _paths(self) -> dict[str, str]:
-        """Both path and name without suffix → file.
+        """Both path within the folder and name, without suffix → file.
 
-        Of files of one name the preferred format counts, then the first in order; what
-        cannot be opened comes last.
+        Of files with the same name the preferred format is chosen, then the first in
+        order; files that cannot be opened come last.
         """
         ranks = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
         found = [
@@ -100,14 +102,14 @@ class AudioFolder:
         return paths
 
     def find(self, wanted: Wanted) -> FoundClip | Lacking:
-        """The clip, or why there is none."""
+        """The clip, or why there is none that can be used."""
         audio = wanted.exact or self._named(wanted.names)
         if audio is None:
-            where = f"in any format at or below {self.folder}"
+            where = f"in any format in {self.folder}"
             return Lacking("missing audio", f"no {wanted.names[0]} {where}")
         rate = wanted.rate if audio.suffix.lower() == ".npy" else None
         if audio.suffix.lower() == ".npy" and rate is None:
-            return Lacking("no sampling rate", f"{audio} does not know its own")
+            return Lacking("no sampling rate", f"that of {audio} is not given")
         try:
             listing.check_name(audio)
             if not stat_regular_file(audio).st_size:
@@ -119,8 +121,8 @@ class AudioFolder:
             elif seconds is not None and seconds < (wanted.end or 0) - SLACK_SECONDS:
                 part = Lacking(
                     "wrong length",
-                    f"{audio} lasts {seconds:.1f} s, and its part up to {wanted.end:g} "
-                    "s is asked for",
+                    f"{audio} lasts {seconds:.1f} s, but the clip ends at "
+                    f"{wanted.end:g} s",
                 )
             if isinstance(part, Lacking):
                 return part
@@ -148,27 +150,27 @@ def _stem(name: str) -> str:
 
 
 def duration(audio: Path, rate: int | None) -> float | None:
-    """How many seconds a file says it lasts; None if it is not readable as sound.
+    """The seconds of sound that a file's header states; None if it cannot be read.
 
-    Nothing is decoded. Whether the sound is whole shows when it is encoded.
+    Nothing is decoded, so damaged sound is only noticed when it is encoded.
 
     Args:
       audio: the file.
-      rate: samples per second, for an `.npy`: [samples], or with channels before or
-        after.
+      rate: samples per second, for an `.npy`; its array is [samples], or has channels
+        before or after them.
     """
     if audio.suffix.lower() == ".npy":
         try:
             shape = np.load(audio, mmap_mode="r", allow_pickle=False).shape
-        except (ValueError, EOFError, AttributeError):  # The last: an .npz in disguise.
+        except (ValueError, EOFError, AttributeError):  # The last: an .npz inside.
             return None
         return max(shape, default=0) / rate if rate else None
     if audio.suffix.lower() in _FFMPEG_SUFFIXES:
         seconds = _probed(audio)
     else:
         try:
-            # By its descriptor, so that the content alone decides about the format:
-            # libmpg123 complains on stderr about text that is called .mp3.
+            # By its descriptor, so that the content alone decides the format: otherwise
+            # libmpg123 writes to stderr about a text file that is named .mp3.
             with (
                 audio.open("rb") as raw,
                 soundfile.SoundFile(raw.fileno(), closefd=False) as file,
@@ -176,11 +178,11 @@ def duration(audio: Path, rate: int | None) -> float | None:
                 seconds = file.frames / file.samplerate
         except (soundfile.LibsndfileError, ZeroDivisionError):
             return None
-    return seconds if seconds and 0 < seconds < 1e6 else None
+    return seconds if seconds and 0 < seconds < _LONGEST else None
 
 
 def _probed(audio: Path) -> float | None:
-    """What ffprobe, which comes with ffmpeg, reads in a file's header."""
+    """The duration that ffprobe, which is part of ffmpeg, reads in a file's header."""
     command = ["ffprobe", "-v", "error", "-protocol_whitelist", "file"]
     command += ["-show_entries", "format=duration", "-of", "csv=p=0", f"file:{audio}"]
     try:
@@ -199,34 +201,30 @@ def _probed(audio: Path) -> float | None:
 def _part(
     wanted: Wanted, seconds: float | None, audio: Path
 ) -> tuple[float | None, float | None] | Lacking:
-    """Which part of the file is the clip.
+    """Start and end of the clip within the file, in seconds; None for the file's own.
 
-    Of the clip from 30 to 40 s of a recording (`=` is what the file holds):
+    For the clip from 30 to 40 s of a recording (`=` is what the file holds):
 
         0         30        40                  file of        part
                   |=========|                   10 s           all of it
         |=========|=========|==========         60 s           30 to 40
         |=========|====                         35 s           unclear, hence none
-
     """
     if wanted.end is None:
         if wanted.longest is None:
             return None, None
-        if seconds is not None and seconds <= wanted.longest + SLACK_SECONDS:
-            return None, None
-        if seconds is not None:
+        if seconds is None:
+            return _unknown_length(audio)
+        if seconds > wanted.longest + SLACK_SECONDS:
             return Lacking(
                 "not cut",
-                f"{audio} lasts {seconds:.1f} s, and which {wanted.longest:g} s of it "
-                "are meant is not said",
+                f"{audio} lasts {seconds:.1f} s, and the annotation does not say which "
+                f"{wanted.longest:g} s of it are the clip",
             )
+        return None, None
     start, end = wanted.start or 0.0, wanted.end
     if seconds is None:
-        return Lacking(
-            "unknown length",
-            f"{audio} is not readable, or needs ffmpeg to be installed, so whether it "
-            "is cut to the clip cannot be told",
-        )
+        return _unknown_length(audio)
     if seconds <= end - start + SLACK_SECONDS:
         return None, None
     if seconds >= end - SLACK_SECONDS:
@@ -235,4 +233,12 @@ def _part(
         "wrong length",
         f"{audio} lasts {seconds:.1f} s: neither the {end - start:g} s of the clip nor "
         f"the recording up to {end:g} s",
+    )
+
+
+def _unknown_length(audio: Path) -> Lacking:
+    return Lacking(
+        "unknown length",
+        f"{audio} is not readable, or needs ffmpeg to be installed, so it is unknown "
+        "whether it is cut to the clip",
     )

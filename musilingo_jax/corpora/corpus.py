@@ -1,4 +1,4 @@
-"""The one door to all corpora: a name or path → records."""
+"""Loads any corpus: a name or path → records."""
 
 from pathlib import Path
 
@@ -10,17 +10,19 @@ def load(source: str | Path) -> list[Record]:
     """The records of a corpus, in its own order.
 
     Args:
-      source: an embedded corpus; a songs.jsonl or songs.csv, or a folder with one; a
-        folder of songs; or a folder that `musilingo_jax.corpora.build` made.
+      source: the name of the embedded corpus; a songs.jsonl or songs.csv, or a folder
+        with one; a folder of songs; or a folder that `musilingo_jax.corpora.build`
+        made.
 
     Raises:
-      UserError: there is nothing of the kind, or it cannot be read.
+      UserError: it is none of these, or cannot be read.
     """
     folder = Path(source)
     if str(source) not in songs.EMBEDDED and folder.is_dir():
-        # Here, because chatting or learning from a songs.jsonl does not need TFDS.
-        from musilingo_jax.corpora import builder
+        # Imported here, because TFDS takes a second to import, and a songs.jsonl or a
+        # chat does not need it.
+        from musilingo_jax.corpora import dataset
 
-        if built := builder.find(folder):
-            return builder.load(built)
+        if built := dataset.find(folder):
+            return dataset.load(built)
     return songs.load(source)

@@ -1,4 +1,4 @@
-"""What lies at or below a folder of sound: files to be heard, and what is none."""
+"""Lists the sound files in a folder at any depth, and what cannot be one of them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ from musilingo_jax.runtime.errors import UserError
 
 
 class Found(NamedTuple):
-    """A sound file, or what looks like one.
+    """A sound file, or something named like one.
 
     Attributes:
-      path: the folder's, and what follows it; links are not resolved.
-      reason: why it cannot be heard; "" if it is a regular file.
+      path: begins with the listed folder's; links are not resolved.
+      reason: why it cannot be read; "" if it is a regular file.
     """
 
     path: str
@@ -22,18 +22,22 @@ class Found(NamedTuple):
 
 
 def sounds(folder: Path, *, hidden: bool) -> Iterator[Found]:
-    """Everything at or below a folder that is named like sound, or leads nowhere.
+    """Everything in a folder, at any depth, that is named like sound or is a dead link.
 
     Links to folders are followed. Each folder is listed once, however many links lead
-    to it, by its own path rather than a link's if it lies in `folder` itself: so there
-    are no circles, and another link changes no file's path.
+    to it, and by its own path rather than a link's if it is inside `folder`. So there
+    are no circles, and a further link does not change the path of any file:
+
+        songs/z/a.wav                listed as  songs/z/a.wav
+        songs/again → songs/z        not listed again
+        songs/album → /disk/album    listed as  songs/album/…
 
     Args:
       folder: where to begin.
-      hidden: whether files and folders whose names begin with a dot are wanted.
+      hidden: whether files and folders whose names begin with a dot are listed.
     """
     listed: set[tuple[int, int]] = set()
-    # Links to folders wait until all that is reached without them has been listed.
+    # Links to folders wait until everything is listed that is reached without them.
     links = [str(folder)]
     while links:
         folders = [links.pop(0)]
@@ -58,10 +62,10 @@ def sounds(folder: Path, *, hidden: bool) -> Iterator[Found]:
                     if is_sound(entry.name):
                         yield Found(entry.path, "")
                 elif entry.is_symlink() and not os.path.exists(entry.path):
-                    # Whatever its name: whole albums may lie behind it.
+                    # Whatever its name: it may have led to a whole album.
                     yield Found(entry.path, "is a link to nothing")
                 elif is_sound(entry.name):
-                    yield Found(entry.path, "is no regular file")
+                    yield Found(entry.path, "is not a regular file")
 
 
 def is_sound(name: str) -> bool:
@@ -70,27 +74,27 @@ def is_sound(name: str) -> bool:
 
 
 def shown(path: Path | str) -> str:
-    """A path as it can be printed and stored: what is no UTF-8 in it is escaped."""
+    """A path that can be printed and stored: bytes that are not UTF-8 are escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def check_name(path: Path | str) -> None:
-    """Refuses a name that no JSON, Parquet or terminal would take.
+    """Refuses a name that cannot be written as JSON or Parquet, or printed.
 
     Raises:
-      UserError: the path is no UTF-8.
+      UserError: the path is not UTF-8.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{shown(path)}: its name is not UTF-8, so that no results could name it; "
-            "rename it (`convmv` does that for many)"
+            f"{shown(path)}: its name is not UTF-8, so results cannot name it; rename "
+            "it (`convmv` does that for many files)"
         ) from error
 
 
 def _is(entry: os.DirEntry, what: Callable[[os.DirEntry], bool]) -> bool:
-    """What an entry, or what it links to, is; links in circles are nothing."""
+    """Whether `what` holds for an entry or its target; False for a circle of links."""
     try:
         return what(entry)
     except OSError:

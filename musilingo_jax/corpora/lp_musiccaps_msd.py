@@ -1,9 +1,9 @@
 """LP-MusicCaps-MSD: captions that GPT-3.5 made of the tags of half a million songs.
 
 Doh et al. 2023, "LP-MusicCaps"; on the Hugging Face hub as
-seungheondoh/LP-MusicCaps-MSD, where one asks for access. The songs are those of
-the Million Song Dataset's ECALS subset, as the thirty-second previews that 7digital
-once gave; labs keep copies.
+seungheondoh/LP-MusicCaps-MSD, where one has to request access. The songs are those of
+the ECALS subset of the Million Song Dataset, as the thirty-second previews that
+7digital used to offer; some laboratories have copies.
 """
 
 import itertools
@@ -24,18 +24,18 @@ CAPTIONS = ("writing", "summary", "paraphrase", "attribute_prediction")
 
 
 class LpMusicCapsMsd(Corpus):
-    """Captions of 444,865 songs to learn from, 34,481 and 34,631 for tests.
+    """Captions of 444,865 songs to train on, 34,481 to validate and 34,631 to test.
 
-    Wanted in the source folder (or one below it), as the hub has them:
+    Needed in the source folder or one level below it, as on the hub:
 
         data/train-*.parquet, valid-*.parquet, test-*.parquet
 
     with the columns track_id, path and the four captions caption_writing (MusiLingo's,
     the default configuration, `writing`), caption_summary, caption_paraphrase and
-    caption_attribute_prediction. At or below the audio folder, for a song of the path
+    caption_attribute_prediction. In the audio folder, for a song with the path
     `8/8/88321.clip.mp3` and the track TRAAAED128E0783FAB:
 
-        8/8/88321.clip.mp3, or 88321.clip.* or TRAAAED128E0783FAB.* anywhere
+        8/8/88321.clip.mp3, or 88321.clip.* or TRAAAED128E0783FAB.* at any depth
 
     There are no questions.
     """
@@ -48,6 +48,7 @@ class LpMusicCapsMsd(Corpus):
     DEFAULT_BUILDER_CONFIG_NAME = "writing"
 
     def rows(self) -> Iterator[SurveyRow]:
+        """The annotations, as in `Corpus.rows`."""
         paths = {split: self._files(split) for split in SPLITS}
         if not any(paths.values()):
             raise UserError(
@@ -60,14 +61,13 @@ class LpMusicCapsMsd(Corpus):
 
     def _files(self, split: str) -> list[Path]:
         if self.source.is_file():
-            is_it = self.source.match(f"{split}*.parquet")
-            return [self.source] if is_it else []
+            return [self.source] if self.source.match(f"{split}*.parquet") else []
         patterns = (f"{split}*.parquet", f"*/{split}*.parquet")
         found = (sorted(self.source.glob(pattern)) for pattern in patterns)
         return next(filter(None, found), [])
 
     def _read(self, path: Path, split: str) -> Iterator[SurveyRow]:
-        caption = f"caption_{self.builder_config.name}"
+        caption = f"caption_{self.configuration}"
         columns = ["track_id", "path", caption]
         counter = itertools.count()
         try:
@@ -81,10 +81,10 @@ class LpMusicCapsMsd(Corpus):
                     where = f"{path.name}[{next(counter)}]"
                     if not all(isinstance(name, str) for name in (track, song)):
                         raise UserError(
-                            f"{path.parent / where}: names neither path nor track_id"
+                            f"{path.parent / where}: must name path and track_id"
                         )
                     if not isinstance(answer, str | None):
-                        raise UserError(f"{path.parent / where}: {caption} is no text")
+                        raise UserError(f"{path.parent / where}: {caption} is not text")
                     yield SurveyRow(
                         where=where,
                         sound=Wanted(names=(song, track)),

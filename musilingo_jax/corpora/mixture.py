@@ -1,4 +1,4 @@
-"""Several corpora at once: which records there are, and how often each is drawn.
+"""Several corpora at once: their records, and how often each corpus is drawn.
 
     config.corpus.path = ""
     config.corpus.mixture = {
@@ -7,18 +7,18 @@
     }
 
 Weights are shares of the examples drawn, whatever the sizes of the corpora: with 0.6
-and 0.4, of any ten examples in a row six come from the first, and a small corpus is
-gone through more often. Weights equal to the numbers of records make it as if all
-corpora were one. Each corpus must have records in the split that is learnt from. A
-stage that learns from only some of the corpora keeps the ratios among those, and says
-which the others are.
+and 0.4, six of any ten consecutive examples come from the first corpus, and a small
+corpus is repeated more often than a large one. Weights equal to the numbers of records
+draw as if all corpora were one. Each corpus must have records in the training split. A
+stage that trains on only some of the corpora keeps the ratios among those, and reports
+the others.
 """
 
 import dataclasses
-import math
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import grain
 from ml_collections import ConfigDict
@@ -26,12 +26,24 @@ from ml_collections import ConfigDict
 from musilingo_jax.corpora import corpus
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import read_section, setting
+
+
+@dataclass(frozen=True)
+class MixtureMember:
+    """A corpus of a mixture: its `path` as in `corpus.load`, and its share of draws."""
+
+    path: str
+    weight: float = setting(above=0)
 
 
 def load(config: ConfigDict) -> list[Record]:
-    """All records of `config.corpus`: of its `path`, or of its `mixture`.
+    """All records of the corpus at `path`, or of the corpora of `mixture`.
 
-    Those of a mixture come corpus after corpus, each with its name in `corpus`.
+    Those of a mixture come corpus after corpus; their field `corpus` is its name.
+
+    Args:
+      config: the section `corpus`.
 
     Raises:
       UserError: both or neither are given, or one of them cannot be read.
@@ -42,7 +54,7 @@ def load(config: ConfigDict) -> list[Record]:
     return [
         dataclasses.replace(record, corpus=name)
         for name, member in members.items()
-        for record in corpus.load(member["path"])
+        for record in corpus.load(member.path)
     ]
 
 
@@ -52,11 +64,11 @@ def split(config: ConfigDict, name: str, *, answered: bool) -> list[Record]:
     Args:
       config: the section `corpus`.
       name: of the split.
-      answered: whether all of them must have an answer, to learn or to compare with.
+      answered: whether each record must have an answer, to train on or compare with.
 
     Raises:
-      UserError: as in `load`, or there is no such split, or answers are lacking, or it
-        is the split to learn from and a corpus of the mixture has nothing in it.
+      UserError: as in `load`; or there is no such split; or answers are missing; or it
+        is the training split, and a corpus of the mixture has no records in it.
     """
     records = load(config)
     chosen = [record for record in records if record.split == name]
@@ -66,41 +78,46 @@ def split(config: ConfigDict, name: str, *, answered: bool) -> list[Record]:
             f"{title(config)} has no records in the split {name!r}: choose one of "
             f"{found} (config.corpus.train_split, .validation_split, .test_split)"
         )
-    there = {record.corpus for record in chosen}
-    for member in [name for name in _members(config) if name not in there]:
-        said = (
-            f"config.corpus.mixture.{member}: {config.mixture[member].path} has no "
-            f"records in the split {name!r}"
+    nonempty = {record.corpus for record in chosen}
+    for member, section in _members(config).items():
+        if member in nonempty:
+            continue
+        message = (
+            f"config.corpus.mixture.{member}: {section.path} has no records in the "
+            f"split {name!r}"
         )
         if name == config.get("train_split"):
             raise UserError(
-                f"{said}, so that it would never be drawn: leave it out of the mixture,"
-                " or choose another config.corpus.train_split"
+                f"{message}, so it would never be drawn: leave it out of the mixture, "
+                "or choose another config.corpus.train_split"
             )
-        print(said, file=sys.stderr)
+        print(message, file=sys.stderr)
     lacking = [record for record in chosen if not record.answer]
     if answered and lacking:
         raise UserError(
             f"{title(config)}: {len(lacking)} of {len(chosen)} records in the split "
-            f"{name!r} have no answer, as that of {lacking[0].audio}: write what should"
-            " be said (`musilingo_jax.generate` only asks, and needs none)"
+            f"{name!r} have no answer, such as that of {lacking[0].audio}: add their "
+            "answers (`musilingo_jax.generate` only asks, and needs none)"
         )
     return chosen
 
 
 def weights(config: ConfigDict) -> dict[str, float]:
-    """The weight of each corpus of a mixture, by name; empty if there is only one.
+    """The weight of each corpus of a mixture, by name; empty if there is none.
+
+    Args:
+      config: the section `corpus`.
 
     Raises:
       UserError: as in `load`.
     """
-    return {name: member["weight"] for name, member in _members(config).items()}
+    return {name: float(member.weight) for name, member in _members(config).items()}
 
 
 def title(config: ConfigDict) -> str:
-    """What to call it: the path, or the paths of the mixture."""
+    """What to call a section `corpus`: its path, or the paths of its mixture."""
     members = _members(config)
-    return " + ".join(member["path"] for member in members.values()) or config.path
+    return " + ".join(member.path for member in members.values()) or config.path
 
 
 def order(
@@ -108,7 +125,7 @@ def order(
 ) -> grain.MapDataset:
     """The endless order in which examples are drawn, as places in `names`.
 
-    Each corpus is gone through in shuffled epochs of its own. The corpora take turns by
+    Each corpus is drawn in shuffled epochs of its own, and the corpora take turns by
     weight. Element `i` is a pure function of the arguments and `i`:
 
         names      A A A B B
@@ -116,10 +133,10 @@ def order(
         order      2 0 4 1 0 3 …
 
     Args:
-      names: for each example the corpus it comes from.
-      weights: by corpus; empty for one corpus, whose name does not matter then.
-      seed: of the shuffling. The order within a corpus depends on its name too, but not
-        on which others there are.
+      names: for each example, the corpus that it comes from.
+      weights: by corpus; empty for a single corpus, whatever its name.
+      seed: of the shuffling. The order within a corpus also depends on its name, but
+        not on the other corpora.
     """
     if not weights:
         return grain.MapDataset.range(len(names)).seed(seed).shuffle().repeat()
@@ -137,22 +154,18 @@ def order(
     return grain.MapDataset.mix(list(drawn.values()), shares).seed(seed)
 
 
-def _members(config: ConfigDict) -> dict[str, dict]:
+def _members(config: ConfigDict) -> dict[str, MixtureMember]:
     """The checked `mixture`; empty if `path` is given instead."""
     mixture = config.get("mixture") or ConfigDict()
     if bool(mixture) == bool(config.path):
         raise UserError(
             "config.corpus needs either a path or a mixture: set config.corpus.path to "
-            '"" where there is a mixture'
+            '"" if there is a mixture'
         )
     members = {}
     for name in mixture:
-        member = mixture[name]
         where = f"config.corpus.mixture.{name}"
-        if not isinstance(member, ConfigDict) or {*member} != {"path", "weight"}:
-            raise UserError(f"{where} must have the keys path and weight, nothing else")
-        weight = member.weight
-        if not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise UserError(f"{where}.weight must be a number above 0, not {weight!r}")
-        members[name] = {"path": member.path, "weight": float(weight)}
+        if not isinstance(mixture[name], ConfigDict):
+            raise UserError(f"{where} must be a section with the keys path and weight")
+        members[name] = read_section(MixtureMember, mixture[name], where)
     return members

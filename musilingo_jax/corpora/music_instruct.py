@@ -1,7 +1,8 @@
 """MusicInstruct: questions and answers that GPT-4 wrote about the MusicCaps clips.
 
 Deng et al. 2024, "MusiLingo"; on the Hugging Face hub as m-a-p/Music-Instruct. The
-sound is that of MusicCaps: with the same audio folder, it is encoded once for both.
+sound is that of MusicCaps: with the same audio folder, each clip is encoded once for
+both.
 """
 
 from collections.abc import Iterator
@@ -20,19 +21,19 @@ FILES = {
 
 
 class MusicInstruct(Corpus):
-    """27,540 short answers, of facts, and 32,953 long ones, of impressions.
+    """27,540 short answers about facts, and 32,953 long ones about impressions.
 
-    The configuration `all` (both), `short` or `long` wants its file in the source
-    folder, or one below it:
+    The configuration `all` (both), `short` or `long` needs its file in the source
+    folder or one level below it:
 
         music_instruct.json           {"QA": [{"ytid", "question", "answer",
         music_instruct_short.json       "is_audioset_eval", "sampling_rate", …}]}
         music_instruct_long.json
-        musiccaps-public.csv          only for audio that is whole videos: from when to
-                                      when the clips are
+        musiccaps-public.csv          only for audio of whole videos: the start and end
+                                      of each clip
 
-    and the audio of MusicCaps, as described there; MusiLingo's authors keep it as
-    `MusicCaps_audio/{ytid}.npy`. Clips of AudioSet's evaluation part are the split
+    and the audio of MusicCaps, as described there; MusiLingo's authors have it as
+    `MusicCaps_audio/{ytid}.npy`. Clips from AudioSet's evaluation set are the split
     "test", the others "train".
     """
 
@@ -44,7 +45,8 @@ class MusicInstruct(Corpus):
     DEFAULT_BUILDER_CONFIG_NAME = "all"
 
     def rows(self) -> Iterator[SurveyRow]:
-        path = annotations.need(self.source, FILES[self.builder_config.name])
+        """The annotations, as in `Corpus.rows`."""
+        path = annotations.need(self.source, FILES[self.configuration])
         times = musiccaps.times(self.source)
         for where, row in annotations.json_rows(path, "QA"):
             full = str(path.parent / where)

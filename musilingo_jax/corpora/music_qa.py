@@ -1,4 +1,4 @@
-"""MusicQA: questions and answers that an MPT wrote about music from three data sets.
+"""MusicQA: questions and answers that an MPT model wrote about three music data sets.
 
 Liu et al. 2024, "Music Understanding LLaMA" (MU-LLaMA); on the Hugging Face hub as
 mu-llama/MusicQA, under the MIT licence, with its sound.
@@ -21,21 +21,22 @@ _SPEAKERS = ("human", "gpt")
 
 
 class MusicQA(Corpus):
-    """Nine questions a clip: 70,011 to learn from, 5,040 for tests.
+    """Nine questions per clip: 70,011 to train on, 5,040 to test.
 
-    Wanted in the source folder (or one below it), any or all of these, each an array of
-    {"audio_name": "012542.wav", "conversation": [{"from": "human", "value": …},
-    {"from": "gpt", "value": …}]}:
+    Needed in the source folder or one level below it, any or all of these, each an
+    array of {"audio_name": "012542.wav", "conversation": [{"from": "human",
+    "value": …}, {"from": "gpt", "value": …}]}:
 
         PretrainMusicQA.json      the split "pretrain"   (MusicCaps)
         FinetuneMusicQA.json      the split "train"      (MagnaTagATune)
         EvalMusicQA.json          the split "test"       (MTG-Jamendo)
-        audios/012542.wav         the sound, in any format, at or below the audio folder
+        audios/012542.wav         the sound, in any format, in the audio folder
     """
 
     name = "music_qa"
 
     def rows(self) -> Iterator[SurveyRow]:
+        """The annotations, as in `Corpus.rows`."""
         paths = {
             split: path
             for split, name in FILES.items()
@@ -63,14 +64,16 @@ def _turns(row: dict, *, where: str) -> Iterator[tuple[str, str]]:
     """The questions of a conversation, each with its answer."""
     turns = row.get("conversation")
     if not isinstance(turns, list) or not turns or len(turns) % 2:
-        raise UserError(f"{where}: 'conversation' is no list of questions and answers")
-    said = []
+        raise UserError(
+            f"{where}: 'conversation' must be a list of questions and answers"
+        )
+    texts = []
     for number, turn in enumerate(turns):
         speaker = _SPEAKERS[number % 2]
         if not isinstance(turn, dict) or turn.get("from") != speaker:
             raise UserError(
-                f"{where}: turn {number + 1} of the conversation is not from "
+                f"{where}: turn {number + 1} of the conversation must be from "
                 f"{speaker!r}"
             )
-        said.append(annotations.text(turn, "value", where=where))
-    yield from zip(said[::2], said[1::2], strict=True)
+        texts.append(annotations.text(turn, "value", where=where))
+    yield from zip(texts[::2], texts[1::2], strict=True)

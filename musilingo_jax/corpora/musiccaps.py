@@ -1,8 +1,8 @@
 """MusicCaps: 5,521 stretches of YouTube videos, described by musicians.
 
 Agostinelli et al. 2023, "MusicLM". `musiccaps-public.csv` comes from Kaggle
-(googleai/musiccaps) or the Hugging Face hub (google/MusicCaps), under CC BY-SA 4.0; the
-sound does not come with it, and some of the videos are gone.
+(googleai/musiccaps) or the Hugging Face hub (google/MusicCaps), under CC BY-SA 4.0. The
+sound is not included, and some of the videos no longer exist.
 """
 
 from collections.abc import Iterator
@@ -18,29 +18,30 @@ TABLE, AUTHORS = "musiccaps-public.csv", "all.json"
 
 
 class MusicCaps(Corpus):
-    """Captions of ten-second clips: 2,663 to learn from, 2,858 for tests.
+    """Captions of ten-second clips: 2,663 to train on, 2,858 to test.
 
-    Wanted in the source folder (or one below it):
+    Needed in the source folder or one level below it:
 
         musiccaps-public.csv      with ytid, start_s, end_s, caption, is_audioset_eval
-        all.json                  or this, as MusiLingo's authors keep it: {"ann": […]}
-                                  with sampling_rate in place of start_s and end_s
+        all.json                  or this, the authors' form of it: {"ann": […]} with
+                                  sampling_rate in place of start_s and end_s
 
-    and, at or below the audio folder, for the video `-0Gj8-vB1q4` from 30 to 40 s, any
-    of these, in any format:
+    and in the audio folder, for the video `-0Gj8-vB1q4` from 30 to 40 s, any of these,
+    in any format and at any depth:
 
-        -0Gj8-vB1q4.wav                 cut to the clip, or the whole video: told apart
-        [-0Gj8-vB1q4]-[30-40].wav       by their length
+        -0Gj8-vB1q4.wav                 cut to the clip, or the whole video: the length
+        [-0Gj8-vB1q4]-[30-40].wav       of the file tells which
         -0Gj8-vB1q4_30_40.wav
-        -0Gj8-vB1q4.npy                 with all.json only, which knows its rate
+        -0Gj8-vB1q4.npy                 with all.json only, which has its sampling rate
 
-    Clips of AudioSet's evaluation part are the split "test", the others "train". There
-    are no questions.
+    Clips from AudioSet's evaluation set are the split "test", the others "train".
+    There are no questions.
     """
 
     name = "musiccaps"
 
     def rows(self) -> Iterator[SurveyRow]:
+        """The annotations, as in `Corpus.rows`."""
         path = self.source
         if not path.is_file():
             path = annotations.need(path, TABLE, AUTHORS)
@@ -65,15 +66,15 @@ class MusicCaps(Corpus):
 def sound(
     row: dict, *, where: str, times: dict[str, tuple[float, float]] | None = None
 ) -> Wanted:
-    """The clip that a row of MusicCaps, or of what was made of it, speaks of.
+    """The clip that a row of MusicCaps, or of a corpus made from it, is about.
 
     Args:
       row: with `ytid` and, where they are known, `start_s` and `end_s`.
-      where: it stands.
-      times: start and end by `ytid`, for rows that do not say it.
+      where: the row is, for messages.
+      times: start and end by `ytid`, for rows that do not have them.
 
     Raises:
-      UserError: the row does not name a video, or its times are none.
+      UserError: the row does not name a video, or its times are not a stretch of one.
     """
     video = annotations.text(row, "ytid", where=where)
     if not video:
@@ -95,7 +96,7 @@ def sound(
 
 
 def times(source: Path) -> dict[str, tuple[float, float]]:
-    """Start and end in seconds by video, from the table if it lies in a folder."""
+    """Start and end in seconds by video; empty if the folder has no table."""
     path = annotations.find(source if source.is_dir() else source.parent, TABLE)
     if path is None:
         return {}

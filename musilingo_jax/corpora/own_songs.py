@@ -10,21 +10,22 @@ from musilingo_jax.runtime.errors import UserError
 
 
 class OwnSongs(Corpus):
-    """What a songs.jsonl or songs.csv says, with counts, hours and what is missing.
+    """The rows of a songs.jsonl or songs.csv, with counts, hours and what is missing.
 
-    Training and evaluation take such a file as it is; built, it tells of all that is
-    wrong with it at once, and can be read where the songs are not. The lines are
-    described in `songs.load`.
+    Training and evaluation read such a file as it is. To build it lists all that is
+    wrong with it at once, and what is built can be read on a machine without the songs.
+    The lines are described in `songs.load`.
     """
 
     name = "own_songs"
 
     def rows(self) -> Iterator[SurveyRow]:
+        """The annotations, as in `Corpus.rows`."""
         path = songs.resolve(str(self.source))
         if path.is_dir():
             raise UserError(
-                f"{path}: is a folder of songs without answers, from which nothing can "
-                f"be built; write a {songs.FILE_NAME}, or caption it with "
+                f"{path}: is a folder of songs without answers, so nothing can be "
+                f"built; write a {songs.FILE_NAME}, or caption the songs with "
                 "musilingo_jax.generate"
             )
         folder = self.audio or path.parent.absolute()

@@ -1,14 +1,14 @@
-"""What can be said and asked about a composed piece, in plain and regular English.
+"""Captions, questions and answers about a composed piece, in regular English.
 
-One rule makes answers scorable: whoever names a value of `ATTRIBUTES` uses exactly its
-words ("no drums", "A minor"), and never another value of the same attribute.
+One rule makes answers scorable: a text that names a value of `ATTRIBUTES` uses exactly
+its words ("no drums", "A minor"), and no other value of the same attribute.
 """
 
 import numpy as np
 
 from musilingo_jax.corpora.synthetic import ATTRIBUTES, Piece
 
-# Fields: an attribute; `a_…`, the same behind its article; see `_say` for the others.
+# Fields: an attribute; `a_…`, the same after its article; see `_fill` for the others.
 CAPTIONS = (
     "This is {a_tempo} {style} piece in {key}, led by the {lead}, with {drums}.",
     "{A_tempo} {style} piece in {key} with {a_lead} melody and {drums}.",
@@ -145,7 +145,7 @@ SHORT = {
     ),
 }
 
-# Each of several questions may get each of the answers.
+# Within a theme, any question may get any of the answers.
 LONG = (
     (
         (
@@ -231,7 +231,7 @@ TRAITS = {
     "techno": "Electronic sounds repeat a short pattern.",
     "reggae": "The chords fall between the beats.",
 }
-# Styles that are also the name of a piece take an article.
+# Styles that are also the name of a kind of piece take an article.
 PIECES = ("waltz", "march", "ballad")
 MOODS = {
     ("slow", "major"): "calm and warm",
@@ -245,32 +245,33 @@ COLORS = {"major": "bright", "minor": "dark"}
 
 
 def caption(piece: Piece, rng: np.random.Generator) -> str:
-    """One sentence of at most 22 words that names every attribute."""
-    return _say(CAPTIONS[rng.integers(len(CAPTIONS))], piece)
+    """One sentence of at most 22 words that names the value of every attribute."""
+    return _fill(CAPTIONS[rng.integers(len(CAPTIONS))], piece)
 
 
 def short(piece: Piece, rng: np.random.Generator) -> list[tuple[str, str, str, str]]:
-    """(question, answer, attribute, value) for each attribute; at most 8 words."""
+    """(question, answer, attribute, value) for each attribute; 8 words at most."""
     rows = []
     for attribute, value in piece.labels().items():
         asked, answers = SHORT[attribute]
         question = asked[rng.integers(len(asked))]
-        answer = _say(answers[rng.integers(len(answers))], piece)
+        answer = _fill(answers[rng.integers(len(answers))], piece)
         rows.append((question, answer, attribute, value))
     return rows
 
 
 def long(piece: Piece, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """(question, answer) on each theme in random order; 2 to 4 sentences."""
+    """(question, answer) on each theme in random order; answers of 2 to 4 sentences."""
     rows = []
     for theme in rng.permutation(len(LONG)):
         asked, answers = LONG[theme]
         question = asked[rng.integers(len(asked))]
-        rows.append((question, _say(answers[rng.integers(len(answers))], piece)))
+        rows.append((question, _fill(answers[rng.integers(len(answers))], piece)))
     return rows
 
 
-def _say(template: str, piece: Piece) -> str:
+def _fill(template: str, piece: Piece) -> str:
+    """A template with the piece's words in its fields."""
     labels = piece.labels()
     words = dict(labels)
     for name, value in labels.items():

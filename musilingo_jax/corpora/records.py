@@ -1,4 +1,4 @@
-"""What every corpus comes down to: something to say about a stretch of sound."""
+"""The record, which every corpus is reduced to: a text about a stretch of sound."""
 
 import hashlib
 import os
@@ -11,8 +11,8 @@ from musilingo_jax.runtime.paths import stat_regular_file
 _END = 1 << 16  # bytes of each end of a sound file that its clip id depends on
 _CONTENTS = re.compile(r":(\d+:[0-9a-f]{16})(?:@\d*-\d*ms)?(?:#\d+Hz)?\Z")
 
-# Kinds of sound file, the one to take first where a song is there in several. A `.npy`
-# comes last because it does not know its own sampling rate.
+# Suffixes of sound files, in order of preference if a song exists in several formats. A
+# `.npy` comes last because it does not state its sampling rate.
 SUFFIXES = (
     ".wav",
     ".flac",
@@ -32,22 +32,22 @@ SUFFIXES = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One thing to say about one song.
+    """A question and its answer, or a caption, about one clip.
 
     Attributes:
       audio: the sound file.
-      clip: identifies what is heard: the file's path relative to the corpus, its size
-        and a digest of both its ends, and the stretch of it. A file that is replaced is
+      clip: identifies the clip: the file's path relative to the corpus, its size and a
+        digest of both its ends, and the stretch of it. If the file is replaced, it is
         another clip.
-      question: what is asked; "" where the answer is a caption.
-      answer: what should be said; "" where nobody knows, as for a folder of songs.
+      question: what is asked; "" if the answer is a caption.
+      answer: the reference answer; "" if it is unknown, as for a folder of songs.
       split: the part of the corpus that the record belongs to.
-      attribute: what the question is about, such as "tempo", where that is known.
-      value: its true value, such as "fast".
+      attribute: what the question is about, such as "tempo"; None if unknown.
+      value: the attribute's true value, such as "fast"; None if unknown.
       start: second of the file where the clip starts; None for the file's start.
       end: second of the file where it ends; None for the file's end.
-      rate: samples per second of a `.npy`; None for files that know it themselves.
-      corpus: which corpus of a mixture it comes from; "" where there is only one.
+      rate: samples per second of a `.npy`; None for files that state it themselves.
+      corpus: the corpus of a mixture that the record comes from; "" if there is one.
     """
 
     audio: Path
@@ -71,17 +71,24 @@ def clip_id(
     end: float | None = None,
     rate: int | None = None,
 ) -> str:
-    """Identifies a stretch of a sound file by what it holds, cheaply.
+    """Identifies a stretch of a sound file by its content, without reading all of it.
 
         songs/a.ogg:160291:0d5b57a1a2b3c4d5                all of it
         -0Gj8-vB1q4.wav:48044:1f2e3d4c5b6a7980@30000-40000ms
         -0Gj8-vB1q4.npy:3528128:0d5b57a1a2b3c4d5#44100Hz
 
-    The path is relative to `folder`, so that a corpus may move; times of change are
-    left out, for they do not survive copying.
+    The path is relative to `folder`, so a corpus may be moved. Modification times are
+    not part of it, because copying changes them.
+
+    Args:
+      audio: the sound file.
+      folder: of the corpus.
+      start: as in `Record`.
+      end: as in `Record`.
+      rate: as in `Record`.
 
     Raises:
-      OSError: the file cannot be read, or is none, but a named pipe for example.
+      OSError: the file cannot be read, or is not a regular file.
     """
     name = Path(os.path.relpath(audio, folder)).as_posix()
     found = f"{name}:{contents(audio)}"
@@ -91,7 +98,7 @@ def clip_id(
 
 
 def contents(audio: Path) -> str:
-    """What a clip id says of a file's contents: its size and a digest of its ends.
+    """The part of a clip id that is about content: the size and a digest of both ends.
 
     Raises:
       OSError: as in `clip_id`.
@@ -105,7 +112,7 @@ def contents(audio: Path) -> str:
 
 
 def contents_of(clip: str) -> str | None:
-    """The part of a clip id that `contents` makes; None if it has none."""
+    """The part of a clip id that `contents` returns; None if there is no such part."""
     found = _CONTENTS.search(clip)
     return found and found[1]
 

@@ -1,8 +1,7 @@
-"""Anybody's songs: a file that says of each song what could be asked of it.
+"""Your own songs: a file with questions and answers about each of them.
 
-That is JSON lines, or a table from a spreadsheet saved as CSV, with the same keys. Or
-there is no file but only a folder of songs, which then can be captioned, not learnt
-from.
+The file is JSON lines, or a table from a spreadsheet saved as CSV with the same keys. A
+folder of songs without such a file can be captioned, but not trained on.
 """
 
 import csv
@@ -23,22 +22,23 @@ EMBEDDED = {
 }
 FILE_NAME = "songs.jsonl"
 TABLE_NAME = "songs.csv"
-# Where the songs of a mere folder belong: there is nothing to learn from them.
+# The split of a folder without a songs file: there is nothing to train on.
 FOLDER_SPLIT = "test"
 
 _REQUIRED = ("audio", "answer")
 _TEXTS = ("question", "split", "attribute", "value")
 _NUMBERS = ("start", "end", "rate")
-_RATES = (1_000, 1_000_000)
+_RATES = (1_000, 1_000_000)  # lowest and highest sampling rate
+_LARGEST_NUMBER = 1e9
 
 
 def resolve(source: str) -> Path:
-    """The songs' file of an embedded corpus or of a folder, or that very path.
+    """The songs file of an embedded corpus or of a folder, or the path itself.
 
-    A folder that has no such file, but has songs, stands for itself.
+    A folder that has songs but no such file is returned as it is.
 
     Raises:
-      UserError: there is nothing of that name, or the name is not UTF-8.
+      UserError: there is no such file or folder, or its name is not UTF-8.
     """
     path = EMBEDDED.get(source, Path(source))
     listing.check_name(path)
@@ -61,30 +61,30 @@ def resolve(source: str) -> Path:
 def load(path: Path | str) -> list[Record]:
     """The records of a corpus, in the order of its lines.
 
-    A line, with paths relative to the file (all keys but `audio` and `answer` may be
-    left out):
+    A line, with paths relative to the file (all keys but `audio` and `answer` are
+    optional):
 
         {"audio": "songs/a.ogg", "question": "How fast is it?", "answer": "It is fast.",
          "split": "train", "attribute": "tempo", "value": "fast",
          "start": 30.0, "end": 40.0}
 
-    The same as CSV, with a line of column names first; commas, semicolons or tabs:
+    The same as CSV, with a first line of column names; commas, semicolons or tabs:
 
         audio,question,answer,split
         songs/a.ogg,How fast is it?,It is fast.,train
 
-    `start` and `end` choose seconds of a longer file; `rate` is the sampling rate that
-    an `.npy` needs. The songs of a mere folder come sorted by path, with neither
-    questions nor answers, in the split "test"; links are followed. How many could not
-    be heard, `.npy` among them, is told on stderr.
+    `start` and `end` select seconds of a longer file; `rate` is the sampling rate that
+    an `.npy` needs. The songs of a folder without a songs file come sorted by path,
+    with neither questions nor answers, in the split "test"; links are followed. How
+    many files were left out, `.npy` among them, is printed to stderr.
 
     Raises:
-      UserError: with file and line, a line is no such object, or its sound file is
-        missing; or there are no records at all; or a file's name is not UTF-8.
+      UserError: a line is not such an object, or its sound file is missing, with file
+        and line; or there are no records at all; or a file's name is not UTF-8.
     """
     path = resolve(str(path))
     if path.is_dir():
-        return [_unspoken(audio, path) for audio in _sounds(path)]
+        return [_without_texts(audio, path) for audio in _sounds(path)]
     records, missing = [], []
     clips: dict[tuple, str] = {}
     for where, fields in rows(path):
@@ -103,15 +103,15 @@ def load(path: Path | str) -> list[Record]:
     if missing:
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
-            f"{missing[0]}{others}: put it there, or remove its lines from {path.name}"
+            f"{missing[0]}{others}: restore it, or remove its lines from {path.name}"
         )
     if not records:
-        raise UserError(f"{path}: holds no songs")
+        raise UserError(f"{path}: contains no songs")
     return records
 
 
-def _unspoken(audio: Path, folder: Path) -> Record:
-    """The record of a song of which nothing is said."""
+def _without_texts(audio: Path, folder: Path) -> Record:
+    """The record of a song without question and answer."""
     try:
         clip = clip_id(audio, folder)
     except OSError as error:
@@ -128,14 +128,14 @@ def _unspoken(audio: Path, folder: Path) -> Record:
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The checked lines of a songs' file, each with where it stands.
+    """The checked lines of a songs file.
 
     Yields:
       `file:line` and all keys; those left out are None, or "" and "train" for
       `question` and `split`.
 
     Raises:
-      UserError: with file and line, a line is not as it should be.
+      UserError: a line is not valid, with file and line.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -155,9 +155,11 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: is no JSON: {error}") from error
+            raise UserError(f"{where}: is not JSON: {error}") from error
         if not isinstance(fields, dict):
-            raise UserError(f"{where}: is no JSON object with the keys {_REQUIRED}")
+            raise UserError(
+                f"{where}: is not a JSON object with the keys {', '.join(_REQUIRED)}"
+            )
         yield where, fields
 
 
@@ -170,10 +172,10 @@ def _table(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if missing := [key for key in _REQUIRED if key not in columns]:
             raise UserError(
                 f"{path}:1: there is no column {', '.join(missing)}; the first line "
-                "must name the columns: audio,question,answer,split"
+                "must name the columns, such as audio,question,answer,split"
             )
         if len(set(columns)) < len(columns):
-            raise UserError(f"{path}:1: a column is there twice")
+            raise UserError(f"{path}:1: two columns have the same name")
         number = reader.line_num
         for cells in reader:
             where, number = f"{path}:{number + 1}", reader.line_num
@@ -182,16 +184,16 @@ def _table(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if len(cells) != len(columns):
                 raise UserError(
                     f"{where}: has {len(cells)} cells, not {len(columns)}; put text "
-                    f'that holds a {delimiter!r} in "quotes"'
+                    f'that contains a {delimiter!r} in "quotes"'
                 )
             named = dict(zip(columns, cells, strict=True))
             yield where, {key: _cell(key, cell) for key, cell in named.items()}
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: is no CSV: {error}") from error
+        raise UserError(f"{path}:{reader.line_num}: is not CSV: {error}") from error
 
 
 def _cell(key: str, cell: str) -> str | float | None:
-    """What the cell of a table says; an empty one says nothing."""
+    """The value of a cell of a table; None if it is empty."""
     if not cell.strip():
         return None
     if key in _NUMBERS:
@@ -203,7 +205,7 @@ def _cell(key: str, cell: str) -> str | float | None:
 
 
 def _checked(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """All keys of one line, if they are as they should be."""
+    """All keys of one line, after every check that needs no other file."""
     known = (*_REQUIRED, *_TEXTS, *_NUMBERS)
     if unknown := sorted(fields.keys() - {*known}):
         raise UserError(
@@ -211,7 +213,7 @@ def _checked(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
         )
     for key in _REQUIRED:
         if not isinstance(fields.get(key), str) or not fields[key].strip():
-            raise UserError(f"{where}: `{key}` is missing, empty or no text")
+            raise UserError(f"{where}: `{key}` is missing, empty or not text")
     for key in (*_REQUIRED, *_TEXTS):
         if not isinstance(fields.get(key), str | None):
             raise UserError(
@@ -220,14 +222,14 @@ def _checked(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
         try:
             (fields.get(key) or "").encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{where}: `{key}` holds half a character") from error
+            raise UserError(f"{where}: `{key}` contains half a character") from error
     if "\0" in fields["audio"]:
-        raise UserError(f"{where}: `audio` holds a NUL character")
+        raise UserError(f"{where}: `audio` contains a NUL character")
     for key in ("attribute", "value"):
         if fields.get(key) is not None and not fields[key].strip():
             raise UserError(f"{where}: `{key}` is empty; leave it out or fill it in")
     if (fields.get("attribute") is None) != (fields.get("value") is None):
-        raise UserError(f"{where}: `attribute` and `value` go together; one is missing")
+        raise UserError(f"{where}: `attribute` and `value` belong together; add both")
     return {
         **{key: fields.get(key) for key in known},
         "question": fields.get("question") or "",
@@ -237,13 +239,13 @@ def _checked(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
 
 
 def _part(fields: dict[str, Any], *, where: str) -> dict[str, float | int | None]:
-    """Which seconds of the file, to the millisecond, and an `.npy`'s rate."""
+    """The stretch of the file, to the millisecond, and the rate of an `.npy`."""
     part: dict[str, float | None] = {}
     for key in _NUMBERS:
         value = fields.get(key)
         if not isinstance(value, int | float | None) or isinstance(value, bool):
             raise UserError(f"{where}: `{key}` must be a number, not {value!r}")
-        if value is not None and not 0 <= value < 1e9:
+        if value is not None and not 0 <= value < _LARGEST_NUMBER:
             raise UserError(f"{where}: `{key}` must be 0 or more, not {value}")
         part[key] = None if value is None else round(float(value), 3)
     start, end, rate = part.values()
@@ -252,42 +254,45 @@ def _part(fields: dict[str, Any], *, where: str) -> dict[str, float | int | None
     is_array = fields["audio"].lower().endswith(".npy")
     if is_array and rate is None:
         raise UserError(
-            f"{where}: an .npy does not know its sampling rate; give it as `rate`"
+            f"{where}: an .npy does not state its sampling rate; give it as `rate`"
         )
     if rate is not None and not is_array:
-        raise UserError(f"{where}: `rate` is for .npy files; others know their own")
+        raise UserError(f"{where}: `rate` is for .npy files; others state their own")
     if rate is not None and (rate % 1 or not _RATES[0] <= rate <= _RATES[1]):
-        raise UserError(f"{where}: `rate` is in samples per second, not {rate}")
+        raise UserError(
+            f"{where}: `rate` must be a whole number of samples per second from "
+            f"{_RATES[0]:,} to {_RATES[1]:,}, not {rate}"
+        )
     return {"start": start, "end": end, "rate": None if rate is None else int(rate)}
 
 
 def _clip(audio: Path, folder: Path, part: dict[str, Any]) -> str:
-    # Asked first, for to open a named pipe would wait for somebody to write.
+    # Checked first, because to open a named pipe waits until another process writes.
     if not audio.is_file():
         raise FileNotFoundError
     return clip_id(audio, folder, **part)
 
 
 def _sounds(folder: Path) -> list[Path]:
-    """The sound files below a folder in order, hidden ones left out.
+    """The sound files in a folder, at any depth, in order and without hidden ones.
 
     Raises:
-      UserError: none of them can be heard, or a name is not UTF-8.
+      UserError: none of them can be read, or a name is not UTF-8.
     """
     chosen, others = [], []
     for path, reason in listing.sounds(folder, hidden=False):
         if not reason and path.lower().endswith(".npy"):
-            reason = "does not know its sampling rate, which a songs file can give"
+            reason = "does not state its sampling rate, which a songs file can give"
         if reason:
             others.append(f"{listing.shown(path)} {reason}")
         else:
             listing.check_name(path)
             chosen.append(Path(path))
     if not chosen:
-        raise UserError(f"{folder}: holds no songs that can be heard: {others[0]}")
+        raise UserError(f"{folder}: contains no songs that can be read: {others[0]}")
     if others:
         print(
-            f"{folder}: {len(others):,} left out beside {len(chosen):,} songs, the "
+            f"{folder}: {len(chosen):,} songs, and {len(others):,} files left out, the "
             f"first: {others[0]}",
             file=sys.stderr,
         )

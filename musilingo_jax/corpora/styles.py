@@ -1,6 +1,6 @@
-"""What a composed piece can be: its attributes, and how each is made audible.
+"""The attributes of composed pieces, and how each is made audible.
 
-Nobody has to read music to check a style: each is a bar of signs per instrument.
+A style can be checked without reading music: it is a bar of signs per instrument.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 # The minor scale is the harmonic one: its leading tone and its major dominant tell
 # A minor from C major, which has the same white keys.
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 11)}
-# Scale degrees from 0. The same for both modes, so that their shape gives nothing away;
-# each begins on the tonic and leads back to it.
+# Scale degrees from 0. They are the same for both modes, so that a progression does not
+# reveal the mode; each begins on the tonic and leads back to it.
 PROGRESSIONS = (
     (0, 3, 4, 0),
     (0, 1, 4, 0),
@@ -61,7 +61,7 @@ RHYTHMS = {
 
 @dataclass(frozen=True)
 class StyleLayer:
-    """One accompanying instrument: who may play it and its bars, one is drawn.
+    """One accompanying instrument: programs that may play it, and bars to draw from.
 
     A bar is a string with one sign per eighth note; `.` is nothing.
     Bass: `r` root, `5` fifth, `o` octave, `w` a walking note. Chords: `x` the chord.
@@ -75,7 +75,7 @@ class StyleLayer:
 
 @dataclass(frozen=True)
 class Style:
-    """What makes a style audible: its meter, swing, voicing and layers."""
+    """What makes a style audible: its metre, swing, voicing and layers."""
 
     beats: int  # in a bar
     swing: float  # where the second eighth of a beat falls; 0.5 is straight

@@ -1,4 +1,4 @@
-"""What a corpus amounts to on this machine: what was found, what is left out, why."""
+"""Which rows of a corpus can be used on this machine, which cannot, and why."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime import cli
 
 MOST_THREADS = 16
-# Reasons that have nothing to do with sound: such rows are of no use to anybody.
+# Reasons that are about the text: such rows are useless wherever the sound is.
 NO_ANSWER, NO_QUESTION = "empty answer", "empty question"
 
 
@@ -24,9 +24,9 @@ class SurveyRow:
 
     Attributes:
       where: file and line, or file and index.
-      sound: what it speaks of.
-      question: "" for a caption; None where one should be but is not.
-      answer: what should be said; "" where that is missing.
+      sound: what it is about.
+      question: "" for a caption; None if the question is missing.
+      answer: the reference answer; "" if it is missing.
       split: as published.
       attribute, value: as in `Record`.
     """
@@ -42,11 +42,13 @@ class SurveyRow:
 
 @dataclass(frozen=True)
 class Split:
-    """Counts of one split: `published` in the annotations, and what of it is there.
+    """Counts of one split.
 
     Attributes:
-      hours: of the clips that are there, as far as their files tell.
-      untold: clips whose files do not tell how long they are.
+      published_rows, published_clips: in the annotations.
+      rows, clips: of those, the ones that can be used.
+      hours: of usable clips, as far as their files state it.
+      untold: usable clips whose files do not state how long they are.
     """
 
     published_rows: int
@@ -59,12 +61,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Survey:
-    """The outcome.
+    """The usable records of a corpus, and the rows left out.
 
     Attributes:
-      records: what can be used, in the published order, each with its seconds (None
-        where the file does not tell).
-      left_out: the rest, as in left_out.jsonl.
+      records: those that can be used, in the published order, each with its seconds
+        (None if the file does not state them).
+      left_out: the others, as in left_out.jsonl.
       splits: counts, by split, in the published order.
     """
 
@@ -74,27 +76,27 @@ class Survey:
 
     @property
     def without_audio(self) -> int:
-        """Rows left out for their sound, not for their text."""
+        """Number of rows left out because of their sound, not of their text."""
         useless = (NO_ANSWER, NO_QUESTION)
         return sum(row["reason"] not in useless for row in self.left_out)
 
     def reasons(self) -> dict[str, int]:
-        """How many rows were left out for which reason, the most frequent first."""
+        """Number of rows left out, by reason, the most frequent first."""
         return dict(Counter(row["reason"] for row in self.left_out).most_common())
 
     def summary(self) -> dict[str, Any]:
-        """The counts, for machines."""
+        """The counts, as in report.json."""
         splits = {name: asdict(split) for name, split in self.splits.items()}
         return {"splits": splits, "left_out": self.reasons()}
 
     def lines(self) -> str:
-        """`left_out.jsonl`: a line per row that was left out."""
+        """The text of left_out.jsonl: a line per row that was left out."""
         return "".join(
             json.dumps(row, ensure_ascii=False) + "\n" for row in self.left_out
         )
 
     def table(self) -> str:
-        """The counts, for people."""
+        """The counts, as they are printed."""
         text = (
             f"{'':10} {'published':>20} {'with audio here':>20}\n"
             f"{'split':10} {'rows':>10} {'clips':>9} {'rows':>10} {'clips':>9} "
@@ -119,7 +121,7 @@ class Survey:
 
 
 def survey(rows: Iterable[SurveyRow], audio: AudioFolder | None) -> Survey:
-    """Looks for the sound of each row.
+    """Finds the sound of each row. Each sound is looked for once, on many threads.
 
     Args:
       rows: the annotations.
@@ -172,7 +174,7 @@ def _record(row: SurveyRow, clip: FoundClip) -> Record:
     return Record(
         audio=clip.audio,
         clip=clip.id,
-        question=row.question,
+        question=row.question or "",
         answer=row.answer,
         split=row.split,
         attribute=row.attribute,

@@ -1,12 +1,13 @@
 """Music with known answers: short pieces composed from independent random attributes.
 
 Style, lead, tempo, mode, tonic and drums are drawn uniformly and independently, so that
-a listener who hears nothing stays at chance on each. Everything else varies freely:
+a model that ignores the sound stays at chance on each. Everything else varies freely:
 progression, melody, register, programs, timing, where in a bar the clip begins.
 
-A piece is notes, not sound; `recipes/render.py` plays it with a soundfont.
+A piece is notes, not sound; `recipes/soundfont.py` plays it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,12 +26,14 @@ from musilingo_jax.corpora.styles import (
     STYLES,
     TEMPI,
     TONICS,
+    Style,
+    StyleLayer,
 )
 
 LEAD, BASS, CHORDS, FIGURE, DRUMS = 0, 1, 2, 3, 9  # MIDI channels; General MIDI's drums
 
 # Notes begin up to this many seconds before the clip, so that a clip can open in the
-# middle of a note; the renderer plays this lead-in and throws it away.
+# middle of a note. The renderer plays this lead-in and discards it.
 LEAD_IN = 1.0
 NOTE = np.dtype(
     [
@@ -60,12 +63,11 @@ class Piece:
     levels: dict[int, float]  # channel → loudness in the mix, decibels below the lead
     beats: np.ndarray  # seconds of each beat within the clip
     downbeats: np.ndarray  # seconds of the first beat of each bar within the clip
-    beats_per_bar: int
-    swing: bool
-    cents: float  # how far the whole recording is out of tune
+    cents: float  # by which the whole recording is out of tune
 
     @property
     def key(self) -> str:
+        """Tonic and mode, such as "A minor"."""
         return f"{TONICS[self.tonic]} {self.mode}"
 
     def labels(self) -> dict[str, str]:
@@ -80,7 +82,7 @@ class Piece:
         }
 
     def label_indices(self) -> dict[str, int]:
-        """The place of each label in its tuple of `ATTRIBUTES`: a class number."""
+        """The place of each label in its tuple of `ATTRIBUTES`, as a class number."""
         labels = self.labels()
         return {name: ATTRIBUTES[name].index(labels[name]) for name in ATTRIBUTES}
 
@@ -119,7 +121,7 @@ def compose(rng: np.random.Generator, *, duration: float) -> Piece:
     _accompany(score, chords)
     if style.figure:
         programs[FIGURE] = int(rng.choice(style.figure.programs))
-        _figure(score, chords)
+        _figure(score, chords, style.figure)
     if drums:
         _drums(score, steps)
     levels = {LEAD: 0.0, DRUMS: float(rng.uniform(-7, -2))}
@@ -142,19 +144,27 @@ def compose(rng: np.random.Generator, *, duration: float) -> Piece:
         levels=levels,
         beats=beats[inside],
         downbeats=beats[inside & first],
-        beats_per_bar=style.beats,
-        swing=style.swing > 0.5,
         cents=float(rng.uniform(-20, 20)),
     )
 
 
 class _Notation:
-    """Notes written in eighths, kept in seconds with a player's small inexactness."""
+    """Notes that are added in eighths and kept in seconds, timed as a player would."""
 
-    def __init__(self, rng, style, bpm, origin):
+    def __init__(
+        self, rng: np.random.Generator, style: Style, bpm: float, origin: float
+    ):
+        """An empty score.
+
+        Args:
+          rng: of all that is drawn while notes are added.
+          style: of the piece.
+          bpm: beats per minute.
+          origin: seconds at which the first bar begins, before the clip.
+        """
         self.rng, self.style, self.bpm, self.origin = rng, style, bpm, origin
         self.looseness = rng.uniform(0.001, 0.009)  # seconds
-        self.rows = []
+        self.rows: list[tuple[float, float, int, int, int]] = []
 
     def seconds(self, step: float) -> float:
         """The time of an eighth; swing delays the second one of each beat."""
@@ -163,8 +173,10 @@ class _Notation:
         within = rest * swing if rest <= 1 else swing + (rest - 1) * (1 - swing)
         return self.origin + (beat + within) * 60 / self.bpm
 
-    def add(self, channel, step, length, pitch, velocity):
-        """Writes a note; louder on the beat and loudest on the first of the bar."""
+    def add(
+        self, channel: int, step: float, length: float, pitch: int, velocity: float
+    ) -> None:
+        """Adds a note; louder on the beat, and loudest on the first of the bar."""
         start = self.seconds(step) + self.rng.normal(0, self.looseness)
         end = max(self.seconds(step + length), start + 0.06)
         accent = 12 if step % (2 * self.style.beats) == 0 else 5 if step % 2 == 0 else 0
@@ -172,15 +184,24 @@ class _Notation:
         self.rows.append((start, end, pitch, velocity, channel))
 
     def notes(self, duration: float) -> np.ndarray:
+        """The notes that begin in the clip or its lead-in, ordered by start."""
         rows = [row for row in self.rows if -LEAD_IN <= row[0] < duration - 0.03]
         notes = np.array(sorted(rows), dtype=NOTE)
         notes["end"] = np.minimum(notes["end"], duration)
         return notes
 
 
-def _harmony(rng, style, tempo, tonic, mode, steps) -> list[_Chord]:
+def _harmony(
+    rng: np.random.Generator,
+    style: Style,
+    tempo: str,
+    tonic: int,
+    mode: str,
+    steps: int,
+) -> list[_Chord]:
+    """Chords that fill `steps` eighths: one progression after another."""
     bar = 2 * style.beats
-    # A slow clip has only three bars: two chords in each, so that it has a cadence too.
+    # A slow clip has only three bars: two chords in each give it a cadence, too.
     halves = {"slow": 1.0, "medium": 0.5, "fast": 0.0}[tempo]
     span = bar // 2 if style.beats == 4 and rng.random() < halves else bar
     scale = SCALES[mode]
@@ -188,7 +209,7 @@ def _harmony(rng, style, tempo, tonic, mode, steps) -> list[_Chord]:
     degrees = []
     while len(degrees) * span < steps + 3 * bar:
         degrees += PROGRESSIONS[rng.integers(len(PROGRESSIONS))]
-    # Clips also begin in the middle of a progression; on a bar line, all the same.
+    # Clips may begin in the middle of a progression, but on a bar line.
     degrees = degrees[int(rng.integers(4)) // (bar // span) * (bar // span) :]
     chords = []
     for index in range(steps // span):
@@ -205,16 +226,18 @@ def _at(pitch_class: int, low: int) -> int:
     return low + (pitch_class - low) % 12
 
 
-def _onsets(bars, chords, beats):
+def _onsets(
+    bar: str, chords: list[_Chord], beats: int
+) -> Iterator[tuple[_Chord, int, str, int]]:
     """Yields (chord, step, sign, eighths left) for each sign of a repeated bar."""
     for chord in chords:
-        signs = [bars[step % (2 * beats)] for step in range(chord.begin, chord.end)]
+        signs = [bar[step % (2 * beats)] for step in range(chord.begin, chord.end)]
         places = [n for n, sign in enumerate(signs) if sign != "."]
         for place, following in pairwise([*places, len(signs)]):
             yield chord, chord.begin + place, signs[place], following - place
 
 
-def _bass(score, chords):
+def _bass(score: _Notation, chords: list[_Chord]) -> None:
     rng, layer = score.rng, score.style.bass
     low, bar = int(rng.integers(31, 36)), str(rng.choice(layer.bars))
     for chord, step, sign, left in _onsets(bar, chords, score.style.beats):
@@ -229,11 +252,11 @@ def _bass(score, chords):
         score.add(BASS, step, min(layer.length, left), pitch, 86)
 
 
-def _accompany(score, chords):
+def _accompany(score: _Notation, chords: list[_Chord]) -> None:
     rng, layer = score.rng, score.style.chords
     low, bar = int(rng.integers(50, 57)), str(rng.choice(layer.bars))
     pattern = bar
-    if layer.length >= 8:  # a held chord sounds anew wherever the harmony changes
+    if layer.length >= 8:  # a held chord is struck again where the harmony changes
         span = chords[0].end - chords[0].begin
         pattern = "".join("x" if n % span == 0 else "." for n in range(len(bar)))
     for chord, step, _, left in _onsets(pattern, chords, score.style.beats):
@@ -250,8 +273,8 @@ def _accompany(score, chords):
             score.add(CHORDS, step, min(layer.length, left), pitch, 78)
 
 
-def _figure(score, chords):
-    rng, layer = score.rng, score.style.figure
+def _figure(score: _Notation, chords: list[_Chord], layer: StyleLayer) -> None:
+    rng = score.rng
     low, bar = int(rng.integers(52, 60)), str(rng.choice(layer.bars))
     for chord, step, sign, _ in _onsets(bar, chords, score.style.beats):
         tones = sorted(_at(tone, low) for tone in chord.tones)
@@ -260,7 +283,7 @@ def _figure(score, chords):
         score.add(FIGURE, step, length, tones[int(sign)], 80)
 
 
-def _drums(score, steps):
+def _drums(score: _Notation, steps: int) -> None:
     bar = 2 * score.style.beats
     for key, signs in score.style.drums:
         for step in range(steps):
@@ -272,8 +295,14 @@ def _drums(score, steps):
                 score.add(DRUMS, step, 1, key, 100 if sign == "X" else 76)
 
 
-def _melody(score, chords, compass, tonic, mode):
-    """A line of scale steps that meets chord tones wherever a rhythm begins."""
+def _melody(
+    score: _Notation,
+    chords: list[_Chord],
+    compass: tuple[int, int],
+    tonic: int,
+    mode: str,
+) -> None:
+    """A line of scale steps that is on a chord tone wherever a rhythm begins."""
     rng, style = score.rng, score.style
     low, high = compass
     window = int(rng.integers(low, high - 15 + 1))  # an octave and a bit of the compass
@@ -290,7 +319,7 @@ def _melody(score, chords, compass, tonic, mode):
             step = begin
             for length in rhythm:
                 if step == begin:
-                    # The tonic chord is met on the tonic itself, more often than not.
+                    # On the tonic chord, more often than not on the tonic itself.
                     home = chord.degree == 0 and rng.random() < 0.6
                     goals = chord.tones[:1] if home else chord.tones[:3]
                     near = [p for p in pitches if p % 12 in goals]
@@ -313,17 +342,28 @@ def frame_targets(
 ) -> dict[str, Float[np.ndarray, "frames classes"]]:
     """What sounds in each frame of a rendering; frame `i` begins at `i / rate` seconds.
 
-    Returns float32 in [0, 1]: `chroma`, `bass`, `melody` [12] (pitch classes sounding;
-    without the drums), `onset`, `beat`, `downbeat` [1], `drums` [3] (strokes of kick,
-    snare, hat) and `families` [leads] (which families sound). A moment between two
-    frames' centres is shared by the two.
+    A moment between the centres of two frames is shared by the two:
+
+        centres      0     1     2     3
+        a beat at        1.25
+        target       0    0.75  0.25   0
+
+    Args:
+      piece: what is rendered.
+      frames_per_second: the rate.
+      frames: how many.
+
+    Returns:
+      float32 in [0, 1]: `chroma`, `bass`, `melody` [12] (pitch classes that sound,
+      without the drums), `onset`, `beat`, `downbeat` [1], `drums` [3] (strokes of kick,
+      snare, hat) and `families` [leads] (instrument families that sound).
     """
 
-    def moments(times):
+    def moments(times: np.ndarray) -> np.ndarray:
         place = np.asarray(times) * frames_per_second - 0.5
         distance = np.abs(np.arange(frames)[:, None] - place)
         nearness = np.maximum(1 - distance, 0).astype(np.float32)
-        # The strongest moment of a frame counts; a piece may have none at all.
+        # The strongest moment of a frame counts; a piece may have no moments at all.
         return nearness.max(axis=1, initial=0.0)[:, None]
 
     notes = piece.notes

@@ -8,13 +8,13 @@
 The language model is frozen; the loss is differentiated by its first argument only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 
 
@@ -71,7 +71,7 @@ def attend_mask(segments: Int[Array, "batch time"]) -> Bool[Array, "batch time t
 
 
 def answer_loss(
-    adapter: Adapter, llama: Llama, batch: Batch, *, remat: bool
+    adapter: Callable[[Array], Array], llama: Llama, batch: Batch, *, remat: bool
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Summed cross entropy of the answers' tokens, in nats, and how many there are.
 

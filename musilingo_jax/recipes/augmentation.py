@@ -28,11 +28,10 @@ def equaliser(
 
 def recolour(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """The same notes on an instrument of another make: a strong random equaliser."""
-    size = scipy.fft.next_fast_len(len(waveform), real=True)
+    size = _fast_size(len(waveform))
     frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     response = 10 ** (equaliser(frequency, rng, spread=6) / 20)
-    spectrum = scipy.fft.rfft(waveform, size) * response
-    return scipy.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
+    return _filtered(waveform, response, size)
 
 
 def augment(waveform: Waveform, rng: np.random.Generator) -> Waveform:
@@ -41,7 +40,7 @@ def augment(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     Gain, a smooth equaliser, often a low-pass as lossy codecs have it, a short
     reverberation, and a floor of noise. All but the noise is one product of spectra.
     """
-    size = scipy.fft.next_fast_len(len(waveform) + SAMPLE_RATE // 2, real=True)
+    size = _fast_size(len(waveform) + SAMPLE_RATE // 2)
     frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     decibels = equaliser(frequency, rng, spread=3)
     if rng.random() < 0.4:
@@ -56,10 +55,22 @@ def augment(waveform: Waveform, rng: np.random.Generator) -> Waveform:
         )
         tail *= rng.uniform(0.05, 0.5) / np.sqrt(np.square(tail).sum())
         tail[0] += 1
-        response = response * scipy.fft.rfft(tail, size)
-    spectrum = scipy.fft.rfft(waveform, size) * response
-    sound = level(scipy.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32))
+        response = response * np.asarray(scipy.fft.rfft(tail, size))
+    sound = level(_filtered(waveform, response, size))
     noise = rng.standard_normal(len(sound), dtype=np.float32)
     sound += noise * np.float32(0.1 * 10 ** (rng.uniform(-65, -28) / 20))
     sound *= np.float32(10 ** (rng.uniform(-12, 0) / 20))
     return np.clip(sound, -1, 1)
+
+
+def _fast_size(samples: int) -> int:
+    """The least size of at least so many samples whose transform is fast."""
+    # SciPy's decorator hides the type that it returns.
+    return scipy.fft.next_fast_len(samples, real=True)  # type: ignore[return-value]
+
+
+def _filtered(waveform: Waveform, response: np.ndarray, size: int) -> Waveform:
+    """The waveform with its spectrum, padded to `size`, multiplied by a response."""
+    spectrum = np.asarray(scipy.fft.rfft(waveform, size)) * response
+    sound = np.asarray(scipy.fft.irfft(spectrum, size))
+    return sound[: len(waveform)].astype(np.float32)

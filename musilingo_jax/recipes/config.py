@@ -29,13 +29,18 @@ class RenderConfig:
     clips: int = setting(at_least=1)
     held_out_clips: int = setting(at_least=1)
     seconds: float = setting(above=0)
-    training_soundfonts: tuple[str, ...]
-    unseen_soundfont: str
+    training_soundfonts: tuple[str, ...] = setting()
+    unseen_soundfont: str = setting()
 
 
 @dataclass(frozen=True)
 class SongsConfig:
-    """A corpus of rendered songs: `clips`, and the share of them in the split "test"."""
+    """A corpus of rendered songs.
+
+    Attributes:
+      clips: how many songs.
+      test_share: share of them in the split "test".
+    """
 
     clips: int = setting(at_least=1)
     test_share: float = setting(at_least=0, at_most=1)
@@ -141,6 +146,6 @@ class RecipeConfig:
                 )
         if not self.language.keep or not self.render.training_soundfonts:
             raise UserError(
-                "config.language.recipe.keep and config.render.training_soundfonts need "
-                "one entry at least"
+                "config.language.recipe.keep and config.render.training_soundfonts "
+                "need one entry at least"
             )

@@ -109,7 +109,8 @@ def loss(
       waveform: clips of equal length.
       labels: the class of each clip, by attribute.
       targets: for each frame, from 0 to 1, what sounds in it.
-      window_frames, frame_weight: as in `EncoderRecipe`.
+      window_frames: as in `EncoderRecipe`.
+      frame_weight: as in `EncoderRecipe`.
 
     Returns:
       The loss; and the share of clips whose label is right, by attribute, with the

@@ -151,7 +151,8 @@ def train(
       config: of the model.
       recipe: of the training.
       tokenizer: the model's.
-      short, long: the texts of the two lengths.
+      short: the texts of the short length.
+      long: the texts of the long length.
       folder: of the checkpoints.
 
     Raises:

@@ -69,14 +69,17 @@ def train(
                 state, value, numbers = update(state, *batch(index))
                 bar.update()
                 if index % SHOW_EVERY == 0:
-                    shown = {name: f"{float(x):.2f}" for name, x in numbers.items()}
-                    bar.set_postfix(loss=f"{float(value):.3f}", **shown)
+                    shown: dict[str, Any] = {"loss": f"{float(value):.3f}"}
+                    shown |= {name: f"{float(x):.2f}" for name, x in numbers.items()}
+                    bar.set_postfix(shown)
                 done = index + 1
                 if done % checkpoint_every == 0 or done == steps:
                     saved.save(done, state, settings, validation=None)
                     bar.write(f"{label} step {done}: loss {float(value):.4f}")
                     for name, measured in examine(state[0]).items():
-                        text = "  ".join(f"{key} {x:.3f}" for key, x in measured.items())
+                        text = "  ".join(
+                            f"{key} {x:.3f}" for key, x in measured.items()
+                        )
                         bar.write(f"{label} step {done}, {name}: {text}")
     return state[0]
 

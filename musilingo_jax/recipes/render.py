@@ -22,6 +22,7 @@ from musilingo_jax.corpora.synthetic import LEAD, Piece, compose
 from musilingo_jax.recipes.augmentation import augment, recolour
 from musilingo_jax.recipes.soundfont import CHANNELS, SAMPLE_RATE, Waveform, render
 from musilingo_jax.runtime import cli, storage
+from musilingo_jax.runtime.errors import UsageError
 
 # Vorbis is asked for a quality, not a rate; this is the lowest: about 30 kbit/s.
 VORBIS_COMPRESSION = 1.0
@@ -63,7 +64,7 @@ def clip(
     fonts = rng.integers(count, size=len(CHANNELS))
     waveform = render(
         piece,
-        {c: soundfonts[font] for c, font in zip(CHANNELS, fonts, strict=True)},
+        {c: soundfonts[int(n)] for c, n in zip(CHANNELS, fonts, strict=True)},
         sample_rate=SAMPLE_RATE,
         drum_tuning=rng.uniform(-3, 3),
         colour=functools.partial(recolour, rng=rng),
@@ -160,7 +161,8 @@ def _write_vorbis(path: Path, waveform: Waveform) -> None:
 
 def main(argv: list[str]) -> None:
     """Writes the corpus that the flags describe."""
-    del argv
+    if argv[1:]:
+        raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     values = flags.FLAGS
     write_corpus(
         values.out,

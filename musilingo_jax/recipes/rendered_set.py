@@ -3,9 +3,9 @@
 import functools
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -65,14 +65,12 @@ class RenderedSet:
 
 def _write_targets(path: Path, frames: int, frames_per_second: float) -> None:
     """Composes the pieces of a set again, and writes their frame targets."""
-    described = json.loads((path.parent / "set.json").read_text())
-    rows = []
-    for index in cli.progress(
-        range(described["clips"]), total=described["clips"], unit="clip", label="targets"
-    ):
+    settings = json.loads((path.parent / "set.json").read_text())
+    clips, rows = settings["clips"], []
+    for index in cli.progress(range(clips), total=clips, unit="clip", label="targets"):
         piece = synthetic.compose(
-            np.random.default_rng([described["seed"], index]),
-            duration=described["duration"],
+            np.random.default_rng([settings["seed"], index]),
+            duration=settings["duration"],
         )
         targets = synthetic.frame_targets(
             piece, frames_per_second=frames_per_second, frames=frames
@@ -206,6 +204,6 @@ def _render_block(
     return len(indices)
 
 
-def _write_labels(path: Path, labels: dict[str, np.ndarray]) -> None:
+def _write_labels(path: Path, labels: dict[str, Any]) -> None:
     with storage.atomic(path) as partial, partial.open("wb") as file:
         np.savez(file, **labels)

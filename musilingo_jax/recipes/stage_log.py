@@ -1,4 +1,4 @@
-"""A JSON file that says of each stage of a recipe how long it took and what it found."""
+"""A JSON file with the time that each stage of a recipe took, and what it found."""
 
 import contextlib
 import json

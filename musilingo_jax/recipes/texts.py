@@ -146,7 +146,8 @@ def pools(
       found: what to encode.
       tokenizer: with what.
       prompt_of: the prompt of texts without a question (False) and with one (True).
-      short_length, long_length: of the two pools, in tokens.
+      short_length: tokens of a text of the first pool.
+      long_length: tokens of a text of the second pool.
       seed: of how many windows of audio each text has.
 
     Returns:
@@ -172,8 +173,6 @@ def pools(
         else:
             left_out += 1
     return _stack(rows[0], short_length), _stack(rows[1], long_length), left_out
-
-
 
 
 def _stack(rows: list[_Row], length: int) -> Pool:

@@ -144,7 +144,7 @@ def make_encoder(recipe: RecipeConfig) -> dict[str, Any]:
     sets = {
         name: RenderedSet(
             recipe.work / "sets" / name,
-            frames=config.frames(samples),
+            frames=int(config.frames(samples)),
             frames_per_second=config.frames_per_second,
         )
         for name in ("training", "held_out", "unseen")

@@ -44,7 +44,7 @@ def test_a_corpus_that_would_never_be_drawn_is_refused(tmp_path, capsys):
         )
     mixed = config(one=(tmp_path / "one", 2), two=(tmp_path / "two", 1))
     mixed.train_split = "train"
-    reason = r"mixture\.two: .*two has no records in the split 'train', so that it"
+    reason = r"mixture\.two: .*two has no records in the split 'train', so it wo"
     with pytest.raises(UserError, match=reason):
         mixture.split(mixed, "train", answered=True)
     assert len(mixture.split(mixed, "test", answered=True)) == 2
@@ -62,12 +62,22 @@ def test_a_corpus_that_would_never_be_drawn_is_refused(tmp_path, capsys):
         ({"path": "", "mixture": {}}, "either a path or a mixture"),
         ({"path": ""}, "either a path or a mixture"),
         ({"path": "a", "mixture": {"b": {"path": "b", "weight": 1}}}, "either a path"),
-        ({"path": "", "mixture": {"b": {"path": "b"}}}, "b must have the keys path"),
-        ({"path": "", "mixture": {"b": "b"}}, "b must have the keys path"),
-        ({"path": "", "mixture": {"b": {"path": "b", "weight": 0}}}, "above 0, not 0"),
+        ({"path": "", "mixture": {"b": {"path": "b"}}}, "mixture.b lacks weight"),
+        (
+            {"path": "", "mixture": {"b": "b"}},
+            "b must be a section with the keys path and",
+        ),
+        (
+            {"path": "", "mixture": {"b": {"path": "b", "weight": 1, "share": 2}}},
+            "mixture.b has share, which nothing reads",
+        ),
+        (
+            {"path": "", "mixture": {"b": {"path": "b", "weight": 0}}},
+            "mixture.b.weight is 0: it must be above 0",
+        ),
         (
             {"path": "", "mixture": {"b": {"path": "b", "weight": float("nan")}}},
-            "must be a number above 0, not nan",
+            "mixture.b.weight is nan: it must be a finite number",
         ),
     ],
 )

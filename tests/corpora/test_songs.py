@@ -119,13 +119,13 @@ def test_a_table_says_the_same_as_lines(tmp_path):
     [
         ("", r"1: there is no column audio, answer"),
         ("audio,question\n", r"1: there is no column answer"),
-        ("audio,answer,answer\n", r"1: a column is there twice"),
+        ("audio,answer,answer\n", r"1: two columns have the same name"),
         ("audio,answer,author\na.wav,b,c\n", r"2: unknown key author"),
         ("audio,answer\na.wav,Calm, and slow.\n", r"2: has 3 cells, not 2; put text"),
         ('audio,answer\n\na.wav,"A\nb"\na.wav,\n', r"5: `answer` is missing, empty"),
-        ('audio,answer\na.wav,"A\n', r"2: is no CSV"),
+        ('audio,answer\na.wav,"A\n', r"2: is not CSV"),
         ("audio,answer,start\na.wav,b,later\n", r"2: `start` must be a number"),
-        ("audio,answer\n", "holds no songs"),
+        ("audio,answer\n", "contains no songs"),
     ],
 )
 def test_mistakes_in_a_table_are_told_by_line(tmp_path, text, reason):
@@ -191,15 +191,15 @@ def test_links_are_followed_once_and_what_is_left_out_is_told(tmp_path, capsys):
         listener.bind(str(folder / "socket.wav"))
     assert len(songs.load(folder)) == 4
     assert capsys.readouterr().err == (
-        f"{folder}: 5 left out beside 4 songs, the first: {folder}/gone is a link to "
-        "nothing\n"
+        f"{folder}: 4 songs, and 5 files left out, the first: {folder}/gone is a link "
+        "to nothing\n"
     )
 
 
 def test_a_folder_without_one_song_that_can_be_heard_says_why(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"array")
     with pytest.raises(
-        UserError, match=r"no songs that can be heard: .*a\.npy does no"
+        UserError, match=r"no songs that can be read: .*a\.npy does not"
     ):
         songs.load(tmp_path)
 
@@ -231,23 +231,23 @@ GOOD = {"audio": "a.wav", "answer": "A song."}
 @pytest.mark.parametrize(
     "line, reason",
     [
-        ("{audio: a.wav}", "no JSON"),
-        ('["a.wav"]', "no JSON object"),
+        ("{audio: a.wav}", "not JSON"),
+        ('["a.wav"]', "not a JSON object with the keys audio, answer"),
         ({**GOOD, "anwser": "x"}, "unknown key anwser"),
         ({"audio": "a.wav"}, "`answer` is missing"),
         ({**GOOD, "answer": "  "}, "`answer` is missing, empty"),
-        ({**GOOD, "answer": 120}, "`answer` is missing, empty or no text"),
+        ({**GOOD, "answer": 120}, "`answer` is missing, empty or not text"),
         ({"answer": "A song."}, "`audio` is missing"),
         ({**GOOD, "attribute": "tempo", "value": 120}, "`value` must be text"),
-        ({**GOOD, "attribute": "tempo"}, "go together"),
+        ({**GOOD, "attribute": "tempo"}, "belong together"),
         ({**GOOD, "attribute": "tempo", "value": ""}, "`value` is empty"),
         ({**GOOD, "attribute": " ", "value": "x"}, "`attribute` is empty"),
         (
             r'{"audio": "a.wav", "answer": "x", "question": "\ud800"}',
-            "`question` holds half a character",
+            "`question` contains half a character",
         ),
-        ("[" * 100_000, "is no JSON"),
-        ("9" * 5000, "is no JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("9" * 5000, "is not JSON"),
         ({**GOOD, "start": "1"}, "`start` must be a number, not '1'"),
         ({**GOOD, "start": True}, "`start` must be a number"),
         ({**GOOD, "end": -1}, "`end` must be 0 or more"),
@@ -256,8 +256,11 @@ GOOD = {"audio": "a.wav", "answer": "A song."}
         ({**GOOD, "start": 5, "end": 5.0001}, "`end` must be later than `start`"),
         ({**GOOD, "rate": 44100}, "`rate` is for .npy files"),
         ({**GOOD, "audio": "a.npy"}, "give it as `rate`"),
-        ({**GOOD, "audio": "a.npy", "rate": 1.5}, "`rate` is in samples per second"),
-        ({**GOOD, "audio": "a\0.wav"}, "`audio` holds a NUL"),
+        (
+            {**GOOD, "audio": "a.npy", "rate": 1.5},
+            "`rate` must be a whole number of samples",
+        ),
+        ({**GOOD, "audio": "a\0.wav"}, "`audio` contains a NUL"),
         ({**GOOD, "audio": "b.wav"}, "b.wav is missing"),
         ({**GOOD, "audio": "."}, "is missing"),
     ],
@@ -281,7 +284,7 @@ def test_nothing_to_load_is_an_error(tmp_path):
         songs.load("no/such/corpus.jsonl")
     for content in ("", "\n \n"):
         (tmp_path / "songs.jsonl").write_text(content)
-        with pytest.raises(UserError, match="holds no songs"):
+        with pytest.raises(UserError, match="contains no songs"):
             songs.load(tmp_path)
     (tmp_path / "songs.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as UTF-8"):

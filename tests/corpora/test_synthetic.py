@@ -1,4 +1,4 @@
-"""Composed pieces: independent attributes, targets that match the notes, determinism."""
+"""Composed pieces: independent attributes, targets that match the notes, seeds."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""A stand-in for the soundfont player: every note a decaying sine, every stroke a click.
+"""A stand-in for the soundfont player: a note is a decaying sine, a stroke a click.
 
     monkeypatch.setitem(sys.modules, "tinysoundfont", stand_in())
 

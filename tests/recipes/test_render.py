@@ -40,7 +40,7 @@ def test_the_sounding_notes_are_those_of_the_score(font):
     fonts = dict.fromkeys(soundfont.CHANNELS, font)
     waveform = soundfont.render(piece, fonts, **PLAIN)
     assert waveform.dtype == np.float32 and waveform.shape == (48_000,)
-    assert 0.05 < np.sqrt(np.mean(waveform**2)) and np.abs(waveform).max() <= 0.9
+    assert np.sqrt(np.mean(waveform**2)) > 0.05 and np.abs(waveform).max() <= 0.9
     # The strongest partial while a long note of the lead sounds is the lead's.
     notes = piece.notes[piece.notes["channel"] == LEAD]
     note = notes[np.argmax(notes["end"] - np.maximum(notes["start"], 0))]

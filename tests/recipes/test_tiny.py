@@ -238,13 +238,25 @@ def test_the_folder_of_the_work_can_be_chosen():
     "key, value, message",
     [
         ("render.clips", 0, "config.render.clips is 0: it must be at least 1"),
-        ("render.clips", 11, "config.render.clips is 11: it must be at least config.en"),
+        (
+            "render.clips",
+            11,
+            "config.render.clips is 11: it must be at least config.en",
+        ),
         ("render.held_out_clips", 11, "config.render.held_out_clips is 11"),
         ("render.training_soundfonts", (), "need one entry at least"),
-        ("encoder.recipe.steps", 1, "encoder.recipe.warmup_steps is 1: it must be less"),
+        (
+            "encoder.recipe.steps",
+            1,
+            "encoder.recipe.warmup_steps is 1: it must be less",
+        ),
         ("encoder.recipe.weight_decay", -1.0, "recipe.weight_decay is -1.0"),
         ("language.recipe.warmup_steps", 4, "language.recipe.warmup_steps is 4"),
-        ("language.recipe.keep", (0.5, 1.5), "recipe.keep is (0.5, 1.5): it must be at"),
+        (
+            "language.recipe.keep",
+            (0.5, 1.5),
+            "recipe.keep is (0.5, 1.5): it must be at",
+        ),
         ("language.recipe.keep", (), "need one entry at least"),
         ("adapter.shrinkage", 0.0, "config.adapter.shrinkage is 0.0: it must be above"),
         ("adapter.clip", 3, "config.adapter has clip, which nothing reads"),
