@@ -1,6 +1,7 @@
 """The embedded model and corpus: what they promise, and the whole path on them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import musilingo_jax
 from musilingo_jax import train
 from musilingo_jax.answering.conversation import Chat
 from musilingo_jax.corpora import songs, synthetic
+from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.pretrained import weights
+from musilingo_jax.recipes import cards, render
+from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.runtime import cli
 
 ASSETS = Path(musilingo_jax.__file__).parent / "assets"
@@ -66,27 +70,87 @@ def test_the_corpus_is_what_its_card_says():
     assert splits["train"] | splits["test"] == set(clips)
     for clip in clips:
         asked = {r.attribute for r in records if r.clip == clip}
-        assert asked == {None, *synthetic.ATTRIBUTES}
+        assert asked == {None, *ATTRIBUTES}
 
 
-def test_the_corpus_is_the_recipes_fifth_set():
+@pytest.fixture(scope="module")
+def recipe():
+    return RecipeConfig.from_config(load_config("tiny_from_scratch").get_config())
+
+
+def test_the_corpus_is_the_recipes_fifth_set(recipe):
     """Its pieces come from a seed that no other set of the recipe has."""
-    numbers = load_config("tiny_from_scratch").get_config()
     found: dict[int, dict[str, str]] = {}
     for record in songs.load("musilingo-tiny-corpus"):
         if record.attribute:
             index = int(record.audio.stem)
             found.setdefault(index, {})[record.attribute] = record.value
     for index, labels in found.items():
-        rng = np.random.default_rng([numbers.seed + 4, index])
-        piece = synthetic.compose(rng, duration=numbers.render.seconds)
+        rng = np.random.default_rng([recipe.seed + 4, index])
+        piece = synthetic.compose(rng, duration=recipe.render.seconds)
         assert labels == piece.labels()
 
 
-def test_the_shipped_adapter_hears(tmp_path):
+def test_the_corpus_is_written_again_letter_by_letter(recipe, tmp_path, monkeypatch):
+    """All of its text. The sound, which takes minutes, is silence here."""
+
+    def silence(piece, soundfonts, *, sample_rate, **others):
+        return np.zeros(sample_rate // 10, np.float32)
+
+    monkeypatch.setattr(render, "render", silence)
+    render.write_corpus(
+        tmp_path,
+        clips=recipe.corpus.clips,
+        seed=recipe.seed + 4,
+        soundfonts=["a", "b"],
+        duration=recipe.render.seconds,
+        test_share=recipe.corpus.test_share,
+    )
+    shipped = ASSETS / "musilingo-tiny-corpus/songs.jsonl"
+    assert (tmp_path / "songs.jsonl").read_text() == shipped.read_text()
+
+
+def test_the_cards_are_those_of_the_recipe(recipe):
+    assert (
+        cards.corpus_card(recipe)
+        == (ASSETS / "musilingo-tiny-corpus/README.md").read_text()
+    )
+    model = ASSETS / "musilingo-tiny"
+    assert cards.adapter_card(recipe) == (model / "adapter/README.md").read_text()
+    # What the training found is only in the other two cards, so it is read from there.
+    card = (model / "encoder/README.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
+    found = {
+        "parameters": int(re.search(r"at ([\d,]+) param", card)[1].replace(",", "")),
+        "values": {name: int(count) for name, count, _, _ in rows},
+        "held_out": {name: float(share) for name, _, share, _ in rows},
+        "unseen": {name: float(share) for name, _, _, share in rows},
+    }
+    assert found["values"] == {name: len(v) for name, v in ATTRIBUTES.items()}
+    assert cards.encoder_card(recipe, found) == card
+    card = (model / "language_model/README.md").read_text()
+    found = {
+        "parameters": int(re.search(r"at ([\d,]+) param", card)[1].replace(",", "")),
+        "texts": recipe.language.pieces * 12,
+        "vocab": recipe.language.tokens,
+        "reads": {
+            name: float(share) for name, share in re.findall(r"(\w+) (\d\.\d{3})", card)
+        },
+    }
+    assert set(found["reads"]) == {*ATTRIBUTES}
+    assert cards.language_card(recipe, found) == card
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """The cache of the embedded corpus, which is encoded once."""
+    return str(tmp_path_factory.mktemp("features"))
+
+
+def test_the_shipped_adapter_hears(tmp_path, features):
     """On the held-out clips, above the same questions asked with other music."""
     config = load_config("tiny").get_config()
-    config.run = str(tmp_path / "run")
+    config.run, config.features.cache = str(tmp_path / "run"), features
     folder, _ = evaluate(config, "musilingo-tiny/adapter", tmp_path / "out")
     report = json.loads((folder / "report.json").read_text())
     facts = {
@@ -94,15 +158,15 @@ def test_the_shipped_adapter_hears(tmp_path):
         for score in report["scores"]
         if score["section"] == "factual"
     }
-    assert facts.keys() == synthetic.ATTRIBUTES.keys() | {"key_exact"}
+    assert facts.keys() == ATTRIBUTES.keys() | {"key_exact"}
     for attribute in ("style", "drums", "tempo", "key"):
         assert facts[attribute]["beats_controls"], attribute
 
 
-def test_the_main_job_end_to_end(tmp_path):
+def test_the_main_job_end_to_end(tmp_path, features):
     """Cache, two stages, an adapter that beats its control, an answer to a song."""
     config = load_config("tiny").get_config()
-    config.run = str(tmp_path / "run")
+    config.run, config.features.cache = str(tmp_path / "run"), features
     config.stage1.steps, config.stage2.steps = 60, 40
     train.train(config)
     folder, _ = evaluate(config, None, None)
@@ -119,6 +183,6 @@ def test_the_main_job_end_to_end(tmp_path):
 def test_progress_says_rate_and_time_left(capsys):
     with cli.progress(total=10, unit="step", label="stage1", mininterval=0) as bar:
         bar.update(5)
-    assert "stage1:  50%" in (said := capsys.readouterr().err)
-    assert "step/s" in said or "s/step" in said
-    assert "<" in said  # elapsed < left
+    assert "stage1:  50%" in (printed := capsys.readouterr().err)
+    assert "step/s" in printed or "s/step" in printed
+    assert "<" in printed  # elapsed < left
