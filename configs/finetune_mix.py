@@ -4,27 +4,27 @@
 
 Purpose: one model for both kinds of questions.
 
-Data: both corpora, built as `configs/finetune_music_instruct.py` (`music_instruct/all`)
-and `configs/finetune_music_qa.py` say. As in the original it is as if both were one:
-each is drawn from as often as it has questions. `--inspect` counts yours:
+Data: both corpora, built as described in `configs/finetune_music_instruct.py`
+(`music_instruct/all`) and `configs/finetune_music_qa.py`. As in the original, each is
+drawn in proportion to its number of questions. `--inspect` counts yours:
 
     python -m musilingo_jax.corpora.build music_instruct/all --source=DIR --audio=DIR --inspect
 
 Other shares are flags, such as `--config.corpus.mixture.music_instruct.weight=1
 --config.corpus.mixture.music_qa.weight=1`.
 
-Begins with the adapter of `runs/pretrain_lp_musiccaps_msd`; another one is a flag, such
+Starts from the adapter of `runs/pretrain_lp_musiccaps_msd`; another one is a flag, such
 as `--config.model.adapter=runs/pretrain_musiccaps`.
 
 Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 16 make an update, 7
 epochs of 5,000 micro-batches, and a warm-up of 5,000. So steps = 7 × 5,000 ÷ 16 = 2,187
-after a warm-up of 312, and 70,000 questions are drawn: about seven of ten, once.
+after a warm-up of 312, and 70,000 questions are drawn: about seven in ten, once each.
 
-Otherwise than there: what `docs/differences.md` lists; and the corpora take
-turns by weight, where the original shuffles them as one.
+Differences: those in `docs/differences.md`; and the corpora take turns by weight, where
+the original shuffles them as one.
 
-Expected: memory as in `configs/finetune_music_instruct.py`, where it is also told how
-to use more of it; time was not measured at this size.
+Expected: memory and larger micro-batches as in `configs/finetune_music_instruct.py`.
+Time was not measured at this size.
 """  # noqa: E501
 
 from ml_collections import ConfigDict

@@ -1,40 +1,41 @@
-"""Second stage on MusicInstruct: questions about clips of ten seconds, and answers.
+"""Second stage on MusicInstruct: questions and answers about clips of ten seconds.
 
     python -m musilingo_jax.train --config=configs/finetune_music_instruct.py:long
 
-Purpose: the published MusiLingo models. After the colon stands which questions: `long`
-(impressions, in sentences), `short` (facts, in a few words) or `all`, which is also what
-no colon means. Each has a run folder of its own, `runs/finetune_music_instruct_long`.
+Purpose: the published MusiLingo models. The word after the colon selects the questions:
+`long` (impressions, in sentences), `short` (facts, in a few words) or `all`, the
+default. Each has its own run folder, such as `runs/finetune_music_instruct_long`.
 
-Data: 32,953 long and 27,540 short questions that GPT-4 made of MusicCaps, with its
-sound; those about AudioSet's evaluation part are the split "test":
+Data: 32,953 long and 27,540 short questions that GPT-4 wrote about MusicCaps, with the
+sound of MusicCaps; those about AudioSet's evaluation set are the split "test":
 
     python -m musilingo_jax.corpora.build music_instruct/long --layout
     python -m musilingo_jax.corpora.build music_instruct/long --source=DIR --audio=DIR --out=corpora
 
-Begins with the adapter of `runs/pretrain_lp_musiccaps_msd`; another one is a flag:
+Starts from the adapter of `runs/pretrain_lp_musiccaps_msd`, or from another one:
 
     --config.model.adapter=runs/pretrain_musiccaps
-    --config.model.adapter=m-a-p/MusiLingo-long-v1      # goes on from the released one
+    --config.model.adapter=m-a-p/MusiLingo-long-v1      # trains the released one further
 
 Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 16 make an update, 6
 epochs of 5,000 (all), 3,000 (long) or 2,500 (short) micro-batches, and a warm-up of one
 such epoch. So steps = 6 × 5,000 ÷ 16 = 1,875, or 1,125, or 937, after a warm-up of 312,
 187 or 156.
 
-Otherwise than there: what `docs/differences.md` lists.
+Differences: those in `docs/differences.md`.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together
-(`--config.model.quantization=int8`: half), and 1 to 4 GB for the rest, by how long the
-answers are. The 32 examples of an update are 4 rows of 8 behind one another, one row at
-a time; in pairs, as published, up to a fifth of a row would be padding (counted on
-made-up lengths; the progress bar says yours). Where there is memory, the same update,
-of the same examples, is faster in one piece, or dealt out to 8 devices:
+(`--config.model.quantization=int8`: half), and 1 to 4 GB for the rest, depending on the
+length of the answers. The 32 examples of an update are 4 rows of 8 concatenated
+examples, computed one row at a time. In pairs, as published, up to a fifth of a row
+would be padding (counted on artificial lengths; the progress bar reports yours). With
+more memory the same update, of the same examples, is faster in one piece, or split over
+8 devices:
 
     --config.stage2.batch_size=32 --config.stage2.accumulate=1 --config.stage2.rows=8
-    --config.mesh.fsdp=8 --config.mesh.tensor=1         # besides
+    --config.mesh.fsdp=8 --config.mesh.tensor=1         # in addition
 
-Time was not measured at this size; `musilingo_jax.plan` tells what fits where:
+Time was not measured at this size; `musilingo_jax.plan` says what fits where:
 
     python -m musilingo_jax.plan --config=configs/finetune_music_instruct.py --topology=v5e:2x4
 """  # noqa: E501

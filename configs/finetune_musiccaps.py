@@ -1,28 +1,28 @@
-"""Second stage on MusicCaps: captions, asked for in a conversation.
+"""Second stage on MusicCaps: captions, requested in a conversation.
 
     python -m musilingo_jax.train --config=configs/finetune_musiccaps.py
 
 Purpose: a captioner. Unlike in the first stage the model is asked, always in the words
-"Please give a caption to the music.", and may say up to 160 tokens. In a chat with it,
-what one asks comes after these words.
+"Please give a caption to the music.", and its answer may have 160 tokens. In a chat
+with it, what you ask is appended to these words.
 
-Data: 2,663 clips of ten seconds to learn from; the 2,858 others are for tests. Where to
-get them is told by `--layout`:
+Data: 2,663 clips of ten seconds to train on, and 2,858 to test. `--layout` says where
+to get them:
 
     python -m musilingo_jax.corpora.build musiccaps --layout
     python -m musilingo_jax.corpora.build musiccaps --source=DIR --audio=DIR --out=corpora
 
-Begins with the adapter of `runs/pretrain_lp_musiccaps_msd`; another one is a flag, such
+Starts from the adapter of `runs/pretrain_lp_musiccaps_msd`; another one is a flag, such
 as `--config.model.adapter=runs/pretrain_musiccaps`.
 
 Published: learning rate 3e-5 → 1e-5, micro-batches of 2, of which 8 make an update, 6
 epochs of 1,000 micro-batches, and a warm-up of 1,000. So steps = 6 × 1,000 ÷ 8 = 750
 after a warm-up of 125, and 12,000 clips are drawn: each four or five times.
 
-Otherwise than there: what `docs/differences.md` lists.
+Differences: those in `docs/differences.md`.
 
-Expected: memory as in `configs/finetune_music_instruct.py`, where it is also told how
-to use more of it; time was not measured at this size. Captions are scored by
+Expected: memory and larger micro-batches as in `configs/finetune_music_instruct.py`.
+Time was not measured at this size. Captions are scored by
 
     python -m musilingo_jax.evaluate --config=configs/finetune_musiccaps.py
 """  # noqa: E501

@@ -1,19 +1,20 @@
-"""A released MusiLingo: answers as it is, or goes on learning from your songs.
+"""A released MusiLingo: answers questions as it is, or trains further on your songs.
 
-    python -m musilingo_jax.train --config=configs/musilingo.py --config.corpus.path=…
     python -m musilingo_jax.generate --config=configs/musilingo.py --out=answers.jsonl
+    python -m musilingo_jax.train --config=configs/musilingo.py --config.corpus.path=…
 
-Purpose: the released models in any of the programs. The model is named after a colon,
-as a folder or on the hub; without, it is `m-a-p/MusiLingo-long-v1`:
+Purpose: to use a released model in any of the programs. The model is named after a
+colon, as a folder or on the hub; the default is `m-a-p/MusiLingo-long-v1`:
 
     --config=configs/musilingo.py:m-a-p/MusiLingo-short-v1
 
-Data: a file like that of `configs/own_songs.py`. Prompt and windows are those that the
-adapter was trained with; learning rates and the 32 examples of an update those of the
-published second stage. The steps are for a few thousand questions.
+Data: a file as for `configs/own_songs.py`. Prompt and windows are those that the
+adapter was trained with; the learning rates and the 32 examples of an update are those
+of the published second stage. The number of steps suits a few thousand questions.
 
 Expected: 14 GB of memory for the weights in bfloat16, on one device or over a mesh
-(`--config.mesh.fsdp=…`). Not measured yet with the released files themselves.
+(`--config.mesh.fsdp=…`). Neither time nor scores have been measured with the released
+files.
 """
 
 from ml_collections import ConfigDict

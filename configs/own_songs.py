@@ -1,23 +1,27 @@
-"""Your own songs: goes on teaching a trained adapter with what you say about them.
+"""Your own songs: trains a trained adapter further on what you write about them.
 
     python -m musilingo_jax.train --config=configs/own_songs.py:path/to/songs.jsonl
 
-Purpose: fine-tuning, the second stage only, from the shipped adapter. Data: a file with
-one line per question, its paths relative to the file:
+Purpose: fine-tuning, which is the second stage only, from the shipped adapter.
+
+Data: a file with one line per question, and paths relative to the file:
 
     {"audio": "a.ogg", "question": "How fast is it?", "answer": "It is slow."}
     {"audio": "b.mp3", "question": "Who plays?", "answer": "A piano.", "split": "test"}
 
-Lines without `split` are learnt from; those of the split "test" are for evaluation.
-Songs may be of any length: they are heard in stretches of 13 seconds, and each time one
-is drawn, another eight windows of 4.33 seconds of it are looked at.
+Lines without `split` are trained on; those of the split "test" are for evaluation.
+`start` and `end`, in seconds, select the stretch of the song that a line is about. A
+table saved as CSV with the same keys can be used instead of JSON lines, and the folder
+of the file instead of its path.
+
+Songs may have any length. They are encoded in chunks of 13 seconds, and each time a
+song is drawn, it is a stretch of up to eight windows of 4.33 seconds.
 
 Expected: a minute or two on a laptop for a few dozen songs. The model is the embedded
-one, which is tiny; `configs/musilingo.py` does the same with a released one.
+one, which is tiny; `configs/musilingo.py` does the same with a released one. What it
+has learnt is measured by
 
-A table saved as CSV with the same keys will do in place of JSON lines, and a folder in
-place of a file. `start` and `end` in seconds, where given, are the stretch of the song
-that a line speaks of.
+    python -m musilingo_jax.evaluate --config=configs/own_songs.py:path/to/songs.jsonl
 """
 
 from ml_collections import ConfigDict

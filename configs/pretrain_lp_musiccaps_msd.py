@@ -2,36 +2,37 @@
 
     python -m musilingo_jax.train --config=configs/pretrain_lp_musiccaps_msd.py
 
-Purpose: what the published adapters begin with. No text stands around the audio: the
+Purpose: the start of the published adapters. There is no text around the audio: the
 language model only continues it with a caption of at most 32 tokens and a newline.
 
-Data: captions (`caption_writing`) of 444,865 songs to learn from and 34,481 to validate
-with, and the songs' previews of thirty seconds. `--layout` tells where to get them:
+Data: captions (`caption_writing`) of 444,865 songs to train on and 34,481 to validate,
+and the songs' previews of thirty seconds. `--layout` says where to get them:
 
     python -m musilingo_jax.corpora.build lp_musiccaps_msd --layout
     python -m musilingo_jax.corpora.build lp_musiccaps_msd --source=DIR --audio=DIR --out=corpora
     python -m musilingo_jax.cache --config=configs/features/mert_330m.py:corpora/lp_musiccaps_msd
 
-Encode first, on many machines if there are any (`--task`, `--tasks`): it is by far the
-longest part of the work, 513,977 songs, and leaves about 15 GB of features (28 KB a
-song). Training would do it too, on the machine that it is started on.
+Encode first, on several machines if possible (`--task`, `--tasks`): to encode 513,977
+songs is by far the longest part of the work. It leaves about 15 GB of features (28 KB a
+song). Otherwise training encodes them, on the machine that it runs on.
 
-Published: learning rate 1e-4 → 8e-5, 4 epochs of 5,000 micro-batches of 8, of which
-each is an update, and a warm-up of 5,000. So steps = 20,000, and 160,000 songs are
-heard: about a third of them, once.
+Published: learning rate 1e-4 → 8e-5, 4 epochs of 5,000 micro-batches of 8, each of
+which is an update, and a warm-up of 5,000. So steps = 20,000, and 160,000 songs are
+drawn: about a third of all, once each.
 
-Otherwise than there: what `docs/differences.md` lists; and every 1,000 updates
-512 songs of the split "valid" are looked at, of which the original takes no notice.
+Differences: those in `docs/differences.md`; and every 1,000 updates the loss of 512
+songs of the split "valid" is computed, which the original does not use.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together
-(`--config.model.quantization=int8`: half), and less than 1 GB for the rest, as there are
-no more than 320 tokens in a micro-batch. Time was not measured at this size:
+(`--config.model.quantization=int8`: half), and less than 1 GB for the rest, as a
+micro-batch has at most 320 tokens. Time was not measured at this size;
+`musilingo_jax.plan` estimates it:
 
     python -m musilingo_jax.plan --config=configs/pretrain_lp_musiccaps_msd.py --topology=v5e:2x4
 
-Vicuna 7B v0 is taken from a released MusiLingo, which holds it merged; one that you
+Vicuna 7B v0 is taken from a released MusiLingo, which contains it merged; one that you
 merged yourself is `--config.model.language_model=FOLDER`. The second stage
-(`configs/finetune_*.py`) begins with `runs/pretrain_lp_musiccaps_msd`.
+(`configs/finetune_*.py`) starts from `runs/pretrain_lp_musiccaps_msd`.
 """  # noqa: E501
 
 from ml_collections import ConfigDict

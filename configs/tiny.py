@@ -1,17 +1,20 @@
-"""The embedded model on the embedded songs: the whole method in a minute or two.
+"""The embedded model on the embedded songs: the whole method in about a minute.
 
     python -m musilingo_jax.train --config=configs/tiny.py
+    python -m musilingo_jax.evaluate --config=configs/tiny.py
 
-Purpose: see every part work, on any machine, with nothing to download. Encoder and
-language model are the embedded ones, frozen; the adapter starts from random numbers and
-learns, first from captions alone, then from questions and answers, as MusiLingo's does.
+Purpose: to see every part work, on any machine, without a download. Encoder and
+language model are the embedded ones, frozen. The adapter starts from random numbers and
+trains as MusiLingo's does: first on captions alone, then on questions and answers.
 
-Data: the embedded corpus of rendered songs with known answers.
+Data: the embedded corpus, 64 clips of rendered music to train on and 32 to test, with
+known answers.
 
-Expected: half a minute on two cores. An adapter from random numbers and 64 clips names
-the style of three in four held-out clips, the drums of all, the key (of 24) of every
-second; `evaluate` says it with intervals and controls. The shipped adapter learnt from
-3,000 clips and knows more; `--config.model.adapter=musilingo-tiny` starts from that.
+Expected: half a minute on two cores. An adapter that starts from random numbers names
+the style of three in four test clips, the drums of all, and the key (one of 24) of
+every second; `evaluate` reports this with intervals and controls. The shipped adapter
+was trained on 3,000 clips and is better: `--config.model.adapter=musilingo-tiny` starts
+from it.
 """
 
 from ml_collections import ConfigDict

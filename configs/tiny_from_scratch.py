@@ -1,15 +1,25 @@
 """The embedded model and corpus, made from nothing but soundfonts and seeds.
 
-Purpose: everything in `musilingo_jax/assets/` comes from this one command:
-
     make recipe
+    python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
 
-which is `python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
---soundfonts=build/soundfonts`. Data: pieces composed by `corpora/synthetic.py`, played
-by two General MIDI soundfonts under the MIT licence. A third soundfont is only ever
-heard in evaluation.
+Purpose: to make everything in `musilingo_jax/assets/`. The first command also fetches
+the soundfonts and their player, and runs the second. After the colon, `quick` is a
+smoke test: every stage in small, and a model that has learnt nothing:
 
-Interrupt it whenever you like: the same command goes on where it stopped.
+    python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py:quick
+
+Data: pieces composed by `musilingo_jax/corpora/synthetic.py`, and rendered with two
+General MIDI soundfonts under the MIT licence. A third soundfont is only used in
+evaluation.
+
+Expected: three quarters of an hour on two cores, and 3.5 GB below `build/tiny`; the
+quick form, four minutes and 0.1 GB below `build/quick`. On held-out clips the encoder's
+heads name the style of 98 %, with the unseen soundfont of 82 %. Given the right hints,
+the language model names every value, but for one key in 200. `docs/embedded-model.md`
+has what the whole model names.
+
+It can be interrupted at any time; the same command resumes.
 """
 
 from ml_collections import ConfigDict
@@ -68,7 +78,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
 
     config.language = ConfigDict()
-    config.language.read_pieces = 4 if quick else 200  # asked about when it is trained
+    config.language.read_pieces = 4 if quick else 200  # asked about after training
     config.language.model = {
         "model_type": "llama",
         "hidden_size": 128,

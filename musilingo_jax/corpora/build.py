@@ -10,7 +10,10 @@ writes `corpora/musiccaps/`, which `config.corpus.path` can then name. The corpo
     music_qa
     own_songs
 
-`… build musiccaps --layout` says which files a corpus needs, and where to get them.
+Which files each needs, and where to get them, is printed by
+
+    python -m musilingo_jax.corpora.build musiccaps --layout
+
 Audio is expected in the source folder, or in the one that `--audio` names, at any
 depth; it is not copied. `--inspect` counts what was found and what is missing, and
 builds nothing.
@@ -131,10 +134,12 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     # Not at the top as in other programs, so that others can import the functions.
-    flags.DEFINE_string("source", None, "folder of the annotations, or their file")
+    flags.DEFINE_string("source", None, "folder or file of the annotations")
     flags.DEFINE_string("audio", None, "folder of the audio; default: the source's")
-    flags.DEFINE_string("out", None, "folder where corpora are built")
-    flags.DEFINE_bool("allow_missing", False, "leave out rows that lack their audio")
-    flags.DEFINE_bool("inspect", False, "count what is found, and build nothing")
-    flags.DEFINE_bool("layout", False, "say which files are needed, and from where")
+    flags.DEFINE_string("out", None, "folder that corpora are built in")
+    flags.DEFINE_bool(
+        "allow_missing", False, "build without the rows that lack their audio"
+    )
+    flags.DEFINE_bool("inspect", False, "count rows and audio files; build nothing")
+    flags.DEFINE_bool("layout", False, "print which files are needed, and their source")
     cli.run(main)

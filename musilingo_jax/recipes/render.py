@@ -177,11 +177,11 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     # Not at the top as in other programs: the recipe imports this module, and so do the
     # processes that it starts.
-    flags.DEFINE_string("out", None, "the corpus folder to write", required=True)
-    flags.DEFINE_integer("clips", None, "how many clips", 1, required=True)
-    flags.DEFINE_integer("seed", None, "which clips", 0, required=True)
+    flags.DEFINE_string("out", None, "folder of the corpus", required=True)
+    flags.DEFINE_integer("clips", None, "how many clips to render", 1, required=True)
+    flags.DEFINE_integer("seed", None, "seed of the composed pieces", 0, required=True)
     flags.DEFINE_multi_string(
-        "soundfont", None, "a .sf2 or .sf3 file; repeat for more timbres", required=True
+        "soundfont", None, "a .sf2 or .sf3 file; may be repeated", required=True
     )
     flags.DEFINE_float("seconds", None, "length of a clip", 1.0, required=True)
     flags.DEFINE_float("test_share", 0.2, "share of clips in the test split", 0.0, 1.0)

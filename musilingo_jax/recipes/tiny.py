@@ -1,7 +1,7 @@
 r"""The embedded model and corpus, from soundfonts and seeds to the shipped files.
 
-    make recipe        (or, with soundfonts of your own in one folder:)
-    python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py \
+    make recipe        # or, with soundfonts of your own in one folder:
+    python -m musilingo_jax.recipes.tiny --config=tiny_from_scratch \
         --soundfonts=build/soundfonts
 
 The stages, each finished once and kept below `config.work`:
@@ -249,7 +249,7 @@ def make_adapter(recipe: RecipeConfig) -> None:
 if __name__ == "__main__":
     cli.define_config()
     flags.DEFINE_string(
-        "soundfonts", "build/soundfonts", "the folder with the soundfonts of the config"
+        "soundfonts", "build/soundfonts", "folder of the soundfonts of the config"
     )
     flags.DEFINE_bool("install", False, "copy model and corpus into the package")
     cli.run(main)
