@@ -153,7 +153,7 @@ def test_an_empty_folder(tmp_path):
     (folder / "songs.jsonl").touch()
     status, said = train_on(folder)
     assert status == 1
-    assert "holds no songs" in said
+    assert "contains no songs" in said
 
 
 def test_a_missing_answer_is_told_by_line(songs):

@@ -64,7 +64,7 @@ def augment(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def _fast_size(samples: int) -> int:
-    """The least size of at least so many samples whose transform is fast."""
+    """The smallest size, of at least `samples`, that is transformed fast."""
     # SciPy's decorator hides the type that it returns.
     return scipy.fft.next_fast_len(samples, real=True)  # type: ignore[return-value]
 

@@ -18,7 +18,7 @@ width {width}. Made from scratch by {recipe}.
 `musilingo_jax/corpora/synthetic.py` and played by two soundfonts, FluidR3_GM (MIT) and
 MuseScore_General_Lite (MIT), which share the parts of a piece at random; each part with
 an equaliser of its own, the drums tuned, the whole with random level, equaliser,
-reverberation and noise. No recording of anybody's music.
+reverberation and noise. No recordings.
 
 **Training.** *Not* MERT's masked prediction: supervised by the score. Linear heads on
 MusiLingo's own read-out (the mean over hidden states, and over windows of
@@ -33,7 +33,7 @@ families. The heads are not shipped. {steps:,} steps of {batch_size} clips.
 {rows}
 
 **Limits.** It knows seven styles, six lead instruments and the sound of General MIDI.
-What it makes of real recordings is a guess.
+What it makes of real recordings was not measured.
 """
 
 LANGUAGE = """\
@@ -43,14 +43,14 @@ LLaMA's architecture at {parameters:,} parameters: {depth} layers of width {widt
 byte-level BPE of {vocab} tokens. Made from scratch by {recipe}.
 
 **Data.** {texts:,} captions, questions and answers about composed pieces
-(`musilingo_jax/corpora/questions.py`). It has read nothing else.
+(`musilingo_jax/corpora/questions.py`). It was trained on nothing else.
 
 **Training, and what it means for the results.** *The language model was pretrained
 with attribute hints in the audio slot*: where the adapter's vectors will stand, it saw
 noisy, randomly thinned sums of the embeddings of the words that describe the piece. A
 large language model needs no such thing, for its embeddings already mean something; a
-model of this size that never saw anything in the slot learns to ignore it. It has never
-seen audio. {steps:,} steps.
+model of this size that never saw anything in the slot learns to ignore it. It was not
+trained on audio. {steps:,} steps.
 
 **What it reads.** With the sum of the true words' embeddings in the slot, the share of
 short answers that name the true value, for {read_pieces} new pieces: {reads}.
@@ -78,8 +78,8 @@ CORPUS = """\
 {clips} clips of {seconds:g} s (Ogg Vorbis, mono, 24 kHz) and `songs.jsonl`, one line
 per caption or question. Composed by `musilingo_jax/corpora/synthetic.py` and played by
 the soundfonts FluidR3_GM (MIT, Frank Wen) and MuseScore_General_Lite (MIT, S. Christian
-Collins); none of them was heard by the encoder, the language model or the shipped
-adapter while they learnt. Made by {recipe}. In the public domain (CC0).
+Collins). None of them was used to train the encoder, the language model or the shipped
+adapter. Made by {recipe}. In the public domain (CC0).
 
 The format is that of your own songs:
 

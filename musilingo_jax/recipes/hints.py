@@ -1,4 +1,4 @@
-"""What the embedded language model finds in the audio slot while it learns to speak.
+"""What the audio slot holds while the embedded language model is trained.
 
 For each audio vector, a sum of word embeddings: those of the words of the piece's
 attributes, some left out, blurred with other values, and noisy. For a slow waltz:

@@ -2,10 +2,10 @@
 
 MusiLingo's language model is frozen while the adapter learns, so the adapter can only
 produce vectors that the model can already read. Vicuna's embedding space has room for
-"a slow waltz", because Vicuna read the web. A model of a million parameters that never
-saw anything in the audio slot would learn to speak fluently and to ignore the slot. So
-while it learns to speak, its slot holds hints: noisy sums of the embeddings of the
-words of the piece's attributes (`hints.py`). The model card says this openly.
+"a slow waltz", because Vicuna was trained on the web. A model of a million parameters
+that never saw anything in the audio slot would learn to write fluently and to ignore
+the slot. So during its training the slot holds hints: noisy sums of the embeddings of
+the words of the piece's attributes (`hints.py`). The model card states this openly.
 """
 
 import dataclasses

@@ -16,7 +16,7 @@ from musilingo_jax.recipes import render
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
-BLOCK = 64  # clips that are rendered together: an interruption loses at most so many
+BLOCK = 64  # clips that are rendered together; interrupted blocks are rendered again
 
 
 class RenderedSet:

@@ -16,14 +16,14 @@ MODEL, CORPUS = "musilingo-tiny", "musilingo-tiny-corpus"
 
 
 def write_adapter(experiment: ConfigDict, model: Path) -> None:
-    """Puts the adapter that a training learnt beside the other parts, with a config.
+    """Puts a trained adapter beside the other parts, with a config for all three.
 
     Args:
       experiment: the config of the training, which is finished.
       model: the folder of the whole model.
 
     Raises:
-      UserError: there is no adapter in the run's folder.
+      UserError: the run folder has no adapter.
     """
     weights.save_adapter(
         weights.load_adapter(f"{experiment.run}/adapter", mesh=None),

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
 
 
 def make(recipe: RecipeConfig, fonts: Path) -> None:
-    """Goes through all stages; those that are finished are only looked at.
+    """Goes through all stages; finished ones are only checked.
 
     Args:
       recipe: the numbers.
@@ -169,7 +169,7 @@ def make_encoder(recipe: RecipeConfig) -> dict[str, Any]:
 
 
 def make_language_model(recipe: RecipeConfig) -> dict[str, Any]:
-    """Trains and saves tokenizer and language model; returns what it learnt."""
+    """Trains and saves tokenizer and language model; returns what it reads."""
     numbers = recipe.language
     folder = recipe.work / "model" / "language_model"
     found = texts.texts(pieces=numbers.pieces, seed=numbers.seed)

@@ -197,7 +197,7 @@ def test_own_songs_shorter_than_their_part_are_left_out(tmp_path):
     assert row["detail"].endswith("lasts 3.0 s, but the clip ends at 9 s")
 
 
-def test_ffprobe_tells_the_length_of_what_only_ffmpeg_reads(tmp_path, monkeypatch):
+def test_ffprobe_reads_the_length_of_what_only_ffmpeg_decodes(tmp_path, monkeypatch):
     musiccaps_table(tmp_path, ("a", 30, 40, "A song.", True))
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -222,7 +222,7 @@ def instruct_row(ytid, question, answer, test, **more):
     }
 
 
-def test_music_instruct_hears_the_clips_of_musiccaps(tmp_path):
+def test_music_instruct_is_about_the_clips_of_musiccaps(tmp_path):
     musiccaps_table(tmp_path, ("a", 5, 15, "A song.", True), ("b", 0, 10, "B.", False))
     folder = tmp_path / "MusicInstruct"
     rows = [
@@ -269,8 +269,8 @@ def test_musicqa_splits_are_its_files(tmp_path):
     sound(tmp_path / "audios/1.wav", 1)
     sound(tmp_path / "audios/2.flac", 1)
     survey = make(MusicQA, tmp_path).survey
-    said = [(r.split, r.question, r.answer) for r, _ in survey.records]
-    assert said == [
+    texts = [(r.split, r.question, r.answer) for r, _ in survey.records]
+    assert texts == [
         ("train", "Q", "A"),
         ("test", "Q1", "A1"),
         ("test", "Q2", "A2"),
@@ -375,13 +375,13 @@ def row_of(kind, folder, *, of):
         ("parquet", b"PAR1 not", "cannot be read as Parquet"),
     ],
 )
-def test_rows_that_are_not_as_published_are_told_by_place(tmp_path, of, row, reason):
+def test_rows_that_are_not_as_published_are_named_by_place(tmp_path, of, row, reason):
     kind = row_of(row, tmp_path, of=of)
     with pytest.raises(UserError, match=reason):
         _ = make(kind, tmp_path).survey
 
 
-def test_missing_files_and_folders_are_told(tmp_path):
+def test_missing_files_and_folders_are_named(tmp_path):
     for kind in (MusicCaps, MusicQA, MusicInstruct, LpMusicCapsMsd):
         with pytest.raises(UserError, match="there is no .* in it or in a folder belo"):
             _ = make(kind, tmp_path).survey
@@ -442,7 +442,7 @@ def test_a_built_corpus_gives_back_its_records_in_order(tmp_path):
         corpus.load(folder)
 
 
-def test_several_corpora_in_a_folder_must_be_told_apart(tmp_path):
+def test_several_corpora_in_a_folder_must_be_named(tmp_path):
     path = tmp_path / "songs.jsonl"
     sound(tmp_path / "a.wav", 1)
     path.write_text('{"audio": "a.wav", "answer": "A."}\n')

@@ -97,8 +97,8 @@ def test_a_table_says_the_same_as_lines(tmp_path):
     rows = ['a.wav,,"A ""calm"",\nlong song.",test,', "a.wav,Fast?,No; slow.,,1.5", ""]
     for end in ("\n", "\r\n"):
         path = table(tmp_path, end.join([head, *rows]))
-        said = [(r.question, r.answer.replace("\r", "")) for r in songs.load(path)]
-        assert said == [(r.question, r.answer) for r in expected]
+        texts = [(r.question, r.answer.replace("\r", "")) for r in songs.load(path)]
+        assert texts == [(r.question, r.answer) for r in expected]
     assert songs.load(path)[1] == expected[1]
     # As spreadsheets elsewhere write it.
     text = "audio;answer;start;split\na.wav;No, slow.;1,5;\n"
@@ -128,7 +128,7 @@ def test_a_table_says_the_same_as_lines(tmp_path):
         ("audio,answer\n", "contains no songs"),
     ],
 )
-def test_mistakes_in_a_table_are_told_by_line(tmp_path, text, reason):
+def test_mistakes_in_a_table_are_named_by_line(tmp_path, text, reason):
     with pytest.raises(UserError, match=rf"songs\.csv:? ?{reason}"):
         songs.load(table(tmp_path, text))
 
@@ -163,7 +163,7 @@ def test_a_folder_of_songs_can_be_captioned(tmp_path):
     assert records[1].clip.startswith("deep/a.flac:5:")
 
 
-def test_links_are_followed_once_and_what_is_left_out_is_told(tmp_path, capsys):
+def test_links_are_followed_once_and_what_is_left_out_is_reported(tmp_path, capsys):
     folder, elsewhere = tmp_path / "songs", tmp_path / "elsewhere"
     for path in (folder / "z/a.wav", folder / "dir.wav/b.wav", elsewhere / "c.wav"):
         path.parent.mkdir(parents=True)
@@ -196,7 +196,7 @@ def test_links_are_followed_once_and_what_is_left_out_is_told(tmp_path, capsys):
     )
 
 
-def test_a_folder_without_one_song_that_can_be_heard_says_why(tmp_path):
+def test_a_folder_without_one_song_that_can_be_read_says_why(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"array")
     with pytest.raises(
         UserError, match=r"no songs that can be read: .*a\.npy does not"
@@ -265,7 +265,7 @@ GOOD = {"audio": "a.wav", "answer": "A song."}
         ({**GOOD, "audio": "."}, "is missing"),
     ],
 )
-def test_mistakes_are_told_by_line(tmp_path, line, reason):
+def test_mistakes_are_named_by_line(tmp_path, line, reason):
     path = corpus(tmp_path, GOOD, line)
     with pytest.raises(UserError, match=rf"songs\.jsonl:2: .*{reason}"):
         songs.load(path)

@@ -195,10 +195,12 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
         f"--soundfonts={SOUNDFONTS}",
         "--install",
     ]
+    # Before all else, so that it is this package that is imported.
+    path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split()])
     done = subprocess.run(
         command,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
     )
