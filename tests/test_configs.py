@@ -1,5 +1,6 @@
 """Every config builds, fits its readers, and traces at the size of the real models."""
 
+import ast
 import functools
 import importlib.util
 import re
@@ -77,6 +78,16 @@ def get_config(name):
 def test_there_are_configs():
     assert {"tiny", "own_songs", "musilingo"} <= set(FILES)
     assert len(PUBLISHED) == 8
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=str)
+def test_a_config_imports_only_what_a_wheel_has(path):
+    """It is shipped as data, so it cannot import another config."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Import)
+        if isinstance(node, ast.ImportFrom):
+            package = node.module.split(".")[0]
+            assert package in {"dataclasses", "ml_collections", "musilingo_jax"}
 
 
 @pytest.mark.parametrize("name", NAMES)

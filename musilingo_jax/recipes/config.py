@@ -13,6 +13,8 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
 from musilingo_jax.training.stage_config import StageConfig
 
+_SECTIONS = ("work", "seed", "render", "encoder", "language", "adapter", "corpus")
+
 
 @dataclass(frozen=True)
 class RenderConfig:
@@ -96,6 +98,11 @@ class RecipeConfig:
         Raises:
           UserError: a key is missing or unknown, or its value is out of bounds.
         """
+        if missing := [name for name in _SECTIONS if name not in config]:
+            raise UserError(
+                f"the config lacks {', '.join(missing)}: give a recipe's, such as "
+                "configs/tiny_from_scratch.py"
+            )
         experiment = config.adapter.train
         for stage in experiment.stages:
             try:

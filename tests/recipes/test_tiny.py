@@ -284,9 +284,12 @@ def test_a_wrong_config_is_refused_before_anything_is_made(
     assert not (tmp_path / "work").exists()
 
 
-def test_a_command_without_config_or_with_too_much_is_refused(run, tmp_path):
+def test_a_command_without_its_config_or_with_too_much_is_refused(run, tmp_path):
     with pytest.raises(UsageError, match="give --config=configs/tiny_from_scratch.py"):
         run(None, tmp_path)
+    other = load_config("tiny").get_config()
+    with pytest.raises(UserError, match="config lacks work, render, encoder, language"):
+        run(other, tmp_path)
     with pytest.raises(UsageError, match="unknown argument 'again'"):
         tiny.main(["tiny", "again"])
 
