@@ -173,7 +173,7 @@ def test_the_main_job_end_to_end(tmp_path, features):
     report = json.loads((folder / "report.json").read_text())
     style = next(s for s in report["scores"] if s["name"] == "style")
     assert style["gains"]["shuffled_audio"]["low"] > 0
-    chat = Chat.load(tmp_path / "run", None)
+    chat = Chat.load(str(tmp_path / "run"), None)
     song = songs.load("musilingo-tiny-corpus")[0].audio
     excerpt = chat.hear(song, start=None, seconds=30)
     answers = chat.ask(excerpt, ["What style of music is this?", "Describe the music."])

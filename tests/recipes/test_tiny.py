@@ -164,7 +164,7 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
     assert files_of(ASSETS) == shipped
 
     # As a user would use it.
-    chat = Chat.load(work / "adapter", None)
+    chat = Chat.load(str(work / "adapter"), None)
     song = next((work / "corpus").glob("clips/*.ogg"))
     excerpt = chat.hear(song, start=None, seconds=30)
     (answer,) = chat.ask(excerpt, ["What style of music is this?"])
