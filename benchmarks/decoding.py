@@ -82,11 +82,11 @@ def answers_of_ours(llama, rows: int):
     """A function that answers prompts with ours and counts the tokens."""
     from flax import nnx
 
-    from musilingo_jax.answering.continuous_batching import (
-        ContinuousBatch,
-        PromptTokens,
-        QueuedPrompt,
-    )
+    from musilingo_jax.answering.continuous_batching import ContinuousBatch
+    from musilingo_jax.answering.decoding import TokenRule
+    from musilingo_jax.answering.padded_prompts import PromptTokens
+    from musilingo_jax.answering.prompt_queue import QueuedPrompt
+    from musilingo_jax.answering.prompt_reader import PromptReader
     from musilingo_jax.answering.sampling import Choice, Greedy
     from musilingo_jax.answering.stop_texts import Stops
     from musilingo_jax.models.adapter import Adapter
@@ -107,17 +107,14 @@ def answers_of_ours(llama, rows: int):
     ]
 
     def run() -> int:
-        conversation = ContinuousBatch(
-            adapter,
-            llama,
+        job = ContinuousBatch(
+            PromptReader(adapter, llama, mesh=None),
+            TokenRule(Choice((), Greedy()), stops),
             waiting,
-            stops,
-            Choice((), Greedy()),
             rows=rows,
-            most=TOKENS.value,
-            mesh=None,
+            max_new_tokens=TOKENS.value,
         )
-        return sum(len(tokens) for _, tokens in conversation.answers())
+        return sum(len(tokens) for _, tokens in job.answers())
 
     return run
 

@@ -6,10 +6,10 @@
 
     python -m musilingo_jax.chat song.ogg --model m-a-p/MusiLingo-long-v1   (a release)
 
-Without `--run` the embedded model answers. A run's `config.json` says how features are
-made (`features`), how a question is put (the last of `stages` that learns from
-questions) and how answers are decoded (`generate`); for the releases of MusiLingo,
-folders or names on the hub, `answering/released.py` does.
+Without `--run` and `--model` the embedded model answers. The `config.json` of a run
+determines how features are made (`features`), how a question is put (the last of
+`stages` that learns from questions) and how answers are decoded (`generate`). For the
+releases of MusiLingo, folders or names on the hub, `answering/released.py` does.
 """
 
 import contextlib
@@ -31,59 +31,76 @@ HELP = "A question, `/open path` for another song, or an empty line to leave."
 
 
 def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
-    """Questions and answers on the terminal, until an empty line or the end.
+    """Answers questions that are typed, until an empty line or the end of the input.
 
-    Ctrl-C during an answer stops the answer, at the prompt the conversation.
+    Ctrl-C during an answer ends the answer; at the prompt, it ends the conversation.
+
+    Args:
+      chat: the model.
+      excerpt: of the first song.
+      seconds: length of excerpts of other songs at most.
     """
     with contextlib.suppress(ImportError):  # Not on Windows, and not needed there.
         import readline  # noqa: F401  (arrow keys in `input`)
     print(HELP)
-    while True:
-        try:
-            line = input("? ").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return
-        if not line:
-            return
+    while line := _read_line():
         command, _, argument = line.partition(" ")
         if command == "/open" and argument:
-            try:
-                excerpt = chat.hear(
-                    Path(argument.strip()).expanduser(), start=None, seconds=seconds
-                )
-                print(excerpt)
-            except UserError as error:
-                print(f"{error}; still listening to {excerpt.path}")
+            excerpt = _open(chat, argument.strip(), excerpt, seconds)
         elif line.startswith("/"):
             print(HELP)
         else:
-            try:
-                with signals.raise_at_checks():
-                    for piece in chat.reply(excerpt, line):
-                        print(piece, end="", flush=True)
-                print()
-            except UserError as error:
-                print(error)
-            except signals.Interrupted as told:
-                print(" (stopped)")
-                if told.signal != signal.SIGINT:
-                    raise
+            _print_answer(chat, excerpt, line)
+
+
+def _read_line() -> str:
+    """What is typed at the prompt; "" at the end of the input or after Ctrl-C."""
+    try:
+        return input("? ").strip()
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return ""
+
+
+def _open(chat: Chat, path: str, current: Excerpt, seconds: float) -> Excerpt:
+    """Listens to another song; if it cannot be read, stays with the current one."""
+    try:
+        excerpt = chat.hear(Path(path).expanduser(), start=None, seconds=seconds)
+    except UserError as error:
+        print(f"{error}; still listening to {current.path}")
+        return current
+    print(excerpt)
+    return excerpt
+
+
+def _print_answer(chat: Chat, excerpt: Excerpt, question: str) -> None:
+    """Prints an answer while it is generated, or why there is none."""
+    try:
+        with signals.raise_at_checks():
+            for piece in chat.stream(excerpt, question):
+                print(piece, end="", flush=True)
+        print()
+    except UserError as error:
+        print(error)
+    except signals.Interrupted as interrupted:
+        print(" (stopped)")
+        if interrupted.signal != signal.SIGINT:
+            raise
 
 
 def main(argv: list[str]) -> None:
     """Reads the flags, listens and answers."""
     given = flags.FLAGS
     if given.run is not None and given.model is not None:
-        raise UsageError(f"--run and --model both say what answers: give one. {USAGE}")
+        raise UsageError(f"--run and --model both name what answers: give one. {USAGE}")
     if len(argv) != 2:
         wrong = "name a song" if len(argv) < 2 else "one song at a time"
         raise UsageError(f"{wrong}: {USAGE}")
     if any(not question.strip() for question in given.ask or ()):
         raise UsageError(f"--ask is empty: {USAGE}")
     if not given.ask and not sys.stdin.isatty():
-        raise UsageError(f"nobody is at the terminal to ask: give --ask. {USAGE}")
-    if not given.seconds >= waveforms.SHORTEST_SECONDS:  # No number is not, either.
+        raise UsageError(f"questions are typed at a terminal only: give --ask. {USAGE}")
+    if not given.seconds >= waveforms.SHORTEST_SECONDS:  # NaN is not, either.
         raise UsageError(f"--seconds must be at least {waveforms.SHORTEST_SECONDS}")
     song = Path(argv[1])
     if not song.exists():  # Before seconds are spent on loading the model.

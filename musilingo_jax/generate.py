@@ -2,9 +2,9 @@
 
     python -m musilingo_jax.generate --config=configs/tiny.py --out=answers.jsonl
 
-answers those of the test split, into JSON lines (see `answers.py`). An interrupted run
-goes on where it was. Several processes (`--distributed`) share the questions. For songs
-and questions in memory see `speaker.answer`.
+answers those of the test split, into JSON lines (see `answering/answer_file.py`). An
+interrupted run is continued. Several processes (`--distributed`) share the questions.
+For songs and questions in memory see `answering.answer.answer`.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ import jax
 from absl import flags
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import Ask
+from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.runtime import cli, distributed
@@ -41,12 +41,10 @@ def main(argv: list[str]) -> None:
     mesh = corpus_answers.mesh_of(config)
     records = mixture.split(config.corpus, split, answered=False)
     features = feature_cache.prepare(config, records, mesh)
-    asks = [
-        Ask(r, heard=r.clip)
-        for r in corpus_answers.askable(config, records, features.ids)
-    ]
-    speaker = load_answerer(model, config.features.window_frames, mesh)
-    corpus_answers.answer_corpus(speaker, config, asks, features.features, file, mesh)
+    records = corpus_answers.askable(config, records, features.ids)
+    asks = [Ask(record, heard=record.clip) for record in records]
+    answerer = load_answerer(model, config.features.window_frames, mesh)
+    corpus_answers.answer_corpus(answerer, config, asks, features.features, file)
     if jax.process_index() == 0:
         print(f"{len(asks)} answers in {file.path}")
 

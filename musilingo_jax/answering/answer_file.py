@@ -1,15 +1,15 @@
-"""Answers on disk: JSON lines, each written as soon as it is given.
+"""Answers on disk: JSON lines, each written as soon as its answer is finished.
 
     {"clip": "songs/a.ogg", "heard": "songs/a.ogg", "question": "Which genre is it?",
      "reference": "Jazz.", "answer": "It is jazz.", "attribute": "genre",
      "value": "jazz", "made_by": "adapter=6f1c02aa generate=90d3b41e …"}
 
-`made_by` stands for everything that an answer depends on (adapter, language model,
-features, prompt, decoding), so that a program which is started again takes up what it
-finds, and never mixes the answers of two models.
+`made_by` is a fingerprint of everything that an answer depends on (adapter, language
+model, features, prompt, decoding). So a program that is started again continues the
+file that it finds, and never mixes the answers of two models.
 
-    answers.jsonl            by one process, and in the end
-    answers-1-of-4.jsonl     by the second of four, until all of them are done
+    answers.jsonl            of one process, and in the end of all
+    answers-1-of-4.jsonl     of the second of four, until all of them are done
 """
 
 import hashlib
@@ -28,16 +28,19 @@ from musilingo_jax.runtime.storage import write_text
 
 @dataclass(frozen=True)
 class Ask:
-    """A question of the corpus, and the clip that is played to the model.
+    """A question of the corpus, and the clip that the model hears with it.
 
-    `heard` is the record's own clip, or another one, or none at all, in a control
-    experiment (`evaluation/controls.py`).
+    Attributes:
+      record: the question.
+      heard: the record's own clip; in a control experiment (`evaluation/controls.py`)
+        another one, or none at all.
     """
 
     record: Record
     heard: str
 
     def row(self, answer: str) -> dict[str, Any]:
+        """The line of the file with this answer, without `made_by`."""
         return {
             "clip": self.record.clip,
             "heard": self.heard,
@@ -50,9 +53,9 @@ class Ask:
 
 
 def fingerprint(identity: dict[str, Any]) -> str:
-    """A short name for everything that answers depend on, part by part.
+    """A short digest of everything that answers depend on, part by part.
 
-    So that two of them tell in what they differ.
+    So that two fingerprints show in which parts they differ.
     """
     short = {
         name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]
@@ -62,7 +65,7 @@ def fingerprint(identity: dict[str, Any]) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file of answers, if it is there, and those of single processes beside it."""
+    """The existing files of answers: this one, and those of single processes."""
     name = re.compile(
         rf"{re.escape(path.stem)}(-\d+-of-\d+)?{re.escape(path.suffix)}", re.ASCII
     )
@@ -72,28 +75,28 @@ def files_of(path: Path) -> list[Path]:
 
 
 class AnswerFile:
-    """The answers of one model in one file, some perhaps from an earlier start.
+    """The answers of one model in one file, some perhaps from an earlier run.
 
     Several processes share the questions: each writes a file of its own, and the first
-    joins them in the end.
+    one joins them in the end.
     """
 
     def __init__(
         self, path: Path, made_by: str, *, process: int = 0, processes: int = 1
     ):
-        """Reads what is there, and writes nothing yet.
+        """Reads the answers in the files of all processes; writes nothing yet.
 
-        A last line cut short by a kill is asked again. What other processes have
-        answered counts as given, however many there were.
+        A question whose line was cut short by a kill is asked again. Files of other
+        processes are read even if their number was another one.
 
         Args:
           path: the JSON-lines file; it and its folder need not exist.
           made_by: `fingerprint` of the model that answers now.
-          process: which of the processes this is.
-          processes: how many there are.
+          process: the number of this process.
+          processes: how many share the questions.
 
         Raises:
-          UserError: the file holds something else, or answers of another model.
+          UserError: a file holds something else, or answers of another model.
         """
         self.path, self._made_by = path, made_by
         self._process, self._processes = process, processes
@@ -106,50 +109,57 @@ class AnswerFile:
         self._read_all()
 
     def share(self, asks: Sequence[Ask]) -> Sequence[Ask]:
-        """What this process is to ask; always the same part of the same."""
+        """The questions that this process asks; equal questions, equal shares."""
         return asks[self._process :: self._processes]
 
     def answer(self, ask: Ask) -> str | None:
-        """What the model said, or None if it was not yet asked."""
+        """The model's answer, or None if it was not asked yet."""
         return self._answers.get(_key(ask.row("")))
 
     def add(self, ask: Ask, answer: str) -> None:
-        """Keeps an answer.
+        """Appends an answer to this process's file.
 
-        It is the system's before this returns, so that a kill takes none of those that
-        were given; when the power goes, the last seconds of them may be lost.
+        The operating system has it before this returns. So a kill loses no answer; a
+        power failure may lose those of the last seconds.
 
         Raises:
-          UserError: it cannot be written.
+          UserError: the answer cannot be written.
         """
         row = {**ask.row(answer), "made_by": self._made_by}
         with self._writing(self._own):
             if not self._begun:
-                _write(self._own, _read(self._own))  # Without a line cut short.
+                _write(
+                    self._own, _read(self._own)
+                )  # Removes a line that was cut short.
                 self._begun = True
             with self._own.open("a", encoding="utf-8") as file:
                 file.write(_line(row))
         self._answers[_key(row)] = answer
 
     def finish(self, asks: Sequence[Ask]) -> None:
-        """Puts the answers of all processes into one file.
+        """Joins the answers of all processes in one file.
 
         To be called by the first process, once all of them are done.
 
         Args:
-          asks: what was asked; the order of the answers. All others are left out.
+          asks: the questions, in the order of the file. Answers to others are left out.
 
         Raises:
-          UserError: it cannot be written, or what others answered is not here.
+          UserError: the file cannot be written, or answers of other processes are
+            missing.
         """
         self._read_all()
-        if lacking := sum(self.answer(ask) is None for ask in asks):
+        rows = [
+            {**ask.row(answer), "made_by": self._made_by}
+            for ask in asks
+            if (answer := self.answer(ask)) is not None
+        ]
+        if missing := len(asks) - len(rows):
             raise UserError(
-                f"{self.path.parent}: {lacking} of {len(asks)} answers are not here, "
+                f"{self.path.parent}: {missing} of {len(asks)} answers are not here, "
                 "though another process gave them: name a folder in --out that all "
                 "processes share"
             )
-        rows = [{**ask.row(self.answer(ask)), "made_by": self._made_by} for ask in asks]
         with self._writing(self.path):
             _write(self.path, rows)
             for part in files_of(self.path):
@@ -163,28 +173,36 @@ class AnswerFile:
                     raise UserError(
                         f"{path} holds answers of another model or way of asking (it "
                         f"differs in {_differing(row['made_by'], self._made_by)}): give"
-                        " another --out, or change that back, or delete the file"
+                        " another --out, or undo that change, or delete the file"
                     )
                 self._answers[_key(row)] = row["answer"]
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
-        """Says what is kept if there is no more room."""
+        """Turns a full disk into an error that names what is kept."""
         try:
             yield
         except OSError as error:
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): {len(self._answers)} "
-                "answers given before are kept; make room, and the same command goes "
-                "on with the others"
+                "answers are kept; make room, and the same command continues with the "
+                "others"
             ) from error
 
 
 def _differing(one: str, other: str) -> str:
     """The names of the parts in which two fingerprints differ."""
-    parts = [dict(p.partition("=")[::2] for p in name.split()) for name in (one, other)]
-    names = sorted(parts[0].keys() | parts[1].keys())
-    return ", ".join(n for n in names if parts[0].get(n) != parts[1].get(n))
+    ones, others = _parts(one), _parts(other)
+    names = sorted(ones.keys() | others.keys())
+    return ", ".join(name for name in names if ones.get(name) != others.get(name))
+
+
+def _parts(made_by: str) -> dict[str, str]:
+    """Name → digest of the parts of a fingerprint."""
+    return {
+        name: digest
+        for name, _, digest in (part.partition("=") for part in made_by.split())
+    }
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:
@@ -204,14 +222,16 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     rows = []
-    # What stands behind the last line break was being written when the power went.
+    # Text after the last line break is a line that was not written to its end.
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
-            _key(row), row["made_by"].split(), row["answer"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            texts = (*_key(row), row["made_by"], row["answer"])
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path}:{number} is not an answer of this program: give another file, "
+                f"{path}:{number} is not an answer of this program: name another file, "
                 "or delete this one"
             ) from error
         rows.append(row)

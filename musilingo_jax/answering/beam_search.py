@@ -1,8 +1,8 @@
 """Beam search: the likeliest whole answer among those that a few texts lead to.
 
 Equal to that of the `transformers` library with `early_stopping=False`. Several texts,
-the beams, are followed at a time; in each step every beam could go on with every token,
-and the best of all these continuations become the beams of the next step. With two:
+the beams, are followed at a time. In each step every beam could continue with every
+token, and the best of all these continuations are the beams of the next step. With two:
 
     beams            continuations (log-probabilities so far)      next beams
     It is   −0.9     It is jazz −1.1   It is slow −2.9   …         It is jazz  −1.1
@@ -10,10 +10,11 @@ and the best of all these continuations become the beams of the next step. With 
                               ↓
                      an answer of 3 tokens: −1.6 / 3^length_penalty
 
-A continuation that ends is kept apart as an answer if it is among the best. Answers of
-different lengths are compared by their log-probability over their length to the power
-of `length_penalty` (Wu et al. 2016, without their constants): above 0, long ones gain.
-A row is done when its best beam, were it to end now, would beat none of its answers.
+A continuation that ends is kept apart, as an answer, if it is among the best. Answers
+of different lengths are compared by their log-probability over their length to the
+power of `length_penalty` (Wu et al. 2016, without their constants): above 0, it favours
+long ones. A row is done when its best beam, were it to end now, would beat none of its
+answers.
 """
 
 import functools
@@ -23,210 +24,209 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from musilingo_jax.answering.continuous_batching import (
-    BUCKET,
-    QueuedPrompt,
+from musilingo_jax.answering.decoding import AnswerTokens, TokenRule
+from musilingo_jax.answering.padded_prompts import (
+    LENGTH_MULTIPLE,
+    PaddedPrompts,
     pad,
     round_up,
-    windows_of,
+    windows_for,
 )
-from musilingo_jax.answering.decoding import Prompts, placed, read
-from musilingo_jax.answering.sampling import SILENCE, Choice, Said
-from musilingo_jax.answering.stop_texts import Stops
-from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama import KVCache, Llama
+from musilingo_jax.answering.prompt_queue import QueuedPrompt
+from musilingo_jax.answering.prompt_reader import PromptReader, empty_cache
+from musilingo_jax.answering.sampling import NO_TOKEN, Generated
+from musilingo_jax.models.llama import KVCache
 from musilingo_jax.runtime.signals import check_signals
 
-# Stands for the score of what is not there, as in the other library.
-NONE = -1e9
+# The score of a beam or an answer that does not exist; `transformers` has the same.
+NO_SCORE = -1e9
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Search:
-    """The carry of the loop: in each row `beams` texts, and as many answers."""
+class Beams:
+    """The carry of the loop: in each row `beams` texts, and as many answers.
+
+    Both are sorted, the best one first.
+    """
 
     step: jax.Array  # int32[]: tokens that each text has
-    cache: KVCache  # rows · beams texts, less their last tokens
-    tokens: jax.Array  # int32[rows, beams, most]; SILENCE behind the last
-    score: jax.Array  # float32[rows, beams]: log-probability; the first is the best
-    spelled: jax.Array  # int32[rows, beams]: state of the stops
-    answers: jax.Array  # int32[rows, beams, most]; the first is the best
-    worth: jax.Array  # float32[rows, beams]: of the answers; NONE where there is none
-    open: jax.Array  # bool[rows]: whether answers may still become better
+    cache: KVCache  # rows · beams texts, each without its last token
+    tokens: jax.Array  # int32[rows, beams, max_new_tokens]; NO_TOKEN after the last
+    score: jax.Array  # float32[rows, beams]: log-probability
+    stop_state: jax.Array  # int32[rows, beams]: state of `Stops`
+    answers: jax.Array  # int32[rows, beams, max_new_tokens]
+    answer_score: jax.Array  # float32[rows, beams]; NO_SCORE where there is no answer
+    open: jax.Array  # bool[rows]: whether a better answer may still be found
 
 
-@functools.partial(jax.jit, static_argnames=("choice", "most", "beams", "mesh"))
+@functools.partial(jax.jit, static_argnames=("max_new_tokens", "beams"))
 def search(
-    adapter: Adapter,
-    llama: Llama,
-    prompts: Prompts,
-    stops: Stops,
-    length_penalty: Float[Array, ""] | float,
+    reader: PromptReader,
+    rule: TokenRule,
+    prompts: PaddedPrompts,
+    length_penalty: Float[Array, ""],
     *,
-    choice: Choice,
-    most: int,
+    max_new_tokens: int,
     beams: int,
-    mesh: Mesh | None,
-) -> Int[Array, "rows most"]:
+) -> Int[Array, "rows max_new_tokens"]:
     """The best answer to each prompt that a beam search finds.
 
     Args:
-      adapter: pooled audio → word embeddings.
-      llama: the language model.
-      prompts: a row for each answer.
-      stops: what ends one.
+      reader: the model.
+      rule: its processors are applied to log-probabilities; its method is not used,
+        since nothing is drawn.
+      prompts: one for each row.
       length_penalty: see above.
-      choice: its processors are applied to log-probabilities; nothing is drawn.
-      most: tokens of an answer.
+      max_new_tokens: tokens of an answer at most.
       beams: texts that are followed in each row.
-      mesh: the devices; None for the default one.
 
     Returns:
-      The answers' tokens, the one that ends it included, then `SILENCE`.
+      The answers' tokens, including those that end them, then `NO_TOKEN`.
     """
+    stops, most = rule.stops, max_new_tokens
     rows, time = prompts.tokens.shape
-    texts = jnp.repeat(jnp.arange(rows), beams)
-    cache = KVCache.create(llama, batch=rows, slots=time)
-    hidden, cache = read(adapter, llama, prompts, placed(cache, mesh, spread=True))
-    alone = jnp.arange(beams) == 0
-    start = Search(
+    row = jnp.arange(rows)[:, None]
+    cache = empty_cache(reader, rows=rows, slots=time, spread=True)
+    hidden, cache = reader.read(prompts, cache)
+    row_of_text = jnp.repeat(jnp.arange(rows), beams)
+    # All beams are still the same text, so only one of them counts.
+    score = jnp.where(jnp.arange(beams) == 0, 0.0, NO_SCORE)
+    start = Beams(
         step=jnp.int32(0),
-        cache=placed(cache.take(texts).widen(most - 1), mesh, spread=True),
-        tokens=jnp.full((rows, beams, most), SILENCE, jnp.int32),
-        # All beams are the same text as yet: only one of them counts.
-        score=jnp.tile(jnp.where(alone, 0.0, NONE), (rows, 1)),
-        spelled=jnp.zeros((rows, beams), jnp.int32),
-        answers=jnp.full((rows, beams, most), SILENCE, jnp.int32),
-        worth=jnp.full((rows, beams), NONE),
+        cache=reader.place(cache.take(row_of_text).widen(most - 1), spread=True),
+        tokens=jnp.full((rows, beams, most), NO_TOKEN, jnp.int32),
+        score=jnp.tile(score, (rows, 1)),
+        stop_state=jnp.zeros((rows, beams), jnp.int32),
+        answers=jnp.full((rows, beams, most), NO_TOKEN, jnp.int32),
+        answer_score=jnp.full((rows, beams), NO_SCORE),
         open=prompts.lengths > 0,
     )
 
-    def extend(state: Search, hidden: Float[Array, "texts width"]) -> Search:
-        scores = jax.nn.log_softmax(llama.logits(hidden), axis=-1)
-        finishing = stops.finishing(state.spelled.reshape(-1))
+    def extend(state: Beams, hidden: Float[Array, "texts width"]) -> Beams:
+        """Follows the best continuations, and keeps those that are answers."""
+        scores = jax.nn.log_softmax(reader.llama.logits(hidden), axis=-1)
+        finishing = stops.finishing(state.stop_state.reshape(-1))
         count = jnp.broadcast_to(state.step, len(scores))
-        said = Said(state.tokens.reshape(-1, most), count, finishing)
-        scores = choice.process(scores, said).reshape(rows, beams, -1)
+        generated = Generated(state.tokens.reshape(-1, most), count, finishing)
+        scores = rule.choice.process(scores, generated).reshape(rows, beams, -1)
         scores = scores + state.score[..., None]
         length = state.step + 1
         ends = finishing.reshape(rows, beams, -1) | (length == most)
-        answers, worth = _keep(state, scores, ends, length_penalty)
-        score, parent, token = _best(jnp.where(ends, NONE, scores))
-        spelled = stops.follow(_of(state.spelled, parent).ravel(), token.ravel())
+        answers, answer_score = _keep(state, scores, ends, length_penalty)
+        score, parent, token = _best(jnp.where(ends, NO_SCORE, scores))
+        stop_state = stops.follow(_of(state.stop_state, parent).ravel(), token.ravel())
         possible = score[:, 0] / length**length_penalty
-        return Search(
+        return Beams(
             step=length,
-            cache=placed(
-                state.cache.take((parent + jnp.arange(rows)[:, None] * beams).ravel()),
-                mesh,
-                spread=True,
+            cache=reader.place(
+                state.cache.take((parent + row * beams).ravel()), spread=True
             ),
             tokens=_of(state.tokens, parent).at[..., state.step].set(token),
             score=score,
-            spelled=spelled.reshape(rows, beams),
+            stop_state=stop_state.reshape(rows, beams),
             answers=answers,
-            worth=worth,
-            open=state.open & (possible > jnp.min(worth, axis=1)),
+            answer_score=answer_score,
+            open=state.open & (possible > jnp.min(answer_score, axis=1)),
         )
 
-    def unfinished(state: Search) -> Bool[Array, ""]:
+    def unfinished(state: Beams) -> Bool[Array, ""]:
         return (state.step < most) & jnp.any(state.open)
 
-    def read_and_extend(state: Search) -> Search:
+    def read_and_extend(state: Beams) -> Beams:
         last = jax.lax.dynamic_index_in_dim(state.tokens, state.step - 1, 2)
-        hidden, cache = llama(
-            llama.embed(last.reshape(-1, 1)),
-            positions=state.cache.positions(1),
-            attend=state.cache.attend(1),
-            cache=state.cache,
-            remat=False,
-        )
-        return extend(replace(state, cache=cache), hidden[:, -1])
+        hidden, cache = reader.read_token(last.reshape(-1), state.cache)
+        return extend(replace(state, cache=cache), hidden)
 
-    state = extend(start, hidden[texts])
+    state = extend(start, hidden[row_of_text])
     return jax.lax.while_loop(unfinished, read_and_extend, state).answers[:, 0]
 
 
 def search_each(
-    adapter: Adapter,
-    llama: Llama,
-    waiting: Sequence[QueuedPrompt],
-    stops: Stops,
-    choice: Choice,
+    reader: PromptReader,
+    rule: TokenRule,
+    prompts: Sequence[QueuedPrompt],
     *,
-    rows: int,
-    most: int,
+    texts: int,
+    max_new_tokens: int,
     beams: int,
     length_penalty: float,
-    mesh: Mesh | None,
-) -> Iterator[tuple[int, Int32[np.ndarray, " said"]]]:
-    """Gives each prompt's index and the tokens of its best answer, batch by batch.
+) -> Iterator[tuple[int, AnswerTokens]]:
+    """Yields each prompt's index and the tokens of its best answer, batch by batch.
 
     Args:
-      adapter, llama, stops, choice, most, beams, length_penalty, mesh: as in `search`.
-      waiting: the prompts; those of like length are read together.
-      rows: texts that are followed at the same time, in all rows together.
+      reader: the model.
+      rule: as in `search`.
+      prompts: at least one; those of similar length are read together.
+      texts: texts that are followed at the same time, `beams` for each prompt.
+      max_new_tokens: tokens of an answer at most.
+      beams: texts that are followed for each prompt.
+      length_penalty: as in `search`.
     """
-    shares = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = round_up(min(max(1, rows // beams), len(waiting)), shares)
-    windows = windows_of([prompt.text for prompt in waiting])
-    ordered = sorted(waiting, key=lambda prompt: len(prompt.text.tokens))
+    mesh = reader.mesh
+    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = round_up(min(max(1, texts // beams), len(prompts)), devices)
+    windows = windows_for([prompt.prompt for prompt in prompts])
+    ordered = sorted(prompts, key=lambda prompt: len(prompt.prompt.tokens))
     for start in range(0, len(ordered), rows):
         check_signals()
         batch = ordered[start : start + rows]
-        texts = [prompt.text for prompt in batch]
-        said = search(
-            adapter,
-            llama,
-            pad(texts, rows=rows, bucket=BUCKET, windows=windows, mesh=mesh),
-            stops,
-            np.float32(length_penalty),
-            choice=choice,
-            most=most,
-            beams=beams,
+        padded = pad(
+            [prompt.prompt for prompt in batch],
+            rows=rows,
+            multiple=LENGTH_MULTIPLE,
+            windows=windows,
             mesh=mesh,
         )
-        for prompt, tokens in zip(batch, np.asarray(said), strict=False):
-            yield prompt.index, tokens[tokens != SILENCE]
+        answers = search(
+            reader,
+            rule,
+            padded,
+            np.float32(length_penalty),
+            max_new_tokens=max_new_tokens,
+            beams=beams,
+        )
+        for prompt, tokens in zip(batch, np.asarray(answers), strict=False):
+            yield prompt.index, tokens[tokens != NO_TOKEN].tolist()
 
 
 def _keep(
-    state: Search,
+    state: Beams,
     scores: Float[Array, "rows beams vocab"],
     ends: Bool[Array, "rows beams vocab"],
-    length_penalty: Float[Array, ""] | float,
+    length_penalty: Float[Array, ""],
 ) -> tuple[Int[Array, "rows beams most"], Float[Array, "rows beams"]]:
-    """The best answers so far, and what they are worth, after one more step.
+    """The best answers so far and their scores, after one more step.
 
-    Only the best continuations of all may become answers, not what follows them where
-    they go on: an answer must have been worth following.
+    A continuation that ends becomes an answer only if it is among the best of all
+    continuations: it must have been worth following.
     """
     rows, beams, _ = state.answers.shape
     score, parent, token = _best(scores)
     ending = ends[jnp.arange(rows)[:, None], parent, token] & state.open[:, None]
-    worth = jnp.where(ending, score / (state.step + 1) ** length_penalty, NONE)
+    score = jnp.where(ending, score / (state.step + 1) ** length_penalty, NO_SCORE)
     tokens = _of(state.tokens, parent).at[..., state.step].set(token)
-    worth = jnp.concatenate([state.worth, worth], axis=1)
+    score = jnp.concatenate([state.answer_score, score], axis=1)
     answers = jnp.concatenate([state.answers, tokens], axis=1)
-    worth, order = jax.lax.top_k(worth, beams)
-    return _of(answers, order), worth
+    score, order = jax.lax.top_k(score, beams)
+    return _of(answers, order), score
 
 
 def _best(
     scores: Float[Array, "rows beams vocab"],
-) -> tuple[Float[Array, "rows beams"], ...]:
-    """As many of the best continuations as there are beams: score, beam and token."""
+) -> tuple[
+    Float[Array, "rows beams"], Int[Array, "rows beams"], Int[Array, "rows beams"]
+]:
+    """The best continuations, as many as there are beams: score, beam and token."""
     rows, beams, vocab = scores.shape
     best, index = jax.lax.top_k(scores.reshape(rows, -1), beams)
     return best, index // vocab, index % vocab
 
 
 def _of(
-    values: Int[Array, "rows beams *rest"], beams: Int[Array, "rows chosen"]
-) -> Int[Array, "rows chosen *rest"]:
-    """In each row, what belongs to some of its beams."""
+    values: Shaped[Array, "rows beams *rest"], beams: Int[Array, "rows chosen"]
+) -> Shaped[Array, "rows chosen *rest"]:
+    """In each row, the values of some of its beams."""
     return values[jnp.arange(values.shape[0])[:, None], beams]

@@ -4,16 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
+from jax.sharding import Mesh
 
-from musilingo_jax.answering.answer import (
-    Answerer,
-    Features,
-    answer,
-    check_question,
-    load_answerer,
-    stream,
-)
+from musilingo_jax.answering.answer import answer, check_question, stream
+from musilingo_jax.answering.answerer import Answerer, load_answerer
+from musilingo_jax.answering.padded_prompts import Features
 from musilingo_jax.answering.prompts import encode as encode_prompt
 from musilingo_jax.answering.usage import Usage
 from musilingo_jax.audio import waveforms
@@ -26,14 +21,14 @@ from musilingo_jax.runtime.sharding import make_mesh
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What is heard of a song.
+    """The part of a song that the model heard.
 
     Attributes:
       path: the song.
-      start, stop: seconds of the song.
-      seconds: how long the whole song is.
-      silent: whether there is nothing to hear.
-      features: of the excerpt.
+      start, stop: where the excerpt begins and ends, in seconds.
+      seconds: the length of the whole song.
+      silent: whether all of the excerpt is silence.
+      features: pooled features of the excerpt.
     """
 
     path: Path
@@ -51,35 +46,51 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Chat:
-    """A loaded model that listens to songs and answers questions about them."""
+    """A whole model: it listens to a song once and answers any number of questions.
+
+        chat = Chat.load("musilingo-tiny", adapter=None)
+        excerpt = chat.hear(Path("song.ogg"), start=None, seconds=30)
+        answers = chat.ask(excerpt, ["Which genre is it?", "How fast is it?"])
+
+    Attributes:
+      mert: the music encoder.
+      answerer: adapter, language model and tokenizer.
+      usage: how the model was trained to be asked.
+      mesh: the devices that all of it is on.
+    """
 
     mert: Mert
-    speaker: Answerer
+    answerer: Answerer
     usage: Usage
-    mesh: jax.sharding.Mesh
+    mesh: Mesh
 
     @classmethod
-    def load(cls, source: str, adapter: str | None) -> "Chat":
-        """Loads a model onto the first device; arguments and errors as `Usage.of`.
+    def load(cls, source: str | Path, adapter: str | None) -> "Chat":
+        """Loads a model onto the first device.
+
+        Args:
+          source: a folder or a name, as in `Usage.of`.
+          adapter: another adapter, or None.
 
         Raises:
-          UserError: besides, a part is missing, or they do not fit together.
+          UserError: as in `Usage.of`; or a part is missing, or the parts do not fit
+            together.
         """
         usage = Usage.of(source, adapter)
         model = usage.model
         mesh = make_mesh(data=1, fsdp=1, tensor=1)
-        # The adapter first: it is what a run may lack, and it is small.
+        # The adapter first: it is small, and what an unfinished run lacks.
         sources.find(model.adapter, "adapter")
         return cls(
             mert=weights.load_encoder(model.encoder, dtype=model.dtype, mesh=mesh),
-            speaker=load_answerer(model, usage.features.window_frames, mesh),
+            answerer=load_answerer(model, usage.features.window_frames, mesh),
             usage=usage,
             mesh=mesh,
         )
 
     @property
-    def longest(self) -> float:
-        """Seconds that fill as many windows as training heard at once."""
+    def max_seconds(self) -> float:
+        """The longest excerpt that is heard at once: as many windows as in training."""
         frames = self.usage.max_windows * self.usage.features.window_frames
         samples = self.mert.config.samples_for_frames(frames)
         return samples / self.mert.config.sample_rate
@@ -90,8 +101,8 @@ class Chat:
         Args:
           path: the song.
           start: where the excerpt begins, in seconds; None to take it from the middle.
-          seconds: how long it is at most. It is never longer than `longest`: the
-            model would have to make sense of more than it was trained to hear.
+          seconds: its length at most. It is never longer than `max_seconds`, since the
+            model was not trained on more audio at once.
 
         Raises:
           UserError: the song cannot be read, or ends before `start`.
@@ -99,7 +110,7 @@ class Chat:
         rate = self.mert.config.sample_rate
         waveform = waveforms.load(path, sample_rate=rate)
         total = len(waveform) / rate
-        length = min(seconds, self.longest)
+        length = min(seconds, self.max_seconds)
         if start is None:
             start = max(0.0, (total - length) / 2)
         elif start > total - waveforms.SHORTEST_SECONDS:
@@ -109,52 +120,52 @@ class Chat:
             )
         stop = min(total, start + length)
         heard = waveform[round(start * rate) : round(stop * rate)]
-        songs = [[heard]]
-        ((_, features),) = encode(self.mert, songs, self.usage.features, self.mesh)
+        ((_, features),) = encode(self.mert, [[heard]], self.usage.features, self.mesh)
         if isinstance(features, UserError):
             raise UserError(f"{path}: {features}")
-        return Excerpt(path, start, stop, total, waveforms.is_silent(heard), features)
+        return Excerpt(
+            path=path,
+            start=start,
+            stop=stop,
+            seconds=total,
+            silent=waveforms.is_silent(heard),
+            features=features,
+        )
 
     def ask(self, excerpt: Excerpt, questions: Sequence[str]) -> list[str]:
-        """The answers to questions about what was heard.
+        """The answers to questions about an excerpt, each asked on its own.
 
         Raises:
-          UserError: a question is longer than anything that training heard, or holds
-            the prompt's end sign; or there is no room for an answer.
+          UserError: a question is longer than any in training, or contains the prompt's
+            end sign; or it leaves no room for an answer.
         """
         for question in questions:
             self._check(excerpt, question)
-        return answer(
-            self.speaker,
-            self.usage.prompt,
-            [(excerpt.features, question) for question in questions],
-            self.usage.generate,
-            mesh=self.mesh,
-        )
-
-    def reply(self, excerpt: Excerpt, question: str) -> Iterator[str]:
-        """The answer to a question, in pieces, as it is made; errors as in `ask`."""
-        self._check(excerpt, question)
-        request = excerpt.features, question
+        requests = [(excerpt.features, question) for question in questions]
         usage = self.usage
-        return stream(
-            self.speaker, usage.prompt, request, usage.generate, mesh=self.mesh
-        )
+        return answer(self.answerer, usage.prompt, requests, usage.generate)
+
+    def stream(self, excerpt: Excerpt, question: str) -> Iterator[str]:
+        """The answer to a question, in pieces, while it is generated.
+
+        Raises:
+          UserError: as in `ask`; what concerns the question alone, at once.
+        """
+        self._check(excerpt, question)
+        usage, request = self.usage, (excerpt.features, question)
+        return stream(self.answerer, usage.prompt, request, usage.generate)
 
     def _check(self, excerpt: Excerpt, question: str) -> None:
-        check_question(self.usage.prompt, question)
-        asked = encode_prompt(
-            self.speaker.tokenizer,
-            self.usage.prompt,
-            question,
-            None,
-            len(excerpt.features),
+        usage, windows = self.usage, len(excerpt.features)
+        check_question(usage.prompt, question)
+        prompt = encode_prompt(
+            self.answerer.tokenizer, usage.prompt, question, None, windows
         )
-        most = self.usage.max_tokens
-        if len(asked.tokens) > most:
+        length = len(prompt.tokens)
+        if length > usage.max_tokens:
             raise UserError(
-                f"the question {question[:40]!r}… takes {len(asked.tokens)} tokens "
-                f"with its song, and training saw at most {most}: ask a shorter one"
+                f"the question {question[:40]!r}… takes {length} tokens with its song, "
+                f"and training saw at most {usage.max_tokens}: ask a shorter one"
             )
 
 

@@ -1,7 +1,7 @@
 """The questions of a corpus, answered by a trained model and kept in a file."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,11 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from musilingo_jax.answering.answer import (
-    Answerer,
-    Features,
-    answer_each,
-    check_question,
-    context_of,
-)
+from musilingo_jax.answering.answer import answer_each, check_question
 from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
+from musilingo_jax.answering.answerer import Answerer, context_of
 from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering.padded_prompts import Features
 from musilingo_jax.answering.question_format import QuestionFormat, question_format
 from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.audio.features import crop
@@ -28,6 +24,7 @@ from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime import cli, signals
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import identity_of
 from musilingo_jax.runtime.sharding import make_mesh
 
 
@@ -35,7 +32,7 @@ def adapter_of(config: ConfigDict, given: str | None) -> str:
     """The adapter to use: the one given, else the run's, else the config's own.
 
     Raises:
-      UserError: there is none that was trained.
+      UserError: none of them is a trained adapter.
     """
     trained = Path(config.run) / "adapter"
     if given:
@@ -56,7 +53,7 @@ def model_of(config: ConfigDict, adapter: str) -> ModelConfig:
     """The sources of the model that answers.
 
     Raises:
-      UserError: it cannot answer as `config.generate` says, whatever is asked.
+      UserError: with `config.generate`, its language model can answer no question.
     """
     model = replace(ModelConfig.from_config(config), adapter=adapter)
     part = sources.find(model.language_model, "language_model")
@@ -69,7 +66,7 @@ def model_of(config: ConfigDict, adapter: str) -> ModelConfig:
 
 
 def mesh_of(config: ConfigDict) -> jax.sharding.Mesh:
-    """The mesh of the config, in this process's own devices.
+    """The mesh of the config, made of this process's own devices.
 
     Each of several processes holds a whole model, and answers without waiting for the
     others.
@@ -80,10 +77,12 @@ def mesh_of(config: ConfigDict) -> jax.sharding.Mesh:
 def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
     """Everything that the answers of a config depend on, besides songs and questions.
 
-    Where things lie and how many are computed together changes no answer.
+    Without folders and batch sizes, which change no answer. A field that a later
+    version adds to one of these classes does not change the identity as long as it has
+    the value of its `before=`, so that files of answers stay valid.
     """
-    decoding = asdict(GenerateConfig.from_config(config))
-    del decoding["batch_size"]
+    generate = identity_of(GenerateConfig.from_config(config))
+    del generate["batch_size"]
     stages = {name: QuestionFormat.of_stage(config, name) for name in config.stages}
     model = ModelConfig.from_config(config)
     language_model = model.language_model
@@ -93,10 +92,10 @@ def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
         "language_model": weights.digest(language_model, "language_model"),
         "numbers": [model.dtype, model.quantization],
         "end_tokens": weights.load_tokenizer(language_model).ends,
-        "features": asdict(Identity.of(config)),
-        "generate": decoding,
+        "features": identity_of(Identity.of(config)),
+        "generate": generate,
         "stages": {
-            name: [asdict(stage.prompt), stage.questions, stage.max_windows]
+            name: [identity_of(stage.prompt), stage.questions, stage.max_windows]
             for name, stage in stages.items()
         },
     }
@@ -105,10 +104,10 @@ def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
 def open_answers(
     path: Path, config: ConfigDict, adapter: str, split: str
 ) -> AnswerFile:
-    """The file of a model's answers to a split, of this process or shared.
+    """The file of a model's answers to a split, as this process sees it.
 
     Raises:
-      UserError: it holds something else.
+      UserError: the file holds something else.
     """
     asked = {"corpus": mixture.title(config.corpus), "split": split}
     return AnswerFile(
@@ -120,53 +119,45 @@ def open_answers(
 
 
 def answer_corpus(
-    speaker: Answerer,
+    answerer: Answerer,
     config: ConfigDict,
     asks: Sequence[Ask],
     features: Callable[[str], Features],
     file: AnswerFile,
-    mesh: jax.sharding.Mesh,
 ) -> None:
-    """Answers what the file lacks, each answer being there as soon as it is given.
+    """Answers what the file lacks, and writes each answer as soon as it is finished.
 
-    Each of several processes answers its share; afterwards the first one has all of
-    the answers, in the order of `asks`.
+    Each of several processes answers its share. Afterwards the first one's file holds
+    all answers, in the order of `asks`.
 
     Args:
-      speaker: the model.
-      config: says how each kind of question is put and answered.
-      asks: the questions; for each there is a stage that learns from its kind.
+      answerer: the model.
+      config: how each kind of question is put and answered.
+      asks: the questions, as `askable` chooses them.
       features: clip id → its features.
-      file: answers of this model so far.
-      mesh: the devices that the speaker was loaded onto.
+      file: this model's answers so far.
 
     Raises:
       UserError: as in `answer_each`, or an answer cannot be written.
     """
     generate = GenerateConfig.from_config(config)
-    left: dict[QuestionFormat | None, list[Ask]] = {}
-    for ask in file.share(list(dict.fromkeys(asks))):
-        if file.answer(ask) is None:
-            left.setdefault(question_format(config, ask.record.question), []).append(
-                ask
-            )
     jobs = []
-    for stage, waiting in left.items():
-        # Longer songs are heard in the middle, no longer than training heard them.
+    for stage, unanswered in _by_format(config, file, asks).items():
+        # Of a longer song the middle is heard, as long as training heard at once.
         requests = [
             (crop(features(ask.heard), stage.max_windows, None), ask.record.question)
-            for ask in waiting
+            for ask in unanswered
         ]
-        each = answer_each(speaker, stage.prompt, requests, generate, mesh=mesh)
-        jobs.append((waiting, each))
-    total = sum(map(len, left.values()))
+        answers = answer_each(answerer, stage.prompt, requests, generate)
+        jobs.append((unanswered, answers))
+    total = sum(len(unanswered) for unanswered, _ in jobs)
     with (
         cli.progress(total=total, unit="answers", label="answering") as bar,
         signals.raise_at_checks(),
     ):
-        for waiting, each in jobs:
-            for index, text in each:
-                file.add(waiting[index], text)
+        for unanswered, answers in jobs:
+            for index, text in answers:
+                file.add(unanswered[index], text)
                 bar.update()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("answered")
@@ -174,13 +165,32 @@ def answer_corpus(
         file.finish(asks)
 
 
+def _by_format(
+    config: ConfigDict, file: AnswerFile, asks: Sequence[Ask]
+) -> dict[QuestionFormat, list[Ask]]:
+    """This process's questions without an answer, by how they are put."""
+    found: dict[QuestionFormat, list[Ask]] = {}
+    for ask in file.share(list(dict.fromkeys(asks))):
+        if file.answer(ask) is None:
+            stage = question_format(config, ask.record.question)
+            if stage is None:
+                raise ValueError(f"no stage learns from {ask.record.question!r}")
+            found.setdefault(stage, []).append(ask)
+    return found
+
+
 def askable(
     config: ConfigDict, records: Sequence[Record], ids: Collection[str]
 ) -> list[Record]:
-    """Those whose song could be read and whose kind of question a stage learns.
+    """The records whose song can be read and whose kind of question a stage learns.
+
+    Args:
+      config: the experiment.
+      records: questions and captions.
+      ids: the clips that have features.
 
     Raises:
-      UserError: there are none, or a question cannot be put.
+      UserError: no record is left, or a question contains the end sign.
     """
     chosen = []
     for record in records:

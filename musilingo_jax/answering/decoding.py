@@ -1,281 +1,240 @@
-"""From prompts to tokens: the programs that read and speak, a row for each answer.
+"""From prompts to tokens: the compiled programs, one row for each answer.
 
-    read_prefixes   what questions about one clip begin with, each once
-    admit           the rest of some prompts, into rows that are free; says a token each
-    speak           token after token for all rows, until enough of them have finished
+    read_prefixes   reads what questions about one clip begin with, once for all of them
+    admit           reads the rest of some prompts into free rows, and chooses the first
+                    token of each
+    decode          chooses token after token in all rows, until enough have finished
 
-Each is compiled once for a shape; `continuous.py` calls them in turn. Rows never see
-each other: what a row says does not depend on its neighbours, on how many they are, or
-on how far it was padded. The state between two tokens is donated, so that a cache is
-never there twice.
+Each is compiled once for a shape; `continuous_batching.py` calls them in turn. Rows are
+independent: what a row generates does not depend on its neighbours, on their number, or
+on how far its prompt was padded. The state between two tokens is donated, so that there
+is never a second copy of a cache.
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from musilingo_jax.answering.sampling import SILENCE, Choice, Said
+from musilingo_jax.answering.padded_prompts import PaddedPrompts
+from musilingo_jax.answering.prompt_reader import PromptReader, empty_cache
+from musilingo_jax.answering.sampling import NO_TOKEN, Choice, Generated
 from musilingo_jax.answering.stop_texts import Stops
-from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama import KVCache, Llama
-from musilingo_jax.models.musilingo import splice
-from musilingo_jax.runtime.sharding import cache_sharding, replicated
+from musilingo_jax.models.llama import KVCache
+
+# The tokens of one answer, including those that end it.
+AnswerTokens = list[int]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Prompts:
-    """Prompts, or parts of them, padded on the right.
+class TokenRule:
+    """Which token comes next, and which one is the last.
 
-    Two of 5 and 3 tokens and one that only fills the batch (♪: audio):
-
-        tokens        a  ♪  ♪  b  c        lengths   5
-                      d  ♪  e  .  .                  3
-                      .  .  .  .  .                  0
+    Attributes:
+      choice: how the next token is chosen.
+      stops: what ends an answer.
     """
 
-    features: jax.Array  # float32[batch, windows, width]; pooled audio
-    tokens: jax.Array  # int32[batch, time]
-    audio_slot: jax.Array  # int32[batch, time]; audio vector here, -1 = text token
-    lengths: jax.Array  # int32[batch]; 0 = nothing to read
+    choice: Choice = field(metadata={"static": True})
+    stops: Stops
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rows:
-    """All that is known of the rows between two tokens: the carry of the loop."""
+    """The state of all rows between two tokens: the carry of the loop.
 
-    cache: KVCache  # each row's prompt, then what it said before its last token
-    tokens: jax.Array  # int32[rows, max_new_tokens]; SILENCE where nothing was said
-    count: jax.Array  # int32[rows]: tokens said
-    spelled: jax.Array  # int32[rows]: state of the stops, `finished` if it is done
-    seeds: jax.Array  # uint32[rows]: what the row's draws come from
+    A row generates an answer until it is finished; then the host fetches the answer,
+    and the row is free for another prompt. With `max_new_tokens` = 4, in the middle of
+    the answer "It is jazz ###" and at its end:
+
+        tokens   It is  .    .      count  2    cache   <prompt> It
+        tokens   It is jazz ###     count  4    cache   <prompt> It is jazz
+    """
+
+    cache: KVCache  # each row's prompt, then its tokens except the last
+    tokens: jax.Array  # int32[rows, max_new_tokens]; NO_TOKEN after the last
+    count: jax.Array  # int32[rows]: tokens generated
+    stop_state: jax.Array  # int32[rows]: state of `Stops`; the last one = finished
+    seeds: jax.Array  # uint32[rows]: what a row's draws are derived from
 
     @classmethod
-    def silent(
-        cls, cache: KVCache, seeds: Int[Array, " rows"], *, most: int, state: int
+    def empty(
+        cls,
+        cache: KVCache,
+        seeds: UInt32[Array, " rows"],
+        *,
+        max_new_tokens: int,
+        stop_state: int,
     ) -> "Rows":
-        """Rows that have said nothing yet and may say up to `most` tokens."""
+        """Rows without any token, all of them in the same state of the stops."""
         rows = cache.ends.shape[0]
         return cls(
             cache=cache,
-            tokens=jnp.full((rows, most), SILENCE, jnp.int32),
+            tokens=jnp.full((rows, max_new_tokens), NO_TOKEN, jnp.int32),
             count=jnp.zeros(rows, jnp.int32),
-            spelled=jnp.full(rows, state, jnp.int32),
+            stop_state=jnp.full(rows, stop_state, jnp.int32),
             seeds=seeds,
         )
 
     @property
-    def last(self) -> Int[Array, " rows"]:
-        """What each said last."""
+    def last_token(self) -> Int[Array, " rows"]:
+        """The token of each row that its cache does not hold yet."""
         place = jnp.maximum(self.count - 1, 0)[:, None]
         return jnp.take_along_axis(self.tokens, place, axis=1)[:, 0]
 
-    def put(self, rows: Int[Array, " some"], others: "Rows") -> "Rows":
-        """Replaces rows; one that there is not is replaced by nothing."""
+    def put(self, places: Int[Array, " others"], others: "Rows") -> "Rows":
+        """Replaces the rows at `places`; a place beyond the last row is ignored."""
 
         def into(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-            return ours.at[rows].set(theirs, mode="drop")
+            return ours.at[places].set(theirs, mode="drop")
 
-        rest = {
-            name: into(getattr(self, name), getattr(others, name))
-            for name in ("tokens", "count", "spelled", "seeds")
-        }
-        return Rows(cache=self.cache.put(rows, others.cache), **rest)
+        return Rows(
+            cache=self.cache.put(places, others.cache),
+            tokens=into(self.tokens, others.tokens),
+            count=into(self.count, others.count),
+            stop_state=into(self.stop_state, others.stop_state),
+            seeds=into(self.seeds, others.seeds),
+        )
 
+    def append(
+        self,
+        token: Int[Array, " rows"],
+        next_state: Int[Array, " rows"],
+        finished: int,
+    ) -> "Rows":
+        """Adds a token to every row that has not finished.
 
-def read(
-    adapter: Adapter, llama: Llama, prompts: Prompts, cache: KVCache
-) -> tuple[Float[Array, "batch width"], KVCache]:
-    """Reads prompts behind what the rows of a cache have read already.
+        A row that is full finishes, whatever its last token is.
 
-    Returns:
-      The hidden state of each row's last token, and the cache.
-    """
-    time = prompts.tokens.shape[1]
-    embeddings = splice(
-        llama.embed(prompts.tokens), adapter(prompts.features), prompts.audio_slot
-    )
-    hidden, filled = llama(
-        embeddings,
-        positions=cache.positions(time),
-        attend=cache.attend(time),
-        cache=cache,
-        remat=False,
-    )
-    last = jnp.maximum(prompts.lengths - 1, 0)[:, None, None]
-    # Its padding is no text: the rows end where their prompts do.
-    filled = replace(filled, ends=cache.ends + prompts.lengths)
-    return jnp.take_along_axis(hidden, last, axis=1)[:, 0], filled
-
-
-def say(
-    llama: Llama,
-    rows: Rows,
-    hidden: Float[Array, "rows width"],
-    stops: Stops,
-    choice: Choice,
-) -> Rows:
-    """Every row that has not finished says a token."""
-    said = Said(rows.tokens, rows.count, stops.finishing(rows.spelled))
-    token = choice(llama.logits(hidden), said, rows.seeds)
-    speaking = rows.spelled != stops.finished
-    most = rows.tokens.shape[1]
-    # A place beyond the last is none: there, nothing is written.
-    place = jnp.where(speaking, rows.count, most)
-    count = rows.count + speaking
-    spelled = stops.follow(rows.spelled, token)
-    return replace(
-        rows,
-        tokens=rows.tokens.at[jnp.arange(len(token)), place].set(token, mode="drop"),
-        count=count,
-        spelled=jnp.where(count == most, stops.finished, spelled),
-    )
+        Args:
+          token: one for each row.
+          next_state: the state of the stops after it.
+          finished: the state of the stops in which a row is finished.
+        """
+        most = self.tokens.shape[1]
+        active = self.stop_state != finished
+        # Beyond the last place nothing is written.
+        place = jnp.where(active, self.count, most)
+        count = self.count + active
+        return replace(
+            self,
+            tokens=self.tokens.at[jnp.arange(len(token)), place].set(
+                token, mode="drop"
+            ),
+            count=count,
+            stop_state=jnp.where(count == most, finished, next_state),
+        )
 
 
-@functools.partial(jax.jit, static_argnames=("rows", "slots", "spread", "mesh"))
-def empty_cache(
-    llama: Llama, *, rows: int, slots: int, spread: bool, mesh: Mesh | None
-) -> KVCache:
-    """A cache where it belongs, without ever being whole on one device.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Admission:
+    """Prompts that get rows: what follows their prefixes, padded to a whole wave."""
 
-    Args:
-      llama: who reads into it.
-      rows: texts.
-      slots: tokens of each.
-      spread: whether rows are spread over the devices, or all are on all.
-      mesh: the devices; None for the default one.
-    """
-    cache = KVCache.create(llama, batch=rows, slots=slots)
-    return placed(cache, mesh, spread=spread)
+    prompts: PaddedPrompts  # none is empty but those that only fill the batch
+    prefixes: jax.Array  # int32[wave]: row of the bank that holds the prefix
+    places: jax.Array  # int32[wave]: row that the prompt gets; beyond the last: none
+    seeds: jax.Array  # uint32[wave]
 
 
-@functools.partial(jax.jit, static_argnames="mesh", donate_argnames="bank")
+@functools.partial(jax.jit, donate_argnames="bank")
 def read_prefixes(
-    adapter: Adapter,
-    llama: Llama,
+    reader: PromptReader,
     bank: KVCache,
-    prompts: Prompts,
+    prefixes: PaddedPrompts,
     places: Int[Array, " batch"],
-    *,
-    mesh: Mesh | None,
 ) -> KVCache:
-    """Reads what prompts begin with, to be taken up any number of times.
+    """Reads what prompts begin with into the bank, to be copied any number of times.
 
     Args:
-      adapter: pooled audio → word embeddings.
-      llama: the language model.
+      reader: the model.
       bank: prefixes that were read before.
-      prompts: the prefixes.
-      places: the rows of the bank that they go to; beyond its last: nowhere.
-      mesh: the devices; None for the default one.
+      prefixes: new ones.
+      places: the rows of the bank that they go to; beyond its last row: nowhere.
 
     Returns:
       The bank.
     """
-    batch = prompts.tokens.shape[0]
-    cache = KVCache.create(llama, batch=batch, slots=bank.slots)
-    _, cache = read(adapter, llama, prompts, placed(cache, mesh, spread=True))
-    return placed(bank.put(places, cache), mesh, spread=False)
+    batch = prefixes.tokens.shape[0]
+    empty = empty_cache(reader, rows=batch, slots=bank.slots, spread=True)
+    _, cache = reader.read(prefixes, empty)
+    return reader.place(bank.put(places, cache), spread=False)
 
 
-@functools.partial(jax.jit, static_argnames=("choice", "mesh"), donate_argnames="rows")
+@functools.partial(jax.jit, donate_argnames="rows")
 def admit(
-    adapter: Adapter,
-    llama: Llama,
+    reader: PromptReader,
+    rule: TokenRule,
     rows: Rows,
     bank: KVCache,
-    prompts: Prompts,
-    prefixes: Int[Array, " batch"],
-    places: Int[Array, " batch"],
-    seeds: Int[Array, " batch"],
-    stops: Stops,
-    *,
-    choice: Choice,
-    mesh: Mesh | None,
+    admission: Admission,
 ) -> Rows:
-    """Reads new prompts and lets them say their first token.
+    """Reads new prompts and chooses the first token of each answer.
 
     Args:
-      adapter: pooled audio → word embeddings.
-      llama: the language model.
-      rows: those that are speaking, and free ones.
-      bank: prefixes.
-      prompts: what comes after the prefixes; none is empty.
-      prefixes: the row of the bank that each begins with.
-      places: the rows that they get; beyond the last: none.
-      seeds: of their draws.
-      stops: what ends an answer.
-      choice: how a token is chosen.
-      mesh: the devices; None for the default one.
+      reader: the model.
+      rule: how tokens are chosen.
+      rows: all rows, those that the new prompts get among them.
+      bank: the prefixes of the new prompts.
+      admission: the new prompts.
 
     Returns:
       All rows.
     """
-    cache = bank.take(prefixes).widen(prompts.tokens.shape[1])
-    hidden, cache = read(adapter, llama, prompts, placed(cache, mesh, spread=True))
-    fresh = Rows.silent(cache, seeds, most=rows.tokens.shape[1], state=0)
-    fresh = say(llama, fresh, hidden, stops, choice)
-    return placed(rows.put(places, fresh), mesh, spread=True)
+    rest = admission.prompts
+    cache = bank.take(admission.prefixes).widen(rest.tokens.shape[1])
+    hidden, cache = reader.read(rest, reader.place(cache, spread=True))
+    new = Rows.empty(
+        cache, admission.seeds, max_new_tokens=rows.tokens.shape[1], stop_state=0
+    )
+    new = _next_token(reader, rule, new, hidden)
+    return reader.place(rows.put(admission.places, new), spread=True)
 
 
-@functools.partial(jax.jit, static_argnames=("choice", "mesh"), donate_argnames="rows")
-def speak(
-    llama: Llama,
+@functools.partial(jax.jit, donate_argnames="rows")
+def decode(
+    reader: PromptReader,
+    rule: TokenRule,
     rows: Rows,
-    stops: Stops,
-    enough: Int[Array, ""] | int,
-    steps: Int[Array, ""] | int,
-    *,
-    choice: Choice,
-    mesh: Mesh | None,
+    enough: Int[Array, ""],
+    steps: Int[Array, ""],
 ) -> Rows:
-    """Says token after token, all rows at once.
+    """Generates token after token, all rows at once.
 
     Args:
-      llama: the language model.
-      rows: those that are speaking, and free ones, which count as finished.
-      stops: what ends an answer.
-      enough: returns as soon as so many rows have finished,
-      steps: or have said so many tokens more.
-      choice: how a token is chosen.
-      mesh: the devices; None for the default one.
+      reader: the model.
+      rule: how tokens are chosen.
+      rows: all rows.
+      enough: returns as soon as this many rows are finished, …
+      steps: … or have this many tokens more.
     """
+    finished = rule.stops.finished
 
-    def speaking(step_and_rows: tuple[jax.Array, Rows]) -> Bool[Array, ""]:
-        step, rows = step_and_rows
-        return (step < steps) & (jnp.sum(rows.spelled == stops.finished) < enough)
+    def go_on(carry: tuple[jax.Array, Rows]) -> Bool[Array, ""]:
+        step, rows = carry
+        return (step < steps) & (jnp.sum(rows.stop_state == finished) < enough)
 
-    def read_and_say(step_and_rows: tuple[jax.Array, Rows]):
-        step, rows = step_and_rows
-        going = rows.spelled != stops.finished
-        hidden, cache = llama(
-            llama.embed(rows.last[:, None]),
-            positions=rows.cache.positions(1),
-            attend=rows.cache.attend(1),
-            cache=rows.cache,
-            remat=False,
-        )
-        # Who has finished stays where he is.
-        cache = replace(cache, ends=rows.cache.ends + going)
-        rows = say(llama, replace(rows, cache=cache), hidden[:, -1], stops, choice)
-        return step + 1, placed(rows, mesh, spread=True)
+    def generate(carry: tuple[jax.Array, Rows]) -> tuple[jax.Array, Rows]:
+        step, rows = carry
+        active = rows.stop_state != finished
+        hidden, cache = reader.read_token(rows.last_token, rows.cache)
+        # The end of a finished row stays: what was written behind it is not text.
+        cache = replace(cache, ends=rows.cache.ends + active)
+        rows = _next_token(reader, rule, replace(rows, cache=cache), hidden)
+        return step + 1, reader.place(rows, spread=True)
 
-    return jax.lax.while_loop(speaking, read_and_say, (jnp.int32(0), rows))[1]
+    return jax.lax.while_loop(go_on, generate, (jnp.int32(0), rows))[1]
 
 
-def placed(tree: Rows | KVCache, mesh: Mesh | None, *, spread: bool) -> Rows | KVCache:
-    """Heads, and rows if asked for, are spread; what the host looks at is on all."""
-    if mesh is None:
-        return tree
-
-    def sharding(array: jax.Array) -> NamedSharding:
-        if array.ndim == 4:  # Keys and values.
-            return cache_sharding(mesh, array.shape, rows=spread)
-        return replicated(mesh)
-
-    return jax.lax.with_sharding_constraint(tree, jax.tree.map(sharding, tree))
+def _next_token(
+    reader: PromptReader, rule: TokenRule, rows: Rows, hidden: Float[Array, "rows w"]
+) -> Rows:
+    """Chooses a token for every row that has not finished."""
+    stops = rule.stops
+    generated = Generated(rows.tokens, rows.count, stops.finishing(rows.stop_state))
+    token = rule.choice(reader.llama.logits(hidden), generated, rows.seeds)
+    return rows.append(token, stops.follow(rows.stop_state, token), stops.finished)

@@ -1,8 +1,8 @@
-"""Questions and answers → tokens: where the audio sits and what must be said.
+"""Questions and answers → tokens: where the audio is, and which tokens are targets.
 
-The text around the audio is tokenised in pieces, as MusiLingo does it: each piece on
-its own and without special tokens, so that the pieces come out the same in training,
-evaluation and chat, whatever stands beside them.
+The text around the audio is tokenised in pieces, as in MusiLingo: each piece on its own
+and without special tokens. So a piece has the same tokens in training, evaluation and
+chat, whatever stands beside it.
 """
 
 import functools
@@ -21,10 +21,10 @@ class PromptConfig:
 
     Attributes:
       template: the turns, with `{}` for the instruction; "" for no text at all, as in
-        the first stage, where the audio is followed by the caption at once.
-      instruction: what the human says, with `<AudioHere>` for the audio vectors and
-        `{}` for the question. Not looked at if `template` is "".
-      end_sign: what the model says when it is done.
+        the first stage, where the caption follows the audio directly.
+      instruction: the human's turn, with `<AudioHere>` for the audio vectors and `{}`
+        for the question. Ignored if `template` is "".
+      end_sign: what the model writes at the end of an answer.
       max_answer_tokens: longer answers are cut to this many tokens, end sign included.
     """
 
@@ -36,17 +36,19 @@ class PromptConfig:
     def __post_init__(self):
         if self.template and self.template.count("{}") != 1:
             raise UserError(
-                f"prompt.template {self.template!r} must hold one {{}}, where the "
-                'instruction goes (or be "" for no text around the audio)'
+                f"prompt.template is {self.template!r}: it must contain {{}} once, "
+                'where the instruction goes, or be "" for no text around the audio'
             )
         for mark in (AUDIO, "{}"):
             if self.template and self.instruction.count(mark) != 1:
                 raise UserError(
-                    f"prompt.instruction {self.instruction!r} must hold {mark} once"
+                    f"prompt.instruction is {self.instruction!r}: it must contain "
+                    f"{mark} once"
                 )
         if not self.end_sign:
             raise UserError(
-                "prompt.end_sign is empty: name what ends an answer, for example '###'"
+                "prompt.end_sign is empty: give the text that ends an answer, such as "
+                "'###'"
             )
 
     @property
@@ -61,7 +63,7 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence; the three lists have its length.
+    """One sequence, as three lists of its length.
 
     With the prompt of the second stage, 2 audio vectors and `answer` "Jazz.":
 
@@ -70,9 +72,9 @@ class Example:
         target_mask     .      .       .    .  .     .       .         .          x   x
 
     Attributes:
-      tokens: token ids; 0 where audio stands (never looked up).
-      audio_slot: index of the audio vector that stands here, -1 for a text token.
-      target_mask: whether the model must say this token.
+      tokens: token ids; 0 in place of audio, which is never looked up.
+      audio_slot: index of the audio vector at this place, -1 for a text token.
+      target_mask: whether the model learns to generate this token.
       cut: whether the answer was longer than `max_answer_tokens`.
     """
 
@@ -94,20 +96,20 @@ def encode(
     Args:
       tokenizer: the language model's.
       prompt: the conversation around the song.
-      question: what is asked; without a template there is nowhere to ask it.
-      answer: what must be said, or None to let the model say it.
+      question: the question; a prompt without a template has no place for it.
+      answer: the answer to learn, or None for a prompt that the model is to answer.
       windows: number of audio vectors.
 
     Raises:
-      UserError: the tokenizer has no start token, or the end sign alone is longer
-        than `prompt.max_answer_tokens`.
+      UserError: the tokenizer has no start token, or the end sign alone has more than
+        `prompt.max_answer_tokens`.
     """
     if tokenizer.start is None:
         raise UserError(
-            f"the tokenizer {tokenizer.name} names no start token (bos_token)"
-            " in its tokenizer_config.json, which every sequence begins with"
+            f"the tokenizer {tokenizer.name} names no start token, with which every "
+            "sequence begins: set bos_token in its tokenizer_config.json"
         )
-    # Replaced, not formatted: braces in the question or elsewhere are only text.
+    # Replaced, not formatted: other braces, in the question too, are only text.
     before, after = (
         _piece(tokenizer, piece.replace("{}", question)) for piece in prompt.pieces
     )
@@ -125,7 +127,7 @@ def encode(
 
 @functools.lru_cache(1024)
 def _piece(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    """Tokens of text around the audio, of which there is much the same again."""
+    """The tokens of text around the audio, much of which is the same in all prompts."""
     return tuple(tokenizer.encode(text))
 
 
@@ -134,13 +136,14 @@ def _answer(
 ) -> tuple[list[int], bool]:
     """The answer and its end sign, and whether the answer had to be cut.
 
-    They are tokenised as one text, as in MusiLingo, but a long answer is cut before
-    its end sign: a model that never sees the sign does not learn to stop.
+    They are tokenised as one text, as in MusiLingo. But a long answer is cut before its
+    end sign, since a model that never sees the sign does not learn to stop.
     """
     tokens = tokenizer.encode(answer + prompt.end_sign)
     if len(tokens) <= prompt.max_answer_tokens:
         return tokens, False
-    # The sign may join the last letters in one token: its tokens are what it changes.
+    # The sign may share a token with the answer's last letters, so its tokens are all
+    # those that differ from the tokens of the answer alone.
     alone = tokenizer.encode(answer)
     same = [ours == theirs for ours, theirs in zip(tokens, alone, strict=False)]
     sign = tokens[same.index(False) if False in same else len(same) :]

@@ -26,8 +26,8 @@ class QuestionFormat:
     Attributes:
       prompt: the conversation around each song.
       questions: a key of `QUESTIONS`.
-      max_tokens: of a prompt with its audio and its answer.
-      max_windows: audio vectors of a song that are read at once.
+      max_tokens: tokens of a prompt with its audio and its answer at most.
+      max_windows: audio vectors of a song at most; longer songs are cropped.
     """
 
     prompt: PromptConfig
@@ -36,8 +36,10 @@ class QuestionFormat:
     max_windows: int = setting(at_least=1)
 
     @classmethod
-    def of_stage(cls, config: Mapping[str, Any] | ConfigDict, name: str):
-        """That of the section `name` of a config.
+    def of_stage(
+        cls, config: Mapping[str, Any] | ConfigDict, name: str
+    ) -> "QuestionFormat":
+        """Reads the stage `name` of a config.
 
         Raises:
           UserError: the section or a key is missing or out of bounds.
@@ -49,15 +51,17 @@ class QuestionFormat:
         return read_section(cls, config[name], f"config.{name}", allow_others=True)
 
 
-def question_format(config: ConfigDict, question: str) -> QuestionFormat | None:
-    """That of the last stage that learns from such records; None if none does.
+def question_format(
+    config: Mapping[str, Any] | ConfigDict, question: str
+) -> QuestionFormat | None:
+    """The format of the last stage that learns from such questions; None without one.
 
     Args:
-      config: of an experiment.
+      config: the config of an experiment.
       question: what is asked; "" for a caption.
     """
-    for name in reversed(config.stages):
-        found = QuestionFormat.of_stage(config, name)
-        if found.questions in ("all", "questions" if question else "captions"):
-            return found
+    for name in reversed(config["stages"]):
+        stage = QuestionFormat.of_stage(config, name)
+        if stage.questions in ("all", "questions" if question else "captions"):
+            return stage
     return None

@@ -1,7 +1,7 @@
-"""How the released MusiLingo models hear and are asked: the numbers of their authors.
+"""How the released MusiLingo models are used: the settings of their authors.
 
-They stand in the original's code and not in its files, so that they stand here.
-Configurations of experiments begin with them, and `chat` uses them for a release.
+They are in the code of the original and not in its files, so they are repeated here.
+The configs of experiments start from them, and `chat` uses them for a release.
 """
 
 from collections.abc import Mapping
@@ -30,20 +30,20 @@ FEATURES = FeatureConfig(
     batch_size=4,
     reduction="pooled",
 )
-# As the original evaluates; its demo lets people choose.
+# As the original evaluates; its demo has sliders for both.
 GENERATE = replace(GREEDY, temperature=0.1, top_p=0.5)
 
 
 def prompt_of(config: Mapping[str, Any]) -> PromptConfig:
-    """The prompt of a release, whose `config.json` may have another template.
+    """The prompt of a release, whose `config.json` may name another template.
 
-    The end sign and the length of answers that it also has are those of the first
-    stage, in which no questions were asked.
+    The end sign and the length of answers in that file are not read: they belong to
+    the first stage, in which no questions were asked.
 
     Raises:
-      UserError: it is no template.
+      UserError: the template is not text, or does not have one `{}`.
     """
     template = config.get("prompt_template") or PROMPT.template
     if not isinstance(template, str):
-        raise UserError(f"prompt_template = {template!r} in config.json is no text")
+        raise UserError(f"prompt_template = {template!r} in config.json is not text")
     return replace(PROMPT, template=template)

@@ -1,54 +1,57 @@
 """How the next token is chosen from the scores of all tokens.
 
-In the order of the `transformers` library, whose names these have too:
+In the order of the `transformers` library, whose names these have:
 
     scores → repetition penalty → minimum length ─┬─ greedy: the likeliest
                                                   └─ temperature → top-k → top-p → min-p
                                                      → a draw from what is left
 
-The first two are for any search, beams included; each of the last sees what the ones
-before it have left. A token that is not to be said has the score −∞. Every row draws
-from its own key, so that what it says depends on no neighbour.
+The first two apply to every search, beam search included; each of the last sees what
+the ones before it have left. A forbidden token has the score −∞. Every row draws from
+its own key, so that its tokens do not depend on its neighbours.
 """
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-# Stands where a row has said nothing.
-SILENCE = -1
+# Fills the places of an array of tokens where none has been generated.
+NO_TOKEN = -1
 
 Scores = Float[Array, "batch vocab"]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Said:
-    """What the rows have said so far, as far as the next token depends on it."""
+class Generated:
+    """What the next token of each row depends on, besides the scores."""
 
-    tokens: jax.Array  # int32[batch, max_new_tokens]; SILENCE behind the last
-    count: jax.Array  # int32[batch]: how many
+    tokens: jax.Array  # int32[batch, max_new_tokens]; NO_TOKEN after the last
+    count: jax.Array  # int32[batch]: how many there are
     finishing: jax.Array  # bool[batch, vocab]: whether this token would end the answer
 
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """Makes tokens that were said less likely (Keskar et al. 2019, "CTRL").
+    """Makes tokens of the answer so far less likely (Keskar et al. 2019, "CTRL").
 
     Attributes:
       penalty: positive scores are divided, negative ones multiplied by it; above 0,
-        and above 1 to avoid repetition. The prompt does not count: half of it is the
-        same for all questions, and the other library, given vectors, cannot see it.
+        and above 1 to avoid repetition. Tokens of the prompt are not penalised: half of
+        them are the same in all prompts, and `transformers`, which is given vectors,
+        cannot see them.
     """
 
     penalty: float
 
-    def __call__(self, scores: Scores, said: Said) -> Scores:
+    def __call__(self, scores: Scores, generated: Generated) -> Scores:
+        """The scores with the penalty."""
         rows = jnp.arange(scores.shape[0])[:, None]
-        # An index of −1 would mean the last token; one beyond all is left out.
-        tokens = jnp.where(said.tokens == SILENCE, scores.shape[1], said.tokens)
+        # The index −1 would be the last token; one beyond all of them is dropped.
+        tokens = generated.tokens
+        tokens = jnp.where(tokens == NO_TOKEN, scores.shape[1], tokens)
         seen = jnp.zeros(scores.shape, bool).at[rows, tokens].set(True, mode="drop")
         lowered = jnp.where(scores < 0, scores * self.penalty, scores / self.penalty)
         return jnp.where(seen, lowered, scores)
@@ -56,7 +59,7 @@ class RepetitionPenalty:
 
 @dataclass(frozen=True)
 class MinimumLength:
-    """Forbids what would end an answer too early: end tokens, and the stop texts.
+    """Forbids tokens that would end an answer too early, by themselves or as a text.
 
     Attributes:
       least: tokens that come before the end.
@@ -64,8 +67,9 @@ class MinimumLength:
 
     least: int
 
-    def __call__(self, scores: Scores, said: Said) -> Scores:
-        early = said.finishing & (said.count < self.least)[:, None]
+    def __call__(self, scores: Scores, generated: Generated) -> Scores:
+        """The scores, −∞ for tokens that would end an answer too early."""
+        early = generated.finishing & (generated.count < self.least)[:, None]
         return jnp.where(early, -jnp.inf, scores)
 
 
@@ -74,11 +78,12 @@ Processor = RepetitionPenalty | MinimumLength
 
 @dataclass(frozen=True)
 class Greedy:
-    """Says the likeliest token; of equal ones, the first."""
+    """Takes the likeliest token; of equally likely ones, the first."""
 
     def choose(
         self, scores: Scores, keys: Key[Array, " batch"]
     ) -> Int[Array, " batch"]:
+        """The next token of each row; the keys are not used."""
         del keys
         return jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
@@ -95,14 +100,14 @@ class Sample:
 
     Attributes:
       temperature: scores are divided by it; above 0.
-      top_k: so many of the likeliest are kept; 0 for all.
-      top_p: the fewest of the likeliest are kept whose probability reaches it
-        (Holtzman et al. 2020, "nucleus sampling"); 1 for all.
-      min_p: those are kept that are at least so likely, as a part of the likeliest
-        (Nguyen et al. 2024); 0 for all.
+      top_k: this many of the likeliest tokens are kept; 0 keeps all.
+      top_p: the fewest of the likeliest tokens are kept whose probabilities add up to
+        it (Holtzman et al. 2020, "nucleus sampling"); 1 keeps all.
+      min_p: tokens are kept whose probability is at least this part of the likeliest
+        one's (Nguyen et al. 2024); 0 keeps all.
 
-    Tokens as likely as the last one that is kept are kept, too: nothing tells them
-    apart.
+    Tokens exactly as likely as the last one that is kept are kept as well, since
+    nothing distinguishes them.
     """
 
     temperature: float
@@ -113,11 +118,12 @@ class Sample:
     def choose(
         self, scores: Scores, keys: Key[Array, " batch"]
     ) -> Int[Array, " batch"]:
+        """The next token of each row, drawn with the row's key."""
         drawn = jax.vmap(jax.random.categorical)(keys, self.keep(scores))
         return drawn.astype(jnp.int32)
 
     def keep(self, scores: Scores) -> Scores:
-        """What is drawn from: the scores at this temperature, −∞ where not kept."""
+        """The scores to draw from: at this temperature, and −∞ for what is not kept."""
         scores = scores / self.temperature
         if 0 < self.top_k < scores.shape[-1]:
             least = jax.lax.top_k(scores, self.top_k)[0][..., -1:]
@@ -134,7 +140,7 @@ class Sample:
     def _beyond_top_p(self, scores: Scores) -> Bool[Array, "batch vocab"]:
         ranked = jnp.sort(scores, axis=-1, descending=True)
         probability = jax.nn.softmax(ranked, axis=-1)
-        # Kept are those before which top_p is not reached: the first always.
+        # A token is kept if those before it do not reach top_p: the first one always.
         kept = jnp.cumsum(probability, axis=-1) - probability < self.top_p
         last = jnp.sum(kept, axis=-1, keepdims=True) - 1
         return scores < jnp.take_along_axis(ranked, last, axis=-1)
@@ -142,26 +148,33 @@ class Sample:
 
 @dataclass(frozen=True)
 class Choice:
-    """All of the above, as one rule."""
+    """The whole rule: some processors, then a method.
+
+    Attributes:
+      processors: change the scores, in this order.
+      method: chooses from the changed scores.
+    """
 
     processors: tuple[Processor, ...]
     method: Greedy | Sample
 
-    def process(self, scores: Scores, said: Said) -> Scores:
+    def process(self, scores: Scores, generated: Generated) -> Scores:
         """The scores that the method, or a beam search, goes by."""
         for processor in self.processors:
-            scores = processor(scores, said)
+            scores = processor(scores, generated)
         return scores
 
     def __call__(
-        self, scores: Scores, said: Said, seeds: Int[Array, " batch"]
+        self, scores: Scores, generated: Generated, seeds: UInt32[Array, " batch"]
     ) -> Int[Array, " batch"]:
         """The next token of each row.
 
         Args:
           scores: of all tokens, before the softmax.
-          said: what came before.
-          seeds: of each row's draws, together with how much it has said.
+          generated: the rows' answers so far.
+          seeds: each row's; its key is derived from its seed and from the number of
+            tokens that it has.
         """
-        keys = jax.vmap(jax.random.fold_in)(jax.vmap(jax.random.key)(seeds), said.count)
-        return self.method.choose(self.process(scores, said), keys)
+        keys = jax.vmap(jax.random.key)(seeds)
+        keys = jax.vmap(jax.random.fold_in)(keys, generated.count)
+        return self.method.choose(self.process(scores, generated), keys)

@@ -1,56 +1,57 @@
-"""The texts that end an answer, found in any tokenisation while it is made."""
+"""The texts that end an answer, found in any tokenisation while it is generated."""
 
 import codecs
 import functools
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int16
 
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 
-# What a model may say first although the prompt ends with it.
+# With which the prompt ends, and which a model may nevertheless repeat.
 REPEATED = "Assistant:"
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Stops:
-    """How far each token takes a row towards having spelled a text that ends it.
+    r"""An automaton that reads tokens and finds out when they spell a stop text.
 
     A tokenizer may write "###" as "###", "##" "#", "#" "##", or glue it to what stands
-    before or after ("!#" "##\\n"). So we follow letters, not tokens: the state is the
-    longest beginning of a stop text that the row's text ends with (Aho & Corasick
+    before or after it ("!#" "##\n"). So we follow letters, not tokens: the state is the
+    longest beginning of a stop text that the answer now ends with (Aho & Corasick
     1975). For one text, "###":
 
-        token              "a"   "#"   "##"   "a#"   "##\\n"   "###"   "</s>"
+        token              "a"   "#"   "##"   "a#"   "##\n"   "###"   "</s>"
         kind                0     1     2      3      4        5       5
         state 0 (start)     0     1     2      1      0        3       3
         state 1 (… #)       0     2     3      1      3        3       3
         state 2 (… ##)      0     3     3      1      3        3       3
         state 3 (finished)  3     3     3      3      3        3       3
 
-    Nearly all tokens of a vocabulary are of one kind, as "a" is: with one column for
-    each token, ten texts would take 100 MB beside LLaMA 3's.
+    Nearly all tokens of a vocabulary are of the same kind as "a". With one column for
+    each token instead, ten texts would take 100 MB for LLaMA 3's vocabulary.
     """
 
     table: jax.Array  # int32[states, kinds]: next state; the last one = finished
-    kind: jax.Array  # int32[vocab]: a token's column
+    kind: jax.Array  # int32[vocab]: the column of each token
 
     @property
     def finished(self) -> int:
-        """The state that is never left."""
+        """The state after a stop text or an end token, which is never left."""
         return self.table.shape[0] - 1
 
     def follow(
         self, state: Int[Array, " batch"], token: Int[Array, " batch"]
     ) -> Int[Array, " batch"]:
-        """The states of rows that were in `state` and have said `token`."""
+        """The states of answers that were in `state` and get `token`."""
         return self.table[state, self.kind[token]]
 
     def finishing(self, state: Int[Array, " batch"]) -> Bool[Array, "batch vocab"]:
-        """Whether a token would end a row in `state`."""
+        """Whether each token would finish an answer that is in `state`."""
         return (self.table[state] == self.finished)[:, self.kind]
 
 
@@ -65,8 +66,8 @@ def stops_of(tokenizer: Tokenizer, texts: tuple[str, ...], vocab: int) -> Stops:
     """
     step = _automaton([text.encode() for text in texts])
     finished = len(step) - 1
-    # All tokens read one more of their bytes at a time; those with none left stay.
-    # Tokens without text forget nothing of what was spelled.
+    # All tokens read one more of their bytes at a time; a token without bytes left
+    # stays in its state, and so a token without text changes none.
     by_length = sorted(tokenizer.texts.items(), key=lambda item: -len(item[1]))
     tokens = np.array([token for token, _ in by_length])
     lengths = np.array([len(text) for _, text in by_length])
@@ -78,14 +79,14 @@ def stops_of(tokenizer: Tokenizer, texts: tuple[str, ...], vocab: int) -> Stops:
     columns[:, list(tokenizer.ends)] = finished
     columns[finished] = finished
     table, kind = np.unique(columns, axis=1, return_inverse=True)
-    return Stops(table.astype(np.int32), kind.reshape(-1).astype(np.int32))
+    return Stops(jnp.asarray(table, jnp.int32), jnp.asarray(kind.ravel(), jnp.int32))
 
 
 def _automaton(signs: list[bytes]) -> Int16[np.ndarray, "states bytes"]:
-    """Next state by state and byte; state 0 is the start, the last one finished.
+    """Next state by state and byte; state 0 is the start, the last one is finished.
 
-    A state is a beginning of a sign; the next one is the longest that the text then
-    ends with.
+    Each other state is a beginning of a sign. The next state is the longest beginning
+    that the text then ends with.
     """
     beginnings = {sign[:size] for sign in signs for size in range(len(sign))}
     states = sorted(beginnings, key=lambda text: (len(text), text))
@@ -104,25 +105,26 @@ def _automaton(signs: list[bytes]) -> Int16[np.ndarray, "states bytes"]:
 
 
 def tidy(text: str, stops: tuple[str, ...]) -> str:
-    """Cuts at the first stop text and drops a repeated "Assistant:", as MusiLingo does.
+    """The answer in a generated text.
 
-    The letters that end an answer may come with others in one token.
+    It ends before the first stop text, and begins after a repeated "Assistant:", as in
+    MusiLingo. The token that completes a stop text may hold more letters: these go too.
     """
     cut = min((text.find(stop) for stop in stops if stop in text), default=len(text))
     return text[:cut].strip().removeprefix(REPEATED).strip()
 
 
 def settled(spelled: bytes, stops: tuple[str, ...]) -> str:
-    """How `tidy`'s answer begins, whatever will be said after this.
+    """The beginning of `tidy`'s answer that no later token can change.
 
-    Held back are: a letter whose last bytes are still to come, what may become a stop
-    text, spaces at the end, and what may become a repeated "Assistant:".
+    Held back are: a letter whose last bytes are missing, what may become a stop text,
+    spaces at the end, and what may become a repeated "Assistant:".
 
         spelled    " It is jazz"   " It is jazz. ##"   " It is jazz. ## ok"
         settled     "It is jazz"    "It is jazz."       "It is jazz. ## ok"
 
     Args:
-      spelled: what was said so far, in UTF-8.
+      spelled: the text generated so far, in UTF-8.
       stops: the texts that end an answer.
     """
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(spelled)

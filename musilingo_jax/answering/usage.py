@@ -1,13 +1,14 @@
-"""How a model is used: as it was trained."""
+"""How a model is used, which is how it was trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering import released
-from musilingo_jax.answering.answer import context_of
+from musilingo_jax.answering.answerer import context_of
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import question_format
@@ -21,14 +22,14 @@ from musilingo_jax.runtime.paths import read_json
 
 @dataclass(frozen=True)
 class Usage:
-    """How a model is used: as it was trained.
+    """Everything that a question about a song needs besides the weights.
 
     Attributes:
-      model: the sources of its parts.
-      prompt: how a question is put.
-      max_windows: audio vectors that training heard at once.
-      max_tokens: of a question with its song.
-      features: how a song becomes vectors.
+      model: the sources of the model's parts.
+      prompt: the conversation around a question.
+      max_windows: audio vectors that one prompt had in training at most.
+      max_tokens: tokens of a question with its song at most.
+      features: how a song becomes audio vectors.
       generate: how answers are decoded.
     """
 
@@ -40,76 +41,84 @@ class Usage:
     generate: GenerateConfig
 
     @classmethod
-    def of(cls, source: str, adapter: str | None) -> "Usage":
-        """That of a run, an embedded model or a MusiLingo release.
+    def of(cls, source: str | Path, adapter: str | None) -> "Usage":
+        """Reads how a run, an embedded model or a MusiLingo release is used.
 
         Args:
-          source: a folder, or a name; its `config.json` tells.
-          adapter: another adapter for the same encoder and language model.
+          source: a folder or a name; its `config.json` decides which of them it is.
+          adapter: another adapter for the same encoder and language model; None for
+            the source's own.
 
         Raises:
-          UserError: the source is no such thing, or never learnt to answer questions.
+          UserError: the source is not a whole model, cannot be read, or never learnt to
+            answer questions.
         """
-        # Not the weights yet, which may be large and not wanted after all.
+        source = str(source)
+        # Without the weights, which may be large, and not needed in the end.
         folder = sources.resolve(source, weights=False)
-        said = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-        if sources.is_release(said):
-            return cls._released(source, adapter, said)
-        if not sources.is_run(said):
-            if sources.kinds(source) == list(sources.KINDS):
-                # A release that was split: its adapter's config has what is left of
-                # the one for all.
-                return cls._released(
-                    source, adapter, read_json(folder / "adapter" / CONFIG)
-                )
-            raise UserError(
-                f"{folder}: holds no whole model; name a run, a MusiLingo release, or "
-                "leave out --run and --model for the embedded model"
-            )
-        config = ConfigDict(said)
+        path = folder / CONFIG
+        described = read_json(path) if path.is_file() else {}
+        if sources.is_release(described):
+            return cls._of_release(source, adapter, described)
+        if sources.is_run(described):
+            return cls._of_run(source, adapter, path, ConfigDict(described))
+        if sources.kinds(source) == list(sources.KINDS):
+            # A release that was split into parts. The adapter's config holds what is
+            # left of the one for all.
+            described = read_json(folder / "adapter" / CONFIG)
+            return cls._of_release(source, adapter, described)
+        raise UserError(
+            f"{folder}: holds no whole model; name a run, a MusiLingo release, or "
+            "leave out --run and --model for the embedded model"
+        )
+
+    @classmethod
+    def _of_run(
+        cls, source: str, adapter: str | None, path: Path, config: ConfigDict
+    ) -> "Usage":
+        """As its config says; the last stage that learnt from questions asks them."""
         try:
             stage = question_format(config, "a question")
             model = ModelConfig.from_config(config)
             features = FeatureConfig.from_config(config)
-            decoding = GenerateConfig.from_config(config)
+            generate = GenerateConfig.from_config(config)
         except (UserError, KeyError, AttributeError) as error:
             raise UserError(
-                f"{folder / CONFIG}: {error}; this version cannot use a run that was "
-                "made by another: train it anew into another folder, or choose "
-                "another --run"
+                f"{path}: {error}; this version cannot use a run that was made by "
+                "another: train it anew into another folder, or choose another --run"
             ) from error
         if stage is None:
             raise UserError(
-                f"{folder}: none of its stages ({', '.join(config.stages)}) learnt to "
-                "answer questions; choose another --run"
+                f"{path.parent}: none of its stages ({', '.join(config.stages)}) "
+                "learnt to answer questions; choose another --run"
             )
         return cls(
-            model=replace(model, adapter=adapter or str(source)),
+            model=replace(model, adapter=adapter or source),
             prompt=stage.prompt,
             max_windows=stage.max_windows,
             max_tokens=stage.max_tokens,
             features=features,
-            generate=decoding,
+            generate=generate,
         )
 
     @classmethod
-    def _released(
-        cls, source: str, adapter: str | None, said: Mapping[str, Any]
+    def _of_release(
+        cls, source: str, adapter: str | None, described: Mapping[str, Any]
     ) -> "Usage":
-        """That of a release, whose `config.json` leaves most unsaid."""
+        """As in the code of its authors; its `config.json` names little of it."""
+        generate = released.GENERATE
+        window_frames = sources.released_window(described)
         return cls(
             model=ModelConfig(
-                source,
-                source,
-                adapter or source,
+                encoder=source,
+                language_model=source,
+                adapter=adapter or source,
                 dtype=released.DTYPE,
                 quantization="",
             ),
-            prompt=released.prompt_of(said),
+            prompt=released.prompt_of(described),
             max_windows=released.MAX_WINDOWS,
-            max_tokens=context_of(source) - released.GENERATE.max_new_tokens,
-            features=replace(
-                released.FEATURES, window_frames=sources.released_window(said)
-            ),
-            generate=released.GENERATE,
+            max_tokens=context_of(source) - generate.max_new_tokens,
+            features=replace(released.FEATURES, window_frames=window_frames),
+            generate=generate,
         )

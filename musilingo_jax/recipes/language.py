@@ -238,7 +238,7 @@ def reading_accuracy(
             requests.append((vectors, question))
             expected.append((attribute, value))
     config = dataclasses.replace(GREEDY, max_new_tokens=_TOKENS_READ, batch_size=64)
-    answers = answer(answerer, prompt, requests, config, mesh=None)
+    answers = answer(answerer, prompt, requests, config)
     right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
     for (attribute, value), text in zip(expected, answers, strict=True):
         named = named_value(text, set(ATTRIBUTES[attribute]))

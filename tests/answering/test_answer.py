@@ -1,8 +1,9 @@
-"""Answers: that rows do not meet, how they are streamed, and what is refused."""
+"""Answers: that rows are independent, how they are streamed, and what is refused."""
 
 import dataclasses
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -10,16 +11,9 @@ import pytest
 from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import beam_search, continuous_batching
-from musilingo_jax.answering.answer import (
-    Answerer,
-    answer,
-    answer_each,
-    check_question,
-    context_of,
-    stream,
-)
+from musilingo_jax.answering.answer import answer, answer_each, check_question, stream
+from musilingo_jax.answering.answerer import Answerer, context_of
 from musilingo_jax.answering.config import GenerateConfig
-from musilingo_jax.answering.prompts import encode
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
@@ -34,58 +28,73 @@ WAYS = pytest.mark.parametrize(
 
 @WAYS
 def test_an_answer_depends_on_its_own_request_only(config):
-    model, asked = tiny.speaker(), tiny.requests(6)
-    together = answer(model, tiny.PROMPT, asked, config, mesh=None)
+    model, asked = tiny.answerer(), tiny.requests(6)
+    together = answer(model, tiny.PROMPT, asked, config)
     assert len(set(together)) > 3
-    backwards = answer(model, tiny.PROMPT, asked[::-1], config, mesh=None)
+    backwards = answer(model, tiny.PROMPT, asked[::-1], config)
     assert backwards[::-1] == together
-    in_twos = dataclasses.replace(config, batch_size=2)
-    assert answer(model, tiny.PROMPT, asked, in_twos, mesh=None) == together
+    # As many texts as the beams are those of one row.
+    one_row = dataclasses.replace(config, batch_size=config.beams)
+    assert answer(model, tiny.PROMPT, asked, one_row) == together
     for index in (1, 4):
-        alone = answer(model, tiny.PROMPT, [asked[index]], config, mesh=None)
+        alone = answer(model, tiny.PROMPT, [asked[index]], config)
         assert alone == [together[index]]
-    assert answer(model, tiny.PROMPT, [], config, mesh=None) == []
+    assert answer(model, tiny.PROMPT, [], config) == []
 
 
 def test_the_seed_changes_what_is_sampled():
-    model, asked = tiny.speaker(), tiny.requests(4)
+    model, asked = tiny.answerer(), tiny.requests(4)
     other = dataclasses.replace(SAMPLED, seed=8)
-    first = answer(model, tiny.PROMPT, asked, SAMPLED, mesh=None)
-    assert answer(model, tiny.PROMPT, asked, SAMPLED, mesh=None) == first
-    assert answer(model, tiny.PROMPT, asked, other, mesh=None) != first
+    first = answer(model, tiny.PROMPT, asked, SAMPLED)
+    assert answer(model, tiny.PROMPT, asked, SAMPLED) == first
+    assert answer(model, tiny.PROMPT, asked, other) != first
 
 
-def placed(mesh: jax.sharding.Mesh, folder) -> Answerer:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files of a whole model."""
+    folder = tmp_path_factory.mktemp("model")
     tiny.save_model(folder, tiny.llama())
+    return folder
+
+
+def load(folder, *, adapter="adapter", mesh=None) -> Answerer:
     return Answerer.load(
         str(folder / "language_model"),
-        str(folder / "adapter"),
+        str(folder / adapter),
         dtype="float32",
         quantization="",
         mesh=mesh,
     )
 
 
+@pytest.fixture(scope="module")
+def spread(folder) -> Answerer:
+    """The model on eight devices."""
+    return load(folder, mesh=make_mesh(data=2, fsdp=2, tensor=2))
+
+
 @WAYS
-def test_eight_devices_say_what_one_says(config, tmp_path):
+def test_eight_devices_answer_as_one_does(config, spread):
     asked = tiny.requests(9)
-    expected = answer(tiny.speaker(), tiny.PROMPT, asked, config, mesh=None)
-    mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    assert answer(placed(mesh, tmp_path), tiny.PROMPT, asked, config, mesh=mesh) == (
-        expected
-    )
+    expected = answer(tiny.answerer(), tiny.PROMPT, asked, config)
+    assert answer(spread, tiny.PROMPT, asked, config) == expected
 
 
 def test_questions_about_one_clip_and_without_any():
     """What is shared, and what is not there, changes no answer."""
-    model, silence = tiny.speaker(), np.zeros((0, tiny.MERT.hidden_size), np.float32)
-    clips = [features for features, _ in tiny.requests(3)] + [silence]
-    questions = ["How?", "Why? " * 9, "What is it?", "###"]
-    asked = [(clip, question) for question in questions for clip in clips]
-    together = answer(model, tiny.PROMPT, asked, GREEDY, mesh=None)
-    assert together == [
-        answer(model, tiny.PROMPT, [request], GREEDY, mesh=None)[0] for request in asked
+    model, silence = tiny.answerer(), np.zeros((0, tiny.MERT.hidden_size), np.float32)
+    (one, two, three, *others) = [features for features, _ in tiny.requests(6)]
+    questions = ["How?", "Why? " * 3, "What is it?", "###"]
+    asked = [(clip, q) for q in questions for clip in (one, two, three, silence)]
+    together = answer(model, tiny.PROMPT, asked, GREEDY)
+    # Each beside others that share nothing with it, so that all jobs have equal shapes.
+    strangers = [(clip, "Why? " * 4) for clip in others]
+    alone = [
+        answer(model, tiny.PROMPT, [request, *strangers], GREEDY)[0]
+        for request in asked
     ]
+    assert together == alone
     assert len(set(together)) > 10
 
 
@@ -94,60 +103,49 @@ def test_without_a_template_the_audio_alone_is_the_prompt():
         tiny.PROMPT, template="", instruction="", end_sign="\n"
     )
     asked = [(features, "") for features, _ in tiny.requests(5)]
-    model = tiny.speaker()
-    together = answer(model, captions, asked, GREEDY, mesh=None)
+    model = tiny.answerer()
+    together = answer(model, captions, asked, GREEDY)
     assert len(set(together)) > 1
-    assert answer(model, captions, asked[:1], GREEDY, mesh=None) == together[:1]
+    assert answer(model, captions, asked[:1] * 4, GREEDY) == together[:1] * 4
 
 
 def test_answers_come_as_soon_as_they_are_done():
-    """A row that stops at once is not held by one that goes on to the end."""
-    pieces = ["a", "b", "###"]
-    said = [tiny.token(piece) for piece in pieces]
-    start = encode(tiny.tokenizer(), tiny.PROMPT, "How?", None, 1).tokens[-1]
-    llama = tiny.parrot(said, start=start)
-    model = Answerer(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
+    """Not all at the end of the job."""
+    model = tiny.parrot_answerer([tiny.token(piece) for piece in ("a", "b", "###")])
     short = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
-    each = answer_each(model, tiny.PROMPT, [short] * 9, GREEDY, mesh=None)
+    each = answer_each(model, tiny.PROMPT, [short] * 9, GREEDY)
     assert next(each)[1] == "ab"
     assert sorted(index for index, _ in each) == list(range(1, 9))
 
 
 @WAYS
 def test_streamed_pieces_are_the_answer(config):
-    model = tiny.speaker()
+    model = tiny.answerer()
     for request in tiny.requests(2):
-        pieces = list(stream(model, tiny.PROMPT, request, config, mesh=None))
-        (whole,) = answer(model, tiny.PROMPT, [request], config, mesh=None)
+        pieces = list(stream(model, tiny.PROMPT, request, config))
+        (whole,) = answer(model, tiny.PROMPT, [request], config)
         assert "".join(pieces) == whole
         assert all(pieces)
         assert (len(pieces) > 1) == (config.beams == 1)
 
 
 def test_a_stream_cuts_no_letter_and_shows_no_stop_text():
-    spelled = " ♪ #é".encode()
     table = {text: token for token, text in tiny.tokenizer().texts.items() if text}
-    said = [table[bytes([byte])] for byte in spelled] + [tiny.token("###")]
-    said = list(dict.fromkeys(said))  # A parrot says each token once.
-    start = encode(tiny.tokenizer(), tiny.PROMPT, "How?", None, 1).tokens[-1]
-    said = [token for token in said if token != start]
-    llama = tiny.parrot(said, start=start)
-    model = Answerer(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
+    said = [table[bytes([byte])] for byte in "♪#é".encode()] + [tiny.token("###")]
+    model = tiny.parrot_answerer(said)
     request = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
-    pieces = list(stream(model, tiny.PROMPT, request, GREEDY, mesh=None))
+    pieces = list(stream(model, tiny.PROMPT, request, GREEDY))
     assert "".join(pieces) == "♪#é"
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
 def test_other_texts_may_end_an_answer():
-    said = [tiny.token(piece) for piece in ["a", "b", "c", "###"]]
-    start = encode(tiny.tokenizer(), tiny.PROMPT, "How?", None, 1).tokens[-1]
-    llama = tiny.parrot(said, start=start)
-    model = Answerer(tiny.adapter(llama.config.width), llama, tiny.tokenizer())
+    pieces = ("a", "b", "c", "###")
+    model = tiny.parrot_answerer([tiny.token(piece) for piece in pieces])
     request = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
     stop = dataclasses.replace(GREEDY, stop=("x", "bc"))
-    assert answer(model, tiny.PROMPT, [request], stop, mesh=None) == ["a"]
-    assert answer(model, tiny.PROMPT, [request], GREEDY, mesh=None) == ["abc"]
+    assert answer(model, tiny.PROMPT, [request], stop) == ["a"]
+    assert answer(model, tiny.PROMPT, [request], GREEDY) == ["abc"]
 
 
 @pytest.mark.parametrize(
@@ -185,63 +183,49 @@ def test_unknown_or_missing_keys_of_decoding_are_refused(tmp_path):
     config.generate.stop = ["Human:"]
     assert GenerateConfig.from_config(config).stop == ("Human:",)
     config.generate = {**config.generate, "stop": "Human:"}
-    with pytest.raises(UserError, match=r"generate\.stop is the text 'Human:'"):
+    wrong = r"^config\.generate\.stop is 'Human:': it must be a list, each entry text"
+    with pytest.raises(UserError, match=wrong):
         GenerateConfig.from_config(config)
     config.generate = {"max_new_tokens": 6, "beems": 4}
-    with pytest.raises(UserError, match=r"config\.generate.*beems"):
+    with pytest.raises(UserError, match=r"config\.generate.*beems.*misspelt"):
         GenerateConfig.from_config(config)
 
 
-def test_an_adapter_for_another_language_model_is_refused(tmp_path):
-    tiny.save_model(tmp_path, tiny.llama())
+def test_an_adapter_for_another_language_model_is_refused(folder):
     weights.save_adapter(
-        tiny.adapter(24), tmp_path / "other", dtype=np.float32, window_frames=10
+        tiny.adapter(24), folder / "other", dtype=np.float32, window_frames=10
     )
     with pytest.raises(UserError, match=r"width 24.*reads 32"):
-        Answerer.load(
-            str(tmp_path / "language_model"),
-            str(tmp_path / "other"),
-            dtype="float32",
-            quantization="",
-            mesh=None,
-        )
+        load(folder, adapter="other")
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"max_new_tokens": 2_000_000_000}, "max_new_tokens is 2000000000, after up"),
         ({"max_new_tokens": 2_040}, "reads at most 2048 in all"),
         ({"beams": 100_000}, "beams is 100000, but .* knows only"),
     ],
 )
-def test_what_no_model_can_hold_is_refused_at_once(changes, told):
+def test_what_no_model_can_hold_is_refused_at_once(changes, message):
     config = dataclasses.replace(GREEDY, **changes)
-    with pytest.raises(UserError, match=told):
-        answer_each(tiny.speaker(), tiny.PROMPT, tiny.requests(1), config, mesh=None)
-    with pytest.raises(UserError, match=told):
-        next(
-            stream(tiny.speaker(), tiny.PROMPT, tiny.requests(1)[0], config, mesh=None)
-        )
+    with pytest.raises(UserError, match=message):
+        answer_each(tiny.answerer(), tiny.PROMPT, tiny.requests(1), config)
+    with pytest.raises(UserError, match=message):
+        next(stream(tiny.answerer(), tiny.PROMPT, tiny.requests(1)[0], config))
 
 
-def test_the_context_is_what_the_language_model_says(tmp_path):
-    tiny.save_model(tmp_path, tiny.llama())
+def test_the_context_is_that_of_the_language_model(folder, tmp_path):
     path = tmp_path / "language_model"
+    shutil.copytree(folder / "language_model", path)
+    (tmp_path / "adapter").symlink_to(folder / "adapter")
     assert context_of(str(path)) == 2048
-    said = json.loads((path / "config.json").read_text())
-    said["max_position_embeddings"] = 70
-    (path / "config.json").write_text(json.dumps(said))
+    described = json.loads((path / "config.json").read_text())
+    described["max_position_embeddings"] = 70
+    (path / "config.json").write_text(json.dumps(described))
     assert context_of(str(path)) == 70
-    model = Answerer.load(
-        str(path),
-        str(tmp_path / "adapter"),
-        dtype="float32",
-        quantization="",
-        mesh=None,
-    )
     with pytest.raises(UserError, match="at most 70 in all"):
-        answer(model, tiny.PROMPT, tiny.requests(3), GREEDY, mesh=None)
+        answer(load(tmp_path), tiny.PROMPT, tiny.requests(3), GREEDY)
 
 
 @WAYS
@@ -253,12 +237,14 @@ def test_too_little_memory_is_one_sentence(config, monkeypatch):
         monkeypatch.setattr(place, "pad", allocate)
     request = tiny.requests(1)
     with pytest.raises(UserError, match="too little memory for generate.batch_size"):
-        answer(tiny.speaker(), tiny.PROMPT, request, config, mesh=None)
+        answer(tiny.answerer(), tiny.PROMPT, request, config)
     with pytest.raises(UserError, match="too little memory for generate.batch_size"):
-        list(stream(tiny.speaker(), tiny.PROMPT, request[0], config, mesh=None))
+        list(stream(tiny.answerer(), tiny.PROMPT, request[0], config))
 
 
 def test_a_question_that_ends_the_conversation_is_refused():
-    with pytest.raises(UserError, match="'Is it jazz.###' holds '###'.*ask without it"):
+    with pytest.raises(
+        UserError, match="'Is it jazz.###' contains '###'.*ask without it"
+    ):
         check_question(tiny.PROMPT, "Is it jazz?###")
     check_question(tiny.PROMPT, "Is it in C##?")

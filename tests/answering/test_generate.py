@@ -1,4 +1,4 @@
-"""A corpus answered: with which adapter, and into which file."""
+"""Answers to a corpus: with which adapter, and into which file."""
 
 import dataclasses
 import json
@@ -9,12 +9,14 @@ import pytest
 from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
+from musilingo_jax.answering.answerer import load_answerer
+from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.sources import ModelConfig
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import setting
 from musilingo_jax.runtime.sharding import make_mesh
 
 
@@ -24,7 +26,7 @@ def test_adapter_of_prefers_the_given_then_the_run_then_the_config(tmp_path):
         corpus_answers.adapter_of(config, None)
     config.model.adapter = "somewhere"
     assert corpus_answers.adapter_of(config, None) == "somewhere"
-    # A run that was interrupted has none, and its start is no substitute.
+    # A run that was interrupted has none, and what it began with does not replace it.
     (tmp_path / "run/stage2/checkpoints/40").mkdir(parents=True)
     with pytest.raises(UserError, match="no trained adapter"):
         corpus_answers.adapter_of(config, None)
@@ -57,7 +59,7 @@ def record(number: int) -> Record:
     )
 
 
-def test_answer_file_goes_on_after_a_kill(tmp_path):
+def test_answer_file_continues_after_a_kill(tmp_path):
     path = tmp_path / "deep/answers.jsonl"
     asks = [Ask(record(i), heard=f"{i}.wav") for i in range(3)]
     file = AnswerFile(path, "model=1")
@@ -94,6 +96,58 @@ def test_answer_file_refuses_other_files(tmp_path):
         AnswerFile(path, "model=1")
 
 
+def test_answer_file_needs_the_answers_of_all_processes(tmp_path):
+    asks = [Ask(record(i), heard=f"{i}.wav") for i in range(3)]
+    file = AnswerFile(tmp_path / "answers.jsonl", "model=1", process=0, processes=2)
+    for ask in file.share(asks):
+        file.add(ask, "null")
+    with pytest.raises(UserError, match="1 of 3 answers are not here.*all processes"):
+        file.finish(asks)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A config whose models have digests that do not depend on their files."""
+    tiny.save_model(tmp_path, tiny.llama())
+    monkeypatch.setattr(weights, "digest", lambda source, part: f"digest of the {part}")
+    config = tiny.config(tmp_path, corpus="")
+    config.generate.stop = ("Human:",)
+    return config
+
+
+def test_fingerprints_stay_those_of_version_0_1(config):
+    """Or files of answers that were begun with it could not be continued."""
+    assert fingerprint(corpus_answers.identity(config, "adapter")) == (
+        "adapter=6f540a7e end_tokens=038966de features=a175433f format=d4735e3a "
+        "generate=bf202323 language_model=26d8bc0f numbers=97b5a118 stages=d9e8008f"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterGenerateConfig(GenerateConfig):
+    """That of a version which has one more setting."""
+
+    typical_p: float = setting(above=0, at_most=1, before=1.0)
+
+
+def test_answers_are_continued_by_a_version_with_more_settings(
+    config, tmp_path, monkeypatch
+):
+    def open_file() -> AnswerFile:
+        identity = corpus_answers.identity(config, "adapter")
+        return AnswerFile(tmp_path / "answers.jsonl", fingerprint(identity))
+
+    ask = Ask(record(0), heard="0.wav")
+    open_file().add(ask, "null")
+    monkeypatch.setattr(corpus_answers, "GenerateConfig", LaterGenerateConfig)
+    assert open_file().answer(ask) == "null"
+    config.generate = {**config.generate, "typical_p": 1.0}
+    assert open_file().answer(ask) == "null"
+    config.generate.typical_p = 0.5
+    with pytest.raises(UserError, match=r"differs in generate\)"):
+        open_file()
+
+
 def test_nothing_is_written_before_there_is_an_answer(tmp_path):
     path = tmp_path / "deep/answers.jsonl"
     AnswerFile(path, "model=1")
@@ -101,7 +155,7 @@ def test_nothing_is_written_before_there_is_an_answer(tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_answered(tmp_path):
-    """A limit on the size of files is met as a full disk is."""
+    """A file that grows beyond a limit fails as a full disk does."""
     path = tmp_path / "answers.jsonl"
     asks = [Ask(record(i), heard=f"{i}.wav") for i in range(9)]
     file = AnswerFile(path, "model=1")
@@ -109,7 +163,7 @@ def test_a_full_disk_keeps_what_was_answered(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
     try:
-        with pytest.raises(UserError, match=r"File too large.: 1 answers .* are kept"):
+        with pytest.raises(UserError, match=r"File too large.: 1 answers are kept"):
             file.add(asks[1], "eins " * 60)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -122,7 +176,7 @@ def test_a_full_disk_keeps_what_was_answered(tmp_path):
 def test_a_question_with_the_end_sign_is_refused_by_its_clip(tmp_path):
     config = tiny.config(tmp_path, corpus="")
     asked = [record(0), dataclasses.replace(record(1), question="How?### So.")]
-    with pytest.raises(UserError, match=r"^1\.wav: .*holds '###'.*ask without"):
+    with pytest.raises(UserError, match=r"^1\.wav: .*contains '###'.*ask without"):
         corpus_answers.askable(config, asked, {"0.wav", "1.wav"})
     captions = [dataclasses.replace(record(0), question="")]
     assert corpus_answers.askable(config, captions, {"0.wav"}) == captions

@@ -1,4 +1,4 @@
-"""Where the audio sits, what is learnt, and that the end sign survives the cut."""
+"""Where the audio is, which tokens are targets, and that a cut keeps the end sign."""
 
 import dataclasses
 
@@ -44,10 +44,10 @@ def test_pieces_of_a_question_are_tokenised_separately(tokenizer):
 
 def test_without_answer_there_is_only_the_prompt(tokenizer):
     asked = encode(tokenizer, CHAT, "How fast?", None, windows=2)
-    told = encode(tokenizer, CHAT, "How fast?", "Slow.", windows=2)
-    assert asked.tokens == told.tokens[: len(asked.tokens)]
+    whole = encode(tokenizer, CHAT, "How fast?", "Slow.", windows=2)
+    assert asked.tokens == whole.tokens[: len(asked.tokens)]
     assert not any(asked.target_mask)
-    assert not any(told.target_mask[: len(asked.tokens)])
+    assert not any(whole.target_mask[: len(asked.tokens)])
 
 
 @pytest.mark.parametrize("limit", range(4, 24))
@@ -56,12 +56,11 @@ def test_cut_answer_keeps_its_end_sign(tokenizer, prompt, limit):
     prompt = dataclasses.replace(prompt, max_answer_tokens=limit)
     answer = "It is a calm piano piece, slow and quiet, with many words to say."
     example = encode(tokenizer, prompt, "What?", answer, windows=1)
-    said = [
-        t for t, told in zip(example.tokens, example.target_mask, strict=True) if told
-    ]
+    pairs = zip(example.tokens, example.target_mask, strict=True)
+    targets = [token for token, is_target in pairs if is_target]
     assert example.cut
-    assert len(said) == limit
-    text = tokenizer.decode(said)
+    assert len(targets) == limit
+    text = tokenizer.decode(targets)
     assert text.endswith(prompt.end_sign)
     assert answer.startswith(text.removesuffix(prompt.end_sign).strip()[:-1])
 

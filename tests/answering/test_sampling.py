@@ -1,4 +1,4 @@
-"""How tokens are chosen: masks, processors, and that draws follow the distribution."""
+"""How tokens are chosen: masks, processors, and the distribution of draws."""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ from transformers import (
 )
 
 from musilingo_jax.answering.sampling import (
-    SILENCE,
+    NO_TOKEN,
     Choice,
+    Generated,
     Greedy,
     MinimumLength,
     RepetitionPenalty,
-    Said,
     Sample,
 )
 
@@ -87,13 +87,13 @@ def test_equal_scores_are_kept_together():
         assert np.isfinite(method.keep(row))[0].tolist() == [True] * 4 + [False]
 
 
-def said(finishing: np.ndarray | None = None) -> Said:
-    """Rows that have said three tokens, one of them twice, and none."""
-    tokens = np.full((2, 5), SILENCE, np.int32)
+def generated(finishing: np.ndarray | None = None) -> Generated:
+    """A row with three tokens, one of them twice, and a row without any."""
+    tokens = np.full((2, 5), NO_TOKEN, np.int32)
     tokens[0, :3] = [7, 96, 7]
     if finishing is None:
         finishing = np.zeros((2, 97), bool)
-    return Said(*map(jnp.asarray, (tokens, np.array([3, 0]), finishing)))
+    return Generated(*map(jnp.asarray, (tokens, np.array([3, 0]), finishing)))
 
 
 def test_processors_are_those_of_transformers():
@@ -101,7 +101,7 @@ def test_processors_are_those_of_transformers():
     theirs = RepetitionPenaltyLogitsProcessor(1.7)(
         torch.tensor([[7, 96, 7]]), torch.from_numpy(given[:1])
     )
-    ours = RepetitionPenalty(1.7)(jnp.asarray(given), said())
+    ours = RepetitionPenalty(1.7)(jnp.asarray(given), generated())
     np.testing.assert_allclose(ours[:1], theirs.numpy(), rtol=1e-6)
     np.testing.assert_array_equal(ours[1], given[1])  # The last token of all included.
     ends = [2, 5]
@@ -111,7 +111,7 @@ def test_processors_are_those_of_transformers():
         theirs = MinNewTokensLengthLogitsProcessor(10, least, ends)(
             torch.zeros((1, 13), dtype=torch.int64), torch.from_numpy(given[:1])
         )
-        ours = MinimumLength(least)(jnp.asarray(given), said(finishing))
+        ours = MinimumLength(least)(jnp.asarray(given), generated(finishing))
         np.testing.assert_array_equal(ours[:1], theirs.numpy())
         assert np.isneginf(ours[1]).nonzero()[0].tolist() == ends
 
@@ -120,7 +120,8 @@ def test_the_penalty_comes_before_the_choice():
     given = np.full((2, 97), -1.0, np.float32)
     given[:, 7], given[:, 8] = 2.0, 1.9
     seeds = jnp.zeros(2, jnp.uint32)
-    chosen = Choice((RepetitionPenalty(2.0),), Greedy())(given, said(), seeds)
+    choice = Choice((RepetitionPenalty(2.0),), Greedy())
+    chosen = choice(jnp.asarray(given), generated(), seeds)
     assert chosen.tolist() == [8, 7]
 
 
@@ -128,9 +129,9 @@ DRAWS = 20_000
 
 
 def counts(method: Sample, row: np.ndarray) -> np.ndarray:
-    """How often each token is drawn, in rows that differ in nothing but their seed."""
-    nothing = Said(
-        jnp.full((DRAWS, 1), SILENCE),
+    """How often each token is drawn, in rows that differ only in their seeds."""
+    nothing = Generated(
+        jnp.full((DRAWS, 1), NO_TOKEN),
         jnp.zeros(DRAWS, jnp.int32),
         jnp.zeros((DRAWS, len(row)), bool),
     )
@@ -144,9 +145,9 @@ def counts(method: Sample, row: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("method", [METHODS[0], METHODS[5]], ids=str)
 def test_draws_follow_the_distribution(method):
-    """Chi-square; a distribution that is a little off is found out."""
+    """By a chi-square test, which a slightly different distribution fails."""
     row = scores(rows=1, vocab=12)[0] / 3
-    left = np.asarray(method.keep(jnp.asarray(row)), np.float64)
+    (left,) = np.asarray(method.keep(jnp.asarray([row])), np.float64)
     probability = np.exp(left) / np.exp(left).sum()
     kept = probability > 0
     found = counts(method, jnp.asarray(row))
@@ -162,8 +163,8 @@ def test_draws_differ_from_token_to_token():
     row = jnp.zeros((2, 1000))
     method = Choice((), METHODS[0])
     seeds = jnp.array([5, 5], jnp.uint32)
-    before = Said(
-        jnp.full((2, 1), SILENCE), jnp.array([0, 1]), jnp.zeros((2, 1000), bool)
+    before = Generated(
+        jnp.full((2, 1), NO_TOKEN), jnp.array([0, 1]), jnp.zeros((2, 1000), bool)
     )
     first, second = method(row, before, seeds)
     assert first != second

@@ -1,16 +1,15 @@
 """The texts that end an answer, in any tokenisation, and what is shown before them."""
 
 import json
-import random
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_model as tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from musilingo_jax.answering.answer import Answerer, answer
-from musilingo_jax.answering.prompts import encode
-from musilingo_jax.answering.stop_texts import settled, stops_of, tidy
+from musilingo_jax.answering.answer import answer
+from musilingo_jax.answering.stop_texts import Stops, settled, stops_of, tidy
 from musilingo_jax.pretrained.tokenizer import load
 
 
@@ -28,31 +27,31 @@ from musilingo_jax.pretrained.tokenizer import load
     ],
 )
 def test_stops_on_the_stop_text_in_any_tokenisation(pieces):
-    tokenizer = tiny.tokenizer()
     said = [tiny.token(piece) for piece in pieces]
     assert len(set(said)) == len(said)
-    start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
-    llama = tiny.parrot(said, start=start)
-    model = Answerer(tiny.adapter(llama.config.width), llama, tokenizer)
+    model = tiny.parrot_answerer(said)
     asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
     expected = "a!" if "!#" in pieces else "a"
-    assert answer(model, tiny.PROMPT, asked, tiny.GREEDY, mesh=None) == [expected]
-    automaton = stops_of(tokenizer, ("###",), llama.config.vocab)
-    state = 0
-    for token in said[:-1]:
-        assert state < 3
-        state = automaton.follow(state, token)
-    assert state == automaton.finished == 3
+    assert answer(model, tiny.PROMPT, asked, tiny.GREEDY) == [expected]
+    automaton = model.stops(("###",))
+    states = follow(automaton, said[:-1])
+    assert all(state < 3 for state in states[:-1])
+    assert states[-1] == automaton.finished == 3
 
 
-def test_goes_on_where_the_stop_text_is_not_complete():
-    tokenizer = tiny.tokenizer()
+def follow(automaton: Stops, tokens: list[int]) -> list[int]:
+    """The states before the first of some tokens and after each of them."""
+    states = [jnp.zeros(1, jnp.int32)]
+    for token in tokens:
+        states.append(automaton.follow(states[-1], jnp.full(1, token)))
+    return [int(state[0]) for state in states]
+
+
+def test_continues_where_the_stop_text_is_not_complete():
     said = [tiny.token(piece) for piece in ["#", "a", "##", "b", "!#", "#?", "c"]]
-    start = encode(tokenizer, tiny.PROMPT, "How?", None, 1).tokens[-1]
-    llama = tiny.parrot([*said, tokenizer.end], start=start)
-    model = Answerer(tiny.adapter(llama.config.width), llama, tokenizer)
+    model = tiny.parrot_answerer([*said, tiny.tokenizer().end])
     asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
-    assert answer(model, tiny.PROMPT, asked, tiny.GREEDY, mesh=None) == ["#a##b!##?c"]
+    assert answer(model, tiny.PROMPT, asked, tiny.GREEDY) == ["#a##b!##?c"]
 
 
 @pytest.mark.parametrize(
@@ -66,18 +65,21 @@ def test_the_automaton_agrees_with_the_decoded_text(texts):
         for token in range(tokenizer.size)
         if set(tokenizer.decode([token])) & set("#!?\n ")
     ]
-    draw = random.Random(0)
-    found = 0
-    for _ in range(300):
-        state, said = 0, []
-        for token in draw.choices(likely, k=6):
-            ends = np.asarray(stops.finishing(np.array([state])))[0]
-            said.append(token)
-            state = int(stops.follow(state, token))
-            finished = any(text in tokenizer.decode(said) for text in texts)
-            assert (state == stops.finished) == finished == ends[token], said
-        found += finished
-    assert 0 < found < 300
+    drawn = np.random.default_rng(0).choice(likely, size=(300, 6))
+    state, finished = jnp.zeros(300, jnp.int32), np.zeros(300, bool)
+    for step in range(6):
+        token = drawn[:, step]
+        ends = np.asarray(stops.finishing(state))[np.arange(300), token]
+        state = stops.follow(state, jnp.asarray(token))
+        finished = np.array(
+            [
+                any(text in tokenizer.decode(row) for text in texts)
+                for row in drawn[:, : step + 1].tolist()
+            ]
+        )
+        np.testing.assert_array_equal(np.asarray(state) == stops.finished, finished)
+        np.testing.assert_array_equal(ends, finished)
+    assert 0 < finished.sum() < 300
 
 
 def test_many_texts_take_little_memory():
@@ -86,11 +88,9 @@ def test_many_texts_take_little_memory():
     stops = stops_of(tokenizer, texts, 128_000)
     assert stops.table.nbytes < 20_000
     assert stops.kind.nbytes == 4 * 128_000
-    state = 0
-    for token in tokenizer.encode("I say\nUse? no. User:\n"):
-        assert state != stops.finished
-        state = int(stops.follow(state, token))
-    assert state == stops.finished
+    states = follow(stops, tokenizer.encode("I say\nUse? no. User:\n"))
+    assert stops.finished not in states[:-1]
+    assert states[-1] == stops.finished
 
 
 def test_every_end_token_ends(tmp_path):
@@ -104,7 +104,7 @@ def test_every_end_token_ends(tmp_path):
     # "a" is a word: a file that says it ends a text is wrong.
     assert (found.end, found.ends) == (2, (0, 2))
     stops = stops_of(found, ("###",), found.size)
-    ends = np.flatnonzero(np.asarray(stops.finishing(np.array([0])))[0])
+    ends = np.flatnonzero(stops.finishing(jnp.zeros(1, jnp.int32))[0])
     assert ends.tolist() == [0, 2, tiny.token("###")]
 
 
@@ -131,10 +131,7 @@ def test_the_automaton_with_sentencepiece_spaces_and_bytes(tmp_path):
     stops = stops_of(load(tmp_path), ("###",), len(pieces))
 
     def spelled(*tokens):
-        state = 0
-        for piece in tokens:
-            state = int(stops.follow(state, pieces.index(piece)))
-        return state
+        return follow(stops, [pieces.index(piece) for piece in tokens])[-1]
 
     assert spelled("▁#", "##") == 3
     assert spelled("##", "<0x23>") == 3

@@ -13,8 +13,8 @@ from helpers import programs
 from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import AnswerFile, Ask
+from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.evaluation import report_files
@@ -75,9 +75,9 @@ def test_finished_answers_are_taken_over(evaluated, monkeypatch):
     asked = []
     answer_each = corpus_answers.answer_each
 
-    def counted(speaker, prompt, requests, decoding, *, mesh):
+    def counted(answerer, prompt, requests, decoding):
         asked.extend(requests)
-        return answer_each(speaker, prompt, requests, decoding, mesh=mesh)
+        return answer_each(answerer, prompt, requests, decoding)
 
     monkeypatch.setattr(corpus_answers, "answer_each", counted)
     evaluate(config, str(folder / "adapter"), None)

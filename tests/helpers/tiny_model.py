@@ -1,11 +1,12 @@
-"""A whole model with random weights, small enough to be made in every test."""
+"""A whole model with random weights, small enough to be made in a test."""
 
 import dataclasses
 import functools
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,9 @@ from ml_collections import ConfigDict
 from tokenizers import decoders, models, pre_tokenizers
 
 from musilingo_jax.answering import config as generate_config
-from musilingo_jax.answering.answer import Answerer
-from musilingo_jax.answering.continuous_batching import PromptTokens
-from musilingo_jax.answering.prompts import PromptConfig
+from musilingo_jax.answering.answerer import Answerer
+from musilingo_jax.answering.padded_prompts import PromptTokens
+from musilingo_jax.answering.prompts import PromptConfig, encode
 from musilingo_jax.answering.stop_texts import Stops
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
@@ -29,6 +30,7 @@ from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.tokenizer import Tokenizer, load
 
+M = TypeVar("M", bound=nnx.Module)
 MERGES = [("#", "#"), ("##", "#"), ("!", "#"), ("#", "?"), ("Ġ", "#"), ("Ċ", "Ċ")]
 PIECES = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
 PIECES += ["".join(merge) for merge in MERGES]
@@ -61,7 +63,7 @@ MERT = MertConfig.from_dict(
 
 
 def token(piece: str) -> int:
-    """The number of a piece, spelt byte-level: "Ġ" is the space."""
+    """The id of a piece, spelt byte-level: "Ġ" is the space."""
     return PIECES.index(piece)
 
 
@@ -100,7 +102,7 @@ LLAMA_3 = {
 
 
 def llama_config(*, width: int, depth: int, **shape: Any) -> LlamaConfig:
-    said = {
+    values = {
         "model_type": "llama",
         "vocab_size": tokenizer().size + 1,
         "hidden_size": width,
@@ -110,33 +112,55 @@ def llama_config(*, width: int, depth: int, **shape: Any) -> LlamaConfig:
         "num_key_value_heads": 2,
         "rms_norm_eps": 1e-6,
     }
-    return LlamaConfig.from_dict(said | shape)
+    return LlamaConfig.from_dict(values | shape)
+
+
+def filled(make: Callable[[], M], seed: int) -> M:
+    """A module with NumPy's random numbers, which take no time to compile.
+
+    Args:
+      make: makes the module, of which only the shapes are used.
+      seed: of the numbers.
+    """
+    generator = np.random.default_rng(seed)
+
+    def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = path[-2].name
+        if name in ("scale", "bias"):
+            return jnp.full(leaf.shape, name == "scale", jnp.float32)
+        fan_in = leaf.shape[-1 if name == "embedding" else -2]
+        values = generator.normal(scale=fan_in**-0.5, size=leaf.shape)
+        return jnp.asarray(values, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(make))
 
 
 @functools.cache
-def llama(shape: str = "") -> Llama:
-    """Random, and so attentive that it says different things to different prompts.
+def llama(shape: str = "LLAMA_1") -> Llama:
+    """A random model whose strong attention makes it answer different prompts apart.
 
-    `shape` is "LLAMA_1" or "LLAMA_3", or "" where that does not matter.
+    `shape` is "LLAMA_1" or "LLAMA_3".
     """
-    config = llama_config(width=32, depth=2, **globals().get(shape, {}))
-    model = Llama(config, rngs=nnx.Rngs(3))
-    for loud in (model.layers.query, model.layers.value, model.layers.out):
-        loud.kernel[...] = 4 * loud.kernel[...]
+    config = llama_config(width=32, depth=2, **globals()[shape])
+    model = filled(lambda: Llama(config, rngs=nnx.Rngs(0)), seed=3)
+    for layer in (model.layers.query, model.layers.value, model.layers.out):
+        layer.kernel[...] = jnp.asarray(4 * np.asarray(layer.kernel[...]))
     return model
 
 
-def parrot(said: list[int], start: int) -> Llama:
-    """Says `said` after the token `start`, whatever the prompt; tokens must differ.
+def parrot(said: list[int]) -> Llama:
+    """A model that says `said` after every prompt; its tokens must differ.
 
-    Its layers add nothing to the embeddings, which are one-hot, and its head leads
-    from each token to the next.
+    Its layers add nothing to the embeddings, which are one-hot, and its head leads from
+    each token to the next: from the last one of the prompt to the first of `said`, and
+    so on.
     """
+    (*_, last) = encode(tokenizer(), PROMPT, "", None, windows=1).tokens
+    assert len({last, *said}) == 1 + len(said)
     model = jax.tree.map(lambda array: array, _mute())
-    vocab, width = model.embedding.shape
-    chain = [start, *said]
-    following = jnp.zeros((width, vocab))
-    model.head.kernel[...] = following.at[jnp.array(chain[:-1]), jnp.array(said)].set(1)
+    following = np.zeros(model.head.kernel.shape, np.float32)
+    following[[last, *said[:-1]], said] = 1
+    model.head.kernel[...] = jnp.asarray(following)
     return model
 
 
@@ -144,26 +168,35 @@ def parrot(said: list[int], start: int) -> Llama:
 def _mute() -> Llama:
     vocab = tokenizer().size + 1
     width = 8 * -(-vocab // 8)
-    model = Llama(llama_config(width=width, depth=1), rngs=nnx.Rngs(0))
-    model.embedding[...] = jnp.eye(vocab, width)
+    config = llama_config(width=width, depth=1, **LLAMA_1)
+    model = filled(lambda: Llama(config, rngs=nnx.Rngs(0)), seed=0)
+    model.embedding[...] = jnp.asarray(np.eye(vocab, width, dtype=np.float32))
     for silent in (model.layers.out, model.layers.down):
         silent.kernel[...] = jnp.zeros_like(silent.kernel[...])
     return model
 
 
-def speaker() -> Answerer:
+@functools.cache
+def answerer() -> Answerer:
+    """The random language model with an adapter."""
     return Answerer(adapter(32), llama(), tokenizer())
 
 
+def parrot_answerer(said: list[int]) -> Answerer:
+    """Answers every question with `said`, see `parrot`."""
+    llama = parrot(said)
+    return Answerer(adapter(llama.config.width), llama, tokenizer())
+
+
 def ending_with(ends: list[int], vocab: int) -> Stops:
-    """Some tokens end an answer, and no text does."""
+    """These tokens end an answer, and no text does."""
     kind = np.zeros(vocab, np.int32)
     kind[ends] = 1
-    return Stops(np.array([[0, 1], [1, 1]], np.int32), kind)
+    return Stops(jnp.array([[0, 1], [1, 1]], jnp.int32), jnp.asarray(kind))
 
 
 def embeddings(model: Llama, prompt: PromptTokens) -> np.ndarray:
-    """What a language model reads, [time, width], put together without ours."""
+    """What a language model reads, [time, width], put together without our code."""
     text = np.asarray(model.embedding)[list(prompt.tokens)]
     projection = adapter(model.config.width).projection
     audio = prompt.features @ np.asarray(projection.kernel) + np.asarray(
@@ -174,40 +207,48 @@ def embeddings(model: Llama, prompt: PromptTokens) -> np.ndarray:
     return text
 
 
-def requests(count: int) -> list[tuple[np.ndarray, str]]:
-    """Songs of 3 or 4 windows, short questions and long ones."""
+def requests(count: int, *, alike: bool = True) -> list[tuple[np.ndarray, str]]:
+    """Songs of 3 or 4 windows, and questions of four or seven lengths.
+
+    With `alike` they differ in length by less than lengths are padded, so that one
+    program reads all of them.
+    """
     generator = np.random.default_rng(1)
+    repeated = [4 + i * 3 % 4 if alike else i * 5 % 7 for i in range(count)]
     return [
         (
             generator.normal(size=(3 + i % 2, MERT.hidden_size)).astype("f"),
-            "Why? " * (i * 5 % 7) + "How?",
+            "Why? " * repeated[i] + "How?",
         )
         for i in range(count)
     ]
 
 
 def adapter(width_out: int) -> Adapter:
-    return Adapter(MERT.hidden_size, width_out, rngs=nnx.Rngs(4))
+    """A random adapter from the encoder to a language model of this width."""
+    return filled(
+        lambda: Adapter(MERT.hidden_size, width_out, rngs=nnx.Rngs(0)), seed=4
+    )
 
 
-def save_model(folder: Path, speaker: Llama) -> None:
-    """Encoder, language model with tokenizer, adapter and config, as a run has them."""
-    encoder = Mert(MERT, rngs=nnx.Rngs(5))
+def save_model(folder: Path, llama: Llama) -> None:
+    """Writes encoder, language model with tokenizer, adapter and config, as a run."""
+    encoder = filled(lambda: Mert(MERT, rngs=nnx.Rngs(0)), seed=5)
     weights.save_encoder(encoder, folder / "encoder", dtype=np.float32)
-    weights.save_language_model(speaker, folder / "language_model", dtype=np.float32)
+    weights.save_language_model(llama, folder / "language_model", dtype=np.float32)
     save_tokenizer(folder / "language_model")
     weights.save_adapter(
-        adapter(speaker.config.width),
+        adapter(llama.config.width),
         folder / "adapter",
         dtype=np.float32,
         window_frames=10,
     )
-    text = config(folder, corpus="").to_json_best_effort()
-    (folder / "config.json").write_text(text)
+    content = config(folder, corpus="").to_json_best_effort()
+    (folder / "config.json").write_text(content)
 
 
 def save_corpus(folder: Path, clips: int) -> Path:
-    """Tones of different heights, half of them for training, as files and questions."""
+    """Writes tones of different heights with questions, half of them for training."""
     folder.mkdir(parents=True)
     lines = []
     for number in range(clips):
@@ -236,7 +277,7 @@ def save_corpus(folder: Path, clips: int) -> Path:
 
 
 def config(folder: Path, corpus: str) -> ConfigDict:
-    """Stage 1 learns captions, stage 2 questions, as `configs/tiny.py` has it."""
+    """A config like `configs/tiny.py`: stage 1 learns captions, stage 2 questions."""
     stage = {
         "steps": 2,
         "batch_size": 2,

@@ -136,7 +136,7 @@ def test_chat_with_the_parts_of_a_release(tmp_path):
     (tmp_path / "adapter/config.json").write_text(
         json.dumps(said | {"prompt_template": 5})
     )
-    with pytest.raises(UserError, match=r"prompt_template = 5 .* is no text"):
+    with pytest.raises(UserError, match=r"prompt_template = 5 .* is not text"):
         Usage.of(str(tmp_path), None)
 
 

@@ -1,0 +1,115 @@
+"""Reads prompts with audio among their tokens into a language model's cache."""
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, Int
+
+from musilingo_jax.answering.padded_prompts import PaddedPrompts
+from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.llama import KVCache, Llama
+from musilingo_jax.models.musilingo import splice
+from musilingo_jax.runtime.sharding import cache_sharding, replicated
+
+T = TypeVar("T")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PromptReader:
+    """An adapter and a language model, and the devices that they are on.
+
+    Attributes:
+      adapter: pooled audio → word embeddings.
+      llama: the language model.
+      mesh: the devices; None for the default one.
+    """
+
+    adapter: Adapter
+    llama: Llama
+    mesh: Mesh | None = field(metadata={"static": True})
+
+    def read(
+        self, prompts: PaddedPrompts, cache: KVCache
+    ) -> tuple[Float[Array, "batch width"], KVCache]:
+        """Reads prompts behind what the rows of the cache hold already.
+
+        Returns:
+          The hidden state of each row's last token, and the cache.
+        """
+        embeddings = splice(
+            self.llama.embed(prompts.tokens),
+            self.adapter(prompts.features),
+            prompts.audio_slot,
+        )
+        hidden, filled = self._read(embeddings, cache)
+        last = jnp.maximum(prompts.lengths - 1, 0)[:, None, None]
+        # Padding is not text: each row ends where its prompt does.
+        filled = replace(filled, ends=cache.ends + prompts.lengths)
+        return jnp.take_along_axis(hidden, last, axis=1)[:, 0], filled
+
+    def read_token(
+        self, tokens: Int[Array, " batch"], cache: KVCache
+    ) -> tuple[Float[Array, "batch width"], KVCache]:
+        """Reads one more token in each row; returns as `read` does."""
+        hidden, filled = self._read(self.llama.embed(tokens[:, None]), cache)
+        return hidden[:, -1], filled
+
+    def _read(
+        self, embeddings: Float[Array, "batch time width"], cache: KVCache
+    ) -> tuple[Float[Array, "batch time width"], KVCache]:
+        time = embeddings.shape[1]
+        hidden, filled = self.llama(
+            embeddings,
+            positions=cache.positions(time),
+            attend=cache.attend(time),
+            cache=cache,
+            remat=False,
+        )
+        assert filled is not None  # It is None only where none was given.
+        return hidden, filled
+
+    def place(self, tree: T, *, spread: bool) -> T:
+        """Constrains where the arrays of a traced tree with caches in it are.
+
+        Args:
+          tree: a cache, or something that holds one.
+          spread: whether the rows of a cache are spread over the devices, or every
+            device holds all of them. Its heads always are; all other arrays, which
+            the host reads, are on every device.
+        """
+        mesh = self.mesh
+        if mesh is None:
+            return tree
+
+        def sharding(array: jax.Array) -> NamedSharding:
+            if array.ndim == 4:  # Keys and values.
+                return cache_sharding(mesh, array.shape, rows=spread)
+            return replicated(mesh)
+
+        return jax.lax.with_sharding_constraint(tree, jax.tree.map(sharding, tree))
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts arrays of the host on every device."""
+        place = None if self.mesh is None else replicated(self.mesh)
+        return jax.device_put(tree, place)
+
+
+@functools.partial(jax.jit, static_argnames=("rows", "slots", "spread"))
+def empty_cache(
+    reader: PromptReader, *, rows: int, slots: int, spread: bool
+) -> KVCache:
+    """Makes a cache on its devices, without it ever being whole on one of them.
+
+    Args:
+      reader: what reads into it.
+      rows: texts that it holds.
+      slots: tokens of each.
+      spread: as in `PromptReader.place`.
+    """
+    cache = KVCache.create(reader.llama, batch=rows, slots=slots)
+    return reader.place(cache, spread=spread)
