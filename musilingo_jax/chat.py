@@ -15,6 +15,7 @@ releases of MusiLingo, folders or names on the hub, `answering/released.py` does
 import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -28,6 +29,9 @@ from musilingo_jax.runtime.errors import UsageError, UserError
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
 MODEL = "musilingo-tiny"
 HELP = "A question, `/open path` for another song, or an empty line to leave."
+
+# Seconds until `input` looks for a signal that it has missed.
+_LOOK_EVERY = 0.1
 
 
 def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
@@ -56,7 +60,8 @@ def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
 def _read_line() -> str:
     """What is typed at the prompt; "" at the end of the input or after Ctrl-C."""
     try:
-        return input("? ").strip()
+        with _signals_noticed():
+            return input("? ").strip()
     except (EOFError, KeyboardInterrupt):
         print()
         return ""
@@ -86,6 +91,27 @@ def _print_answer(chat: Chat, excerpt: Excerpt, question: str) -> None:
         print(" (stopped)")
         if interrupted.signal != signal.SIGINT:
             raise
+
+
+@contextlib.contextmanager
+def _signals_noticed() -> Iterator[None]:
+    """Lets `input` notice every signal.
+
+    `input` handles a signal that interrupts its waiting. One that comes after it has
+    printed its prompt and before it waits would have no effect until a key is pressed.
+    So a timer interrupts the waiting again and again.
+    """
+    if not hasattr(signal, "setitimer"):  # Windows.
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_EVERY, _LOOK_EVERY)
+    try:
+        yield
+    finally:
+        # The timer first: without a handler, its signal ends the program.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def main(argv: list[str]) -> None:

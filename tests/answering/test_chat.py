@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -214,6 +215,22 @@ def test_what_is_printed(loaded, model, monkeypatch, capsys):
     for question, answer in zip(QUESTIONS, loaded.ask(heard, QUESTIONS), strict=True):
         lines += ["", question, answer]
     assert capsys.readouterr().out.split("\n") == [*lines, ""]
+
+
+def test_the_prompt_does_not_miss_a_signal(loaded, model, monkeypatch):
+    """While `input` waits it is interrupted again and again, and not afterwards."""
+
+    def wait(prompt):
+        assert signal.getitimer(signal.ITIMER_REAL)[1] == pytest.approx(0.1)
+        signal.pause()
+        return ""
+
+    monkeypatch.setattr("builtins.input", wait)
+    before = signal.getsignal(signal.SIGALRM)
+    heard = loaded.hear(model / "short.wav", start=None, seconds=30.0)
+    chat.converse(loaded, heard, 30.0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 @pytest.fixture
