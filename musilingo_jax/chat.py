@@ -79,7 +79,7 @@ def _open(chat: Chat, path: str, current: Excerpt, seconds: float) -> Excerpt:
 
 
 def _print_answer(chat: Chat, excerpt: Excerpt, question: str) -> None:
-    """Prints an answer while it is generated, or why there is none."""
+    """Prints an answer while it is generated, or why the question was refused."""
     try:
         with signals.raise_at_checks():
             for piece in chat.stream(excerpt, question):

@@ -165,9 +165,7 @@ def search_each(
       beams: texts that are followed for each prompt.
       length_penalty: as in `search`.
     """
-    mesh = reader.mesh
-    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = round_up(min(max(1, texts // beams), len(prompts)), devices)
+    rows = round_up(min(max(1, texts // beams), len(prompts)), reader.row_shares)
     windows = windows_for([prompt.prompt for prompt in prompts])
     ordered = sorted(prompts, key=lambda prompt: len(prompt.prompt.tokens))
     for start in range(0, len(ordered), rows):
@@ -178,7 +176,7 @@ def search_each(
             rows=rows,
             multiple=LENGTH_MULTIPLE,
             windows=windows,
-            mesh=mesh,
+            mesh=reader.mesh,
         )
         answers = search(
             reader,

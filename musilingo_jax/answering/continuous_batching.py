@@ -20,8 +20,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from musilingo_jax.answering.decoding import (
     Admission,
@@ -62,7 +62,7 @@ class BatchShape:
       windows: audio vectors that a prompt has room for.
       prefix_slots: tokens that a prefix has room for.
       slots: tokens that a row has room for.
-      max_new_tokens: tokens of an answer.
+      max_new_tokens: tokens that an answer has room for.
     """
 
     wave: int
@@ -78,13 +78,19 @@ class BatchShape:
         prompts: Sequence[QueuedPrompt],
         *,
         rows: int,
+        row_shares: int,
         max_new_tokens: int,
-        mesh: Mesh | None,
     ) -> "BatchShape":
-        """The sizes that fit all prompts; arguments as in `ContinuousBatch`."""
-        devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+        """The sizes that fit all prompts.
+
+        Args:
+          prompts: at least one.
+          rows: the least number of rows, if there are as many prompts.
+          row_shares: divides the number of rows, and of a wave's.
+          max_new_tokens: tokens of an answer at most.
+        """
         rows = min(rows, len(prompts))
-        wave = devices * math.ceil(rows / _WAVES / devices)
+        wave = row_shares * math.ceil(rows / _WAVES / row_shares)
         prefix = max(prompt.prefix_length for prompt in prompts)
         rest = max(len(p.prompt.tokens) - p.prefix_length for p in prompts)
         prefix_slots = round_up(prefix, _PREFIX_MULTIPLE)
@@ -133,7 +139,10 @@ class ContinuousBatch:
         self._reader = reader
         self._rule: TokenRule = reader.replicate(rule)
         self._shape = shape = BatchShape.of(
-            prompts, rows=rows, max_new_tokens=max_new_tokens, mesh=reader.mesh
+            prompts,
+            rows=rows,
+            row_shares=reader.row_shares,
+            max_new_tokens=max_new_tokens,
         )
         self._queue = PromptQueue(prompts)
         self._bank = PrefixBank(
@@ -143,7 +152,7 @@ class ContinuousBatch:
         self._rows = Rows.empty(
             empty_cache(reader, rows=shape.rows, slots=shape.slots, spread=True),
             reader.replicate(np.zeros(shape.rows, np.uint32)),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=shape.max_new_tokens,
             stop_state=rule.stops.finished,
         )
 
@@ -182,31 +191,30 @@ class ContinuousBatch:
         self._bank.prepare(self._queue)
         prompts = self._queue.next(shape.wave)
         rows = self._free_rows()[: len(prompts)]
-        numbers = {
-            "prefixes": fill_up(
-                [self._bank.row(p.prefix_key) for p in prompts], shape.wave, unused=0
+        admission = Admission(
+            prompts=pad(
+                [prompt.rest for prompt in prompts],
+                rows=shape.wave,
+                multiple=LENGTH_MULTIPLE,
+                windows=shape.windows,
+                mesh=self._reader.mesh,
             ),
-            "places": fill_up(rows, shape.wave, unused=shape.rows),
-            "seeds": fill_up(
-                [p.seed for p in prompts], shape.wave, unused=0, dtype=np.uint32
-            ),
-        }
-        rest = pad(
-            [prompt.rest for prompt in prompts],
-            rows=shape.wave,
-            multiple=LENGTH_MULTIPLE,
-            windows=shape.windows,
-            mesh=self._reader.mesh,
+            prefixes=self._numbers([self._bank.row(p.prefix_key) for p in prompts], 0),
+            places=self._numbers(rows, unused=shape.rows),
+            seeds=self._numbers([p.seed for p in prompts], 0, dtype=np.uint32),
         )
         self._rows = admit(
-            self._reader,
-            self._rule,
-            self._rows,
-            self._bank.cache,
-            Admission(prompts=rest, **self._reader.replicate(numbers)),
+            self._reader, self._rule, self._rows, self._bank.cache, admission
         )
         self._queue.remove(len(prompts))
         self._answering |= {r: p.index for r, p in zip(rows, prompts, strict=True)}
+
+    def _numbers(
+        self, values: Sequence[int], unused: int, *, dtype: type = np.int32
+    ) -> jax.Array:
+        """A number for each row of a wave, on the devices."""
+        filled = fill_up(values, self._shape.wave, unused, dtype=dtype)
+        return self._reader.replicate(filled)
 
     def _decode(self, *, enough: int, steps: int) -> None:
         """Generates until `enough` rows are free or finished, or for `steps` tokens."""

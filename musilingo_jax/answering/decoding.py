@@ -214,7 +214,7 @@ def decode(
     """
     finished = rule.stops.finished
 
-    def go_on(carry: tuple[jax.Array, Rows]) -> Bool[Array, ""]:
+    def unfinished(carry: tuple[jax.Array, Rows]) -> Bool[Array, ""]:
         step, rows = carry
         return (step < steps) & (jnp.sum(rows.stop_state == finished) < enough)
 
@@ -227,7 +227,7 @@ def decode(
         rows = _next_token(reader, rule, replace(rows, cache=cache), hidden)
         return step + 1, reader.place(rows, spread=True)
 
-    return jax.lax.while_loop(go_on, generate, (jnp.int32(0), rows))[1]
+    return jax.lax.while_loop(unfinished, generate, (jnp.int32(0), rows))[1]
 
 
 def _next_token(

@@ -33,6 +33,12 @@ class PromptReader:
     llama: Llama
     mesh: Mesh | None = field(metadata={"static": True})
 
+    @property
+    def row_shares(self) -> int:
+        """How many groups of devices the rows of a batch are divided among."""
+        mesh = self.mesh
+        return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
     def read(
         self, prompts: PaddedPrompts, cache: KVCache
     ) -> tuple[Float[Array, "batch width"], KVCache]:

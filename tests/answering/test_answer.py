@@ -131,8 +131,8 @@ def test_streamed_pieces_are_the_answer(config):
 
 def test_a_stream_cuts_no_letter_and_shows_no_stop_text():
     table = {text: token for token, text in tiny.tokenizer().texts.items() if text}
-    said = [table[bytes([byte])] for byte in "♪#é".encode()] + [tiny.token("###")]
-    model = tiny.parrot_answerer(said)
+    script = [table[bytes([byte])] for byte in "♪#é".encode()] + [tiny.token("###")]
+    model = tiny.parrot_answerer(script)
     request = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
     pieces = list(stream(model, tiny.PROMPT, request, GREEDY))
     assert "".join(pieces) == "♪#é"

@@ -41,7 +41,7 @@ def prompts():
 def search(llama, processors, *, beams: int, length_penalty: float):
     """Index and tokens of each answer, all prompts at a time.
 
-    So many tokens end an answer that beams end at different lengths.
+    A twelfth of all tokens end an answer, so that beams end at different lengths.
     """
     vocab = llama.config.vocab
     return search_each(

@@ -192,13 +192,13 @@ class Counted(Greedy):
 
 def test_the_loop_ends_when_all_rows_have():
     waiting = prompts(1)
-    said = tiny.tokenizer().encode("ab###cdefg")
-    llama = tiny.parrot(said)
+    script = tiny.tokenizer().encode("ab###cdefg")
+    llama = tiny.parrot(script)
     counts = []
     stops = stops_of(tiny.tokenizer(), ("###",), llama.config.vocab)
     choice = Choice((), Counted((counts,)))
     answers = generate(llama, waiting, stops, max_new_tokens=40, choice=choice)
-    assert answers == [said[:3]]
+    assert answers == [script[:3]]
     jax.effects_barrier()
     assert len(counts) == 3
 

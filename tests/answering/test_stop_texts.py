@@ -27,14 +27,14 @@ from musilingo_jax.pretrained.tokenizer import load
     ],
 )
 def test_stops_on_the_stop_text_in_any_tokenisation(pieces):
-    said = [tiny.token(piece) for piece in pieces]
-    assert len(set(said)) == len(said)
-    model = tiny.parrot_answerer(said)
+    script = [tiny.token(piece) for piece in pieces]
+    assert len(set(script)) == len(script)
+    model = tiny.parrot_answerer(script)
     asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
     expected = "a!" if "!#" in pieces else "a"
     assert answer(model, tiny.PROMPT, asked, tiny.GREEDY) == [expected]
     automaton = model.stops(("###",))
-    states = follow(automaton, said[:-1])
+    states = follow(automaton, script[:-1])
     assert all(state < 3 for state in states[:-1])
     assert states[-1] == automaton.finished == 3
 
@@ -48,8 +48,8 @@ def follow(automaton: Stops, tokens: list[int]) -> list[int]:
 
 
 def test_continues_where_the_stop_text_is_not_complete():
-    said = [tiny.token(piece) for piece in ["#", "a", "##", "b", "!#", "#?", "c"]]
-    model = tiny.parrot_answerer([*said, tiny.tokenizer().end])
+    script = [tiny.token(piece) for piece in ["#", "a", "##", "b", "!#", "#?", "c"]]
+    model = tiny.parrot_answerer([*script, tiny.tokenizer().end])
     asked = [(np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")]
     assert answer(model, tiny.PROMPT, asked, tiny.GREEDY) == ["#a##b!##?c"]
 
@@ -160,7 +160,7 @@ def test_tidy_cuts_at_the_first_of_several_texts():
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("spelled", "shown"),
     [
         (" It is jazz", "It is jazz"),
         (" It is jazz. ", "It is jazz."),
@@ -173,8 +173,8 @@ def test_tidy_cuts_at_the_first_of_several_texts():
         ("Assistants", "Assistants"),
     ],
 )
-def test_what_is_settled(said, shown):
-    assert settled(said.encode(), ("###",)) == shown
+def test_what_is_settled(spelled, shown):
+    assert settled(spelled.encode(), ("###",)) == shown
 
 
 def test_what_is_settled_only_grows_and_never_cuts_a_letter():

@@ -148,18 +148,18 @@ def llama(shape: str = "LLAMA_1") -> Llama:
     return model
 
 
-def parrot(said: list[int]) -> Llama:
-    """A model that says `said` after every prompt; its tokens must differ.
+def parrot(script: list[int]) -> Llama:
+    """A model that answers every prompt with `script`; its tokens must differ.
 
     Its layers add nothing to the embeddings, which are one-hot, and its head leads from
-    each token to the next: from the last one of the prompt to the first of `said`, and
-    so on.
+    each token to the next: from the last one of the prompt to the first of `script`,
+    and so on.
     """
     (*_, last) = encode(tokenizer(), PROMPT, "", None, windows=1).tokens
-    assert len({last, *said}) == 1 + len(said)
+    assert len({last, *script}) == 1 + len(script)
     model = jax.tree.map(lambda array: array, _mute())
     following = np.zeros(model.head.kernel.shape, np.float32)
-    following[[last, *said[:-1]], said] = 1
+    following[[last, *script[:-1]], script] = 1
     model.head.kernel[...] = jnp.asarray(following)
     return model
 
@@ -182,9 +182,9 @@ def answerer() -> Answerer:
     return Answerer(adapter(32), llama(), tokenizer())
 
 
-def parrot_answerer(said: list[int]) -> Answerer:
-    """Answers every question with `said`, see `parrot`."""
-    llama = parrot(said)
+def parrot_answerer(script: list[int]) -> Answerer:
+    """An `Answerer` with a `parrot`."""
+    llama = parrot(script)
     return Answerer(adapter(llama.config.width), llama, tokenizer())
 
 
