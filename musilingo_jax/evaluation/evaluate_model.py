@@ -7,8 +7,8 @@ import jax
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer import load_answerer
 from musilingo_jax.answering.answer_file import AnswerFile, Ask
+from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
@@ -72,7 +72,7 @@ def evaluate(
     asks |= controls.asks(records, features.features, config.seed)
     every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
     answerer = load_answerer(model, config.features.window_frames, mesh)
-    corpus_answers.answer_corpus(answerer, config, every, hear, file, mesh)
+    corpus_answers.answer_corpus(answerer, config, every, hear, file)
     if models is None:
         return folder, None
 
