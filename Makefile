@@ -1,5 +1,5 @@
-# `make demo` and `make test` need Python 3.11 or newer and nothing else: they build
-# their own virtual environment from the lock file.
+# `make demo` and `make test` need only Python 3.11 or newer: they build their own
+# virtual environment from the lock file.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,19 +20,16 @@ $(VENV)/test.stamp: requirements-test.lock $(VENV)/demo.stamp
 	$(VENV)/bin/python -m pip install --quiet -r requirements-test.lock
 	touch $@
 
-# Keeps glibc from handing large arrays back to the system and fetching them again,
-# which costs a CPU up to a fifth of its time.
-demo recipe: export MALLOC_MMAP_MAX_ = 0
-demo recipe: export MALLOC_TRIM_THRESHOLD_ = 8000000000
-demo recipe: export MALLOC_TOP_PAD_ = 67108864
-demo recipe: export MALLOC_ARENA_MAX = 1
+# Python with the settings of malloc in that file.
+TUNED_PYTHON = env $(shell grep -v '^\#' launch/malloc.env) $(VENV)/bin/python
 
-# Asks about a bundled clip that was not trained on, or about SONG=path.
+# Trains an adapter, evaluates it, and asks about a bundled clip that was not trained on,
+# or about SONG=path.
 demo: $(VENV)/demo.stamp
-	@test -f "$(SONG)" || { echo "error: $(SONG): there is no such file" >&2; exit 1; }
-	$(VENV)/bin/python -m musilingo_jax.train --config=configs/tiny.py --config.run=$(RUN)
-	$(VENV)/bin/python -m musilingo_jax.evaluate --config=configs/tiny.py --config.run=$(RUN)
-	$(VENV)/bin/python -m musilingo_jax.chat "$(SONG)" --run=$(RUN) \
+	@test -f "$(SONG)" || { echo "error: SONG=$(SONG): there is no such file" >&2; exit 1; }
+	$(TUNED_PYTHON) -m musilingo_jax.train --config=configs/tiny.py --config.run=$(RUN)
+	$(TUNED_PYTHON) -m musilingo_jax.evaluate --config=configs/tiny.py --config.run=$(RUN)
+	$(TUNED_PYTHON) -m musilingo_jax.chat "$(SONG)" --run=$(RUN) \
 	  --ask "What style of music is this?" \
 	  --ask "Which instrument plays the melody?" \
 	  --ask "Describe this music."
@@ -44,8 +41,8 @@ lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# The soundfonts that the embedded model is trained on, and the unseen one it is tested
-# on, from Debian's packages (no root needed), unpacked below build/.
+# Downloads Debian's packages of the soundfonts that the embedded model is trained on,
+# and of the unseen one that it is tested on, and unpacks them in build/. Needs no root.
 soundfonts: build/soundfonts/.stamp
 build/soundfonts/.stamp:
 	mkdir -p build/packages
@@ -57,14 +54,16 @@ build/soundfonts/.stamp:
 	touch $@
 
 # Makes the embedded model and corpus from nothing: see musilingo_jax/recipes/tiny.py.
-# (tinysoundfont asks for an audio device library that rendering to files never uses.)
+# tinysoundfont depends on a library for audio devices, which rendering to files does not
+# use: hence --no-deps.
 recipe: $(VENV)/demo.stamp build/soundfonts/.stamp
 	$(VENV)/bin/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
-	$(VENV)/bin/python -m musilingo_jax.recipes.tiny \
+	$(TUNED_PYTHON) -m musilingo_jax.recipes.tiny \
 	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts
 
-# Resolves the newest versions that pyproject.toml allows; needs `uv`.
-# requirements-test.lock is kept by hand: torch's CPU and GPU builds need other packages.
+# Locks the newest versions that pyproject.toml allows; needs `uv`. Then update
+# musilingo_jax/runtime/tested_versions.py. requirements-test.lock is kept by hand: torch's
+# builds for CPUs and for GPUs need different packages.
 lock:
 	printf '# Made by `make lock` from pyproject.toml.\n' > requirements.lock
 	uv pip compile --quiet --no-header --no-annotate pyproject.toml >> requirements.lock

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
@@ -20,13 +21,13 @@ ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each side")
 WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
 FOLDER = flags.DEFINE_string("model_folder", None, "internal: where the model lies")
 
-# Keeps glibc from handing large arrays back to the system, for all of them.
-MALLOC = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-    "MALLOC_ARENA_MAX": "1",
-}
+# Settings of malloc for every side.
+_MALLOC_ENV = Path(__file__).parents[1] / "launch" / "malloc.env"
+MALLOC = dict(
+    line.split("=", 1)
+    for line in _MALLOC_ENV.read_text().splitlines()
+    if not line.startswith("#")
+)
 
 
 class Times(NamedTuple):

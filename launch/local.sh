@@ -1,19 +1,30 @@
 #!/usr/bin/env bash
-# Trains on this machine, in one process or, as on a pod, in several:
+# Trains on this machine, in one process or, as on a pod, in several.
 #
 #   launch/local.sh --config=configs/tiny.py
 #   launch/local.sh --devices=8 --config=configs/tiny.py --config.mesh.tensor=2
 #   launch/local.sh --processes=2 --devices=4 --config=configs/tiny.py
 #
-# --devices=M splits the CPU into M simulated devices, for each process, to try a mesh
-# without having one. --processes=N starts N processes that find each other over the
-# loopback, on the same path as the hosts of a pod; each line they write begins with
-# which of them it is from. If one fails, all are stopped, and the exit status is its own.
-# Ctrl-C and SIGTERM go to all; they save and stop after the same update, with 130 or 143.
+#   --devices=M    splits the CPU into M simulated devices per process, to try a mesh
+#   --processes=N  starts N processes, which connect over the loopback as the hosts of a
+#                  pod do over their network
 #
-# All other flags go to musilingo_jax.train, or to the program that PROGRAM names, such as
-# musilingo_jax.cache. PYTHON names the interpreter.
+# All other flags go to musilingo_jax.train; `python -m musilingo_jax.train --help` lists
+# them.
+#
+# With several processes, each line of output begins with the number of its process. If
+# one fails, all are stopped, and the exit status is that of the one that failed. Ctrl-C
+# and SIGTERM are passed on to all; they save and stop after the same update, with exit
+# status 130 or 143.
+#
+# Environment:
+#   PROGRAM  runs another program instead, such as musilingo_jax.cache
+#   PYTHON   the interpreter; default: .venv/bin/python, if there is one
 set -euo pipefail
+if [[ " $* " =~ " "(-h|--help)" " ]]; then
+  sed -n -e '/^set -e/q' -e '1d' -e 's/^# \{0,1\}//p' "$0"
+  exit
+fi
 cd "$(dirname "$0")/.."
 
 positive() {
@@ -39,10 +50,11 @@ for flag in "$@"; do
   esac
 done
 
-# Keeps glibc from handing large arrays back to the system and fetching them again,
-# which costs a CPU up to a fifth of its time.
-export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000
-export MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1
+# Exports what the file assigns.
+set -a
+# shellcheck source=/dev/null
+source launch/malloc.env
+set +a
 
 python="${PYTHON:-python}"
 if [[ -z "${PYTHON:-}" && -x .venv/bin/python ]]; then python=.venv/bin/python; fi
@@ -50,17 +62,17 @@ command=("$python" -m "${PROGRAM:-musilingo_jax.train}" "${flags[@]}")
 if ((processes == 1)); then exec "${command[@]}"; fi
 
 port="$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-# Makes lines of what a progress bar writes over and over; without the chatter of gloo,
-# by which processes exchange arrays.
+# Puts the number of the process before each line. Python also ends lines at the carriage
+# returns of progress bars. The log of gloo, which connects CPUs, is left out.
 prefix='
 import sys
 for line in open(0, errors="replace"):
     if line.strip() and not line.startswith("[Gloo] Rank "):
-        sys.stdout.write(f"[{sys.argv[1]}] {line.rstrip()}\n")  # Whole, or they mix.
+        sys.stdout.write(f"[{sys.argv[1]}] {line.rstrip()}\n")  # One write per line.
         sys.stdout.flush()
 '
 started=()
-# Each in a process group of its own, so that a Ctrl-C comes once, by way of `tell`.
+# Each gets a process group of its own, so that Ctrl-C reaches it once: from `pass_on`.
 set -m
 for ((i = 0; i < processes; i++)); do
   "${command[@]}" --coordinator="127.0.0.1:$port" --processes="$processes" \
@@ -71,10 +83,10 @@ for ((i = 0; i < processes; i++)); do
 done
 set +m
 
-# A process that has ended is not there to be told.
-tell() { kill "-$1" "${started[@]}" 2>/dev/null || true; }
-trap 'tell INT' INT
-trap 'tell TERM' TERM
+# Sends a signal to all processes that have not ended.
+pass_on() { kill "-$1" "${started[@]}" 2>/dev/null || true; }
+trap 'pass_on INT' INT
+trap 'pass_on TERM' TERM
 
 status=0 alive="$processes"
 while ((alive > 0)); do
@@ -90,10 +102,10 @@ while ((alive > 0)); do
     unset "started[i]"
     if ((code != 0 && status == 0)); then
       status="$code" failed="$SECONDS"
-      echo "process $i ended with status $code; so do the others" >&2
+      echo "process $i exited with status $code; stopping the others" >&2
     fi
   done
-  # The others learn of it from each other; this is for one that does not.
-  if ((alive > 0 && status != 0 && SECONDS - failed > 10)); then tell KILL; fi
+  # The failed process has told the others, which should stop by themselves.
+  if ((alive > 0 && status != 0 && SECONDS - failed > 10)); then pass_on KILL; fi
 done
 exit "$status"

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU, of one worker or of many, and knows what is being paid for.
+# Trains on a Cloud TPU with one worker or many, and keeps track of what costs money.
 #
 #   launch/tpu_pod.sh COMMAND --name=NAME --zone=ZONE [OPTIONS] [-- FLAGS OF TRAINING]
 #
-#   create    asks for the TPU and waits until it is there
+#   create    requests the TPU and waits until it is granted
 #   install   copies the code, installs the locked packages, mounts the bucket
-#   run       trains, shows what it says, and begins again where a preemption ended it
-#   logs      shows again what the training says, from its start
-#   stop      lets the training save and end; the TPU stays
-#   status    what there is in the zone
-#   delete    gives the TPU back
+#   run       trains, shows the log, and starts over after a preemption
+#   logs      shows the log of the training from its beginning
+#   stop      lets the training save and exit; keeps the TPU
+#   status    lists the TPUs in the zone
+#   delete    deletes the TPU
 #   all       create, install, run, delete
 #
 #   --name=NAME          of the TPU, and of the request for it
 #   --zone=ZONE          such as us-west4-a
 #   --type=TYPE          such as v5litepod-8 (v5e), v6e-8, v5p-8, v4-32
-#   --bucket=gs://NAME   holds what outlives the TPU: runs/, models/, corpora/, features/
+#   --bucket=gs://NAME   keeps runs/, models/, corpora/ and features/
 #   --features=NAME      the cache in the bucket's features/; default mert_330m
-#   --spot               cheap, and may be taken away at any moment (this is the default)
-#   --reserved           of a reservation that you have
+#   --spot               cheap, but may be preempted at any moment; the default
+#   --reserved           from a reservation that you have
 #   --on-demand          neither
 #   --project=ID         default: gcloud's
-#   --runtime=VERSION    default: the one for the type
+#   --runtime=VERSION    software of the TPU; default: the one for the type
 #   --patience=DURATION  how long the request stays in the queue; default 6h
 #   --restarts=N         give up after N preemptions; default 50
-#   --yes                ask nothing. `all` then deletes the TPU, however training ended
-#   --dry-run            print the commands and do nothing
+#   --yes                do not ask. `all` then deletes the TPU, even if training failed
+#   --dry-run            print the commands, but run none
 #
 # For example, and without risk:
 #
@@ -33,20 +33,19 @@
 #     --bucket=gs://mine -- --config=configs/finetune_music_instruct.py:long
 #
 # You pay from when the TPU is granted until it is deleted, whether it trains or not. The
-# training goes on when this script or its connection ends; `logs` comes back to it. Every
-# command can be repeated: it finds out what is there and does only what is missing.
+# training continues when this script or its connection ends; `logs` shows it again. Every
+# command can be repeated: it checks what exists and does only what is missing.
 #
-# More in launch/README.md. The commands were tested on a gcloud that only pretends.
+# More in launch/README.md. The commands were tested with a fake gcloud only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly POLL_SECONDS="${POLL_SECONDS:-20}"
 name='' zone='' type='' bucket='' features=mert_330m tier=--spot project='' runtime=''
 patience=6h restarts=50 yes=false dry_run=false
-# What is known of the TPU: whether it was asked for from here and, in a dry run, what
-# would be its state.
+# Whether this script has requested the TPU and, in a dry run, the state that it would have.
 asked=false pretended=NONE
-place=()  # The flags that say which TPU is meant.
+place=()  # The flags for the zone and the project.
 packed='' # The folder with the packed code.
 
 say() { echo "tpu_pod: $*" >&2; }
@@ -78,13 +77,16 @@ main() {
       --yes) yes=true ;;
       --dry-run) dry_run=true ;;
       --) shift && break ;;
-      *) die "unknown option $1; flags of the training come after -- (try: $0 help)" ;;
+      -h | --help) command=help ;;
+      *) die "unknown option $1; put flags of the training after -- (try: $0 help)" ;;
     esac
     shift
   done
   place=("--zone=$zone")
   [[ -z "$project" ]] || place+=("--project=$project")
-  [[ "$restarts" =~ ^[0-9]+$ ]] || die "--restarts=$restarts: must be a whole number"
+  [[ "$restarts" =~ ^[0-9]{1,6}$ ]] ||
+    die "--restarts=$restarts: must be a whole number below a million"
+  restarts=$((10#$restarts)) # 08 would be octal.
   case "$command" in
     help | --help | -h) usage ;;
     create) need zone name type && remind_at_exit && create ;;
@@ -106,14 +108,24 @@ need() {
   for option; do
     [[ -n "${!option}" ]] || die "--$option=… is missing (try: $0 help)"
   done
+  for option in name zone type bucket features project runtime patience; do
+    check_placeholder "--$option" "${!option}"
+  done
   [[ -z "$bucket" || "$bucket" =~ ^gs://[a-z0-9._-]+$ ]] ||
-    die "--bucket=$bucket: must be a whole bucket, gs://NAME"
+    die "--bucket=$bucket: must name a bucket and no folder in it, as gs://NAME"
   if [[ -n "$type" && -z "$runtime" ]]; then runtime=$(runtime_of "$type") || exit 1; fi
   command -v gcloud >/dev/null || "$dry_run" ||
-    die "there is no gcloud; install it: https://cloud.google.com/sdk/docs/install"
+    die "gcloud is not installed: see https://cloud.google.com/sdk/docs/install"
 }
 
-# gcloud, told; in a dry run, told only.
+# Refuses what the documentation writes for a value of yours: … or a word in capitals.
+check_placeholder() {
+  if [[ "$2" == *…* || "${2#gs://}" =~ ^[A-Z_]{2,}$ ]]; then
+    die "$1=$2: replace ${2#gs://} with a value of your own (try: $0 help)"
+  fi
+}
+
+# Prints a gcloud command and, unless this is a dry run, runs it.
 cloud() {
   local word line='+ gcloud'
   for word; do line+=" $(printf %q "$word")"; done
@@ -125,7 +137,7 @@ queue() { cloud compute tpus queued-resources "$@" "${place[@]}"; }
 
 vm() { cloud compute tpus tpu-vm "$@" "${place[@]}"; }
 
-# A command of launch/tpu_worker.sh on the worker of that number, or on all.
+# Runs a command of launch/tpu_worker.sh on the worker with a number, or on all.
 worker() {
   local which="$1" command
   shift
@@ -133,39 +145,39 @@ worker() {
   vm ssh "$name" --worker="$which" --command="$command"
 }
 
-# The state of the request as gcloud says it, NONE if there is none. Anything else that
-# goes wrong is not taken for an answer.
+# Prints the state of the request, NONE if it does not exist. Fails on any other error of
+# gcloud, which must not look like a TPU that does not exist.
 state() {
-  local said
+  local output
   if "$dry_run"; then
     echo "$pretended"
-  elif said=$(queue describe "$name" --format='value(state.state)' 2>&1); then
-    tail -n 1 <<<"$said"
-  elif [[ "$said" == *NOT_FOUND* || "$said" == *"not found"* ]]; then
+  elif output=$(queue describe "$name" --format='value(state.state)' 2>&1); then
+    tail -n 1 <<<"$output"
+  elif [[ "$output" == *NOT_FOUND* || "$output" == *"not found"* ]]; then
     echo NONE
   else
-    sed '/^+ /d' <<<"$said" >&2
+    sed '/^+ /d' <<<"$output" >&2
     return 1
   fi
 }
 
-# Whether the TPU can no longer be used. Being taken away shows in the VM first.
-taken_away() {
-  local now said
+# Whether the TPU was preempted or deleted. The VM shows it before the request does.
+is_gone() {
+  local now output
   "$dry_run" && return 1
   now=$(state) || return 1
   [[ "$now" == ACTIVE ]] || return 0
-  said=$(vm describe "$name" --format='value(state)' 2>&1) || true
-  case "$(tail -n 1 <<<"$said")" in
+  output=$(vm describe "$name" --format='value(state)' 2>&1) || true
+  case "$(tail -n 1 <<<"$output")" in
     PREEMPTED | TERMINATED | STOPPED | DELETING) return 0 ;;
     *) return 1 ;;
   esac
 }
 
-# It takes gcloud a while to know.
-taken_away_soon() {
+# The same, but gives gcloud some time to notice.
+is_gone_soon() {
   for _ in {1..6}; do
-    taken_away && return 0
+    is_gone && return 0
     "$dry_run" || sleep "$POLL_SECONDS"
   done
   return 1
@@ -178,23 +190,23 @@ confirm() {
   [[ "$answer" == [yY]* ]]
 }
 
-# Asks for a TPU if there is none, and returns when it can be used.
+# Requests a TPU if none exists, and returns when it can be used.
 create() {
   local now before='' begun=$SECONDS
   while true; do
-    now=$(state) || die "gcloud does not say what there is; see above"
+    now=$(state) || die "gcloud cannot tell the state of $name; see above"
     [[ "$now" == "$before" ]] || say "$name: $now after $((SECONDS - begun)) s"
     before="$now"
     case "$now" in
       ACTIVE) return ;;
-      NONE) ask ;;
+      NONE) request ;;
       SUSPENDED) discard ;;
       FAILED)
         if "$asked"; then
           queue describe "$name" --format='yaml(state)' >&2 || true
           discard
-          die "the TPU was not granted, and costs nothing. If there was none to be had:" \
-            "wait, or choose another --zone, --type or a longer --patience"
+          die "the TPU was not granted, and costs nothing. If none was available: wait," \
+            "or choose another --zone or --type, or a longer --patience"
         fi
         discard
         ;;
@@ -203,26 +215,26 @@ create() {
   done
 }
 
-ask() {
+request() {
   local -a flags=(
     --node-id="$name"
     --accelerator-type="$type"
     --runtime-version="$runtime"
-    # Past that the request is void: nothing is granted when nobody waits any more.
+    # Then the request expires, so that no TPU is granted when nobody waits for it.
     --valid-until-duration="$patience"
-    # The workers may write to the bucket.
+    # Lets the workers write to the bucket.
     --scopes=https://www.googleapis.com/auth/cloud-platform
   )
   [[ "$tier" == --on-demand ]] || flags+=("$tier")
   if ! "$asked"; then
-    confirm "Ask for a $type (${tier#--}) in $zone? It costs from then until deleted." ||
-      die "nothing was asked for"
+    confirm "Request a $type (${tier#--}) in $zone? It costs money until it is deleted." ||
+      die "nothing was requested"
   fi
   asked=true pretended=ACTIVE
   queue create "$name" "${flags[@]}" ||
-    die "the TPU was not asked for; see above. If it is the quota: ask for more at" \
+    die "the TPU was not requested; see above. If it is the quota: request more at" \
       "https://console.cloud.google.com/iam-admin/quotas, or choose another --zone or" \
-      "--type (spot, reserved and on demand have quotas of their own)"
+      "--type (spot, reserved and on demand have separate quotas)"
 }
 
 runtime_of() {
@@ -231,22 +243,22 @@ runtime_of() {
     v5p-*) echo v2-alpha-tpuv5 ;;
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
     v2-* | v3-* | v4-*) echo tpu-ubuntu2204-base ;;
-    *) die "--type=$1: its software is not known here; name it with --runtime=…" ;;
+    *) die "--type=$1: this type is unknown; also name its software with --runtime=…" ;;
   esac
 }
 
-# Removes a request whose TPU is gone, or goes with it.
+# Deletes a request, and its TPU if that still exists.
 discard() {
   queue delete "$name" --force --quiet || die "$name could not be deleted; see above"
   pretended=NONE
 }
 
-# What can go wrong before anything costs.
+# Does first what may fail, before anything costs money.
 prepare() {
   check_bucket
   packed=$(mktemp -d)
-  # The code as it is now, committed or not, but nothing that git ignores; after a
-  # preemption it is the same.
+  # Packs the code as it is now, committed or not, without what git ignores; the same
+  # package is used again after a preemption.
   git ls-files -z --cached --others --exclude-standard |
     while IFS= read -r -d '' file; do
       [[ ! -e "$file" ]] || printf '%s\0' "$file"
@@ -254,15 +266,15 @@ prepare() {
     die "the code cannot be packed; see above"
 }
 
-# Without folders that are renamed at once, a kill in the middle of saving could leave half a
-# checkpoint under the name of a whole one.
+# Only a hierarchical namespace renames folders atomically. Without it, a kill in the middle
+# of saving could leave half a checkpoint under the name of a whole one.
 check_bucket() {
-  local said
-  said=$(cloud storage buckets describe "$bucket" --raw \
+  local output
+  output=$(cloud storage buckets describe "$bucket" --raw \
     --format='value(hierarchicalNamespace.enabled)') ||
-    die "$bucket cannot be looked at; see above"
-  "$dry_run" || [[ "$said" == [Tt]rue ]] ||
-    die "$bucket has no hierarchical namespace, which is chosen when a bucket is made:" \
+    die "$bucket cannot be read; see above"
+  "$dry_run" || [[ "$output" == [Tt]rue ]] ||
+    die "$bucket has no hierarchical namespace. Only a new bucket can have one:" \
       "gcloud storage buckets create gs://NAME --location=${zone%-*}" \
       "--uniform-bucket-level-access --enable-hierarchical-namespace"
 }
@@ -272,19 +284,20 @@ check_run() {
   for flag; do
     case "$flag" in --config=*) config="${flag#*=}" ;; esac
   done
-  [[ -n "$config" ]] || die "say what to train: … -- --config=configs/tiny.py"
-  # What follows a colon is for the file.
+  [[ -n "$config" ]] || die "name what to train: … -- --config=configs/tiny.py"
+  check_placeholder --config "$config"
+  # What follows a colon is the argument of the file.
   [[ -f "${config%%:*}" ]] || die "--config=$config: there is no ${config%%:*} in $PWD"
 }
 
 install() {
   local tries
-  # A TPU that was just granted takes a while to let anybody in.
+  # A TPU that was just granted refuses connections for a while.
   for tries in {1..10}; do
     vm ssh "$name" --worker=all --command=true && break
-    taken_away && return 1
-    ((tries < 10)) || die "$name lets nobody in; see above. Is SSH allowed in the" \
-      "network (port 22), and in the project for you?"
+    is_gone && return 1
+    ((tries < 10)) || die "$name refuses SSH; see above. Check that the network allows" \
+      "port 22 and that the project allows you to connect"
     sleep "$POLL_SECONDS"
   done
   vm scp "$packed/musilingo_jax.tgz" "$name:musilingo_jax.tgz" --worker=all || return 1
@@ -304,9 +317,9 @@ run() {
     create
     status=0
     { install && worker all start "${flags[@]}" && follow; } || status=$?
-    # The connection may break (that is what 255 means) while the training goes on.
+    # 255 means that the connection broke; the training continues without it.
     lost=0
-    while ((status == 255)) && ((lost < 30)) && ! taken_away; do
+    while ((status == 255)) && ((lost < 30)) && ! is_gone; do
       say "the connection broke; trying again"
       sleep "$POLL_SECONDS"
       lost=$((lost + 1)) since=$SECONDS status=0
@@ -314,23 +327,23 @@ run() {
       ((SECONDS - since < 600)) || lost=0
     done
     if ((status == 0)); then
-      "$dry_run" || say "done: $bucket/runs has the run"
+      "$dry_run" || say "done: the run is in $bucket/runs"
       return
     fi
-    taken_away_soon || die "it ended with status $status, see above and $bucket/runs/logs;" \
-      "the TPU is there and was not preempted, so that to begin again would not help"
+    is_gone_soon || die "the training failed with status $status; see above and" \
+      "$bucket/runs/logs. The TPU was not preempted, so starting over would not help"
     preemptions=$((preemptions + 1))
     ((preemptions <= restarts)) || die "preempted $preemptions times; try another zone"
-    say "preempted ($preemptions of at most $restarts); asking for another TPU"
+    say "preempted ($preemptions of at most $restarts); requesting another TPU"
     asked=true
-    # Of a VM that is gone the request may not know yet; `create` does the rest.
+    # The request may not show yet that its VM is gone; `create` does the rest.
     if [[ "$(state)" == ACTIVE ]]; then discard; fi
   done
 }
 
 all() {
   local status=0
-  # In a process of its own, so that what fails in it ends it, and not this one.
+  # In a subshell, so that a failure does not end this script before the TPU is deleted.
   (trap 'exit 130' INT TERM && run "$@") || status=$?
   asked=true pretended=ACTIVE
   delete
@@ -344,29 +357,29 @@ status() {
 
 delete() {
   local now
-  now=$(state) || die "gcloud does not say what there is; see above"
+  now=$(state) || die "gcloud cannot tell the state of $name; see above"
   if [[ "$now" == NONE ]] && ! "$dry_run"; then
-    say "$name: there is none in $zone"
+    say "$name does not exist in $zone"
     return
   fi
-  if confirm "Delete $name ($now) in $zone? What is in the bucket stays."; then
+  if confirm "Delete $name ($now) in $zone? The bucket keeps its contents."; then
     discard
-    "$dry_run" || say "$name is deleted and costs nothing any more"
+    "$dry_run" || say "$name is deleted and no longer costs anything"
   else
-    say "$name was not deleted, and costs until it is"
+    say "$name was not deleted, and costs money until it is"
   fi
 }
 
 remind_at_exit() {
   trap remind EXIT
-  trap 'exit 130' INT TERM # Also where gcloud takes Ctrl-C for itself.
+  trap 'exit 130' INT TERM # Even if gcloud handles Ctrl-C itself.
 }
 
 remind() {
   local now
   [[ -z "$packed" ]] || rm -r "$packed"
   if "$dry_run"; then
-    say "this was a dry run: nothing was asked for, changed or deleted"
+    say "this was a dry run: nothing was requested, changed or deleted"
     return
   fi
   now=$(state 2>/dev/null) || now=unknown
@@ -374,17 +387,17 @@ remind() {
     NONE | SUSPENDED | FAILED) return ;;
     unknown)
       if "$asked"; then
-        echo "PERHAPS COSTING: $name in $zone was asked for, and gcloud does not say" \
-          "what became of it" >&2
+        echo "MAY COST MONEY: $name in $zone was requested, and gcloud cannot tell its" \
+          "state" >&2
       else
-        say "nothing was asked for here; whether there is a $name, gcloud does not say"
+        say "nothing was requested; gcloud cannot tell whether $name exists"
         return
       fi
       ;;
-    ACTIVE) echo "STILL RUNNING, and costing: $name in $zone" >&2 ;;
-    *) echo "STILL ASKED FOR, and costing once it is granted: $name in $zone ($now)" >&2 ;;
+    ACTIVE) echo "STILL COSTS MONEY: $name in $zone is running" >&2 ;;
+    *) echo "WILL COST MONEY once it is granted: $name in $zone ($now)" >&2 ;;
   esac
-  echo "  look:   launch/tpu_pod.sh logs --name=$name ${place[*]}" >&2
+  echo "  watch:  launch/tpu_pod.sh logs --name=$name ${place[*]}" >&2
   echo "  delete: launch/tpu_pod.sh delete --name=$name ${place[*]}" >&2
 }
 

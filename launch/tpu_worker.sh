@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What launch/tpu_pod.sh does on each worker of a TPU, in the folder of the code:
+# The part of launch/tpu_pod.sh that runs on each worker of a TPU, in the folder of the code.
 #
-#   launch/tpu_worker.sh install gs://BUCKET   the locked packages and the bucket's folders
-#   launch/tpu_worker.sh start FLAGS…          training, which needs no terminal from then
-#   launch/tpu_worker.sh follow                its output from the start, then its status
-#   launch/tpu_worker.sh stop                  lets it save and end
+#   launch/tpu_worker.sh install gs://BUCKET   installs packages, mounts the bucket
+#   launch/tpu_worker.sh start FLAGS           starts training, detached from the terminal
+#   launch/tpu_worker.sh follow                shows its output from the start; exits with
+#                                              its status
+#   launch/tpu_worker.sh stop                  lets it save and exit
 #
-# Each can be done again at any time, and does only what is left to do.
+# Every command can be repeated, and does only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,16 +19,15 @@ die() {
 install() {
   local bucket="${1:?gs://BUCKET}" mount="$HOME/bucket"
   echo "$(hostname): installing"
-  # The Python of TPU VMs is older than 3.11; uv brings one.
+  # The Python of TPU VMs is older than 3.11; uv installs a newer one.
   local uv="$HOME/.local/bin/uv"
   [[ -x "$uv" ]] || python3 -m pip install --quiet --user uv
   [[ -x .venv/bin/python ]] || "$uv" venv --quiet --python 3.11 .venv
   "$uv" pip install --quiet --python .venv/bin/python \
     -r requirements.lock --editable '.[tpu,gcs]'
 
-  # What runs write goes to the bucket as it is written, on all workers, because a VM's
-  # own disk is gone with it. What is there, or is not, must not be remembered (ttl), so
-  # that each worker sees at once what another one wrote.
+  # Runs are written to the bucket, by all workers, because a VM's own disk is lost with the
+  # VM. No metadata is cached (ttl 0), so that each worker sees at once what another writes.
   if ! mountpoint --quiet "$mount"; then
     command -v gcsfuse >/dev/null || install_gcsfuse
     mkdir -p "$mount"
@@ -35,11 +35,11 @@ install() {
       --metadata-cache-negative-ttl-secs=0 "${bucket#gs://}" "$mount"
   fi
   mkdir -p "$mount/runs"
-  [[ -L runs || ! -e runs ]] || die "runs is a folder; it should be in the bucket"
+  [[ -L runs || ! -e runs ]] || die "runs is a folder; it must be a link to the bucket"
   ln -sfn "$mount/runs" runs
 
-  # What is only read is copied: a network is no place to read 13 GB of weights from in
-  # no particular order.
+  # Models and corpora are copied: they are read in random order, which is slow over a
+  # network.
   local folder
   for folder in models corpora; do
     if gcloud storage ls "$bucket/$folder/" >/dev/null 2>&1; then
@@ -67,7 +67,7 @@ running() {
 
 start() {
   if running; then
-    echo "$(hostname): training already"
+    echo "$(hostname): is training already"
     return
   fi
   rm -f train.pid train.status
@@ -79,7 +79,7 @@ start() {
   die "training did not start: $(tail -n 1 train.log)"
 }
 
-# Holds on to the status of the training, which else is lost with the terminal.
+# Writes the status of the training to a file, since no shell waits for it.
 supervise() {
   "${PYTHON:-.venv/bin/python}" -m musilingo_jax.train --distributed "$@" &
   echo $! >train.pid
@@ -99,19 +99,20 @@ follow() {
     [[ -f train.status ]] && exit "$(<train.status)"
     sleep 0.1
   done
-  die "training ended without a word: was the machine started again?"
+  die "training ended without a status; the machine may have been restarted"
 }
 
 stop() {
   if running; then
     kill -TERM "$(<train.pid)"
-    echo "$(hostname): told to save and end"
+    echo "$(hostname): asked the training to save and exit"
   else
     echo "$(hostname): no training is running"
   fi
 }
 
 case "${1:-}" in
+  -h | --help) sed -n -e '/^set -e/q' -e '1d' -e 's/^# \{0,1\}//p' "$0" ;;
   install | start | supervise | follow | stop) "$@" ;;
-  *) die "${1:-nothing}: choose one of install, start, follow, stop" ;;
+  *) die "unknown command ${1:-}: choose one of install, start, follow, stop" ;;
 esac

@@ -1,87 +1,153 @@
-"""Features by song: the frozen encoder hears each song once, not once per epoch.
+"""Encodes each song of a corpus once, and keeps the features on disk.
 
-    python -m musilingo_jax.cache --config=configs/features/tiny.py
-    python -m musilingo_jax.cache --config=… --task=3 --tasks=16     # of a job array
-    python -m musilingo_jax.cache --config=… --distributed           # on each of a pod
+    python -m musilingo_jax.cache --config=features/tiny
+    python -m musilingo_jax.cache --config=features/tiny --task=3 --tasks=16   # of a job array
+    python -m musilingo_jax.cache --config=features/tiny --distributed         # on each host of a pod
     python -m musilingo_jax.cache inspect runs/tiny/cache
     python -m musilingo_jax.cache export runs/tiny/cache --out=embeddings.parquet
 
-The first encodes the songs that the cache lacks. Kill it whenever you like: it goes on
-with the shard that was not finished, and ends with the same bits as if nobody had
-stopped it, or as if any number of tasks had shared the work, on machines of one kind.
+Without a command it encodes the songs that the cache lacks. Kill it at any time: the
+same command resumes with the shard that was not finished, and ends with the same bits
+as if it had not been killed, or had been shared by any number of tasks, on machines of
+one kind.
+
 Songs that cannot be read are listed, not replaced, and the exit status is 1 unless
-`--allow_missing` is given. Those whose files are missing, or not what the corpus
-knows, are looked for by every job; those that cannot be decoded are tried again with
-`--retry`. Folders may be on `gs://`.
+`--allow_missing` is given. Songs that were missing, or were not what the corpus says,
+are looked for again by every job; songs that cannot be decoded only with `--retry`.
+Folders may be on `gs://`.
 """
 
+import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
-from absl import flags
-from ml_collections import ConfigDict
 
-from musilingo_jax.audio.cache import description, export, feature_cache
+from musilingo_jax.audio.cache import description, feature_cache
+from musilingo_jax.audio.cache import export as exports
 from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.runtime import cli, distributed, paths
+from musilingo_jax.runtime import cli, command_line, distributed, paths
+from musilingo_jax.runtime.command_line import CommandParser
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.sharding import make_mesh
 
 
-def main(argv: list[str]) -> None:
-    """Encodes the songs of `config.corpus`, or looks at what there is of them."""
-    config, arguments = flags.FLAGS.config, argv[1:]
-    command = "encode"
-    if arguments and arguments[0] in ("inspect", "export"):
-        command, *arguments = arguments
-    if command != "encode" and arguments:
-        name, *arguments = arguments
-    elif config is not None:
-        name = config.features.cache
-    else:
-        raise UsageError("--config is missing: name a file of configs/")
-    if arguments:
-        raise UsageError(f"unknown argument {arguments[0]!r} (try --help)")
-    if command == "encode":
-        _encode(config)
-    elif command == "inspect":
-        told, problem = description.inspection(paths.open_folder(name))
-        print(told)
-        if problem:
-            raise UserError(problem)
-    elif flags.FLAGS.out is None:
-        raise UsageError("--out is missing: name a file ending in .parquet or .npz")
-    else:
-        cache = FeatureCache.open(name, None)
-        cache.fetch(cache.ids)
-        export.export(cache, Path(flags.FLAGS.out))
+def parser() -> CommandParser:
+    """The command line, but for the flags that absl parses."""
+    parser = CommandParser(prog="python -m musilingo_jax.cache", description=__doc__)
+    parser.set_defaults(run=encode)
+    encoding = parser.add_argument_group("encoding")
+    encoding.add_argument(
+        "--task",
+        metavar="N",
+        type=int,
+        default=0,
+        help="the number of this task, from 0",
+    )
+    encoding.add_argument(
+        "--tasks",
+        metavar="N",
+        type=command_line.positive,
+        default=1,
+        help="how many tasks of a job array share the songs",
+    )
+    encoding.add_argument(
+        "--retry", action="store_true", help="decode songs again that failed before"
+    )
+    encoding.add_argument(
+        "--allow_missing",
+        action="store_true",
+        help="succeed even if some songs cannot be read",
+    )
+    command_line.list_flags(parser)
+
+    commands = parser.add_subparsers(title="other commands", metavar="COMMAND")
+    about = "print what a cache holds and what it still lacks"
+    _add(commands, "inspect", about, inspect)
+    about = "write a cache as one file, for other programs"
+    _add(commands, "export", about, export).add_argument(
+        "--out", metavar="FILE", required=True, help="a file ending in .parquet or .npz"
+    )
+    return parser
 
 
-def _encode(config: ConfigDict) -> None:
-    """This process's share of the work, and what came of it."""
+def _add(
+    commands: Any, name: str, about: str, run: Callable[[argparse.Namespace], None]
+) -> CommandParser:
+    """Adds a command about the cache that a folder or a config names.
+
+    Args:
+      commands: what `add_subparsers` has returned.
+      name: the command.
+      about: its help.
+      run: what it does.
+    """
+    parser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "folder", metavar="FOLDER", nargs="?", help="the cache; default: the config's"
+    )
+    command_line.list_flags(parser, "config")
+    return parser
+
+
+def main(given: argparse.Namespace) -> None:
+    """Runs the command that the command line names."""
+    given.run(given)
+
+
+def inspect(given: argparse.Namespace) -> None:
+    """Prints what a cache holds and what it still lacks.
+
+    Raises:
+      UserError: there is no cache, or it cannot be used yet.
+    """
+    text, problem = description.inspection(paths.open_folder(_folder(given)))
+    print(text)
+    if problem:
+        raise UserError(problem)
+
+
+def export(given: argparse.Namespace) -> None:
+    """Writes a cache as one file, for other programs."""
+    cache = FeatureCache.open(_folder(given), None)
+    cache.fetch(cache.ids)
+    exports.export(cache, Path(given.out))
+
+
+def encode(given: argparse.Namespace) -> None:
+    """Encodes this process's share of the songs, and says which could not be read.
+
+    Raises:
+      UserError: songs cannot be read and `--allow_missing` is not given, or as in
+        `feature_cache.fill`.
+    """
     started = time.monotonic()
-    share = _share()
+    config = cli.required_config("corpus", "features", "model", "mesh")
+    share = _share(given)
     keep_compiled_programs()
-    if flags.FLAGS.allow_missing:
+    if given.allow_missing:
         config.features.allow_missing = True
     clips = feature_cache.clips_of(mixture.load(config.corpus))
     mesh = make_mesh(**config.mesh) if share.tasks == 1 else None
     state = feature_cache.fill(
-        config, clips, share, mesh, retry=flags.FLAGS.retry, others=True
+        config, clips, share, mesh, retry=given.retry, others=True
     )
     cache = FeatureCache(paths.open_folder(config.features.cache), state)
-    told = [clip.id for clip in clips]
+    reported = [clip.id for clip in clips]
     if state.unfinished:
-        # What is wrong with the songs of other tasks, those will tell.
+        # The other tasks report their own songs.
         mine = [ids for n, ids in enumerate(state.plans.shards) if share.has(n)]
         mine = set().union(*mine)
-        told = [clip for clip in told if clip in mine]
+        reported = [clip for clip in reported if clip in mine]
     if jax.process_index() == 0:
-        print(description.summary(cache, told, reasons=config.features.allow_missing))
+        reasons = config.features.allow_missing
+        print(description.summary(cache, reported, reasons=reasons))
         if state.unfinished:
             print(
                 f"task {share.task} of {share.tasks} is done; {state.progress}: the "
@@ -89,43 +155,45 @@ def _encode(config: ConfigDict) -> None:
             )
         print(f"took {time.monotonic() - started:.1f} s")
     if not config.features.allow_missing:
-        feature_cache.refuse_skipped(cache, told)
+        feature_cache.refuse_skipped(cache, reported)
 
 
-def _share() -> Share:
-    """What the flags say about other processes.
+def _folder(given: argparse.Namespace) -> str:
+    """The cache that the command line names."""
+    if given.folder is not None:
+        return given.folder
+    return cli.required_config("features").features.cache
+
+
+def _share(given: argparse.Namespace) -> Share:
+    """Which part of the work is this process's.
 
     Raises:
-      UsageError: it makes no sense.
+      UsageError: the flags contradict each other.
     """
-    task, tasks = flags.FLAGS.task, flags.FLAGS.tasks
     distributed.start()
     together = Share.of_this_process()
     if together.tasks > 1:
-        if tasks > 1:
+        if given.tasks > 1:
             raise UsageError(
-                "--tasks and --distributed or --processes are two ways; choose one"
+                "--tasks and --distributed or --processes are two ways to share the "
+                "work: choose one"
             )
         return together
-    if not 0 <= task < tasks:
+    if not 0 <= given.task < given.tasks:
         raise UsageError(
-            f"--task={task} --tasks={tasks}: tasks are counted from 0, so --task must "
-            f"be from 0 to {tasks - 1}"
+            f"--task={given.task} --tasks={given.tasks}: tasks are counted from 0, so "
+            f"--task must be from 0 to {given.tasks - 1}"
         )
-    if tasks > 1 and flags.FLAGS.retry:
+    if given.tasks > 1 and given.retry:
         raise UsageError(
-            "--retry makes a new plan, which depends on what failed: start it once, "
+            "--retry makes a new plan, which depends on what failed: run it once, "
             "without --tasks"
         )
-    return Share(task, tasks)
+    return Share(given.task, given.tasks)
 
 
 if __name__ == "__main__":
     cli.define_config()
-    flags.DEFINE_integer("task", 0, "which task of --tasks this is, from 0")
-    flags.DEFINE_integer("tasks", 1, "how many tasks share the songs", lower_bound=1)
     distributed.define_flags()
-    flags.DEFINE_bool("retry", False, "try again what could not be read")
-    flags.DEFINE_bool("allow_missing", False, "accept that songs cannot be read")
-    flags.DEFINE_string("out", None, "export: a file ending in .parquet or .npz")
-    cli.run(main)
+    cli.run(main, parser())

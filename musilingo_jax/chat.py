@@ -1,10 +1,9 @@
 """Ask about a song.
 
     python -m musilingo_jax.chat song.ogg --ask "What is this?" --ask "How fast is it?"
-    python -m musilingo_jax.chat song.ogg                         (then type questions)
-    python -m musilingo_jax.chat song.ogg --run runs/tiny         (your own adapter)
-
-    python -m musilingo_jax.chat song.ogg --model m-a-p/MusiLingo-long-v1   (a release)
+    python -m musilingo_jax.chat song.ogg                       # then type questions
+    python -m musilingo_jax.chat song.ogg --run=runs/tiny       # with your own adapter
+    python -m musilingo_jax.chat song.ogg --model=m-a-p/MusiLingo-long-v1   # a release
 
 Without `--run` and `--model` the embedded model answers. The `config.json` of a run
 determines how features are made (`features`), how a question is put (the last of
@@ -146,14 +145,14 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     # Here and not above, so that other programs can import this one's functions.
-    flags.DEFINE_multi_string("ask", None, "a question; may be given several times")
-    flags.DEFINE_string("run", None, "run folder whose adapter answers")
+    flags.DEFINE_multi_string("ask", None, "a question; may be repeated")
+    flags.DEFINE_string("run", None, "run folder of your own adapter")
     flags.DEFINE_string(
-        "model",
-        None,
-        f"folder of a model, or its name (embedded, on the hub); default: {MODEL}",
+        "model", None, f"folder of a model, or its name; default: {MODEL}"
     )
     flags.DEFINE_string("adapter", None, "folder of another adapter for the model")
-    flags.DEFINE_float("start", None, "where to listen, in seconds", lower_bound=0)
-    flags.DEFINE_float("seconds", 30.0, "how long to listen at most")
-    cli.run(main)
+    flags.DEFINE_float(
+        "start", None, "second of the song to start at; default: around its middle", 0
+    )
+    flags.DEFINE_float("seconds", 30.0, "how much of the song to hear, at most")
+    cli.run(main, arguments="SONG")

@@ -1,6 +1,7 @@
 """Evaluates a trained adapter, or the answers of any system, against controls.
 
-    python -m musilingo_jax.evaluate --config=configs/tiny.py
+    python -m musilingo_jax.evaluate --config=tiny
+    python -m musilingo_jax.evaluate --config=tiny --adapter=musilingo-tiny --out=report
     python -m musilingo_jax.evaluate --predictions=answers.jsonl --json=scores.json
 
 The first asks the questions of the test split, with each clip's own music, with another
@@ -45,10 +46,13 @@ def main(argv: list[str]) -> None:
             Path(given.predictions), out, bertscore=bertscore, layer=layer
         )
     else:
+        config = cli.required_config(
+            "seed", "run", "stages", "corpus", "features", "model", "generate", "mesh"
+        )
         distributed.start()
         keep_compiled_programs()
         out, scored = evaluate(
-            given.config, given.adapter, out, bertscore=bertscore, layer=layer
+            config, given.adapter, out, bertscore=bertscore, layer=layer
         )
         if scored is None:
             return  # The first process reports for all.
@@ -99,11 +103,10 @@ def _write_scores(path: Path, scored: Scored) -> None:
 if __name__ == "__main__":
     # Here, so that a program that imports this module does not get its flags.
     cli.define_config()
-    distributed.define_flags()
     flags.DEFINE_string("adapter", None, "folder of an adapter; default: the run's")
     flags.DEFINE_string("predictions", None, "JSON lines with answers of any system")
     flags.DEFINE_string(
-        "out", None, "folder of the report; default: <run>/evaluation, or no report"
+        "out", None, "folder of the report; default: evaluation/ in the run, or none"
     )
     flags.DEFINE_string("json", None, "file for the scores alone, in percent")
     flags.DEFINE_string("bertscore", None, "model of BERTScore: a name or a folder")
@@ -113,4 +116,5 @@ if __name__ == "__main__":
         "its layer, if bert_score does not know it",
         lower_bound=1,
     )
+    distributed.define_flags()
     cli.run(main)

@@ -1,10 +1,11 @@
 """Answers the questions of a corpus.
 
-    python -m musilingo_jax.generate --config=configs/tiny.py --out=answers.jsonl
+    python -m musilingo_jax.generate --config=tiny --out=answers.jsonl
+    python -m musilingo_jax.generate --config=tiny --out=b.jsonl --config.generate.beams=4
 
-answers those of the test split, into JSON lines (see `answering/answer_file.py`). An
-interrupted run is continued. Several processes (`--distributed`) share the questions.
-For songs and questions in memory see `answering.answer.answer`.
+writes the answers to the test split as JSON lines (`answering/answer_file.py`). The
+same command resumes an interrupted run. Several processes (`--distributed`) share the
+questions. For songs and questions in memory see `answering/answer.py`.
 """
 
 from pathlib import Path
@@ -27,9 +28,12 @@ def main(argv: list[str]) -> None:
     """Reads the flags and answers a split."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    config, given = flags.FLAGS.config, flags.FLAGS.adapter
-    if config is None or flags.FLAGS.out is None:
-        raise UsageError("give --config=configs/….py and --out=answers.jsonl")
+    given = flags.FLAGS.adapter
+    config = cli.required_config(
+        "run", "stages", "corpus", "features", "model", "generate", "mesh"
+    )
+    if flags.FLAGS.out is None:
+        raise UsageError("--out is missing: name a file, as in --out=answers.jsonl")
     out = Path(flags.FLAGS.out)
     check_writable_file(out, flag="--out")
     distributed.start()
@@ -52,8 +56,8 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     # Here and not above, so that other programs can import this one's functions.
     cli.define_config()
-    distributed.define_flags()
+    flags.DEFINE_string("out", None, "file for the answers, as JSON lines")
     flags.DEFINE_string("adapter", None, "folder of an adapter; default: the run's")
-    flags.DEFINE_string("out", None, "JSON-lines file that the answers go to")
-    flags.DEFINE_string("split", None, "part of the corpus; default: the test split")
+    flags.DEFINE_string("split", None, "split of the corpus; default: the test split")
+    distributed.define_flags()
     cli.run(main)

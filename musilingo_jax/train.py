@@ -1,4 +1,8 @@
-"""Trains the adapter: `python -m musilingo_jax.train --config=configs/tiny.py`.
+"""Trains the adapter.
+
+    python -m musilingo_jax.train --config=tiny
+    python -m musilingo_jax.train --config=tiny --config.stage2.steps=1000
+    python -m musilingo_jax.train --config=finetune_music_instruct:long --distributed
 
 The encoder turns every song into features once, which are cached. Then, stage by stage,
 the adapter learns to turn features into vectors from which the frozen language model
@@ -75,11 +79,12 @@ def main(argv: list[str]) -> None:
     """Reads the flags and trains."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    if flags.FLAGS.config is None:
-        raise UsageError("name what to train, for example --config=configs/tiny.py")
+    config = cli.required_config(
+        "seed", "run", "stages", "corpus", "features", "model", "mesh", "wandb"
+    )
     distributed.start()
     typed = summary.config_arguments(flags.FLAGS)
-    train(flags.FLAGS.config, typed=typed, profile=flags.FLAGS.profile)
+    train(config, typed=typed, profile=flags.FLAGS.profile)
 
 
 def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -> None:
@@ -354,6 +359,6 @@ def fingerprints(config: ConfigDict, records: Records) -> dict[str, Any]:
 
 if __name__ == "__main__":
     cli.define_config()
+    flags.DEFINE_string("profile", "", "updates to trace, as FIRST:COUNT, e.g. 10:3")
     distributed.define_flags()
-    flags.DEFINE_string("profile", "", "FIRST:COUNT, updates to trace, e.g. 10:3")
     cli.run(main)

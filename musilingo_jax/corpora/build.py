@@ -142,4 +142,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_bool("inspect", False, "count rows and audio files; build nothing")
     flags.DEFINE_bool("layout", False, "print which files are needed, and their source")
-    cli.run(main)
+    cli.run(main, arguments="CORPUS")

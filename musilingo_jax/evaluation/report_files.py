@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from musilingo_jax.evaluation import html_page, report, report_data
+from musilingo_jax.evaluation import report, report_data
 from musilingo_jax.evaluation.report import About
 from musilingo_jax.evaluation.scoring import Scored
 from musilingo_jax.runtime.errors import UserError
@@ -21,6 +21,9 @@ def write(folder: Path, about: About, scored: Scored) -> None:
     Raises:
       UserError: a file cannot be written.
     """
+    # Here and not above, because matplotlib takes a second to import.
+    from musilingo_jax.evaluation import html_page
+
     content = report_data.everything(about, scored)
     texts = {
         "report.json": json.dumps(content, indent=2, ensure_ascii=False),

@@ -1,8 +1,8 @@
 """Would it fit, and how fast could it be? Asks the TPU's compiler, without a TPU.
 
-    python -m musilingo_jax.plan --config=configs/finetune_musiccaps.py --topology=v5e-8
-    python -m musilingo_jax.plan --config=… --topology=v5e-8 --config.mesh.fsdp=8 …
-    python -m musilingo_jax.plan --config=… --topology=v5e-8,v4-32 --search
+    python -m musilingo_jax.plan --config=finetune_musiccaps --topology=v5e-8
+    python -m musilingo_jax.plan --config=tiny --topology=v5e-8 --config.mesh.fsdp=8
+    python -m musilingo_jax.plan --config=tiny --topology=v5e-8,v4-32 --search
 
 Compiles the update of a stage at full size for the named slice of a TPU and tells what
 a chip would have to hold, to compute and to exchange. Nothing is downloaded: shapes of
@@ -39,7 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "topology", [], "TPU slices, e.g. v5e-8,v4-32, or grids of chips: v5e:2x4"
     )
-    flags.DEFINE_string("stage", "", "the stage to plan; the last one if empty")
+    flags.DEFINE_string("stage", "", "the stage to plan; default: the last one")
     flags.DEFINE_integer(
         "length", 0, "tokens per row; 0: as many as a row can have", lower_bound=0
     )
@@ -47,21 +47,21 @@ def define_flags() -> None:
         "windows", 0, "audio vectors per row; 0: as many as it can have", lower_bound=0
     )
     flags.DEFINE_integer(
-        "answers", 0, "tokens to be said per row; 0: as many as can be", lower_bound=0
+        "answers", 0, "target tokens per row; 0: as many as it can have", lower_bound=0
     )
     flags.DEFINE_string(
-        "language_model_config",
-        "",
-        "a config.json, or the name of a released model, to take the shapes from",
+        "language_model_config", "", "config.json or released model to take shapes from"
     )
     flags.DEFINE_integer(
-        "encoder_width", 0, "of the features; 0: the encoder's", lower_bound=0
+        "encoder_width", 0, "width of the features; 0: the encoder's", lower_bound=0
     )
-    flags.DEFINE_boolean("search", False, "look for a mesh and a batch that fit best")
+    flags.DEFINE_boolean("search", False, "find the mesh and the batch that fit best")
     flags.DEFINE_integer(
-        "search_minutes", 10, "per topology; the last program may end later", 1
+        "search_minutes", 10, "minutes per topology after which no program starts", 1
     )
-    flags.DEFINE_integer("search_programs", 4, "to compile at most, per topology", 1)
+    flags.DEFINE_integer(
+        "search_programs", 4, "programs to compile per topology, at most", 1
+    )
     flags.DEFINE_boolean("json", False, "print one JSON object per topology")
     flags.DEFINE_boolean("markdown", False, "print one table of all topologies")
 
@@ -71,25 +71,22 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     said = flags.FLAGS
-    if said.config is None:
-        raise UsageError(
-            "say what to plan, for example --config=configs/finetune_musiccaps.py"
-        )
+    config = cli.required_config("stages", "model", "mesh")
     if not said.topology:
-        raise UsageError("say for which slice, for example --topology=v5e-8")
+        raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
     if said.json and said.markdown:
         raise UsageError("choose --json or --markdown")
     slices = [Topology.parse(name) for name in said.topology]
     plans_made = []
     for topology in slices:
-        job = job_of(said.config, topology)
+        job = job_of(config, topology)
         if said.search:
             found = search.search(
                 job, programs=said.search_programs, seconds=60 * said.search_minutes
             )
             plan = found[0]
         else:
-            mesh = plan_jobs.mesh_sizes(dict(said.config.mesh), topology)
+            mesh = plan_jobs.mesh_sizes(dict(config.mesh), topology)
             plan, found = _compiled(replace(job, mesh=mesh)), []
         plans_made.append(plan)
         if said.json:
@@ -100,7 +97,7 @@ def main(argv: list[str]) -> None:
                 print(tables.ranking(found), end="\n\n")
             print(tables.describe(plan), end="\n\n")
             if found:
-                print(f"to train so:\n  {' '.join(pasted(plan, said.config))}\n")
+                print(f"to train so:\n  {' '.join(pasted(plan, config))}\n")
     if said.markdown:
         print(tables.markdown(plans_made))
 

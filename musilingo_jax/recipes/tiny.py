@@ -61,9 +61,7 @@ def main(argv: list[str]) -> None:
     """Makes what is not made yet."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    if flags.FLAGS.config is None:
-        raise UsageError("give --config=configs/tiny_from_scratch.py")
-    recipe = RecipeConfig.from_config(flags.FLAGS.config)
+    recipe = RecipeConfig.from_config(cli.required_config())
     make(recipe, Path(flags.FLAGS.soundfonts))
     for kind in KINDS:
         print(f"{kind}: {weights.digest(recipe.work / 'model', kind)}")

@@ -1,33 +1,35 @@
-"""The command line: flags in, one clear sentence out when something is wrong."""
+"""Runs a program: from the command line to an exit status."""
 
+import contextlib
 import os
+import select
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from typing import IO, Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, logging
 from tqdm import tqdm
 
-from musilingo_jax.runtime import distributed, signals
-from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime import command_line, distributed, signals, tested_versions
+from musilingo_jax.runtime.command_line import CommandParser
+from musilingo_jax.runtime.command_line import define_config as define_config
+from musilingo_jax.runtime.command_line import required_config as required_config
+from musilingo_jax.runtime.errors import UserError, causes
 
-# Seconds that a program which has failed waits for its threads.
-PATIENCE = 5.0
+# Seconds that a program which has failed waits for its threads to end.
+THREAD_TIMEOUT = 5.0
 
-
-def define_config() -> None:
-    """Defines `--config=configs/x.py`, whose keys `--config.a.b=1` overrides."""
-    config_flags.DEFINE_config_file(
-        "config", None, "the experiment: a file of configs/", lock_config=True
-    )
+# What a shell reports of a program that SIGPIPE has ended.
+_CLOSED_OUTPUT = 128 + signal.SIGPIPE
 
 
 def progress(
     iterable: Iterable | None = None, *, total: int, unit: str, label: str, **options
 ) -> tqdm:
-    """A progress bar on stderr with rate and time left."""
+    """A progress bar on stderr with rate and remaining time."""
     return _Bar(
         iterable,
         total=total,
@@ -40,60 +42,149 @@ def progress(
 
 
 class _Bar(tqdm):
-    """A bar at whose steps the program may be ended."""
+    """A progress bar that checks for signals at each step."""
 
     def update(self, n: float | None = 1) -> bool | None:
         signals.check_signals()
         return super().update(n)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a program: parses flags, calls `main(argv)`, exits with an honest status.
+def run(
+    main: Callable[[Any], None],
+    parser: CommandParser | None = None,
+    *,
+    arguments: str = "",
+) -> None:
+    """Runs a program: parses its command line, calls `main`, and exits.
 
-    Exit status: 0 done; 1 a `UserError`; 2 a wrong command line; 130 or 143 told to
-    end, by Ctrl-C or SIGTERM. Each but the first prints one sentence on stderr. Any
-    other exception is a bug of ours and keeps its traceback. Where several processes
-    work together, one that fails ends all.
+    Exit status:
+      0    success, `--help` included
+      1    a `UserError`, or a bug
+      2    a wrong command line (`UsageError`)
+      130  ended by Ctrl-C
+      141  whoever read the output has closed it, as `| head` does
+      143  ended by SIGTERM
+
+    A `UserError` and a signal print one sentence on stderr; a bug prints a traceback;
+    closed output prints nothing. Where several processes work together, one that fails
+    ends all of them.
+
+    Args:
+      main: gets what `parser` returns, or without one the program's name and the
+        arguments that are not flags.
+      parser: of a program with subcommands.
+      arguments: the arguments that are not flags, for the help of a program without
+        subcommands.
     """
-    # Orbax tells of every thread it starts; `--verbosity=0` listens to it.
+    # Orbax logs every thread that it starts; `--verbosity=0` shows that.
     logging.set_verbosity(logging.WARNING)
+    # A second Ctrl-C, or one after `main` has ended, ends the process at once. Python's
+    # own handler would print a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    tested_versions.warn()
+
+    def parse(argv: list[str]) -> Any:
+        if parser is not None:
+            return parser.parse(argv)
+        if command_line.wants_help(argv):
+            print(_help(arguments), end="")
+            sys.exit()
+        return command_line.parse_flags(argv)
+
     try:
         with signals.raise_at_once():
-            app.run(main, flags_parser=_parse)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        distributed.fail(error.exit_code, str(error))
-        _wait_no_longer(error.exit_code)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt as ended:
-        print(
-            "interrupted: what was finished is kept; the same command continues there.",
-            file=sys.stderr,
-        )
-        status = ended.status if isinstance(ended, signals.Interrupted) else 130
-        distributed.fail(status, "it was interrupted")
-        _wait_no_longer(status)
+            app.run(main, flags_parser=parse)  # Always raises SystemExit.
+    except BaseException as error:
+        status, reason = _explain(_flush_output(error))
+        if status == 0:
+            distributed.finish()
+        else:
+            distributed.fail(status, reason)
+            _limit_exit_time(status)
         sys.exit(status)
-    except SystemExit as ended:
-        if ended.code:
-            status = ended.code if isinstance(ended.code, int) else 1
-            distributed.fail(status, f"it ended with status {status}")
-            _wait_no_longer(status)
-        distributed.finish()
-        raise
-    except Exception as error:
-        distributed.end_with_others()
-        traceback.print_exc()
-        distributed.fail(1, f"{type(error).__name__}: {error}")
-        _wait_no_longer(1)
-        sys.exit(1)
 
 
-def _wait_no_longer(status: int) -> None:
-    """Ends the program after `PATIENCE`, if need be without its threads.
+def program_name() -> str:
+    """How the running program is started: `python -m musilingo_jax.train`."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        return f"python {sys.argv[0]}"
+    return f"python -m {spec.name.removesuffix('.__main__')}"
 
-    Python waits for all of them, and one of a library may itself wait, for what has
-    just failed: Orbax's do for ten minutes.
+
+def _help(arguments: str) -> str:
+    usage = " ".join(filter(None, (program_name(), arguments, "[flags]")))
+    return command_line.help_text(sys.modules["__main__"].__doc__ or "", usage)
+
+
+def _flush_output(outcome: BaseException) -> BaseException:
+    """Writes what is left of the output, which Python would only do at its very end.
+
+    Returns:
+      The outcome of the program: as it was, or that its output is closed.
+    """
+    write_failed = any(isinstance(e, BrokenPipeError) for e in causes(outcome))
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+            closed = write_failed and _has_no_reader(stream)
+        except BrokenPipeError:
+            closed = True
+        if closed:
+            _discard(stream)
+            outcome = SystemExit(_CLOSED_OUTPUT)
+    return outcome
+
+
+def _has_no_reader(stream: IO[str]) -> bool:
+    """Whether a stream is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _discard(stream: IO[str]) -> None:
+    """Sends what is still written to a stream nowhere; Python flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _explain(outcome: BaseException) -> tuple[int, str]:
+    """Prints why a program has ended.
+
+    Returns:
+      The exit status, and the reason for other processes; "" for success.
+    """
+    match outcome:
+        case SystemExit(code=None | 0):
+            return 0, ""
+        case SystemExit(code=int() as status):
+            return status, f"it exited with status {status}"
+        case SystemExit():
+            status, reason = 1, str(outcome.code)
+            text = reason
+        case UserError():
+            status, reason = outcome.exit_code, str(outcome)
+            text = f"error: {reason}"
+        case KeyboardInterrupt():
+            interrupted = isinstance(outcome, signals.Interrupted)
+            status, reason = outcome.status if interrupted else 130, "it was interrupted"
+            text = "interrupted: finished work is kept; the same command resumes."
+        case _:
+            # Others fail first where an exchange broke because one of them had failed.
+            distributed.end_with_others()
+            status, reason = 1, f"{type(outcome).__name__}: {outcome}"
+            text = "".join(traceback.format_exception(outcome)).rstrip()
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=sys.stderr)
+    return status, reason
+
+
+def _limit_exit_time(status: int) -> None:
+    """Ends the process after `THREAD_TIMEOUT`, with or without its threads.
+
+    Python waits for all threads. One of a library may itself wait for what has just
+    failed: Orbax's wait for ten minutes.
     """
 
     def leave() -> None:
@@ -101,43 +192,6 @@ def _wait_no_longer(status: int) -> None:
         sys.stderr.flush()
         os._exit(status)
 
-    timer = threading.Timer(PATIENCE, leave)
+    timer = threading.Timer(THREAD_TIMEOUT, leave)
     timer.daemon = True
     timer.start()
-
-
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        config = flags.FLAGS.config if "config" in flags.FLAGS else None
-        # A file that is missing is told only when it is looked at.
-        if config is not None and config.get("run") == "":
-            raise UsageError("--config.run is empty: name a folder, e.g. runs/mine")
-        return rest
-    except flags.Error as error:
-        raise UsageError(f"{error} (try --help)") from error
-    # config_flags runs the file and sets the overrides while flags are parsed.
-    except OSError as error:
-        named = next((flag for flag in argv if flag.startswith("--config")), "--config")
-        reason = error.strerror or "there is no such file"
-        raise UsageError(f"{named}: {reason}") from error
-    except SyntaxError as error:
-        raise UsageError(
-            f"--config: {error.filename}:{error.lineno} is no Python: {error.msg}"
-        ) from error
-    except (KeyError, AttributeError) as error:
-        raise UsageError(_unknown_key(error, argv)) from error
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--config: {error}") from error
-
-
-def _unknown_key(error: Exception, argv: list[str]) -> str:
-    """One sentence from the nested errors with which config_flags refuses a key."""
-    while isinstance(error.args[0], Exception):
-        error = error.args[0]
-    key, _, advice = str(error.args[0]).partition("\n")
-    key = key.strip("'\"")
-    # The error names the last part of the key only; the flag has all of it.
-    typed = (flag.split("=")[0] for flag in argv if flag.startswith("--config."))
-    flag = next((flag for flag in typed if key in flag.split(".")), "--config")
-    return f"{flag}: the config has no key {key!r}. {advice}".strip()

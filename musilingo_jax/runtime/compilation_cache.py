@@ -1,4 +1,4 @@
-"""Compiled programs outlive the process: a second start compiles nothing."""
+"""Keeps compiled programs on disk, so that a second start compiles nothing."""
 
 import jax
 
@@ -6,9 +6,9 @@ from musilingo_jax.runtime.paths import user_cache
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs in the user's cache folder, if no other place is set.
+    """Keeps compiled programs in the user's cache folder, unless JAX has another one.
 
-    Another place is set by the environment variable `JAX_COMPILATION_CACHE_DIR`.
+    The environment variable `JAX_COMPILATION_CACHE_DIR` names another one.
     """
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(user_cache("compiled")))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: raised, remembered until a check, or agreed on by all processes.
+"""Turns Ctrl-C and SIGTERM into one exception, `Interrupted`, that is always delivered.
 
     raise_at_once()     around a program. A signal raises `Interrupted` wherever the
                         program is, so that it also ends what waits: for a line of
@@ -10,32 +10,40 @@
     stop_request()      around a training loop, which asks `agreed(step)` after each
                         step and so stops after the same one in every process.
 
-All three are one mechanism, `_first_signal`: the first signal within the block is
-handled by it, and every later one by whoever handled signals before. So a second Ctrl-C
-never waits: within `raise_at_checks` it goes to `raise_at_once` around it, and within
-that to Python, which ends the program.
+All three share one mechanism, `_first_signal`: it handles the first signal within the
+block, and the handlers from outside the block get every later one. So a second Ctrl-C
+never waits: within `raise_at_checks` it goes to the `raise_at_once` around it, and
+within that to the handler before, which ends the process.
 """
 
+import _thread
 import gc
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 import jax
 
 from musilingo_jax.runtime import distributed
+from musilingo_jax.runtime.errors import causes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds after which a signal that came during garbage collection is sent again.
+_SEND_AGAIN_AFTER = 0.01
 
 
 class Interrupted(KeyboardInterrupt):
-    """The program was asked to end.
+    """Ctrl-C or SIGTERM asked the program to end.
 
     Attributes:
       signal: SIGINT or SIGTERM.
-      status: the exit status that belongs to the signal, 130 or 143.
+      status: the exit status for the signal, 130 or 143.
     """
 
     def __init__(self, number: int):
@@ -44,53 +52,62 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
-# Signals that arrived within a block and have perhaps not ended it yet.
-_pending: list[int] = []
+@dataclass
+class _Arrived:
+    """A signal that arrived within a block and may not have ended it yet.
+
+    Attributes:
+      number: SIGINT or SIGTERM.
+      raised: whether it has raised `Interrupted`, which may have been ignored.
+    """
+
+    number: int
+    raised: bool = False
+
+    def interrupt(self) -> NoReturn:
+        """Raises `Interrupted`."""
+        self.raised = True
+        raise Interrupted(self.number)
+
+
+_pending: list[_Arrived] = []
 
 
 @contextmanager
 def raise_at_once() -> Iterator[None]:
     """Raises `Interrupted` at the first Ctrl-C or SIGTERM, wherever the program is."""
 
-    def react(number: int, frame: FrameType | None) -> None:
-        _pending.append(number)
-        if not _within_garbage_collection(frame):
-            raise Interrupted(number)
+    def react(arrived: _Arrived) -> None:
+        _pending.append(arrived)
+        arrived.interrupt()
 
-    with _first_signal(react):
-        try:
-            yield
-        finally:
-            _pending.clear()
+    with _no_signal_lost(), _first_signal(react, raises=True):
+        yield
 
 
 @contextmanager
 def raise_at_checks() -> Iterator[None]:
     """Raises `Interrupted` at the first check after a Ctrl-C or SIGTERM, or at the end.
 
-    Must be entered by the main thread, which is the one that receives signals. The
-    exception ends the block only: whoever catches it may continue and is told of the
-    next signal.
+    Must be entered in the main thread, which is the one that receives signals. The
+    exception ends the block only: whoever catches it may continue, and the next signal
+    is handled as before the block.
     """
-    with _first_signal(lambda number, frame: _pending.append(number)):
-        try:
-            yield
-            check_signals()
-        finally:
-            _pending.clear()
+    with _no_signal_lost(), _first_signal(_pending.append):
+        yield
 
 
 def check_signals() -> None:
     """Raises `Interrupted` if a signal arrived that has not ended the program yet."""
     if _pending:
-        raise Interrupted(_pending[0])
+        _pending[0].interrupt()
 
 
 class StopRequest:
     """A signal that a training loop has received, in this process or in another.
 
     Attributes:
-      signal: SIGINT or SIGTERM, None as long as there is none.
+      signal: SIGINT or SIGTERM; None before one arrives.
       taken: whether the loop has acted on it.
     """
 
@@ -102,9 +119,9 @@ class StopRequest:
         """Whether all processes stop after this update.
 
         A signal reaches one process, or each at another update, but all must stop after
-        the same one. They are never far apart: starting an update takes nothing but a
-        batch, yet every process waits for the loss of the update before, which comes
-        from all of them. So a process that has a signal after starting update n
+        the same one. They are never far apart: starting an update needs only a batch,
+        yet every process waits for the loss of the update before, which all of them
+        compute together. So a process that has a signal after starting update n
         proposes to stop after n + 2, and the others read that in time:
 
             process 0   starts n, has a signal, proposes n + 2, starts both, and stops
@@ -117,7 +134,7 @@ class StopRequest:
         next stage, if there is one.
 
         Args:
-          done: updates started so far, of all stages together, this one included; the
+          done: updates started so far, in all stages together, this one included; the
             loss of the one before must have been waited for.
         """
         self.taken = self.signal is not None
@@ -133,7 +150,7 @@ class StopRequest:
         return done >= stop
 
     def exit(self) -> None:
-        """Ends the program with the status that belongs to the signal.
+        """Ends the program with the exit status for the signal.
 
         Raises:
           SystemExit: always, with status 130 or 143.
@@ -147,12 +164,12 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Remembers the first Ctrl-C or SIGTERM; the second one ends the program at once.
 
-    A signal that arrived too late to be acted on is sent again after the block.
+    A signal that arrived too late for the loop to act on is sent again after the block.
     """
     request = StopRequest()
 
-    def react(number: int, frame: FrameType | None) -> None:
-        request.signal = signal.Signals(number)
+    def react(arrived: _Arrived) -> None:
+        request.signal = signal.Signals(arrived.number)
 
     with _first_signal(react):
         yield request
@@ -161,25 +178,72 @@ def stop_request() -> Iterator[StopRequest]:
 
 
 @contextmanager
+def _no_signal_lost() -> Iterator[None]:
+    """Raises `Interrupted` at the end of a block for a signal that has not ended it.
+
+    It encloses the block's handlers, so that they are gone when it looks. A signal that
+    arrives before that is in `_pending`; one that arrives later goes to the handlers
+    outside. Looking while the handlers are installed would lose one in between.
+    """
+    before = len(_pending)
+    try:
+        yield
+        for arrived in _pending[before:]:
+            if not arrived.raised:
+                arrived.interrupt()
+    except Exception as error:
+        # A library may catch `Interrupted` and raise an error of its own: JAX does,
+        # where a comparison of pytrees is interrupted.
+        for cause in causes(error):
+            if isinstance(cause, Interrupted):
+                raise Interrupted(cause.signal) from error
+        for arrived in _pending[before:]:
+            if not arrived.raised:
+                raise Interrupted(arrived.number) from error
+        raise
+    finally:
+        del _pending[before:]
+
+
+@contextmanager
 def _first_signal(
-    react: Callable[[int, FrameType | None], None],
+    react: Callable[[_Arrived], None], *, raises: bool = False
 ) -> Iterator[None]:
-    """Calls `react(number, frame)` at the first signal within the block."""
+    """Calls `react` at the first signal within the block.
+
+    Args:
+      react: what handles the signal.
+      raises: whether it raises an exception. A signal that arrives during garbage
+        collection, where that would be ignored, is then sent again a moment later.
+    """
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    ended = False
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
+    def send_again(arrived: _Arrived) -> None:
+        time.sleep(_SEND_AGAIN_AFTER)
+        if not (arrived.raised or ended):
+            os.kill(os.getpid(), arrived.number)
+
     def handle(number: int, frame: FrameType | None) -> None:
+        arrived = _Arrived(number)
+        if raises and _within_garbage_collection(frame):
+            _pending.append(arrived)
+            # Not `threading`, whose locks the interrupted code may hold.
+            _thread.start_new_thread(send_again, (arrived,))
+            return
         restore()
-        react(number, frame)
+        react(arrived)
 
     for number in _SIGNALS:
         signal.signal(number, handle)
     try:
         yield
     finally:
+        ended = True
         restore()
 
 

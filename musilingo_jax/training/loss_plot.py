@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from musilingo_jax.runtime.palette import BLUE, INK, ORANGE, RULE
 from musilingo_jax.training.metrics_rows import MetricsRow
 
@@ -20,6 +18,9 @@ def loss_curves(stages: Mapping[str, Sequence[MetricsRow]], path: Path) -> None:
     Raises:
       OSError: it cannot be written.
     """
+    # Here and not above, because it takes a second, and only the end of a run needs it.
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5 * len(stages), 4), dpi=120, layout="constrained")
     all_axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
     for axes, (name, rows) in zip(all_axes, stages.items(), strict=True):

@@ -1,16 +1,16 @@
-"""A gcloud that only pretends: it writes down what it is told and follows a script.
+"""A fake gcloud: it records each call and follows a script of events.
 
-It is copied to a folder of the PATH. Beside it lie
+It is copied to a folder of the PATH. In the same folder are
 
-    calls          what it was told, a line of JSON for each call
-    world.json     "state" of the request, "vm" of the TPU, and what is going to happen:
-                   "grants": the states that a request goes through, one per look
-                   "futures": the grants of the requests to come
+    calls          its arguments, a line of JSON for each call
+    world.json     "state" of the request, "vm" of the TPU, and the events to come:
+                   "grants": the states of the request, one per `describe`
+                   "futures": the grants of later requests
                    "create", "describe", "ssh", "scp", "install", "start", "follow":
-                   what the next such calls do, one after the other, and then well
+                   the outcomes of the next such calls; after them, calls succeed
 
-What happens is one of: a number, to exit with; a text, to fail with that message; or
-"preempt", which takes the TPU away in the middle of the call.
+An outcome is a number, to exit with; a text, to fail with that message; or "preempt",
+which takes the TPU away in the middle of the call.
 """
 
 import json
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
 
 
 def answer(words: list[str], world: dict) -> int:
-    """What gcloud would do in that world, which it changes."""
+    """Does what gcloud would do in that world, and changes the world."""
     match words:
         case ["storage", "buckets", "describe", *_]:
             print(world.get("hierarchical", "True"))
@@ -77,12 +77,12 @@ def answer(words: list[str], world: dict) -> int:
 
 
 def happen(kind: str, world: dict) -> int:
-    """The next thing that is to happen in such a call."""
+    """The next outcome of such a call, as an exit status."""
     events = world.get(kind) or [0]
     event = events[0]
     world[kind] = events[1:]
     if event == "preempt":
-        # First the machine goes; the request learns of it later.
+        # The machine goes first; the request shows it later.
         world |= {"vm": "PREEMPTED", "grants": ["SUSPENDING", "SUSPENDED"]}
         return 255
     if isinstance(event, str):

@@ -1,4 +1,4 @@
-"""Programs that only pretend, to be found in a folder of the PATH."""
+"""Fake programs for a folder of the PATH."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ LAUNCH = ROOT / "launch"
 
 
 def executable(path: Path, text: str) -> None:
-    """Writes a script that can be started."""
+    """Writes an executable script."""
     path.write_text(text)
     path.chmod(0o755)

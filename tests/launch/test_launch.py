@@ -1,4 +1,4 @@
-"""The form of all launch scripts; those for GPUs and SLURM, on what only pretends."""
+"""All launch scripts; those for GPUs and SLURM, run with fake programs."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 from helpers.fake_programs import LAUNCH, executable
 from helpers.small_run import ROOT
 
-SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.suffix != ".md")
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -35,9 +35,56 @@ def test_scripts_can_be_started_and_stop_at_errors(script):
     assert os.access(script, os.X_OK) or script.suffix == ".sbatch"
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_help_is_the_usage_in_the_head_of_the_script(script):
+    # Before anything else is asked of the machine, wherever the script is started.
+    words = ["--help"] if script.stem.startswith("tpu") else ["--config=x", "-h"]
+    done = subprocess.run(
+        ["bash", script, *words], cwd=script.parent, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    head = script.read_text().partition("set -euo")[0].partition("#SBATCH")[0]
+    assert done.stdout.splitlines() == [
+        line.removeprefix("#").removeprefix(" ") for line in head.splitlines()[1:]
+    ]
+    assert f"launch/{script.name}" in done.stdout
+
+
+def test_local_and_make_use_the_settings_of_malloc(tmp_path):
+    lines = (LAUNCH / "malloc.env").read_text().splitlines()
+    settings = [line for line in lines if not line.startswith("#")]
+    assert len(settings) == 4
+    assert all(re.fullmatch(r"MALLOC_\w+=\d+", line) for line in settings)
+    executable(tmp_path / "python", "#!/usr/bin/env bash\nenv\n")
+    local = subprocess.run(
+        [LAUNCH / "local.sh"],
+        env=os.environ | {"PYTHON": str(tmp_path / "python")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(settings) <= set(local.stdout.splitlines())
+    make = subprocess.run(
+        ["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert make.returncode == 0, make.stderr
+    assert make.stdout.count(f"env {' '.join(settings)} .venv/bin/python") == 3
+
+
+def test_settings_of_malloc_are_written_once():
+    listed = subprocess.run(
+        ["grep", "-rlI", "--exclude-dir=.git", "MALLOC_ARENA_MAX", "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    names = {Path(name).name for name in listed.stdout.split()}
+    assert names <= {"malloc.env", "test_launch.py"}
+
+
 @pytest.fixture
 def gpu(tmp_path):
-    """Starts gpu.sh with a python whose JAX sees what it is told to."""
+    """Runs gpu.sh with a fake Python, which prints what JAX would find."""
 
     def run(seen, **environment):
         executable(
@@ -55,7 +102,7 @@ def gpu(tmp_path):
     return run
 
 
-def test_gpu_trains_where_jax_sees_one(gpu):
+def test_gpu_trains_if_jax_finds_one(gpu):
     done = gpu("echo gpu 4", XLA_FLAGS="--mine=1")
     assert done.returncode == 0
     assert "JAX sees 4 GPU(s)" in done.stderr
@@ -73,7 +120,7 @@ def test_gpu_does_not_fall_back_to_the_cpu(gpu, seen):
     assert done.stdout == ""
 
 
-def test_xla_knows_the_flags_of_gpu():
+def test_xla_accepts_the_flags_of_gpu():
     flags = re.findall(r"--xla\S+=\w+", (LAUNCH / "gpu.sh").read_text())
     assert flags
     known = subprocess.run(
@@ -87,7 +134,7 @@ def test_xla_knows_the_flags_of_gpu():
 
 @pytest.fixture
 def slurm(tmp_path):
-    """Starts the job as SLURM does: a copy of the script, with srun and scontrol."""
+    """Starts the job as SLURM does, from a copy of the script, with fake programs."""
     executable(
         tmp_path / "srun",
         '#!/usr/bin/env bash\necho "srun $*"\ntrap "echo saved; exit 143" TERM\n'
@@ -113,17 +160,14 @@ def slurm(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(200):
-            if (tmp_path / "started").exists() or process.poll() is not None:
-                break
-            time.sleep(0.05)
-        time.sleep(0.2)
+        while not (tmp_path / "started").exists() and process.poll() is None:
+            time.sleep(0.02)
         return process
 
     return start
 
 
-def test_slurm_queues_again_when_the_time_is_up(slurm):
+def test_slurm_requeues_at_the_time_limit(slurm):
     process = slurm()
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=30)
@@ -133,7 +177,7 @@ def test_slurm_queues_again_when_the_time_is_up(slurm):
 
 
 @pytest.mark.parametrize("status", [0, 1, 143])
-def test_slurm_does_not_queue_what_has_ended_otherwise(slurm, tmp_path, status):
+def test_slurm_does_not_requeue_a_job_that_has_ended(slurm, tmp_path, status):
     process = slurm()
     (tmp_path / "go").write_text(str(status))
     said, _ = process.communicate(timeout=30)
@@ -145,19 +189,20 @@ def test_slurm_job_without_a_process_for_each_gpu_is_refused(slurm):
     process = slurm(SLURM_GPUS_ON_NODE="8", SLURM_NTASKS_PER_NODE="1")
     out, said = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert "8 GPU(s) and 1 task(s) on a node: give sbatch the same number" in said
+    assert "8 GPU(s) and 1 task(s) per node: give sbatch the same" in said
     assert "srun" not in out
 
 
-def test_slurm_job_that_slurm_did_not_start_is_refused(slurm):
+def test_slurm_job_is_refused_outside_slurm(slurm):
     out, said = slurm(SLURM_SUBMIT_DIR="").communicate(timeout=30)
     assert said == (
-        "error: this is a job for SLURM: sbatch launch/slurm.sbatch --config=…\n"
+        "error: submit this to SLURM: sbatch launch/slurm.sbatch "
+        "--config=configs/tiny.py\n"
     )
     assert "srun" not in out
 
 
-def test_slurm_is_told_before_the_time_is_up():
+def test_slurm_signals_before_the_time_limit():
     text = (LAUNCH / "slurm.sbatch").read_text()
     assert "#SBATCH --requeue\n" in text
     assert re.search(r"#SBATCH --signal=B:USR1@\d+\n", text)

@@ -1,8 +1,9 @@
-"""Cloud TPUs by `launch/tpu_pod.sh`, on a gcloud that only pretends."""
+"""`launch/tpu_pod.sh`, run with a fake gcloud."""
 
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from helpers.fake_programs import LAUNCH, executable
 from helpers.small_run import ROOT
 
 pytestmark = pytest.mark.skipif(
-    not (ROOT / ".git").exists(), reason="what is packed is what git knows of"
+    not (ROOT / ".git").exists(), reason="the script packs the files that git lists"
 )
 
 TPU = ("--name=mine", "--zone=us-west4-a")
@@ -23,7 +24,7 @@ TRAINING = ("--", "--config=configs/tiny.py")
 
 
 class Cloud:
-    """A world with one zone, in which nothing costs."""
+    """Runs the script with a fake gcloud, whose state and failures a test sets."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -52,7 +53,7 @@ class Cloud:
         )
 
     def run(self, *words, typed=""):
-        """The status and what was said; `typed` is what the user answers."""
+        """The exit status and all output; `typed` is what the user answers."""
         process = self.start(*words)
         out, said = process.communicate(typed, timeout=60)
         return process.returncode, out + said
@@ -89,6 +90,11 @@ def cloud(tmp_path):
     return Cloud(tmp_path)
 
 
+def costs(said):
+    """Whether the script warned that a TPU costs money, or may, or will."""
+    return re.search(r"COSTS? MONEY", said)
+
+
 ONE_RUN = ["scp", "install", "start", "follow"]
 
 
@@ -104,11 +110,11 @@ def test_all_trains_and_deletes(cloud):
         "PROVISIONING",
         "ACTIVE",
     ]
-    assert "done: gs://mine/runs has the run" in said
-    assert "STILL" not in said
+    assert "done: the run is in gs://mine/runs" in said
+    assert not costs(said)
 
 
-def test_the_request_is_what_was_asked_for(cloud):
+def test_the_request_has_the_options_of_the_command_line(cloud):
     _, said = cloud.run("create", *ASKED, "--project=ours", "--yes")
     (call,) = [call for call in cloud.calls if "queued-resources create" in call]
     assert call == (
@@ -118,8 +124,8 @@ def test_the_request_is_what_was_asked_for(cloud):
         " --scopes=https://www.googleapis.com/auth/cloud-platform"
         " --spot --zone=us-west4-a --project=ours"
     )
-    # And it is not forgotten that it costs.
-    assert "STILL RUNNING, and costing: mine in us-west4-a" in said
+    # At its end the script warns that the TPU costs money.
+    assert "STILL COSTS MONEY: mine in us-west4-a is running" in said
     assert "launch/tpu_pod.sh delete --name=mine --zone=us-west4-a --project=ours" in (
         said
     )
@@ -149,7 +155,7 @@ def test_training_gets_its_flags_and_the_cache_of_the_bucket(cloud):
     (call,) = [call for call in cloud.calls if "tpu_worker.sh start" in call]
     assert "--worker=all" in call
     command = call.split("--command=")[1].split(" --zone")[0]
-    # The shell of the worker takes it apart again.
+    # The worker's shell splits it again.
     words = subprocess.run(
         [
             "bash",
@@ -170,7 +176,7 @@ def test_training_gets_its_flags_and_the_cache_of_the_bucket(cloud):
     ]
 
 
-def test_a_cache_that_is_named_is_taken(cloud):
+def test_a_cache_named_in_the_flags_of_training_takes_precedence(cloud):
     cloud.run("run", *ASKED, "--yes", *TRAINING, "--config.features.cache=elsewhere")
     (call,) = [call for call in cloud.calls if "tpu_worker.sh start" in call]
     assert "gs://mine/features" not in call
@@ -178,11 +184,11 @@ def test_a_cache_that_is_named_is_taken(cloud):
 
 
 @pytest.mark.parametrize("when", ["ssh", "scp", "install", "start", "follow"])
-def test_a_preemption_begins_again(cloud, when):
+def test_after_a_preemption_training_starts_over(cloud, when):
     cloud.set(**{when: ["preempt"]})
     status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
     assert status == 0, said
-    assert "preempted (1 of at most 50); asking for another TPU" in said
+    assert "preempted (1 of at most 50); requesting another TPU" in said
     assert cloud.done.count("create") == 2
     assert cloud.done[-6:] == ["create", *ONE_RUN, "delete"]
     # The first request is deleted before the second, which has the same name.
@@ -190,15 +196,15 @@ def test_a_preemption_begins_again(cloud, when):
     assert "delete" in cloud.done[first:second]
 
 
-def test_a_preemption_that_training_was_told_of_begins_again(cloud):
-    # SIGTERM came first: it saved and ended, and only then the machine goes.
+def test_after_a_preemption_announced_by_sigterm_training_starts_over(cloud):
+    # Training saved and exited at SIGTERM; only then did the machine go.
     cloud.set(follow=[143], futures=[["ACTIVE"] * 5 + ["SUSPENDING", "SUSPENDED"]])
     status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 0, said
     assert cloud.done == ["create", *ONE_RUN, "delete", "create", *ONE_RUN]
 
 
-def test_preemptions_come_to_an_end(cloud):
+def test_after_too_many_preemptions_it_gives_up(cloud):
     cloud.set(follow=["preempt"] * 9)
     status, said = cloud.run("all", *ASKED, "--yes", "--restarts=2", *TRAINING)
     assert status == 1
@@ -207,7 +213,15 @@ def test_preemptions_come_to_an_end(cloud):
     assert cloud.state == "NONE"
 
 
-def test_a_broken_connection_is_taken_up_again(cloud):
+def test_a_number_of_restarts_is_decimal(cloud):
+    # In bash 08 is an octal number, and a wrong one.
+    cloud.set(follow=["preempt"] * 2)
+    status, said = cloud.run("run", *ASKED, "--yes", "--restarts=08", *TRAINING)
+    assert status == 0, said
+    assert "preempted (2 of at most 8)" in said
+
+
+def test_a_broken_connection_is_restored(cloud):
     cloud.set(follow=[255, 255, 0])
     status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 0, said
@@ -215,19 +229,19 @@ def test_a_broken_connection_is_taken_up_again(cloud):
     assert cloud.done == ["create", *ONE_RUN, "follow", "follow"]
 
 
-def test_a_tpu_that_lets_nobody_in_yet_is_waited_for(cloud):
+def test_a_tpu_that_refuses_ssh_at_first_is_waited_for(cloud):
     cloud.set(ssh=[255, 255, 0])
     status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 0, said
     assert cloud.done == ["create", *ONE_RUN]
 
 
-def test_a_tpu_that_lets_nobody_in_is_told_and_not_forgotten(cloud):
+def test_a_tpu_that_keeps_refusing_ssh_is_an_error_and_still_costs(cloud):
     cloud.set(ssh=[255] * 99)
     status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 1
-    assert "mine lets nobody in" in said
-    assert "STILL RUNNING, and costing: mine" in said
+    assert "mine refuses SSH" in said
+    assert "STILL COSTS MONEY: mine" in said
     assert cloud.done == ["create"]
 
 
@@ -235,9 +249,9 @@ def test_training_that_fails_is_not_repeated(cloud):
     cloud.set(follow=[1])
     status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 1
-    assert "it ended with status 1" in said
+    assert "the training failed with status 1" in said
     assert cloud.done == ["create", *ONE_RUN]
-    assert "STILL RUNNING, and costing: mine" in said
+    assert "STILL COSTS MONEY: mine" in said
 
 
 def test_all_deletes_also_after_a_failure(cloud):
@@ -245,7 +259,7 @@ def test_all_deletes_also_after_a_failure(cloud):
     status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
     assert status == 1
     assert cloud.done == ["create", *ONE_RUN, "delete"]
-    assert "STILL" not in said
+    assert not costs(said)
 
 
 def test_an_installation_that_fails_ends_it(cloud):
@@ -253,10 +267,10 @@ def test_an_installation_that_fails_ends_it(cloud):
     status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 1
     assert cloud.done == ["create", "scp", "install"]
-    assert "STILL RUNNING" in said
+    assert "STILL COSTS MONEY" in said
 
 
-def test_without_quota_nothing_is_left(cloud):
+def test_without_quota_nothing_remains(cloud):
     quota = "RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been exceeded"
     cloud.set(create=[quota])
     status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
@@ -264,19 +278,19 @@ def test_without_quota_nothing_is_left(cloud):
     assert quota in said
     assert "If it is the quota" in said
     assert cloud.done == ["create"]
-    assert "STILL" not in said
+    assert not costs(said)
 
 
-def test_where_there_is_none_to_be_had_nothing_is_left(cloud):
+def test_without_capacity_nothing_remains(cloud):
     cloud.set(futures=[["WAITING_FOR_RESOURCES", "FAILED"]])
     status, said = cloud.run("create", *ASKED, "--yes")
     assert status == 1
     assert "the TPU was not granted, and costs nothing" in said
     assert cloud.done == ["create", "delete"]
-    assert "STILL" not in said
+    assert not costs(said)
 
 
-def test_what_is_there_is_not_asked_for_again(cloud):
+def test_an_existing_tpu_is_not_requested_again(cloud):
     cloud.set(state="ACTIVE")
     assert cloud.run("create", *ASKED)[0] == 0
     cloud.set(state="WAITING_FOR_RESOURCES", grants=["PROVISIONING", "ACTIVE"])
@@ -285,7 +299,7 @@ def test_what_is_there_is_not_asked_for_again(cloud):
 
 
 @pytest.mark.parametrize("state", ["SUSPENDED", "FAILED"])
-def test_what_is_left_of_an_earlier_one_is_removed(cloud, state):
+def test_the_request_of_an_earlier_tpu_is_removed(cloud, state):
     cloud.set(state=state)
     assert cloud.run("create", *ASKED, "--yes")[0] == 0
     assert cloud.done == ["delete", "create"]
@@ -294,11 +308,11 @@ def test_what_is_left_of_an_earlier_one_is_removed(cloud, state):
 @pytest.mark.parametrize(
     ("typed", "done"), [("n\n", []), ("", []), ("y\n", ["create"])]
 )
-def test_nothing_is_asked_for_without_consent(cloud, typed, done):
+def test_nothing_is_requested_without_consent(cloud, typed, done):
     status, said = cloud.run("create", *ASKED, typed=typed)
     assert cloud.done == done
     assert status == (0 if done else 1)
-    assert ("nothing was asked for" in said) == (not done)
+    assert ("nothing was requested" in said) == (not done)
 
 
 @pytest.mark.parametrize(
@@ -308,24 +322,24 @@ def test_nothing_is_deleted_without_consent(cloud, typed, done):
     cloud.set(state="ACTIVE")
     status, said = cloud.run("delete", *TPU, typed=typed)
     assert (status, cloud.done) == (0, done)
-    assert ("costs until it is" in said) == (not done)
+    assert ("costs money until it is" in said) == (not done)
 
 
 def test_without_an_answer_all_keeps_the_tpu_and_says_so(cloud):
     status, said = cloud.run("all", *ASKED, *TRAINING, typed="y\n")
     assert status == 0
     assert cloud.done == ["create", *ONE_RUN]
-    assert "mine was not deleted, and costs until it is" in said
-    assert "STILL RUNNING, and costing: mine" in said
+    assert "mine was not deleted, and costs money until it is" in said
+    assert "STILL COSTS MONEY: mine" in said
 
 
-def test_deleting_nothing_is_no_error(cloud):
+def test_deleting_a_tpu_that_does_not_exist_succeeds(cloud):
     status, said = cloud.run("delete", *TPU)
     assert (status, cloud.done) == (0, [])
-    assert "mine: there is none in us-west4-a" in said
+    assert "mine does not exist in us-west4-a" in said
 
 
-def test_an_answer_that_is_none_is_no_answer(cloud):
+def test_an_error_of_gcloud_does_not_look_like_a_missing_tpu(cloud):
     # Otherwise a broken network would look like a TPU that is not there.
     cloud.set(
         state="ACTIVE", describe=["PERMISSION_DENIED: tpu.queuedResources.get"] * 9
@@ -333,16 +347,16 @@ def test_an_answer_that_is_none_is_no_answer(cloud):
     for command in ("create", "delete"):
         status, said = cloud.run(command, *ASKED, "--yes")
         assert status == 1
-        assert "gcloud does not say what there is" in said
+        assert "gcloud cannot tell the state of mine" in said
     assert "PERMISSION_DENIED" in said
     assert cloud.done == []
     status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert (status, cloud.done) == (1, [])
-    assert "nothing was asked for here" in said
-    assert "costing" not in said
+    assert "nothing was requested; gcloud cannot tell whether mine exists" in said
+    assert not costs(said)
 
 
-def test_ctrl_c_reminds_of_what_goes_on(cloud, tmp_path):
+def test_ctrl_c_reminds_of_a_running_tpu(cloud, tmp_path):
     # A gcloud that sleeps while it follows.
     real = tmp_path / "gcloud.real"
     (tmp_path / "gcloud").rename(real)
@@ -360,10 +374,10 @@ def test_ctrl_c_reminds_of_what_goes_on(cloud, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode in (130, -signal.SIGINT)
-    assert "STILL RUNNING, and costing: mine in us-west4-a" in said
+    assert "STILL COSTS MONEY: mine in us-west4-a is running" in said
 
 
-def test_a_dry_run_calls_nothing(cloud):
+def test_a_dry_run_never_calls_gcloud(cloud):
     status, said = cloud.run("all", "--dry-run", *ASKED, *TRAINING)
     assert status == 0, said
     assert cloud.calls == []
@@ -373,13 +387,13 @@ def test_a_dry_run_calls_nothing(cloud):
     changing = [line for line in told if "--format=" not in line]
     real = [call for call in cloud.calls if "--format=" not in call]
     assert len(changing) == len(real) == 8
-    assert "nothing was asked for, changed or deleted" in said
+    assert "nothing was requested, changed or deleted" in said
     assert not re.search("done:|is deleted", said)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcloud"), reason="there is no real gcloud")
-def test_the_real_gcloud_takes_every_command(cloud, tmp_path):
+def test_the_real_gcloud_accepts_every_command(cloud, tmp_path):
     real = shutil.which("gcloud")
     cloud.set(follow=["preempt"], futures=[["ACTIVE"], ["CREATING", "FAILED"]])
     for command in ("all", "status"):
@@ -387,7 +401,7 @@ def test_the_real_gcloud_takes_every_command(cloud, tmp_path):
     lines = (LAUNCH / "README.md").read_text().replace("\\\n", "").splitlines()
     told = [line.split("  #")[0] for line in lines if line.startswith("gcloud ")]
     assert len(told) == 4
-    # With single characters quoted, and not whole words, as the parser wants it.
+    # The parser wants single characters quoted, not whole words.
     for call in set((tmp_path / "calls").read_text().splitlines()):
         words = [re.sub(r"[^\w./:=,-]", r"\\\g<0>", word) for word in json.loads(call)]
         told.append(" ".join(["gcloud", *words]))
@@ -395,7 +409,7 @@ def test_the_real_gcloud_takes_every_command(cloud, tmp_path):
     for command in [*told, "gcloud storage ls --nonsense"]:
         checked = subprocess.run(
             [real, "meta", "lint-gcloud-commands", f"--command-string={command}"],
-            # Not what belongs to whoever runs the tests.
+            # Not the configuration of whoever runs the tests.
             env=os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "config")},
             capture_output=True,
             text=True,
@@ -409,16 +423,21 @@ def test_the_real_gcloud_takes_every_command(cloud, tmp_path):
     [
         (("all", *TPU, *TRAINING), "--type=… is missing"),
         (("create", "--zone=a"), "--name=… is missing"),
-        (("run", *ASKED), "say what to train"),
+        (("run", *ASKED), "name what to train"),
         (("run", *ASKED, "--", "--config=configs/nope.py:long"), "no configs/nope.py"),
         (("fly", *ASKED), "unknown command fly"),
-        (("run", *ASKED, "--config=x"), "flags of the training come after --"),
-        (("create", *TPU, "--type=v9-8"), "--type=v9-8: its software is not known"),
-        (("install", *TPU, "--bucket=mine"), "must be a whole bucket, gs://NAME"),
+        (("run", *ASKED, "--config=x"), "put flags of the training after --"),
+        (("create", *TPU, "--type=v9-8"), "--type=v9-8: this type is unknown"),
+        (("install", *TPU, "--bucket=mine"), "must name a bucket and no folder in it"),
         (("run", *ASKED, "--restarts=x", *TRAINING), "--restarts=x: must be"),
+        (("run", *ASKED, "--restarts=9999999", *TRAINING), "must be a whole number"),
+        (("all", *ASKED, "--bucket=gs://BUCKET", *TRAINING), "replace BUCKET with"),
+        (("all", *ASKED, "--zone=…", *TRAINING), "--zone=…: replace … with"),
+        (("create", "--name=NAME", "--zone=a", "--type=v6e-8"), "replace NAME with"),
+        (("run", *ASKED, "--", "--config=…"), "--config=…: replace … with"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_asked(cloud, words, message):
+def test_wrong_options_are_refused_before_gcloud_is_called(cloud, words, message):
     status, said = cloud.run(*words)
     assert status == 1
     assert message in said
@@ -434,22 +453,41 @@ def test_a_bucket_that_cannot_rename_folders_is_refused(cloud):
     assert cloud.done == []
 
 
-def test_help_is_the_head_of_the_script(cloud):
-    status, said = cloud.run("help")
+@pytest.mark.parametrize("words", [["help"], ["--help"], [], ["all", "--help"]])
+def test_help_is_the_head_of_the_script(cloud, words):
+    status, said = cloud.run(*words)
     assert status == 0
     for word in ("--dry-run", "--spot", "delete", "You pay from when"):
         assert word in said
     assert "set -e" not in said
 
 
-def test_commands_of_the_note_exist():
-    text = (LAUNCH / "README.md").read_text().replace("\\\n", "")
-    source = (LAUNCH / "tpu_pod.sh").read_text()
-    commands = re.findall(r"^launch/tpu_pod\.sh (\w+)(.*)$", text, re.MULTILINE)
-    assert len(commands) == 5
-    for command, options in commands:
-        assert re.search(rf"^    (run \| )?{command}\)", source, re.MULTILINE)
-        for option in re.findall(r"(?<!-)--\w[\w-]*", options.split(" -- ")[0]):
-            assert re.search(rf"{option}(=\*)?\)", source), option
+def commands_of(path):
+    """The arguments of each `launch/tpu_pod.sh` in a file of Markdown."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", "")
+    lines = re.findall(r"^launch/tpu_pod\.sh (.*)$", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+COMMANDS = [*commands_of(LAUNCH / "README.md"), *commands_of(ROOT / "README.md")]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_of_the_documentation_says_which_word_to_replace(cloud, words):
+    command, *options = words
+    status, said = cloud.run(command, "--dry-run", *options)
+    if placeholders := re.findall("BUCKET|…", " ".join(words)):
+        assert status == 1
+        assert f"replace {placeholders[0]} with a value of your own" in said
+        options = [word.replace("gs://BUCKET", "gs://mine") for word in options]
+        options = [word.replace("…", "configs/tiny.py") for word in options]
+        status, said = cloud.run(command, "--dry-run", *options)
+    assert status == 0, said
+    assert cloud.calls == []
+
+
+def test_the_documentation_has_commands():
+    assert len(COMMANDS) >= 5
+    text = (LAUNCH / "README.md").read_text()
     for config in re.findall(r"configs/\w+\.py", text):
         assert (ROOT / config).is_file()

@@ -1,4 +1,4 @@
-"""What `launch/tpu_worker.sh` does on each worker of a TPU, on this machine."""
+"""`launch/tpu_worker.sh`, the part for each worker of a TPU, run on this machine."""
 
 import os
 import shutil
@@ -11,13 +11,13 @@ from helpers.fake_programs import LAUNCH, executable
 
 @pytest.fixture
 def worker(tmp_path):
-    """Starts the worker's script in a copy of the code, where python only pretends."""
+    """Runs the script in a folder of its own, with a fake Python."""
     (tmp_path / "launch").mkdir()
     shutil.copy(LAUNCH / "tpu_worker.sh", tmp_path / "launch")
     executable(
         tmp_path / "python",
         '#!/usr/bin/env bash\necho "flags: $*"\n'
-        "trap 'echo saved; exit 143' TERM\n"
+        "trap 'echo saved; exit 143' TERM\ntouch started\n"
         'for _ in {1..600}; do [[ -f go ]] && exit "$(<go)"; sleep 0.05; done\n',
     )
 
@@ -39,7 +39,7 @@ def worker(tmp_path):
 def test_worker_trains_without_a_terminal_and_keeps_the_status(worker, status):
     assert worker("start", "--config=a b").returncode == 0
     again = worker("start", "--config=a b")
-    assert "training already" in again.stdout
+    assert "is training already" in again.stdout
     (worker.folder / "go").write_text(str(status))
     for _ in range(2):  # As often as one likes.
         followed = worker("follow")
@@ -53,7 +53,8 @@ def test_worker_trains_without_a_terminal_and_keeps_the_status(worker, status):
 def test_worker_stops_in_order(worker):
     assert "no training is running" in worker("stop").stdout
     worker("start")
-    time.sleep(0.2)  # Until the pretended training has set its trap.
+    while not (worker.folder / "started").exists():
+        time.sleep(0.02)
     assert worker("stop").returncode == 0
     followed = worker("follow")
     assert followed.returncode == 143

@@ -1,0 +1,29 @@
+"""Commands that texts show, given to the parsers of their programs."""
+
+import re
+import shlex
+
+from helpers import programs
+
+
+def commands_in(text):
+    """Each `python -m musilingo_jax.…` at the beginning of a line, as a list of words.
+
+    A backslash continues a line, and `#` begins a comment.
+    """
+    lines = re.findall(
+        r"^ *python -m (musilingo_jax\.\S.*)$", text.replace("\\\n", " "), re.MULTILINE
+    )
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def check(words, cwd=programs.ROOT):
+    """Asserts that a program parses a command, its config and overrides included.
+
+    The program ends before it does anything: `--only_check_args` is a flag of absl.
+    """
+    module, *arguments = words
+    done = programs.run(
+        module.removeprefix("musilingo_jax."), *arguments, "--only_check_args", cwd=cwd
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), words
