@@ -14,6 +14,7 @@ Every mistake is a `UsageError` of one sentence.
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -241,7 +242,10 @@ def _message(error: Exception, argv: list[str]) -> str | None:
         if isinstance(cause, AttributeError) and cause.name == "get_config":
             return f"--config: {path} has no function get_config"
     if isinstance(error, flags.Error):
-        return f"{error} (try --help)"
+        # Required flags, which absl reports on a line each.
+        if missing := re.findall(r"^flag --(\w+)=None: ", str(error), re.MULTILINE):
+            return f"--{', --'.join(missing)} must be given (try --help)"
+        return f"{' '.join(str(error).split())} (try --help)"
     if isinstance(error, OSError):
         return f"--config={path}: {error.strerror or 'cannot be read'}"
     if isinstance(error, KeyError | AttributeError):

@@ -74,7 +74,7 @@ class Trackers:
         self._earlier_steps = earlier_steps
         if not self._first:
             return
-        # Here and not above, because tensorboardX imports PyTorch, if that is installed.
+        # Here and not above, because tensorboardX imports PyTorch if it is installed.
         from tensorboardX.event_file_writer import EventsWriter
 
         self._close_board()

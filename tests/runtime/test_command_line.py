@@ -1,0 +1,213 @@
+"""Command lines are parsed in every form that is documented, or refused in a sentence."""
+
+import pytest
+from helpers import programs
+from helpers.programs import ROOT
+
+from musilingo_jax.convert import __main__ as convert
+from musilingo_jax.runtime.errors import UsageError
+
+DEFAULTS = {"shard_gb": 5.0, "inspect": None, "json": False}
+
+
+def parsed(*words):
+    given = vars(convert.parser().parse(["convert", *words]))
+    return {name: value for name, value in given.items() if name != "outputs"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("safetensors FOLDER --out=DIR", {"source": "FOLDER"}),
+        ("safetensors --out DIR FOLDER", {"source": "FOLDER"}),
+        ("--out=DIR safetensors FOLDER", {"source": "FOLDER"}),
+        ("--out DIR safetensors FOLDER", {"source": "FOLDER"}),
+        # A value may be the name of a command.
+        ("--out DIR split split", {"source": "split"}),
+        ("merge --base=A --delta=B --out=DIR", {"base": "A", "delta": "B"}),
+        ("--base A --delta B merge --out DIR", {"base": "A", "delta": "B"}),
+        ("split A --out=DIR --shard_gb 0.5", {"source": "A", "shard_gb": 0.5}),
+        (
+            "adapter checkpoint_4.pth --out=DIR",
+            {"source": "checkpoint_4.pth", "window_frames": None},
+        ),
+        (
+            "adapter --window_frames 10 x.pth --out=DIR",
+            {"source": "x.pth", "window_frames": 10},
+        ),
+    ],
+)
+def test_flags_are_read_before_and_after_arguments_and_in_both_forms(line, expected):
+    command = next(word for word in line.split() if word in CONVERSIONS)
+    assert parsed(*line.split()) == (
+        DEFAULTS | {"out": "DIR", "command": command} | expected
+    )
+
+
+CONVERSIONS = ("safetensors", "merge", "split", "adapter", "export")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("export RUN --out=DIR", {"source": "RUN"}),
+        ("export --out DIR RUN", {"source": "RUN"}),
+        ("export --adapter=RUN --out=DIR", {"adapter": "RUN"}),
+        ("export --adapter A RUN --out DIR", {"adapter": "A", "source": "RUN"}),
+        (
+            "export RUN --out=DIR --mert_model=a/b --llama_model c/d",
+            {"source": "RUN", "mert_model": "a/b", "llama_model": "c/d"},
+        ),
+        (
+            "--encoder=E export --language_model=L --adapter=A --out=DIR",
+            {"encoder": "E", "language_model": "L", "adapter": "A"},
+        ),
+    ],
+)
+def test_an_export_names_a_whole_model_or_parts(line, expected):
+    names = ("source", "encoder", "language_model", "adapter")
+    unset = dict.fromkeys((*names, "mert_model", "llama_model"))
+    assert parsed(*line.split()) == (
+        DEFAULTS | unset | {"out": "DIR", "command": "export"} | expected
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["--inspect A", "--inspect=A", "--inspect A --json", "--json --inspect=A"]
+)
+def test_a_source_is_inspected_without_a_command(line):
+    given = parsed(*line.split())
+    assert given == {"inspect": "A", "json": "--json" in line}
+
+
+def test_flags_of_absl_may_stand_anywhere():
+    given = parsed("--verbosity", "1", "split", "--verbosity=0", "A", "--out=DIR")
+    assert given["source"] == "A"
+
+
+# Lines of `cache`, of which absl parses `--config` and its overrides.
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--config=features/tiny --task=3 --tasks=16",
+        "--task 3 --tasks 16 --config features/tiny",
+        "--config=tiny --retry --allow_missing --config.run=elsewhere",
+        "--config=tiny --distributed",
+        "--config=tiny --coordinator=h:1 --processes=2 --process 0",
+        "inspect FOLDER",
+        "inspect --config=tiny",
+        "--config tiny --config.run x inspect",
+        "export FOLDER --out=x.npz",
+        "export --out x.npz FOLDER",
+        "--out x.npz export FOLDER",
+        "export --config=tiny --out=x.npz",
+    ],
+)
+def test_every_form_of_a_cache_command_is_parsed(line):
+    done = programs.run("cache", *line.split(), "--only_check_args")
+    assert done == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "--config is missing: name a config"),
+        ("inspect", "--config is missing"),
+        ("export FOLDER", "the following arguments are required: --out"),
+        ("inspect FOLDER more", "unrecognized arguments: more"),
+        ("inspect FOLDER --retry", "unrecognized arguments: --retry"),
+        ("encode", "invalid choice: 'encode'"),
+        ("--config=tiny --tasks=0", "--tasks: 0 is not a positive whole number"),
+        ("--config=tiny --tasks=x", "--tasks: x is not a positive whole number"),
+        ("--config=tiny --task=2 --tasks=2", "--task must be from 0 to 1"),
+        ("--config=tiny --tasks=2 --retry", "--retry makes a new plan"),
+        ("--config=tiny --retyr", "unrecognized arguments: --retyr"),
+        ("--config=tiny --config.rnu=x", "the config has no key 'rnu'"),
+    ],
+)
+def test_a_wrong_cache_command_is_refused_in_a_sentence(line, message):
+    done = programs.run("cache", *line.split())
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("error: ") and message in said
+
+
+def test_missing_flags_are_named_in_one_sentence():
+    done = programs.run("recipes.render", "--out=x", "--seed=1")
+    assert done == (
+        2,
+        "",
+        "error: --clips, --soundfont, --seconds must be given (try --help)\n",
+    )
+
+
+def test_an_empty_value_is_refused():
+    with pytest.raises(UsageError, match=r"--out: is empty \(try .* split --help\)"):
+        parsed("split", "A", "--out=")
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Runs `train` with a config that consists of some lines."""
+
+    def run(*lines, flags=()):
+        path = tmp_path / "mine.py"
+        path.write_text("\n".join(lines))
+        done = programs.run("train", f"--config={path}", *flags)
+        assert done.returncode == 2
+        (said,) = done.stderr.splitlines()
+        said = said.removeprefix("error: ").removeprefix("flag ")
+        return said.replace(str(path), "mine.py").removeprefix("--config")
+
+    return run
+
+
+IMPORT = "from ml_collections import ConfigDict"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["x = 1", "def get_config(:"], ": mine.py:2 is not valid Python (invalid"),
+        (["x = '\0'"], ": mine.py is not valid Python (source code string cannot"),
+        (["x = 1"], ": mine.py has no function get_config"),
+        (["", "import nowhere"], ": mine.py:2 raised ModuleNotFoundError: No module"),
+        (["def get_config():", "  return {}['a']"], ": mine.py:2 raised KeyError: 'a'"),
+        (["def get_config():", "  return [].a"], ": mine.py:2 raised AttributeError"),
+        (
+            ["def get_config():", "  return int('x')"],
+            ": mine.py:2 raised ValueError: invalid literal",
+        ),
+        (["def get_config():", "  return 1 + ''"], ": mine.py:2 raised TypeError"),
+        (["def get_config():", "  return 1 / 0"], ": mine.py:2 raised ZeroDivision"),
+        (
+            ["def get_config():", "  return {}"],
+            "=mine.py: get_config returned an object of type dict; it must return a",
+        ),
+        (
+            [IMPORT, "def get_config():", "  return ConfigDict()"],
+            "=mine.py: the config lacks seed, run, stages, corpus, features, model",
+        ),
+        (
+            [IMPORT, "def get_config():", "  return ConfigDict({'run': 'x'})"],
+            "=mine.py: the config lacks seed, stages, corpus",
+        ),
+    ],
+)
+def test_a_broken_config_is_refused_with_its_line(config, lines, message):
+    assert config(*lines).startswith(message)
+
+
+def test_an_override_of_a_wrong_type_is_refused(config):
+    lines = [IMPORT, "def get_config():", "  return ConfigDict({'seed': 1})"]
+    said = config(*lines, flags=["--config.seed=x"])
+    assert said == ".seed=x: invalid literal for int() with base 10: 'x' (try --help)"
+
+
+def test_a_config_is_found_by_name_from_any_folder(tmp_path):
+    for line in (["--config=tiny"], ["--config", "configs/tiny.py"]):
+        done = programs.run("train", *line, "--only_check_args", cwd=tmp_path)
+        assert done == (0, "", "")
+    done = programs.run("train", "--config=tinny", cwd=ROOT)
+    assert done.returncode == 2
+    assert "there is no file 'tinny' and no config of that name" in done.stderr
