@@ -72,7 +72,7 @@ start() {
   fi
   rm -f train.pid train.status
   setsid nohup "$0" supervise "$@" >train.log 2>&1 </dev/null &
-  for _ in {1..50}; do
+  for _ in {1..300}; do
     [[ -f train.pid ]] && return
     sleep 0.1
   done

@@ -1,15 +1,16 @@
 """Encodes each song of a corpus once, and keeps the features on disk.
 
     python -m musilingo_jax.cache --config=features/tiny
-    python -m musilingo_jax.cache --config=features/tiny --task=3 --tasks=16   # of a job array
-    python -m musilingo_jax.cache --config=features/tiny --distributed         # on each host of a pod
+    python -m musilingo_jax.cache --config=features/tiny --task=3 --tasks=16
+    python -m musilingo_jax.cache --config=features/tiny --distributed
     python -m musilingo_jax.cache inspect runs/tiny/cache
     python -m musilingo_jax.cache export runs/tiny/cache --out=embeddings.parquet
 
-Without a command it encodes the songs that the cache lacks. Kill it at any time: the
-same command resumes with the shard that was not finished, and ends with the same bits
-as if it had not been killed, or had been shared by any number of tasks, on machines of
-one kind.
+Without a command it encodes the songs that the cache lacks; the second example is one
+task of a job array, the third is for each process of a TPU pod or SLURM job. Kill it at
+any time: the same command resumes with the shard that was not finished. However often
+it was killed, and however many tasks shared the work, the files are the same, bit for
+bit, on machines of one kind.
 
 Songs that cannot be read are listed, not replaced, and the exit status is 1 unless
 `--allow_missing` is given. Songs that were missing, or were not what the corpus says,
@@ -66,7 +67,9 @@ def parser() -> CommandParser:
     )
     command_line.list_flags(parser)
 
-    commands = parser.add_subparsers(title="other commands", metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="other commands", metavar="COMMAND", dest="command"
+    )
     about = "print what a cache holds and what it still lacks"
     _add(commands, "inspect", about, inspect)
     about = "write a cache as one file, for other programs"

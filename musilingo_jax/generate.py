@@ -1,7 +1,7 @@
 """Answers the questions of a corpus.
 
     python -m musilingo_jax.generate --config=tiny --out=answers.jsonl
-    python -m musilingo_jax.generate --config=tiny --out=b.jsonl --config.generate.beams=4
+    python -m musilingo_jax.generate --config=tiny --out=a.jsonl --split=train
 
 writes the answers to the test split as JSON lines (`answering/answer_file.py`). The
 same command resumes an interrupted run. Several processes (`--distributed`) share the

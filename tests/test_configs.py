@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import importlib.util
 import re
 import sys
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from absl import flags
 from flax import nnx
+from helpers import commands
 from helpers.released_configs import MERT_330M, VICUNA_7B_V0
 from helpers.small_run import ROOT, load_config
 from ml_collections import config_flags
@@ -311,49 +311,23 @@ def test_the_cache_follows_the_run_folder(parse, name):
     assert config.features.cache == "elsewhere/cache"
 
 
-@functools.cache
-def flags_of(module):
-    """The flags that a program defines, itself or by `other.define_…()`."""
-    source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
-    found = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source))
-    for other in re.findall(r"^ *(\w+)\.define_\w+\(", source, re.MULTILINE):
-        found |= flags_of(f"musilingo_jax.{other}")
-    return found
-
-
-def check_command(line, default):
-    """That a command names what there is; `default` is the config it may leave out."""
-    words = [word for word in line.split("#")[0].split() if "…" not in word]
-    module = None
-    if words[:2] == ["python", "-m"]:
-        module, words = words[2], words[3:]
-        assert importlib.util.find_spec(module), line
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), line
-    config = default
-    for word in words:
-        flag, _, value = word.partition("=")
-        if flag == "--config":
-            file, _, arg = value.partition(":")
-            assert file.startswith("configs/"), line
-            config = get_config(f"{file[len('configs/') : -len('.py')]}:{arg}")
-        elif flag.startswith("--config."):
-            *sections, last = flag[len("--config.") :].split(".")
-            section = functools.reduce(lambda part, key: part[key], sections, config)
-            assert last in section, line
-        elif flag.startswith("--") and module:
-            assert flag[2:] in flags_of(module), line
-        elif module == "musilingo_jax.corpora.build":
-            build.find(word)
-
-
 @pytest.mark.parametrize("name", NOTES)
-def test_commands_of_the_notes_exist(name):
+def test_commands_of_the_notes_can_be_pasted(name):
     doc = load_config(name).__doc__
-    assert f"--config=configs/{name}.py" in doc
-    lines = re.findall(r"^    ((?:python -m|--config).*)$", doc, re.MULTILINE)
-    assert lines
-    for line in lines:
-        check_command(line, get_config(name))
+    config = f"--config=configs/{name}.py"
+    assert config in doc
+    found = commands.commands_in(doc)
+    assert found
+    # Lines of flags alone are to be added to a command.
+    for line in re.findall(r"^    (--config.*)$", doc, re.MULTILINE):
+        words = line.split("#")[0].split()
+        first = [] if words[0].startswith("--config=") else [config]
+        found.append(["musilingo_jax.train", *first, *words])
+    for words in found:
+        # What a reader has to fill in, the parsers need not see.
+        commands.check([word for word in words if "…" not in word])
+        if words[0] == "musilingo_jax.corpora.build":
+            build.find(words[1])
 
 
 def test_update_in_one_piece_is_dealt_out_to_eight_devices(parse):

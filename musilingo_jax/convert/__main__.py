@@ -52,12 +52,15 @@ def parser() -> CommandParser:
     )
     parser.add_argument("--json", action="store_true", help="print --inspect as JSON")
 
-    commands = parser.add_subparsers(title="conversions", metavar="COMMAND")
-    about = "convert PyTorch's files to safetensors, with the same names"
-    folder = _add(commands, "safetensors", about, lambda given: safetensors(given.source))
-    folder.add_argument(
-        "source", metavar="SOURCE", type=nonempty, help="a folder of weights"
+    commands = parser.add_subparsers(
+        title="conversions", metavar="COMMAND", dest="command"
     )
+    source: dict[str, Any] = {"metavar": "SOURCE", "type": nonempty}
+    about = "convert PyTorch's files to safetensors, with the same names"
+    folder = _add(
+        commands, "safetensors", about, lambda given: safetensors(given.source)
+    )
+    folder.add_argument("source", **source, help="a folder of weights")
 
     about = "add a published difference to the LLaMA that it was made from"
     merge = _add(
@@ -66,22 +69,14 @@ def parser() -> CommandParser:
         about,
         lambda given: vicuna_deltas.merge(given.base, given.delta),
     )
-    merge.add_argument(
-        "--base", metavar="SOURCE", type=nonempty, required=True, help="the LLaMA"
-    )
-    merge.add_argument(
-        "--delta",
-        metavar="SOURCE",
-        type=nonempty,
-        required=True,
-        help="the difference to it",
-    )
+    merge.add_argument("--base", **source, required=True, help="the LLaMA")
+    merge.add_argument("--delta", **source, required=True, help="the difference to it")
 
     about = "split a MusiLingo release into encoder/, language_model/ and adapter/"
     split = _add(
         commands, "split", about, lambda given: musilingo_releases.split(given.source)
     )
-    split.add_argument("source", metavar="SOURCE", type=nonempty, help="the release")
+    split.add_argument("source", **source, help="the release")
 
     about = "import an adapter from a checkpoint of the original trainer"
     adapter = _add(
@@ -92,9 +87,7 @@ def parser() -> CommandParser:
             given.source, window_frames=given.window_frames
         ),
     )
-    adapter.add_argument(
-        "source", metavar="FILE", type=nonempty, help="the checkpoint, a .pth file"
-    )
+    adapter.add_argument("source", **source, help="the checkpoint, a .pth file")
     adapter.add_argument(
         "--window_frames",
         metavar="N",
@@ -105,9 +98,7 @@ def parser() -> CommandParser:
 
     about = "write a model, or an adapter alone, as the original code reads it"
     export = _add(commands, "export", about, lambda given: _export(given, export))
-    export.add_argument(
-        "source", metavar="SOURCE", type=nonempty, nargs="?", help="a whole model"
-    )
+    export.add_argument("source", **source, nargs="?", help="a whole model")
     for kind in KINDS:
         name = kind.replace("_", " ")
         export.add_argument(
@@ -138,7 +129,7 @@ def _add(
       outputs: plans what it writes.
     """
     parser = commands.add_parser(name, help=about, description=about)
-    parser.set_defaults(outputs=outputs, command=name)
+    parser.set_defaults(outputs=outputs)
     parser.add_argument(
         "--out", metavar="DIR", type=nonempty, required=True, help="folder to make"
     )
@@ -167,8 +158,8 @@ def main(given: argparse.Namespace) -> None:
     print(f"{given.out}: complete")
     if given.command == "merge":
         print(
-            "Only the merged model can show whether the base was the right one: ask it "
-            "something, and if the answer is nonsense, merge with another base."
+            "Only its answers show whether the base was the right one: ask the merged "
+            "model something, and if it answers nonsense, merge with another base."
         )
 
 
@@ -186,8 +177,8 @@ def safetensors(source: str) -> list[Output]:
 def _inspect(given: argparse.Namespace) -> None:
     if given.inspect is None:
         raise UsageError(
-            "name a conversion, or a source to --inspect (try python -m "
-            "musilingo_jax.convert --help)"
+            "name a conversion (safetensors, merge, split, adapter or export), or a "
+            "source to --inspect (try python -m musilingo_jax.convert --help)"
         )
     reports = inspection.inspect(given.inspect)
     if given.json:
@@ -212,7 +203,7 @@ def _export(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
                 "and --llama_model"
             )
         return musilingo_releases.export_adapter(adapter)
-    if None in (encoder, language_model, adapter):
+    if encoder is None or language_model is None or adapter is None:
         parser.error("name all three parts, or the adapter alone")
     return musilingo_releases.export(
         encoder,

@@ -14,10 +14,14 @@ from absl import app, logging
 from tqdm import tqdm
 
 from musilingo_jax.runtime import command_line, distributed, signals, tested_versions
-from musilingo_jax.runtime.command_line import CommandParser
-from musilingo_jax.runtime.command_line import define_config as define_config
-from musilingo_jax.runtime.command_line import required_config as required_config
+from musilingo_jax.runtime.command_line import (
+    CommandParser,
+    define_config,
+    required_config,
+)
 from musilingo_jax.runtime.errors import UserError, causes
+
+__all__ = ["define_config", "progress", "required_config", "run"]
 
 # Seconds that a program which has failed waits for its threads to end.
 THREAD_TIMEOUT = 5.0
@@ -168,7 +172,10 @@ def _explain(outcome: BaseException) -> tuple[int, str]:
             text = f"error: {reason}"
         case KeyboardInterrupt():
             interrupted = isinstance(outcome, signals.Interrupted)
-            status, reason = outcome.status if interrupted else 130, "it was interrupted"
+            status, reason = (
+                outcome.status if interrupted else 130,
+                "it was interrupted",
+            )
             text = "interrupted: finished work is kept; the same command resumes."
         case _:
             # Others fail first where an exchange broke because one of them had failed.

@@ -10,5 +10,5 @@ def keep_compiled_programs() -> None:
 
     The environment variable `JAX_COMPILATION_CACHE_DIR` names another one.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(user_cache("compiled")))

@@ -1,12 +1,12 @@
-"""Several processes that work as one program: on a TPU pod, under SLURM, or by flags.
+r"""Several processes that work as one program: on a TPU pod, under SLURM, or by flags.
 
     python -m musilingo_jax.train --config=tiny --distributed
-    python -m musilingo_jax.train --config=tiny --coordinator=10.0.0.1:8476 \\
+    python -m musilingo_jax.train --config=tiny --coordinator=10.0.0.1:8476 \
         --processes=2 --process=0
 
-The first form finds the other processes of a TPU pod, or of a SLURM or Open MPI job, and
-is the same command for each of them. The second is for any other machines: flags tell
-each process how many there are and which one it is, and process 0 listens at the
+The first form finds the other processes of a TPU pod, or of a SLURM or Open MPI job,
+and is the same command for each of them. The second is for any other machines: flags
+tell each process how many there are and which one it is, and process 0 listens at the
 coordinator's address. `launch/local.sh --processes=2` does this on one machine.
 
 Either all processes succeed or none does. A process that fails tells the others, which

@@ -1,7 +1,7 @@
-"""Files and folders by name: on this machine or in a bucket, readable and writable.
+"""Opens and checks files and folders, on this machine or in a bucket.
 
-A path may begin with `gs://`, `s3://`, `az://` or `hf://`; etils' `epath` opens those
-with the `fsspec` package of that store, such as `gcsfs`.
+A path may begin with `gs://`, `s3://`, `az://` or `hf://`; etils' `epath` opens it with
+the `fsspec` package of that store, such as `gcsfs`.
 """
 
 import errno
@@ -18,19 +18,19 @@ from musilingo_jax.runtime.errors import UserError
 
 
 def user_cache(name: str) -> Path:
-    """The folder for one kind of things that are kept between runs, on this machine.
+    """The folder for one kind of data that is cached between runs, on this machine.
 
-    `$XDG_CACHE_HOME/musilingo_jax/<name>`, by default below `~/.cache`.
+    `$XDG_CACHE_HOME/musilingo_jax/<name>`, by default in `~/.cache`.
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "musilingo_jax" / name
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Reads a JSON object.
 
     Raises:
-      UserError: the file cannot be read, or holds something else.
+      UserError: the file cannot be read, or contains something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -62,15 +62,15 @@ def stat_regular_file(path: Path) -> os.stat_result:
 
 
 def open_folder(name: str | os.PathLike | None) -> epath.Path:
-    """The folder of that name, which need not exist yet.
+    """The feature cache's folder, which need not exist yet.
 
     Raises:
-      UserError: the name is empty, is that of a file, or is in a bucket that cannot be
+      UserError: the name is empty, names a file, or is in a bucket that cannot be
         reached.
     """
     if name is None or not os.fspath(name).strip():
         raise UserError(
-            "the folder for the features has no name; choose one with "
+            "the folder for the features has no name; name one with "
             "--config.features.cache=…"
         )
     name = os.fspath(name)
@@ -93,21 +93,21 @@ def open_folder(name: str | os.PathLike | None) -> epath.Path:
     else:
         try:
             folder.exists()
-        except Exception as error:  # Each store has errors of its own.
+        except Exception as error:  # Each store has its own errors.
             raise UserError(
-                f"{folder}: cannot be reached ({error}); install the package that "
-                "opens it (`pip install gcsfs` for gs://), and log in"
+                f"{folder}: cannot be reached ({error}); install the package for "
+                "this store (`pip install gcsfs` for gs://), and log in"
             ) from error
     return folder
 
 
 def is_local(path: str | os.PathLike) -> bool:
-    """Whether any library can open the path, not only `epath`."""
+    """Whether a path is on this machine, so that libraries other than epath open it."""
     return "://" not in os.fspath(path)
 
 
 def file_sizes(folder: epath.Path) -> dict[str, int | None]:
-    """The names of a folder's files and their bytes; None where asking takes long."""
+    """Name → size in bytes of a folder's files; None in a bucket, where it is slow."""
     try:
         if not is_local(folder):
             return {path.name: None for path in folder.iterdir()}
@@ -123,12 +123,12 @@ def _exists(path: epath.Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        return path == path.parent  # It cannot be looked at, whatever it is.
+        return path == path.parent  # It cannot be accessed, whatever it is.
     return True
 
 
 def _size(entry: os.DirEntry) -> int:
-    """0 for a dangling link, or a file that another process just removed."""
+    """The size; 0 for a dangling link, or a file that another process just removed."""
     try:
         return entry.stat().st_size
     except OSError:
@@ -136,7 +136,7 @@ def _size(entry: os.DirEntry) -> int:
 
 
 def check_writable_file(path: Path, *, flag: str) -> None:
-    """Checks that a file can be written, without leaving anything behind.
+    """Checks that a file can be written, without changing anything.
 
     Args:
       path: the file; neither it nor its folder needs to exist.
@@ -158,7 +158,7 @@ def check_writable_file(path: Path, *, flag: str) -> None:
 
 
 def check_writable_folder(path: Path, *, flag: str, named: Path | None = None) -> None:
-    """Checks that files can be written into a folder, without leaving anything behind.
+    """Checks that files can be written into a folder, without changing anything.
 
     Args:
       path: the folder, which need not exist.
@@ -166,7 +166,7 @@ def check_writable_folder(path: Path, *, flag: str, named: Path | None = None) -
       named: what the flag named, if not the folder itself.
 
     Raises:
-      UserError: they cannot.
+      UserError: they cannot be written.
     """
     nearest = path
     try:

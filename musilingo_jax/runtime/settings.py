@@ -1,6 +1,6 @@
 """Sections of a config as frozen dataclasses whose fields carry their own bounds.
 
-A bound is written once, beside the field; `read_section` checks every field and names
+A bound is declared once, beside the field; `read_section` checks every field and names
 the key in its message:
 
     @dataclass(frozen=True)
@@ -15,9 +15,9 @@ the key in its message:
 
     UserError: config.stage1.steps is 0: it must be at least 1
 
-No field has a default: a config names every number. `before` is not a default. It is
-the value that configs meant which were written before the field existed; a run or a
-cache of that time keeps its identity as long as the field has this value.
+No field has a default: a config states every number. `before` is not a default. It is
+the value that is implied by configs written before the field existed; a run or a cache
+of that time keeps its identity as long as the field has this value.
 """
 
 import math
@@ -37,7 +37,7 @@ _METADATA = "musilingo_jax"
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a field may hold; arguments as in `setting`."""
+    """The allowed values of a field; attributes as the arguments of `setting`."""
 
     at_least: float | None
     above: float | None
@@ -46,7 +46,7 @@ class Bounds:
     before: Any
 
     def problem(self, value: Any) -> str | None:
-        """What the value must be but is not; None if it is within the bounds."""
+        """Which bound the value violates; None if it is within all of them."""
         if self.choices and value not in self.choices:
             return "choose one of " + ", ".join(map(repr, self.choices))
         numbers = value if isinstance(value, tuple) else (value,)
@@ -78,9 +78,11 @@ def setting(
     """A field of a dataclass that `read_section` fills, with its bounds.
 
     Args:
-      at_least, above, at_most: bounds of a number, or of each number of a tuple.
+      at_least: lowest value of a number, or of each number of a tuple.
+      above: value that the number must exceed.
+      at_most: highest value.
       choices: all allowed values.
-      before: what configs meant that were written before the field existed. Only for
+      before: the value implied by configs written before the field existed. Only for
         fields that were added after a release.
     """
     bounds = Bounds(at_least, above, at_most, choices, before)
@@ -94,15 +96,15 @@ def read_section(
     *,
     allow_others: bool = False,
 ) -> T:
-    """The dataclass `kind` from a section of a config, checked.
+    """Makes the dataclass `kind` from a section of a config, and checks it.
 
-    Lists become tuples, and sections within become the dataclasses that annotate them.
+    Lists become tuples, and nested sections become the dataclasses that annotate them.
 
     Args:
       kind: a dataclass; fields without `setting` are checked by type only.
       section: key → value.
       where: the section's name in messages, such as "config.stage1".
-      allow_others: whether the section may hold keys that are not fields.
+      allow_others: whether the section may have keys that are not fields.
 
     Raises:
       UserError: a key is missing or unknown, or its value has another type or is out
@@ -135,7 +137,7 @@ def check(settings: Any, where: str) -> None:
 
     Args:
       settings: an instance of a dataclass with `setting` fields.
-      where: what holds them, for messages, such as "config.json".
+      where: the place that they come from, for messages, such as "config.json".
 
     Raises:
       UserError: a field has another type than its annotation, or is out of bounds.
@@ -165,10 +167,11 @@ def with_before(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity_of(settings: Any) -> dict[str, Any]:
-    """Name → value of the fields, nested, that tell one configuration from another.
+    """Name → value, nested, of the fields that distinguish one configuration.
 
-    A field that was added later is left out while it has the value that configs without
-    it meant. So a digest of this dict does not change when the class gets such a field.
+    A field that was added later is left out while it has the value implied by configs
+    without it. So a digest of this dict does not change when the class gets such a
+    field.
     """
     return {
         entry.name: identity_of(value) if is_dataclass(value) else value
@@ -178,16 +181,16 @@ def identity_of(settings: Any) -> dict[str, Any]:
 
 
 def describe(settings: Any, names: Mapping[type, str]) -> str:
-    """One line of text that is the same for the same `identity_of`.
+    """One line of text that is equal for equal `identity_of`.
 
-    It spells dataclasses as Python's `repr` does, with the names given here and not
+    It has the form of Python's `repr` of dataclasses, with the names given here and not
     those of the classes, which may be renamed:
 
         LlamaConfig(width=64, …, rope_scaling=LinearScaling(factor=2.0))
 
     Args:
       settings: a dataclass.
-      names: the name of its class, and of those of dataclasses within it.
+      names: class → name, for its class and those of the dataclasses within it.
     """
     inside = ", ".join(
         f"{entry.name}={describe(value, names) if is_dataclass(value) else repr(value)}"
@@ -202,7 +205,7 @@ def _bounds(entry: Field) -> Bounds:
 
 
 def _checked(entry: Field, value: Any, where: str) -> Any:
-    """The value as the field's annotation wants it, within its bounds."""
+    """The value converted to the type of its field, if it is within the bounds."""
     if is_dataclass(entry.type) and isinstance(value, Mapping | ConfigDict):
         return read_section(entry.type, value, where)  # type: ignore[arg-type]
     value = tuple(value) if isinstance(value, list) else value
@@ -233,7 +236,7 @@ _KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
 
 
 def _wanted(annotation: Any, value: Any) -> str | None:
-    """What the annotation asks for if the value is not that, in words."""
+    """What the annotation requires, in words, if the value does not fulfil it."""
     if get_origin(annotation) is types.UnionType:
         wanted = [_wanted(kind, value) for kind in get_args(annotation)]
         return None if None in wanted else " or ".join(filter(None, wanted))

@@ -1,10 +1,11 @@
-"""Which device holds which part of which array.
+"""Decides which device holds which part of which array.
 
-A weight says what its axes mean where it is declared (`axes=("embed", "mlp")`); `RULES`
-says here, once, over which axes of the mesh such an axis is spread. XLA derives the
-rest, the exchange between devices included, from these and from the batch's sharding.
+A weight names its axes where it is declared (`axes=("embed", "mlp")`). `RULES` states
+here, once, over which axes of the mesh each of these axes is split. XLA derives the
+rest, including the communication between devices, from these and from the sharding of
+the batch.
 
-    mesh axis   holds                          exchanged
+    mesh axis   each device holds              communication
     data        other rows of the batch        gradients of the adapter
     fsdp        other rows, a part of weights  weights, gathered layer by layer
     tensor      a part of heads, mlp, vocab    activations, summed in every layer
@@ -38,30 +39,32 @@ def make_mesh(
     fsdp: int,
     tensor: int,
     *,
-    devices: Sequence[jax.Device] | None = None,
+    # jaxlib has no type stubs, so that a type checker does not see the class.
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> Mesh:
     """A mesh of devices with the axes `data`, `fsdp` and `tensor`.
 
     Args:
-      data: devices along that axis; −1 in one of the three takes all that are left.
+      data: devices along that axis. −1 for one of the three axes stands for the number
+        that uses all devices.
       fsdp: likewise.
       tensor: likewise.
-      devices: to choose from; all that JAX has if None.
+      devices: to choose from; None for all that JAX has.
 
     Returns:
-      A mesh whose collectives XLA inserts by itself (`AxisType.Auto`). With fewer
-      devices asked for than there are, the first ones.
+      A mesh for which XLA inserts the collectives (`AxisType.Auto`). If it needs fewer
+      devices than there are, it has the first ones.
 
     Raises:
-      UserError: a size is impossible with the devices at hand.
+      UserError: the sizes do not fit the devices.
     """
-    sizes = dict(zip(MESH_AXES, (data, fsdp, tensor), strict=True))
-    asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    sizes: dict[str, int] = dict(zip(MESH_AXES, (data, fsdp, tensor), strict=True))
+    stated = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
         raise UserError(
-            f"mesh {asked}: each size must be at least 1, and at most one of them may "
-            "be -1 (all devices that are left)"
+            f"mesh {stated}: each size must be at least 1, and at most one of them may "
+            "be -1 (all remaining devices)"
         )
     chosen = jax.devices() if devices is None else devices
     available = len(chosen)
@@ -69,31 +72,31 @@ def make_mesh(
     if free:
         if available % fixed:
             raise UserError(
-                f"mesh {asked}: {available} devices cannot be divided by {fixed}; "
+                f"mesh {stated}: {available} devices cannot be divided by {fixed}; "
                 f"choose sizes whose product divides {available}"
             )
         sizes[free[0]] = available // fixed
-    wanted = math.prod(sizes.values())
-    if wanted > available:
+    needed = math.prod(sizes.values())
+    if needed > available:
         raise UserError(
-            f"mesh {asked}: this needs {wanted} devices and there are {available}; "
+            f"mesh {stated}: this needs {needed} devices and there are {available}; "
             "choose smaller sizes, or -1 for one of them"
         )
-    if devices is None and jax.process_count() > 1 and wanted != available:
+    if devices is None and jax.process_count() > 1 and needed != available:
         raise UserError(
-            f"mesh {asked}: with several processes the mesh must use all {available} "
-            f"devices and not {wanted}; choose -1 for one of the sizes"
+            f"mesh {stated}: with several processes the mesh must use all "
+            f"{available} devices and not {needed}; choose -1 for one of the sizes"
         )
-    # On a grid of TPU chips, neighbours in the mesh are neighbours in the grid, as far
-    # as that can be had; an axis may take a part of a side of the grid.
+    # On a grid of TPU chips, neighbours in the mesh are neighbours in the grid where
+    # that is possible; an axis of the mesh may take a part of a side of the grid.
     grid = mesh_utils.create_device_mesh(
-        tuple(sizes.values()), chosen[:wanted], allow_split_physical_axes=True
+        tuple(sizes.values()), chosen[:needed], allow_split_physical_axes=True
     )
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def local_mesh() -> Mesh:
-    """A mesh of this process's own devices, for work that it shares with no other."""
+    """A mesh of this process's own devices, for work that it does alone."""
     devices = np.array(jax.local_devices()).reshape(-1, 1, 1)
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
@@ -102,11 +105,11 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     """The same tree with a `NamedSharding` for every array.
 
     Works on modules, on their gradients and on optimiser states (which keep the names
-    of the axes), with arrays or with `jax.ShapeDtypeStruct`s as leaves. An array whose
-    axes nobody named is replicated.
+    of the axes), with arrays or with `jax.ShapeDtypeStruct`s as leaves. An array
+    without named axes is replicated.
     """
     nodes = jax.tree.leaves(tree, is_leaf=_is_variable)
-    # A variable holds exactly one array, so nodes and leaves stand in the same order.
+    # A variable holds exactly one array, so nodes and leaves are in the same order.
     leaves, structure = jax.tree.flatten(tree)
     specs = [
         _spec(leaf.shape, _axes(node), mesh)
@@ -116,37 +119,43 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch are spread over `data` and `fsdp`; other axes stay whole."""
+    """Splits the rows of a batch over `data` and `fsdp`; other axes stay whole."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
 def cache_sharding(mesh: Mesh, shape: tuple[int, ...], *, rows: bool) -> NamedSharding:
-    """Of the keys or values [batch, key_heads, slots, head_dim] of a layer's cache.
+    """Splits the keys or values of a layer's cache.
 
-    Heads are spread as those of the weights and, with `rows`, rows as those of a
-    batch; what does not divide stays whole.
+    Heads are split as those of the weights are, and with `rows`, rows as those of a
+    batch. An axis whose size is not divisible by the devices stays whole.
+
+    Args:
+      mesh: the devices.
+      shape: [batch, key_heads, slots, head_dim].
+      rows: whether to split the rows.
     """
     axes = ("batch" if rows else None, "heads", None, None)
     return NamedSharding(mesh, _spec(shape, axes, mesh))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Says over which devices an activation is spread, by the names of its axes.
+    """Constrains how an activation is split over the devices, by the names of its axes.
 
-    Left to choose, XLA may replicate a batch to save gathering the weights; told that
-    rows stay where they are, it gathers each layer's weights as they are needed. The
-    mesh is that of the arrays which `x` was computed from; without one, nothing is to
-    be said. What does not divide stays whole.
+    Without a constraint XLA may replicate a batch rather than gather the weights. With
+    rows constrained to their devices, it gathers the weights of each layer as they are
+    needed. The mesh is that of the arrays which `x` was computed from; without one, `x`
+    is returned as it is. An axis whose size is not divisible by the devices stays
+    whole.
     """
     mesh = jax.typeof(x).sharding.mesh
     if mesh.empty:
         return x
-    place = NamedSharding(mesh, _spec(x.shape, axes, mesh))
-    return jax.lax.with_sharding_constraint(x, place)
+    sharding = NamedSharding(mesh, _spec(x.shape, axes, mesh))
+    return jax.lax.with_sharding_constraint(x, sharding)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds all of the array."""
+    """Gives every device the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -161,9 +170,9 @@ def _axes(node: Any) -> tuple[str | None, ...]:
 def _spec(
     shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh
 ) -> PartitionSpec:
-    """The parts of the mesh for each dimension, `None` where it stays whole.
+    """The axes of the mesh that split each dimension; None where it stays whole.
 
-    `axes` names the last dimensions; those before them are stacked layers, which are
+    `axes` names the last dimensions. Those before them are stacked layers, which are
     scanned over and therefore stay whole. On a mesh of fsdp=2, tensor=4:
 
         shape               axes                 spec
@@ -171,20 +180,20 @@ def _spec(
         (32001, 4096)       ("vocab", "embed")   (None, "fsdp")    32001 is odd
         (32, 4096)          (None,)              (None, None)
 
-    A part of the mesh is used once per array: the first dimension that wants it and
-    divides has it.
+    An axis of the mesh splits at most one dimension of an array: the first whose rule
+    names it and whose size is divisible.
     """
     stacked = len(shape) - len(axes)
     if stacked < 0:
         raise ValueError(f"axes {axes} name more dimensions than the shape {shape} has")
-    parts: list[tuple[str, ...] | None] = [None] * stacked
-    taken: set[str] = set()
+    spec: list[tuple[str, ...] | None] = [None] * stacked
+    used: set[str] = set()
     for size, axis in zip(shape[stacked:], axes, strict=True):
-        part = RULES[axis] if axis is not None else ()
-        devices = math.prod(mesh.shape[name] for name in part)
-        if part and not taken.intersection(part) and size % devices == 0:
-            taken.update(part)
-            parts.append(part)
+        mesh_axes = RULES[axis] if axis is not None else ()
+        devices = math.prod(mesh.shape[name] for name in mesh_axes)
+        if mesh_axes and not used.intersection(mesh_axes) and size % devices == 0:
+            used.update(mesh_axes)
+            spec.append(mesh_axes)
         else:
-            parts.append(None)
-    return PartitionSpec(*parts)
+            spec.append(None)
+    return PartitionSpec(*spec)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders with a single writer."""
+"""Atomic writes, and a lock for folders with a single writer."""
 
 import contextlib
 import errno
@@ -20,10 +20,10 @@ from musilingo_jax.runtime.paths import file_sizes, is_local
 PARTIAL = ".partial"
 
 # Open lock files of this process, by path. The system releases a lock when its process
-# ends, however it ends.
+# ends, even if it is killed.
 _locks: dict[Path, Any] = {}
 
-# Names that `_partial` makes, for files of the feature cache.
+# Names of `_partial`, for files of the feature cache.
 _LEFT_BEHIND = re.compile(
     r"(?:\d{8}\.(?:array_record|json)|index\.jsonl|\d{3,}\.json)"
     rf"\.(?P<host>.+)-(?P<process>\d+){re.escape(PARTIAL)}"
@@ -40,10 +40,10 @@ def lock_folder(folder: Path, *, doing: str) -> None:
 
     Args:
       folder: an existing folder on this machine.
-      doing: what the process does there, for the message of the next one.
+      doing: what this process does there, for the message to the next one.
 
     Raises:
-      UserError: another process has the lock.
+      UserError: another process holds the lock.
     """
     path = folder / "lock"
     if path in _locks:
@@ -62,11 +62,11 @@ def lock_folder(folder: Path, *, doing: str) -> None:
 
 @contextlib.contextmanager
 def atomic(path: Path | epath.Path) -> Iterator[Path]:
-    """A local file to write, which appears at `path` when it is complete.
+    """Yields a local file to write; at the end of the block it replaces `path`.
 
     If the process is killed or the disk is full, `path` is what it was before: the old
-    file or none. Several processes may write the same file; one of them wins. Missing
-    folders are made.
+    file, or no file. If several processes write the same file, one of them wins.
+    Missing folders are made.
 
     Raises:
       OSError: it cannot be written.
@@ -92,14 +92,14 @@ def write_text(path: Path | epath.Path, text: str) -> None:
     """Writes a UTF-8 text file as `atomic` does.
 
     Raises:
-      OSError: it cannot be written; the old file, if there is one, stays.
+      OSError: it cannot be written; an old file is kept.
     """
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def create_text(path: epath.Path, text: str) -> bool:
-    """Writes a UTF-8 text file if there is none yet; whether this process did.
+    """Writes a UTF-8 text file unless it exists; returns whether this process did.
 
     Of several processes exactly one does, except in a bucket, where the last one wins.
 
@@ -115,7 +115,7 @@ def create_text(path: epath.Path, text: str) -> bool:
     try:
         partial.write_text(text, encoding="utf-8")
         sync(partial)
-        os.link(partial, path)  # Unlike a rename, it replaces nothing.
+        os.link(partial, path)  # Unlike a rename, a link never replaces a file.
         sync(partial.parent)
         return True
     except FileExistsError:
@@ -125,10 +125,10 @@ def create_text(path: epath.Path, text: str) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's contents, or a folder's list of names, are on the disk.
+    """Waits until a file's contents, or a folder's list of names, is on the disk.
 
     Raises:
-      OSError: they could not be written.
+      OSError: it could not be written.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -138,14 +138,17 @@ def sync(path: Path) -> None:
 
 
 def remove_partial_files(folder: epath.Path, beginning: str) -> None:
-    """Removes what killed processes left unfinished of files whose names begin so.
+    """Removes unfinished files that killed processes have left in a folder.
 
-    Files that a running process is writing are kept, and so are files with other names
-    than `atomic` gives. Of a process on another host nobody can tell whether it runs:
-    its files are kept for a day.
+    Files that a running process is writing are kept. Whether a process on another host
+    is running cannot be known: its files are kept for a day.
+
+    Args:
+      folder: of the feature cache.
+      beginning: how the names of the files begin.
     """
     if not is_local(folder):
-        return  # A bucket never holds unfinished files.
+        return  # A bucket has no unfinished files: an upload is atomic.
     for name in file_sizes(folder):
         if name.startswith(beginning) and (ours := _LEFT_BEHIND.fullmatch(name)):
             path = folder / name
@@ -160,8 +163,8 @@ def write_failure(
 
     Args:
       where: the file or folder.
-      error: what was raised. Libraries that write in C++ only quote the system's error
-        in their own: TensorStore as `os_error_code='28'`, ArrayRecord in words.
+      error: what was raised. Libraries that write in C++ quote the system's error in
+        their own: TensorStore as `os_error_code='28'`, ArrayRecord as text.
       again: what to do once the cause is removed, such as "run the same command again".
     """
     number = _system_error(error)
@@ -169,7 +172,7 @@ def write_failure(
         return None
     reason = os.strerror(number)
     if number in _NO_SPACE:
-        problem = f"there is no space left ({reason}): free some and {again}"
+        problem = f"no space left ({reason}): free some and {again}"
     elif number in _GONE:
         problem = (
             f"was moved or deleted while in use ({reason}): restore it and {again}"
@@ -180,7 +183,7 @@ def write_failure(
 
 
 def _system_error(error: Exception) -> int | None:
-    """The system's error number behind an exception; None if there is none."""
+    """The system's error number in an exception; None if it has none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     if quoted := re.search(r"os_error_code='(\d+)'", str(error)):
@@ -190,7 +193,7 @@ def _system_error(error: Exception) -> int | None:
 
 
 def _partial(path: str | os.PathLike) -> Path:
-    """A name beside `path` that no other process uses."""
+    """A path in the same folder that no other process uses."""
     return Path(f"{os.fspath(path)}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
 
 

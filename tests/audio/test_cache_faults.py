@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from absl import flags
 from etils import epath
 from helpers.small_cache import (
     IDENTITY,
@@ -376,17 +375,19 @@ def test_bytes_of_features_and_bytes_on_disk_are_distinguished(tmp_path, mert):
     assert found.bytes(clips[3].id) == found.features(clips[3].id).nbytes
 
 
-def test_inspecting_an_unfinished_cache_fails(tmp_path, mert, monkeypatch, capsys):
+def test_inspecting_an_unfinished_cache_fails(tmp_path, mert, capsys):
     clips = write_clips(tmp_path / "songs", 4)
     folder = tmp_path / "cache"
-    options = type("Flags", (), {"config": None, "out": None})
-    monkeypatch.setattr(flags, "FLAGS", options)
+
+    def inspect():
+        cache.main(cache.parser().parse(["cache", "inspect", str(folder)]))
+
     fill(clips, mert, folder, share=Share(0, 2))
     with pytest.raises(UserError, match="1 of 2 shards are finished; run"):
-        cache.main(["", "inspect", str(folder)])
+        inspect()
     assert "unfinished shards: 1" in capsys.readouterr().out
     fill(clips, mert, folder, share=Share(1, 2))
-    cache.main(["", "inspect", str(folder)])
+    inspect()
     (folder / "00000001.array_record").write_bytes(b"")
     with pytest.raises(UserError, match="00000001.array_record: is missing or cut off"):
-        cache.main(["", "inspect", str(folder)])
+        inspect()

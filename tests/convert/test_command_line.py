@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import types
 
 import pytest
 import torch
@@ -67,26 +66,44 @@ def test_the_command_line(base, delta, tmp_path):
 @pytest.mark.parametrize(
     "arguments, flags, pattern",
     [
-        ([], {}, r"name a conversion: .*safetensors\|merge\|split\|adapter\|export"),
-        (["shrink"], {"out": "x"}, "shrink is no conversion"),
-        (["split", "a"], {}, "--out is missing: .* split SOURCE --out=DIR"),
-        (["split"], {"out": "x"}, "name a source: .* split SOURCE --out=DIR"),
-        (["split", "a", "b"], {"out": "x"}, "too many sources"),
-        (["merge"], {"out": "x", "base": "a"}, "name both --base and --delta"),
-        (["split", "a"], {"out": "x", "base": "a"}, "--base has no meaning here"),
+        ([], {}, r"name a conversion \(safetensors, merge, split, adapter or export\)"),
+        (["shrink"], {"out": "x"}, "invalid choice: 'shrink' .*safetensors.*export"),
+        (["split", "a"], {}, "arguments are required: --out .*split --help"),
+        (["split"], {"out": "x"}, "arguments are required: SOURCE .*split --help"),
+        (["split", "a", "b"], {"out": "x"}, "unrecognized arguments: b"),
+        (["merge"], {"out": "x", "base": "a"}, "arguments are required: --delta"),
+        (["split", "a"], {"out": "x", "base": "a"}, "unrecognized arguments: --base=a"),
         (["export"], {"out": "x", "encoder": "a"}, "name all three parts, or the"),
-        (["split", "a"], {"out": "x", "json": True}, "--json goes with --inspect"),
-        (["split", "a"], {"inspect": "x"}, "--inspect stands alone"),
-        ([], {"inspect": ""}, "--inspect is empty; name a source"),
-        (["split", ""], {"out": "x"}, "the source is empty"),
-        (["split", "a"], {"out": "x", "window_frames": 5}, "--window_frames has no"),
-        (["split", "a"], {"out": "x", "mert_model": "a/b"}, "--mert_model has no"),
-        (["split", "a"], {"out": "x", "shard_gb": math.nan}, "--shard_gb=nan"),
-        (["split", "a"], {"out": "x", "shard_gb": math.inf}, "--shard_gb=inf"),
+        (["split", "a"], {"out": "x", "json": True}, "unrecognized arguments: --json"),
+        (["split", "a"], {"out": "x", "inspect": "y"}, "arguments: --inspect=y"),
+        ([], {"inspect": ""}, "--inspect: is empty"),
+        (["split", ""], {"out": "x"}, "SOURCE: is empty"),
+        (
+            ["split", "a"],
+            {"out": "x", "window_frames": 5},
+            "arguments: --window_frames",
+        ),
+        (
+            ["adapter", "a"],
+            {"out": "x", "window_frames": 0},
+            "0 is not a positive whole",
+        ),
+        (["split", "a"], {"out": "x", "mert_model": "a/b"}, "arguments: --mert_model"),
+        (
+            ["split", "a"],
+            {"out": "x", "shard_gb": math.nan},
+            "nan is not a finite number",
+        ),
+        (
+            ["split", "a"],
+            {"out": "x", "shard_gb": math.inf},
+            "inf is not a finite number",
+        ),
+        (["split", "a"], {"out": "x", "shard_gb": 0}, "--shard_gb: 0 is not a finite"),
         (
             ["export"],
             {"out": "x", "adapter": TINY, "llama_model": "a/b"},
-            "an adapter alone names no other models",
+            "an adapter alone does not name other models",
         ),
     ],
 )
@@ -109,10 +126,8 @@ def test_the_program(tmp_path):
 
 def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
-    flags = dict.fromkeys(convert._FLAGS) | {"inspect": None, "json": False}
-    flags |= {"adapter": TINY, "out": str(tmp_path / "out"), "shard_gb": 5.0}
-    given = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**flags))
-    monkeypatch.setattr(convert, "flags", given)
+    words = ["export", "--adapter", TINY, "--out", str(tmp_path / "out")]
+    given = convert.parser().parse(["convert", *words])
 
     def told(*_):
         assert (tmp_path / "out.partial").exists()
@@ -123,7 +138,7 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("was not heard"))
     try:
         with pytest.raises(SystemExit) as ended, signals.raise_at_once():
-            convert.main(["convert", "export"])
+            convert.main(given)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 128 + signal.SIGTERM

@@ -9,11 +9,13 @@ from helpers import programs
 def commands_in(text):
     """Each `python -m musilingo_jax.…` at the beginning of a line, as a list of words.
 
-    A backslash continues a line, and `#` begins a comment.
+    A backslash continues a line, `#` begins a comment, and a variable of the shell has
+    the value 1.
     """
     lines = re.findall(
         r"^ *python -m (musilingo_jax\.\S.*)$", text.replace("\\\n", " "), re.MULTILINE
     )
+    lines = [re.sub(r"\$\w+", "1", line) for line in lines]
     return [shlex.split(line, comments=True) for line in lines]
 
 

@@ -1,6 +1,9 @@
-"""What programs of several processes need, and those that are killed on the way."""
+"""Helpers for tests that start processes."""
 
 import socket
+
+# Seconds that only a process which hangs takes, however busy the machine is.
+HANG = 600
 
 
 def free_port():

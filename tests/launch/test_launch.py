@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.fake_programs import LAUNCH, executable
+from helpers.processes import HANG
 from helpers.small_run import ROOT
 
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
@@ -170,32 +171,32 @@ def slurm(tmp_path):
 def test_slurm_requeues_at_the_time_limit(slurm):
     process = slurm()
     process.send_signal(signal.SIGUSR1)
-    said, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=HANG)
     assert process.returncode == 143
-    assert "srun launch/gpu.sh --distributed --config=configs/tiny.py" in said
-    assert said.index("saved") < said.index("scontrol requeue 7")
+    assert "srun launch/gpu.sh --distributed --config=configs/tiny.py" in printed
+    assert printed.index("saved") < printed.index("scontrol requeue 7")
 
 
 @pytest.mark.parametrize("status", [0, 1, 143])
 def test_slurm_does_not_requeue_a_job_that_has_ended(slurm, tmp_path, status):
     process = slurm()
     (tmp_path / "go").write_text(str(status))
-    said, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=HANG)
     assert process.returncode == status
-    assert "scontrol" not in said
+    assert "scontrol" not in printed
 
 
 def test_slurm_job_without_a_process_for_each_gpu_is_refused(slurm):
     process = slurm(SLURM_GPUS_ON_NODE="8", SLURM_NTASKS_PER_NODE="1")
-    out, said = process.communicate(timeout=30)
+    out, printed = process.communicate(timeout=HANG)
     assert process.returncode == 2
-    assert "8 GPU(s) and 1 task(s) per node: give sbatch the same" in said
+    assert "8 GPU(s) and 1 task(s) per node: give sbatch the same" in printed
     assert "srun" not in out
 
 
 def test_slurm_job_is_refused_outside_slurm(slurm):
-    out, said = slurm(SLURM_SUBMIT_DIR="").communicate(timeout=30)
-    assert said == (
+    out, printed = slurm(SLURM_SUBMIT_DIR="").communicate(timeout=HANG)
+    assert printed == (
         "error: submit this to SLURM: sbatch launch/slurm.sbatch "
         "--config=configs/tiny.py\n"
     )

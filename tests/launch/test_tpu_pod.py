@@ -12,6 +12,7 @@ import time
 
 import pytest
 from helpers.fake_programs import LAUNCH, executable
+from helpers.processes import HANG
 from helpers.small_run import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -55,8 +56,8 @@ class Cloud:
     def run(self, *words, typed=""):
         """The exit status and all output; `typed` is what the user answers."""
         process = self.start(*words)
-        out, said = process.communicate(typed, timeout=60)
-        return process.returncode, out + said
+        out, printed = process.communicate(typed, timeout=HANG)
+        return process.returncode, out + printed
 
     @property
     def calls(self):
@@ -90,9 +91,9 @@ def cloud(tmp_path):
     return Cloud(tmp_path)
 
 
-def costs(said):
+def costs(printed):
     """Whether the script warned that a TPU costs money, or may, or will."""
-    return re.search(r"COSTS? MONEY", said)
+    return re.search(r"COSTS? MONEY", printed)
 
 
 ONE_RUN = ["scp", "install", "start", "follow"]
@@ -100,22 +101,22 @@ ONE_RUN = ["scp", "install", "start", "follow"]
 
 def test_all_trains_and_deletes(cloud):
     cloud.set(futures=[["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]])
-    status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
-    assert status == 0, said
+    status, printed = cloud.run("all", *ASKED, "--yes", *TRAINING)
+    assert status == 0, printed
     assert cloud.done == ["create", *ONE_RUN, "delete"]
     assert cloud.state == "NONE"
-    assert re.findall(r"mine: (\w+) after", said) == [
+    assert re.findall(r"mine: (\w+) after", printed) == [
         "NONE",
         "WAITING_FOR_RESOURCES",
         "PROVISIONING",
         "ACTIVE",
     ]
-    assert "done: the run is in gs://mine/runs" in said
-    assert not costs(said)
+    assert "done: the run is in gs://mine/runs" in printed
+    assert not costs(printed)
 
 
 def test_the_request_has_the_options_of_the_command_line(cloud):
-    _, said = cloud.run("create", *ASKED, "--project=ours", "--yes")
+    _, printed = cloud.run("create", *ASKED, "--project=ours", "--yes")
     (call,) = [call for call in cloud.calls if "queued-resources create" in call]
     assert call == (
         "compute tpus queued-resources create mine --node-id=mine"
@@ -125,9 +126,9 @@ def test_the_request_has_the_options_of_the_command_line(cloud):
         " --spot --zone=us-west4-a --project=ours"
     )
     # At its end the script warns that the TPU costs money.
-    assert "STILL COSTS MONEY: mine in us-west4-a is running" in said
+    assert "STILL COSTS MONEY: mine in us-west4-a is running" in printed
     assert "launch/tpu_pod.sh delete --name=mine --zone=us-west4-a --project=ours" in (
-        said
+        printed
     )
 
 
@@ -150,8 +151,8 @@ def test_each_type_has_its_software(cloud, kind, software):
 
 def test_training_gets_its_flags_and_the_cache_of_the_bucket(cloud):
     flags = ("--", "--config=configs/own_songs.py:my songs.jsonl", "--profile=a'b")
-    status, said = cloud.run("run", *ASKED, "--yes", *flags)
-    assert status == 0, said
+    status, printed = cloud.run("run", *ASKED, "--yes", *flags)
+    assert status == 0, printed
     (call,) = [call for call in cloud.calls if "tpu_worker.sh start" in call]
     assert "--worker=all" in call
     command = call.split("--command=")[1].split(" --zone")[0]
@@ -186,9 +187,9 @@ def test_a_cache_named_in_the_flags_of_training_takes_precedence(cloud):
 @pytest.mark.parametrize("when", ["ssh", "scp", "install", "start", "follow"])
 def test_after_a_preemption_training_starts_over(cloud, when):
     cloud.set(**{when: ["preempt"]})
-    status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
-    assert status == 0, said
-    assert "preempted (1 of at most 50); requesting another TPU" in said
+    status, printed = cloud.run("all", *ASKED, "--yes", *TRAINING)
+    assert status == 0, printed
+    assert "preempted (1 of at most 50); requesting another TPU" in printed
     assert cloud.done.count("create") == 2
     assert cloud.done[-6:] == ["create", *ONE_RUN, "delete"]
     # The first request is deleted before the second, which has the same name.
@@ -199,16 +200,16 @@ def test_after_a_preemption_training_starts_over(cloud, when):
 def test_after_a_preemption_announced_by_sigterm_training_starts_over(cloud):
     # Training saved and exited at SIGTERM; only then did the machine go.
     cloud.set(follow=[143], futures=[["ACTIVE"] * 5 + ["SUSPENDING", "SUSPENDED"]])
-    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
-    assert status == 0, said
+    status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    assert status == 0, printed
     assert cloud.done == ["create", *ONE_RUN, "delete", "create", *ONE_RUN]
 
 
 def test_after_too_many_preemptions_it_gives_up(cloud):
     cloud.set(follow=["preempt"] * 9)
-    status, said = cloud.run("all", *ASKED, "--yes", "--restarts=2", *TRAINING)
+    status, printed = cloud.run("all", *ASKED, "--yes", "--restarts=2", *TRAINING)
     assert status == 1
-    assert "error: preempted 3 times; try another zone" in said
+    assert "error: preempted 3 times; try another zone" in printed
     assert cloud.done.count("create") == 3
     assert cloud.state == "NONE"
 
@@ -216,78 +217,78 @@ def test_after_too_many_preemptions_it_gives_up(cloud):
 def test_a_number_of_restarts_is_decimal(cloud):
     # In bash 08 is an octal number, and a wrong one.
     cloud.set(follow=["preempt"] * 2)
-    status, said = cloud.run("run", *ASKED, "--yes", "--restarts=08", *TRAINING)
-    assert status == 0, said
-    assert "preempted (2 of at most 8)" in said
+    status, printed = cloud.run("run", *ASKED, "--yes", "--restarts=08", *TRAINING)
+    assert status == 0, printed
+    assert "preempted (2 of at most 8)" in printed
 
 
 def test_a_broken_connection_is_restored(cloud):
     cloud.set(follow=[255, 255, 0])
-    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
-    assert status == 0, said
-    assert said.count("the connection broke; trying again") == 2
+    status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    assert status == 0, printed
+    assert printed.count("the connection broke; trying again") == 2
     assert cloud.done == ["create", *ONE_RUN, "follow", "follow"]
 
 
 def test_a_tpu_that_refuses_ssh_at_first_is_waited_for(cloud):
     cloud.set(ssh=[255, 255, 0])
-    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
-    assert status == 0, said
+    status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    assert status == 0, printed
     assert cloud.done == ["create", *ONE_RUN]
 
 
 def test_a_tpu_that_keeps_refusing_ssh_is_an_error_and_still_costs(cloud):
     cloud.set(ssh=[255] * 99)
-    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 1
-    assert "mine refuses SSH" in said
-    assert "STILL COSTS MONEY: mine" in said
+    assert "mine refuses SSH" in printed
+    assert "STILL COSTS MONEY: mine" in printed
     assert cloud.done == ["create"]
 
 
 def test_training_that_fails_is_not_repeated(cloud):
     cloud.set(follow=[1])
-    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 1
-    assert "the training failed with status 1" in said
+    assert "the training failed with status 1" in printed
     assert cloud.done == ["create", *ONE_RUN]
-    assert "STILL COSTS MONEY: mine" in said
+    assert "STILL COSTS MONEY: mine" in printed
 
 
 def test_all_deletes_also_after_a_failure(cloud):
     cloud.set(follow=[1])
-    status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
+    status, printed = cloud.run("all", *ASKED, "--yes", *TRAINING)
     assert status == 1
     assert cloud.done == ["create", *ONE_RUN, "delete"]
-    assert not costs(said)
+    assert not costs(printed)
 
 
 def test_an_installation_that_fails_ends_it(cloud):
     cloud.set(install=[1])
-    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 1
     assert cloud.done == ["create", "scp", "install"]
-    assert "STILL COSTS MONEY" in said
+    assert "STILL COSTS MONEY" in printed
 
 
 def test_without_quota_nothing_remains(cloud):
     quota = "RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been exceeded"
     cloud.set(create=[quota])
-    status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
+    status, printed = cloud.run("all", *ASKED, "--yes", *TRAINING)
     assert status == 1
-    assert quota in said
-    assert "If it is the quota" in said
+    assert quota in printed
+    assert "If it is the quota" in printed
     assert cloud.done == ["create"]
-    assert not costs(said)
+    assert not costs(printed)
 
 
 def test_without_capacity_nothing_remains(cloud):
     cloud.set(futures=[["WAITING_FOR_RESOURCES", "FAILED"]])
-    status, said = cloud.run("create", *ASKED, "--yes")
+    status, printed = cloud.run("create", *ASKED, "--yes")
     assert status == 1
-    assert "the TPU was not granted, and costs nothing" in said
+    assert "the TPU was not granted, and costs nothing" in printed
     assert cloud.done == ["create", "delete"]
-    assert not costs(said)
+    assert not costs(printed)
 
 
 def test_an_existing_tpu_is_not_requested_again(cloud):
@@ -309,10 +310,10 @@ def test_the_request_of_an_earlier_tpu_is_removed(cloud, state):
     ("typed", "done"), [("n\n", []), ("", []), ("y\n", ["create"])]
 )
 def test_nothing_is_requested_without_consent(cloud, typed, done):
-    status, said = cloud.run("create", *ASKED, typed=typed)
+    status, printed = cloud.run("create", *ASKED, typed=typed)
     assert cloud.done == done
     assert status == (0 if done else 1)
-    assert ("nothing was requested" in said) == (not done)
+    assert ("nothing was requested" in printed) == (not done)
 
 
 @pytest.mark.parametrize(
@@ -320,23 +321,23 @@ def test_nothing_is_requested_without_consent(cloud, typed, done):
 )
 def test_nothing_is_deleted_without_consent(cloud, typed, done):
     cloud.set(state="ACTIVE")
-    status, said = cloud.run("delete", *TPU, typed=typed)
+    status, printed = cloud.run("delete", *TPU, typed=typed)
     assert (status, cloud.done) == (0, done)
-    assert ("costs money until it is" in said) == (not done)
+    assert ("costs money until it is" in printed) == (not done)
 
 
 def test_without_an_answer_all_keeps_the_tpu_and_says_so(cloud):
-    status, said = cloud.run("all", *ASKED, *TRAINING, typed="y\n")
+    status, printed = cloud.run("all", *ASKED, *TRAINING, typed="y\n")
     assert status == 0
     assert cloud.done == ["create", *ONE_RUN]
-    assert "mine was not deleted, and costs money until it is" in said
-    assert "STILL COSTS MONEY: mine" in said
+    assert "mine was not deleted, and costs money until it is" in printed
+    assert "STILL COSTS MONEY: mine" in printed
 
 
 def test_deleting_a_tpu_that_does_not_exist_succeeds(cloud):
-    status, said = cloud.run("delete", *TPU)
+    status, printed = cloud.run("delete", *TPU)
     assert (status, cloud.done) == (0, [])
-    assert "mine does not exist in us-west4-a" in said
+    assert "mine does not exist in us-west4-a" in printed
 
 
 def test_an_error_of_gcloud_does_not_look_like_a_missing_tpu(cloud):
@@ -345,15 +346,15 @@ def test_an_error_of_gcloud_does_not_look_like_a_missing_tpu(cloud):
         state="ACTIVE", describe=["PERMISSION_DENIED: tpu.queuedResources.get"] * 9
     )
     for command in ("create", "delete"):
-        status, said = cloud.run(command, *ASKED, "--yes")
+        status, printed = cloud.run(command, *ASKED, "--yes")
         assert status == 1
-        assert "gcloud cannot tell the state of mine" in said
-    assert "PERMISSION_DENIED" in said
+        assert "gcloud cannot tell the state of mine" in printed
+    assert "PERMISSION_DENIED" in printed
     assert cloud.done == []
-    status, said = cloud.run("run", *ASKED, "--yes", *TRAINING)
+    status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert (status, cloud.done) == (1, [])
-    assert "nothing was requested; gcloud cannot tell whether mine exists" in said
-    assert not costs(said)
+    assert "nothing was requested; gcloud cannot tell whether mine exists" in printed
+    assert not costs(printed)
 
 
 def test_ctrl_c_reminds_of_a_running_tpu(cloud, tmp_path):
@@ -363,32 +364,30 @@ def test_ctrl_c_reminds_of_a_running_tpu(cloud, tmp_path):
     executable(
         tmp_path / "gcloud",
         f'#!/usr/bin/env bash\n[[ "$*" == *follow* ]] && touch {tmp_path}/following'
-        f' && exec sleep 60\nexec {real} "$@"\n',
+        f' && exec sleep 600\nexec {real} "$@"\n',
     )
     cloud.set(state="ACTIVE")
     process = cloud.start("run", *ASKED, "--yes", *TRAINING)
-    for _ in range(300):
-        if (tmp_path / "following").exists():
-            break
-        time.sleep(0.05)
+    while not (tmp_path / "following").exists() and process.poll() is None:
+        time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, printed = process.communicate(timeout=HANG)
     assert process.returncode in (130, -signal.SIGINT)
-    assert "STILL COSTS MONEY: mine in us-west4-a is running" in said
+    assert "STILL COSTS MONEY: mine in us-west4-a is running" in printed
 
 
 def test_a_dry_run_never_calls_gcloud(cloud):
-    status, said = cloud.run("all", "--dry-run", *ASKED, *TRAINING)
-    assert status == 0, said
+    status, printed = cloud.run("all", "--dry-run", *ASKED, *TRAINING)
+    assert status == 0, printed
     assert cloud.calls == []
-    told = [line for line in said.splitlines() if line.startswith("+ gcloud ")]
+    told = [line for line in printed.splitlines() if line.startswith("+ gcloud ")]
     cloud.set()
     cloud.run("all", *ASKED, "--yes", *TRAINING)
     changing = [line for line in told if "--format=" not in line]
     real = [call for call in cloud.calls if "--format=" not in call]
     assert len(changing) == len(real) == 8
-    assert "nothing was requested, changed or deleted" in said
-    assert not re.search("done:|is deleted", said)
+    assert "nothing was requested, changed or deleted" in printed
+    assert not re.search("done:|is deleted", printed)
 
 
 @pytest.mark.slow
@@ -438,28 +437,28 @@ def test_the_real_gcloud_accepts_every_command(cloud, tmp_path):
     ],
 )
 def test_wrong_options_are_refused_before_gcloud_is_called(cloud, words, message):
-    status, said = cloud.run(*words)
+    status, printed = cloud.run(*words)
     assert status == 1
-    assert message in said
+    assert message in printed
     assert cloud.calls == []
 
 
 def test_a_bucket_that_cannot_rename_folders_is_refused(cloud):
     cloud.set(hierarchical="")
-    status, said = cloud.run("all", *ASKED, "--yes", *TRAINING)
+    status, printed = cloud.run("all", *ASKED, "--yes", *TRAINING)
     assert status == 1
-    assert "has no hierarchical namespace" in said
-    assert "--enable-hierarchical-namespace" in said
+    assert "has no hierarchical namespace" in printed
+    assert "--enable-hierarchical-namespace" in printed
     assert cloud.done == []
 
 
 @pytest.mark.parametrize("words", [["help"], ["--help"], [], ["all", "--help"]])
 def test_help_is_the_head_of_the_script(cloud, words):
-    status, said = cloud.run(*words)
+    status, printed = cloud.run(*words)
     assert status == 0
     for word in ("--dry-run", "--spot", "delete", "You pay from when"):
-        assert word in said
-    assert "set -e" not in said
+        assert word in printed
+    assert "set -e" not in printed
 
 
 def commands_of(path):
@@ -475,14 +474,14 @@ COMMANDS = [*commands_of(LAUNCH / "README.md"), *commands_of(ROOT / "README.md")
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_of_the_documentation_says_which_word_to_replace(cloud, words):
     command, *options = words
-    status, said = cloud.run(command, "--dry-run", *options)
+    status, printed = cloud.run(command, "--dry-run", *options)
     if placeholders := re.findall("BUCKET|…", " ".join(words)):
         assert status == 1
-        assert f"replace {placeholders[0]} with a value of your own" in said
+        assert f"replace {placeholders[0]} with a value of your own" in printed
         options = [word.replace("gs://BUCKET", "gs://mine") for word in options]
         options = [word.replace("…", "configs/tiny.py") for word in options]
-        status, said = cloud.run(command, "--dry-run", *options)
-    assert status == 0, said
+        status, printed = cloud.run(command, "--dry-run", *options)
+    assert status == 0, printed
     assert cloud.calls == []
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from helpers.fake_programs import LAUNCH, executable
+from helpers.processes import HANG
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def worker(tmp_path):
             env=os.environ | {"PYTHON": str(tmp_path / "python")} | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
         )
 
     run.folder = tmp_path

@@ -112,7 +112,6 @@ def test_help_into_a_closed_pipe_is_quiet():
     assert (done.returncode, done.stderr) == (141, "")
 
 
-
 STUCK = """
 def main(argv):
     threading.Thread(target=threading.Event().wait, args=(60,)).start()

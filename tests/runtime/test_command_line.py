@@ -1,4 +1,4 @@
-"""Command lines are parsed in every form that is documented, or refused in a sentence."""
+"""Command lines are parsed in every documented form, or refused in one sentence."""
 
 import pytest
 from helpers import programs
@@ -77,7 +77,7 @@ def test_an_export_names_a_whole_model_or_parts(line, expected):
 )
 def test_a_source_is_inspected_without_a_command(line):
     given = parsed(*line.split())
-    assert given == {"inspect": "A", "json": "--json" in line}
+    assert given == {"command": None, "inspect": "A", "json": "--json" in line}
 
 
 def test_flags_of_absl_may_stand_anywhere():
@@ -128,8 +128,8 @@ def test_every_form_of_a_cache_command_is_parsed(line):
 def test_a_wrong_cache_command_is_refused_in_a_sentence(line, message):
     done = programs.run("cache", *line.split())
     assert done.returncode == 2
-    (said,) = done.stderr.splitlines()
-    assert said.startswith("error: ") and message in said
+    (printed,) = done.stderr.splitlines()
+    assert printed.startswith("error: ") and message in printed
 
 
 def test_missing_flags_are_named_in_one_sentence():
@@ -155,9 +155,9 @@ def config(tmp_path):
         path.write_text("\n".join(lines))
         done = programs.run("train", f"--config={path}", *flags)
         assert done.returncode == 2
-        (said,) = done.stderr.splitlines()
-        said = said.removeprefix("error: ").removeprefix("flag ")
-        return said.replace(str(path), "mine.py").removeprefix("--config")
+        (printed,) = done.stderr.splitlines()
+        printed = printed.removeprefix("error: ").removeprefix("flag ")
+        return printed.replace(str(path), "mine.py").removeprefix("--config")
 
     return run
 
@@ -200,8 +200,10 @@ def test_a_broken_config_is_refused_with_its_line(config, lines, message):
 
 def test_an_override_of_a_wrong_type_is_refused(config):
     lines = [IMPORT, "def get_config():", "  return ConfigDict({'seed': 1})"]
-    said = config(*lines, flags=["--config.seed=x"])
-    assert said == ".seed=x: invalid literal for int() with base 10: 'x' (try --help)"
+    printed = config(*lines, flags=["--config.seed=x"])
+    assert (
+        printed == ".seed=x: invalid literal for int() with base 10: 'x' (try --help)"
+    )
 
 
 def test_a_config_is_found_by_name_from_any_folder(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from helpers.processes import free_port
+from helpers.processes import HANG, free_port
 from helpers.small_run import (
     ROOT,
     make_corpus,
@@ -29,9 +29,6 @@ from helpers.small_run import (
 from musilingo_jax import train as training
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UsageError, UserError
-
-# Seconds that only a process which hangs takes, however busy the machine is.
-HANG = 600
 
 PROGRAM = """
 import sys, time, jax
@@ -45,7 +42,7 @@ def main(argv):
     if argv[1:] == [str(jax.process_index())]:
         raise UserError("the disk is full")
     if argv[1:]:
-        time.sleep(100)
+        time.sleep(600)
 
 distributed.define_flags()
 cli.run(main)
@@ -150,9 +147,9 @@ def test_a_coordinator_that_cannot_be_reached_is_named():
         "--process=1",
         "--connect_seconds=1",
     )
-    _, said = process.communicate(timeout=HANG)
+    _, printed = process.communicate(timeout=HANG)
     assert process.returncode == 1
-    assert said.splitlines()[-1].startswith(
+    assert printed.splitlines()[-1].startswith(
         f"error: process 1 of 2 could not reach process 0 at 127.0.0.1:{port} in 1 s"
     )
 
@@ -160,11 +157,11 @@ def test_a_coordinator_that_cannot_be_reached_is_named():
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_process_that_fails_ends_the_other(failing):
     processes = start_two(str(failing))
-    said = [process.communicate(timeout=HANG)[1] for process in processes]
+    printed = [process.communicate(timeout=HANG)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
-    assert "error: the disk is full" in said[failing]
+    assert "error: the disk is full" in printed[failing]
     other = f"process {1 - failing} ends because of process {failing}: the disk is full"
-    assert other in said[1 - failing]
+    assert other in printed[1 - failing]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -173,16 +170,16 @@ def test_an_interrupted_process_ends_the_other_with_the_same_status(number):
     for process in processes:
         assert process.stdout.readline().startswith("process")
     processes[1].send_signal(number)
-    said = [process.communicate(timeout=HANG)[1] for process in processes]
+    printed = [process.communicate(timeout=HANG)[1] for process in processes]
     assert [process.returncode for process in processes] == [128 + number] * 2
-    assert "process 0 ends because of process 1: it was interrupted" in said[0]
+    assert "process 0 ends because of process 1: it was interrupted" in printed[0]
 
 
 def test_both_processes_succeed():
     processes = start_two()
-    said = [process.communicate(timeout=HANG)[0] for process in processes]
+    printed = [process.communicate(timeout=HANG)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert said == ["process 0 of 2\n", "process 1 of 2\n"]
+    assert printed == ["process 0 of 2\n", "process 1 of 2\n"]
 
 
 @pytest.fixture(scope="module")
@@ -245,10 +242,10 @@ MESH = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
 
 def test_two_processes_of_four_devices_train_as_one_device_does(folder):
     launched = launch(folder, "two", 2, 4, *MESH)
-    said, _ = launched.communicate(timeout=HANG)
-    assert launched.returncode == 0, said
+    printed, _ = launched.communicate(timeout=HANG)
+    assert launched.returncode == 0, printed
     assert_same_losses(folder, "one", "two")
-    assert "[0] stage1: 5 updates of 8 examples" in said
+    assert "[0] stage1: 5 updates of 8 examples" in printed
     assert (folder / "two/adapter-best/model.safetensors").exists()
 
 
@@ -259,17 +256,17 @@ def test_a_signal_to_one_process_stops_all_after_the_same_update(folder):
     metrics = folder / "moving/metrics.jsonl"
     wait_until(lambda: metrics.exists(), launched)
     os.kill(worker(folder, "moving", 1), signal.SIGTERM)
-    said, _ = launched.communicate(timeout=HANG)
-    assert launched.returncode == 143, said
-    assert said.count("which is saved: the same command goes on there") == 1
+    printed, _ = launched.communicate(timeout=HANG)
+    assert launched.returncode == 143, printed
+    assert printed.count("which is saved: the same command goes on there") == 1
 
     done = len(rows(folder, "moving"))
     launched = launch(folder, "moving", 4, 2, *MESH)
     wait_until(lambda: len(rows(folder, "moving")) > done + 2, launched)
     os.kill(worker(folder, "moving", 3), signal.SIGKILL)
-    said, _ = launched.communicate(timeout=HANG)
-    assert launched.returncode == 137, said
-    assert "process 3 exited with status 137" in said
+    printed, _ = launched.communicate(timeout=HANG)
+    assert launched.returncode == 137, printed
+    assert "process 3 exited with status 137" in printed
 
     training.train(small_config(folder, "moving", mesh__data=1, **HELD_OUT))
     assert_same_losses(folder, "one", "moving")
@@ -279,11 +276,11 @@ def worker(folder, run, process):
     """The process id of one of those that `launch` started."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            said = entry.read_bytes().split(b"\0")
+            printed = entry.read_bytes().split(b"\0")
         except OSError:
             continue
-        ours = f"--config.run={folder / run}".encode() in said
-        if ours and f"--process={process}".encode() in said and b"-m" in said:
+        ours = f"--config.run={folder / run}".encode() in printed
+        if ours and f"--process={process}".encode() in printed and b"-m" in printed:
             return int(entry.parent.name)
     raise AssertionError("it is not running")
 
@@ -335,11 +332,11 @@ def local(tmp_path):
 def test_local_gives_each_process_a_number_and_stops_all_if_one_fails(local):
     process, terminal = local("fail")
     # A real process would end because the other one failed; this one does not.
-    said, _ = process.communicate(timeout=HANG)
+    printed, _ = process.communicate(timeout=HANG)
     os.close(terminal)
     assert process.returncode == 7
-    assert "[0] --process=0" in said and "[1] --process=1" in said
-    assert "process 1 exited with status 7; stopping the others" in said
+    assert "[0] --process=0" in printed and "[1] --process=1" in printed
+    assert "process 1 exited with status 7; stopping the others" in printed
 
 
 @pytest.mark.parametrize("way", ["terminal", "signal"])
@@ -351,8 +348,8 @@ def test_local_passes_a_signal_on_to_all_once(local, way):
         os.write(terminal, b"\x03")
     else:
         process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=HANG)
+    printed, _ = process.communicate(timeout=HANG)
     os.close(terminal)
     name = "INT" if way == "terminal" else "TERM"
     assert process.returncode == 128 + getattr(signal, f"SIG{name}")
-    assert said.count(f"got {name}") == 2
+    assert printed.count(f"got {name}") == 2

@@ -25,9 +25,8 @@ SUBCOMMANDS = {
     "cache": ("inspect", "export"),
     "convert": ("safetensors", "merge", "split", "adapter", "export"),
 }
-EVERY = [
-    *((name,) for name in PROGRAMS),
-    *((name, command) for name, commands in SUBCOMMANDS.items() for command in commands),
+EVERY = [(name,) for name in PROGRAMS] + [
+    (name, command) for name in SUBCOMMANDS for command in SUBCOMMANDS[name]
 ]
 
 
@@ -64,14 +63,14 @@ def test_help_lists_every_flag_that_the_program_defines(name):
 
 @pytest.mark.parametrize("parser", [cache.parser(), convert.parser()])
 def test_help_of_subcommands_lists_every_argument(parser):
-    (subcommands,) = (a for a in parser._actions if a.dest == "==SUPPRESS==" and a.choices)
+    (subcommands,) = (a for a in parser._actions if a.dest == "command")
     name = parser.prog.rpartition(".")[2]
     assert tuple(subcommands.choices) == SUBCOMMANDS[name]
     for command, subparser in subcommands.choices.items():
         text = help_of(name, command)
         assert text.startswith(f"usage: {parser.prog} {command} ")
-        expected = {a.option_strings[-1] for a in subparser._actions if a.option_strings}
-        assert expected <= listed_in(text).keys()
+        flags = [a.option_strings[-1] for a in subparser._actions if a.option_strings]
+        assert set(flags) <= listed_in(text).keys()
         assert all(action.help for action in subparser._actions)
 
 
@@ -92,9 +91,10 @@ def test_help_is_short_and_its_commands_can_be_pasted(words):
 
 @pytest.mark.parametrize("flag", ["-h", "--helpshort"])
 def test_help_has_other_spellings(flag):
-    assert programs.run("chat", "song.ogg", flag).stdout == programs.run(
-        "chat", "--help"
-    ).stdout
+    assert (
+        programs.run("chat", "song.ogg", flag).stdout
+        == programs.run("chat", "--help").stdout
+    )
 
 
 TEXTS = [

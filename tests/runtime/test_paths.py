@@ -24,7 +24,7 @@ def test_what_can_be_written_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("", "is a folder: name a file in it"),
         ("text.mp3/x.jsonl", r"text.mp3: Not a directory\): name another place"),
@@ -34,9 +34,9 @@ def test_what_can_be_written_is_left_as_it_is(tmp_path):
         ("x" * 300, "File name too long"),
     ],
 )
-def test_a_file_that_cannot_be_written(tmp_path, path, told):
+def test_a_file_that_cannot_be_written(tmp_path, path, message):
     (tmp_path / "text.mp3").write_text("la la la")
-    with pytest.raises(UserError, match=told) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         check_writable_file(tmp_path / path, flag="--json")
     assert str(refused.value).startswith(f"--json={tmp_path / path} ")
     assert Path("/dev/null").is_char_device()
