@@ -37,6 +37,7 @@ from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.signals import Interrupted
 
 
@@ -184,7 +185,7 @@ def _inspect(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps(inspection.as_json(given.inspect, reports), indent=2))
     else:
-        print(inspection.table(reports))
+        print(printable(inspection.table(reports)))
 
 
 def _export(given: argparse.Namespace, parser: CommandParser) -> list[Output]:

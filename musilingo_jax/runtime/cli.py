@@ -20,6 +20,7 @@ from musilingo_jax.runtime.command_line import (
     required_config,
 )
 from musilingo_jax.runtime.errors import UserError, causes
+from musilingo_jax.runtime.printable import printable
 
 __all__ = ["define_config", "progress", "required_config", "run"]
 
@@ -183,7 +184,7 @@ def _explain(outcome: BaseException) -> tuple[int, str]:
             status, reason = 1, f"{type(outcome).__name__}: {outcome}"
             text = "".join(traceback.format_exception(outcome)).rstrip()
     with contextlib.suppress(BrokenPipeError):
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)
     return status, reason
 
 

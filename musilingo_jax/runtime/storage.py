@@ -172,7 +172,7 @@ def write_failure(
         return None
     reason = os.strerror(number)
     if number in _NO_SPACE:
-        problem = f"no space left ({reason}): free some and {again}"
+        problem = f"there is no space left ({reason}): free some and {again}"
     elif number in _GONE:
         problem = (
             f"was moved or deleted while in use ({reason}): restore it and {again}"

@@ -99,7 +99,9 @@ def test_help_has_other_spellings(flag):
 
 TEXTS = [
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*.md")]
+    for path in sorted(
+        {*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/**/*.md")}
+    )
     if commands.commands_in(path.read_text(encoding="utf-8"))
 ]
 
