@@ -14,6 +14,9 @@ All three share one mechanism, `_first_signal`: it handles the first signal with
 block, and the handlers from outside the block get every later one. So a second Ctrl-C
 never waits: within `raise_at_checks` it goes to the `raise_at_once` around it, and
 within that to the handler before, which ends the process.
+
+One gap is CPython's: a signal in the instant after `input` has shown its prompt and
+before it waits is handled only at the next key or signal (measured: once in 3,000).
 """
 
 import _thread
