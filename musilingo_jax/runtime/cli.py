@@ -87,15 +87,17 @@ def run(
     # own handler would print a traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    tested_versions.warn()
 
     def parse(argv: list[str]) -> Any:
         if parser is not None:
-            return parser.parse(argv)
-        if command_line.wants_help(argv):
+            given = parser.parse(argv)
+        elif command_line.wants_help(argv):
             print(_help(arguments), end="")
             sys.exit()
-        return command_line.parse_flags(argv)
+        else:
+            given = command_line.parse_flags(argv)
+        tested_versions.warn()
+        return given
 
     try:
         with signals.raise_at_once():

@@ -1,6 +1,8 @@
 """Versions that were not tested are reported, and the table of tested ones is true."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 
@@ -43,6 +45,21 @@ def test_untested_versions_are_named_once(installed, capsys):
         f"is older than the tested {oldest}. If something fails, install the tested "
         "versions: pip install -r requirements.lock\n"
     )
+
+
+PROGRAM = """
+from musilingo_jax.runtime import cli, tested_versions
+tested_versions.TESTED["jax"] = ("99", "99")
+cli.run(lambda argv: print("main"))
+"""
+
+
+def test_every_program_warns_and_continues():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "main\n")
+    assert done.stderr.startswith(f"note: jax {metadata.version('jax')} is older than")
 
 
 @pytest.mark.parametrize(
