@@ -4,10 +4,10 @@ Programs define their flags with absl, which `--config` and its overrides need. 
 program with subcommands also has a `CommandParser`: absl takes the flags that it knows
 from anywhere on the command line, and the parser gets the rest:
 
-    cache export runs/a/cache --config.seed=1 --out=x.npz --config=tiny
+    cache export --config=tiny --out=x.npz --config.run=runs/a
 
-    absl            --config=tiny --config.seed=1
-    CommandParser   export runs/a/cache --out=x.npz
+    absl            --config=tiny --config.run=runs/a
+    CommandParser   export --out=x.npz
 
 Every mistake is a `UsageError` of one sentence.
 """
@@ -82,9 +82,9 @@ def parse_flags(argv: list[str], *, known_only: bool = False) -> list[str]:
     argv = _with_config_found(argv)
     try:
         rest = flags.FLAGS(argv, known_only=known_only)
-        config = flags.FLAGS.config if "config" in flags.FLAGS else None
-        # config_flags reports a file that cannot be read when a value is first read.
-        if isinstance(config, ConfigDict) and config.get("run") == "":
+        config: Any = flags.FLAGS.config if "config" in flags.FLAGS else None
+        # If its file could not be read, this first access raises an OSError.
+        if hasattr(config, "get") and config.get("run") == "":
             raise UsageError("--config.run is empty: name a folder, e.g. runs/mine")
         return rest
     except UserError:
@@ -247,7 +247,8 @@ def _message(error: Exception, argv: list[str]) -> str | None:
             return f"--{', --'.join(missing)} must be given (try --help)"
         return f"{' '.join(str(error).split())} (try --help)"
     if isinstance(error, OSError):
-        return f"--config={path}: {error.strerror or 'cannot be read'}"
+        reasons = [cause.strerror for cause in chain if isinstance(cause, OSError)]
+        return f"--config={path}: cannot be read ({reasons[-1]})"
     if isinstance(error, KeyError | AttributeError):
         return _unknown_key(error, argv)
     if isinstance(error, TypeError | ValueError):

@@ -198,6 +198,14 @@ def test_a_broken_config_is_refused_with_its_line(config, lines, message):
     assert config(*lines).startswith(message)
 
 
+def test_a_config_that_cannot_be_read_is_refused():
+    done = programs.run("train", "--config=/proc/self/mem")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: --config=/proc/self/mem: cannot be read (Input/output error)\n"
+    )
+
+
 def test_an_override_of_a_wrong_type_is_refused(config):
     lines = [IMPORT, "def get_config():", "  return ConfigDict({'seed': 1})"]
     printed = config(*lines, flags=["--config.seed=x"])
