@@ -190,7 +190,7 @@ def _share(given: argparse.Namespace) -> Share:
         )
     if given.tasks > 1 and given.retry:
         raise UsageError(
-            "--retry makes a new plan, which depends on what failed: run it once, "
+            "--retry makes a new plan, which depends on what failed: start it once, "
             "without --tasks"
         )
     return Share(given.task, given.tasks)
