@@ -46,8 +46,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def stat_regular_file(path: Path) -> os.stat_result:
     """The size and times of a regular file.
 
-    Call it before opening a file that may be anything: opening a named pipe blocks until
-    another program writes into it.
+    Call it before opening a file that may be anything: opening a named pipe blocks
+    until another program writes into it.
 
     Raises:
       OSError: the file does not exist or cannot be accessed, or it is a folder
