@@ -34,6 +34,7 @@ positive() {
   fi
 }
 
+readonly GRACE_SECONDS="${GRACE_SECONDS:-10}"
 processes=1
 flags=()
 for flag in "$@"; do
@@ -106,6 +107,8 @@ while ((alive > 0)); do
     fi
   done
   # The failed process has told the others, which should stop by themselves.
-  if ((alive > 0 && status != 0 && SECONDS - failed > 10)); then pass_on KILL; fi
+  if ((alive > 0 && status != 0 && SECONDS - failed > GRACE_SECONDS)); then
+    pass_on KILL
+  fi
 done
 exit "$status"

@@ -1,13 +1,11 @@
 """Processes that connect, fail together, and train as one process does."""
 
-import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -29,6 +27,8 @@ from helpers.small_run import (
 from musilingo_jax import train as training
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UsageError, UserError
+
+LOCAL = ROOT / "launch/local.sh"
 
 PROGRAM = """
 import sys, time, jax
@@ -186,7 +186,6 @@ def test_both_processes_succeed():
 def folder(tmp_path_factory):
     """Models, songs, and one run on one device."""
     folder = tmp_path_factory.mktemp("distributed")
-    training.jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     make_models(folder)
     make_corpus(folder / "corpus")
     training.train(small_config(folder, "one", mesh__data=1, **HELD_OUT))
@@ -200,7 +199,7 @@ def launch(folder, run, processes, devices, *arguments):
     """Starts `launch/local.sh` on the small run."""
     return subprocess.Popen(
         [
-            ROOT / "launch/local.sh",
+            LOCAL,
             f"--processes={processes}",
             f"--devices={devices}",
             *small_flags(folder, run),
@@ -208,12 +207,7 @@ def launch(folder, run, processes, devices, *arguments):
             "--config.stage2.validate_every=4",
             *arguments,
         ],
-        env=os.environ
-        | {
-            "PYTHON": sys.executable,
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "XLA_FLAGS": "",
-        },
+        env=os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -254,7 +248,8 @@ def test_a_signal_to_one_process_stops_all_after_the_same_update(folder):
     """First 2 processes get a signal; then one of 4 is killed; then 1 finishes."""
     launched = launch(folder, "moving", 2, 4, *MESH)
     metrics = folder / "moving/metrics.jsonl"
-    wait_until(lambda: metrics.exists(), launched)
+    # The loss of an update comes from both processes, so both are in the loop.
+    wait_until(lambda: metrics.exists() and rows(folder, "moving"), launched)
     os.kill(worker(folder, "moving", 1), signal.SIGTERM)
     printed, _ = launched.communicate(timeout=HANG)
     assert launched.returncode == 143, printed
@@ -304,6 +299,14 @@ for ((i = 0; i < 300; i++)); do sleep 0.1; done
 """
 
 
+# Makes stdin the terminal of a new session, whose Ctrl-C is a signal to the session.
+AT_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @pytest.fixture
 def local(tmp_path):
     """Starts `launch/local.sh` with a fake Python, in a terminal of its own."""
@@ -312,16 +315,19 @@ def local(tmp_path):
 
     def start(does):
         ours, theirs = os.openpty()
-        environment = {"REAL_PYTHON": sys.executable, "STAND_IN": does}
+        environment = {
+            "REAL_PYTHON": sys.executable,
+            "STAND_IN": does,
+            "GRACE_SECONDS": "0",
+        }
         process = subprocess.Popen(
-            [ROOT / "launch/local.sh", "--processes=2"],
+            [sys.executable, "-c", AT_A_TERMINAL, LOCAL, "--processes=2"],
             env=os.environ | environment | {"PYTHON": str(tmp_path / "python")},
             stdin=theirs,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(theirs)
         return process, ours
