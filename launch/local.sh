@@ -92,7 +92,7 @@ trap 'pass_on TERM' TERM
 status=0 alive="$processes"
 while ((alive > 0)); do
   sleep 0.2 || true
-  alive=0
+  alive=0 known="$status"
   for i in "${!started[@]}"; do
     if kill -0 "${started[i]}" 2>/dev/null; then
       alive=$((alive + 1))
@@ -101,7 +101,8 @@ while ((alive > 0)); do
     code=0
     { wait "${started[i]}" || code=$?; } 2>/dev/null
     unset "started[i]"
-    if ((code != 0 && status == 0)); then
+    # A process that was killed, with a status above 128, makes the others fail at once.
+    if ((known == 0 && code != 0 && (status == 0 || code > 128))); then
       status="$code" failed="$SECONDS"
       echo "process $i exited with status $code; stopping the others" >&2
     fi

@@ -1,30 +1,20 @@
-"""Processes that connect, fail together, and train as one process does."""
+"""Processes that connect and fail together."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import jaxlib._jax
-import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from helpers.processes import HANG, free_port
-from helpers.small_run import (
-    ROOT,
-    make_corpus,
-    make_models,
-    small_config,
-    small_flags,
-)
+from helpers.small_run import ROOT
 
-from musilingo_jax import train as training
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UsageError, UserError
 
@@ -180,112 +170,6 @@ def test_both_processes_succeed():
     printed = [process.communicate(timeout=HANG)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert printed == ["process 0 of 2\n", "process 1 of 2\n"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Models, songs, and one run on one device."""
-    folder = tmp_path_factory.mktemp("distributed")
-    make_models(folder)
-    make_corpus(folder / "corpus")
-    training.train(small_config(folder, "one", mesh__data=1, **HELD_OUT))
-    return folder
-
-
-HELD_OUT = {"corpus__validation_split": "test", "stage2__validate_every": 4}
-
-
-def launch(folder, run, processes, devices, *arguments):
-    """Starts `launch/local.sh` on the small run."""
-    return subprocess.Popen(
-        [
-            LOCAL,
-            f"--processes={processes}",
-            f"--devices={devices}",
-            *small_flags(folder, run),
-            "--config.corpus.validation_split=test",
-            "--config.stage2.validate_every=4",
-            *arguments,
-        ],
-        env=os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def rows(folder, run):
-    lines = (folder / run / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return {
-        (row["stage"], row["step"], kind): row[kind]
-        for row in found
-        for kind in ("loss", "validation_loss")
-        if kind in row
-    }
-
-
-def assert_same_losses(folder, one, other):
-    one, other = rows(folder, one), rows(folder, other)
-    assert list(one) == list(other)
-    np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-5)
-
-
-MESH = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
-
-
-def test_two_processes_of_four_devices_train_as_one_device_does(folder):
-    launched = launch(folder, "two", 2, 4, *MESH)
-    printed, _ = launched.communicate(timeout=HANG)
-    assert launched.returncode == 0, printed
-    assert_same_losses(folder, "one", "two")
-    assert "[0] stage1: 5 updates of 8 examples" in printed
-    assert (folder / "two/adapter-best/model.safetensors").exists()
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_after_the_same_update(folder):
-    """First 2 processes get a signal; then one of 4 is killed; then 1 finishes."""
-    launched = launch(folder, "moving", 2, 4, *MESH)
-    metrics = folder / "moving/metrics.jsonl"
-    # The loss of an update comes from both processes, so both are in the loop.
-    wait_until(lambda: metrics.exists() and rows(folder, "moving"), launched)
-    os.kill(worker(folder, "moving", 1), signal.SIGTERM)
-    printed, _ = launched.communicate(timeout=HANG)
-    assert launched.returncode == 143, printed
-    assert printed.count("which is saved: the same command goes on there") == 1
-
-    done = len(rows(folder, "moving"))
-    launched = launch(folder, "moving", 4, 2, *MESH)
-    wait_until(lambda: len(rows(folder, "moving")) > done + 2, launched)
-    os.kill(worker(folder, "moving", 3), signal.SIGKILL)
-    printed, _ = launched.communicate(timeout=HANG)
-    assert launched.returncode == 137, printed
-    assert "process 3 exited with status 137" in printed
-
-    training.train(small_config(folder, "moving", mesh__data=1, **HELD_OUT))
-    assert_same_losses(folder, "one", "moving")
-
-
-def worker(folder, run, process):
-    """The process id of one of those that `launch` started."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            printed = entry.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        ours = f"--config.run={folder / run}".encode() in printed
-        if ours and f"--process={process}".encode() in printed and b"-m" in printed:
-            return int(entry.parent.name)
-    raise AssertionError("it is not running")
-
-
-def wait_until(condition, process):
-    started = time.monotonic()
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() - started < HANG
-        time.sleep(0.01)
 
 
 STAND_IN = """#!/usr/bin/env bash

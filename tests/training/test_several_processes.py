@@ -112,7 +112,7 @@ def test_stopped_in_one_process_all_stop_after_the_same_update_and_resume(
     python = python_with_signal(3, signal.SIGKILL, f"stage2/{written.format(3)}")
     status, output = launch(folder, "moving", processes=4, devices=2, python=python)
     assert status == 137, output
-    assert "process 3 ended with status 137" in output
+    assert "process 3 exited with status 137" in output
     assert len(rows(folder, "moving")) > done
 
     changes = {key.replace(".", "__"): value for key, value in VALIDATED.items()}
