@@ -61,7 +61,9 @@ def main(argv: list[str]) -> None:
     """Makes what is not made yet."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    recipe = RecipeConfig.from_config(cli.required_config())
+    if flags.FLAGS.config is None:
+        raise UsageError("give --config=configs/tiny_from_scratch.py")
+    recipe = RecipeConfig.from_config(flags.FLAGS.config)
     make(recipe, Path(flags.FLAGS.soundfonts))
     for kind in KINDS:
         print(f"{kind}: {weights.digest(recipe.work / 'model', kind)}")
