@@ -5,7 +5,7 @@
 
 writes the answers to the test split as JSON lines (`answering/answer_file.py`). The
 same command resumes an interrupted run. Several processes (`--distributed`) share the
-questions. For songs and questions in memory see `answering/answer.py`.
+questions. For songs and questions in memory see `answering.answer.answer`.
 """
 
 from pathlib import Path

@@ -17,6 +17,7 @@ within that to the handler before, which ends the process.
 
 One gap is CPython's: a signal in the instant after `input` has shown its prompt and
 before it waits is handled only at the next key or signal (measured: once in 3,000).
+`chat.py` interrupts the wait with a timer.
 """
 
 import _thread
