@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/tiny
 SONG ?= musilingo_jax/assets/musilingo-tiny-corpus/clips/00002.ogg
+# Whose tests `make shapes` runs.
+ROOMS ?= tests
 
-.PHONY: demo test lint lock recipe soundfonts
+.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts
 
 # The locked packages without the test tools, then this project itself.
 $(VENV)/demo.stamp: requirements.lock pyproject.toml
@@ -37,9 +39,38 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp
 	$(VENV)/bin/python -m pytest
 
-lint: $(VENV)/test.stamp
+# What takes under a minute together.
+test-fast: $(VENV)/test.stamp
+	$(VENV)/bin/python -m pytest -m "not slow and not medium"
+
+# Checks the annotations of public functions, shapes included, at each call.
+shapes: $(VENV)/test.stamp
+	$(VENV)/bin/python -m pytest -p tests.helpers.shape_checks $(ROOMS)
+
+lint: $(VENV)/lint.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/shellcheck --external-sources launch/*.sh launch/slurm.sbatch .ci/run
+	$(VENV)/bin/codespell
+
+$(VENV)/lint.stamp: requirements-lint.lock $(VENV)/test.stamp
+	$(VENV)/bin/python -m pip install --quiet -r requirements-lint.lock
+	touch $@
+
+# Builds the documentation in site/; a warning is an error.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+$(VENV)/docs.stamp: requirements-docs.lock $(VENV)/demo.stamp
+	$(VENV)/bin/python -m pip install --quiet -r requirements-docs.lock
+	touch $@
+
+# Runs or parses every command of the documentation.
+docs-check: $(VENV)/test.stamp
+	$(VENV)/bin/python -m pytest tests/test_docs.py tests/runtime/test_help.py -m "slow or not slow"
+
+wheel: $(VENV)/test.stamp
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # Downloads Debian's packages of the soundfonts that the embedded model is trained on,
 # and of the unseen one that it is tested on, and unpacks them in build/. Needs no root.

@@ -29,3 +29,11 @@ def check(words, cwd=programs.ROOT):
         module.removeprefix("musilingo_jax."), *arguments, "--only_check_args", cwd=cwd
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), words
+
+
+def check_script(script, flags):
+    """Asserts that a script of this repository knows each flag by its own help."""
+    done = programs.run_script(script, "--help")
+    known = re.findall(r"--(?:\[no\])?(\w+)", done.stdout + done.stderr)
+    for flag in flags:
+        assert flag.partition("=")[0].removeprefix("--") in known, (script, flag)

@@ -56,11 +56,22 @@ def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude="")
     Raises:
       TimeoutError: it was killed because it took longer.
     """
+    options = {"cwd": cwd, "env": env, "stdin": stdin, "timeout": timeout}
+    return _run(f"musilingo_jax.{name}", arguments, prelude=prelude, **options)
+
+
+def run_script(path, *arguments, cwd=ROOT, env=None, stdin="", timeout=300):
+    """Runs `python <path> <arguments>`, with a path from the root of the repository."""
+    options = {"cwd": cwd, "env": env, "stdin": stdin, "timeout": timeout}
+    return _run(str(ROOT / path), arguments, prelude="", **options)
+
+
+def _run(program, arguments, *, cwd, env, stdin, timeout, prelude):
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "stdin").write_text(stdin)
         request = {
-            "module": f"musilingo_jax.{name}",
+            "program": program,
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(cwd),
             "env": env or {},
@@ -73,7 +84,9 @@ def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude="")
         status = json.loads(server.stdout.readline())
         out, err = ((Path(folder) / n).read_text() for n in ("stdout", "stderr"))
     if status is None:
-        raise TimeoutError(f"{name} {arguments}: longer than {timeout} s\n{out}\n{err}")
+        raise TimeoutError(
+            f"{program} {arguments}: longer than {timeout} s\n{out}\n{err}"
+        )
     return Done(status, out, err)
 
 
@@ -137,13 +150,17 @@ def _become(request):
             {name: value}
         )
         _tell_jax(name, value)
-    sys.argv = [request["module"], *request["arguments"]]
+    sys.argv = [request["program"], *request["arguments"]]
     sys.stdin = os.fdopen(0)
     warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
     status = 0
     try:
         exec(request["prelude"], {})
-        runpy.run_module(request["module"], None, "__main__", alter_sys=True)
+        if request["program"].endswith(".py"):
+            sys.path.insert(0, os.path.dirname(request["program"]))
+            runpy.run_path(request["program"], None, "__main__")
+        else:
+            runpy.run_module(request["program"], None, "__main__", alter_sys=True)
     except SystemExit as ended:
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)

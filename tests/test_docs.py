@@ -1,0 +1,138 @@
+"""Every command of the documentation: parsed, or run.
+
+A block of shell commands after `<!-- run -->` is run in a copy of the checkout's
+folder, in order, and every command must succeed; after `<!-- run slowly -->` it is run
+by the slow tests. All other commands are checked to their last flag by the parser of
+what they call. Those that begin with one of `OTHERS` are programs of other people.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from helpers import commands
+from helpers.programs import ROOT
+
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+BLOCK = re.compile(r"^(<!-- (run(?: slowly)?) -->\n)?```sh\n(.*?)^```", re.M | re.S)
+OTHERS = ("gcloud", "mkdir", "pre-commit", "source", "tensorboard")
+FILLED_IN = {"FOLDER": ".", "DIR": ".", "PROJECT": "mine", "BUCKET": "mine"}
+
+
+def blocks():
+    """(page, how it is run or None, its commands), in order."""
+    for page in PAGES:
+        for _, how, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+            lines = text.replace("\\\n", " ").splitlines()
+            lines = [shlex.split(line, comments=True) for line in lines]
+            yield page, how, [words for words in lines if words]
+
+
+COMMANDS = {shlex.join(words): words for _, _, lines in blocks() for words in lines}
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=list(COMMANDS))
+def test_a_command_can_be_pasted(words):
+    while re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    match words:
+        case ["python", "-m", module, *_] if module.startswith("musilingo_jax."):
+            filled = [word.replace("--config=…", "--config=tiny") for word in words[2:]]
+            commands.check([word for word in filled if "…" not in word])
+        case ["python", "-m", "nltk.downloader", "wordnet"]:
+            pass
+        case ["python", script, *flags]:
+            commands.check_script(script, flags)
+        case ["bash", script] if not script.startswith("-"):
+            assert (ROOT / script).is_file()
+        case ["pytest", *arguments]:
+            paths = [word for word in arguments if word.endswith(".py")]
+            assert paths or "slow" in arguments
+            assert all((ROOT / path).is_file() for path in paths)
+        case ["pip", "install", *arguments]:
+            check_install(arguments)
+        case ["make", target, *settings]:
+            makefile = (ROOT / "Makefile").read_text()
+            assert re.search(rf"^{target}:", makefile, re.M)
+            for setting in settings:
+                assert re.search(rf"^{setting.partition('=')[0]} \?=", makefile, re.M)
+        case [("launch/local.sh" | "launch/gpu.sh") as script, *flags]:
+            own = re.findall(r"^#   (--\w+)=", (ROOT / script).read_text(), re.M)
+            flags = [flag for flag in flags if flag.partition("=")[0] not in own]
+            commands.check(["musilingo_jax.train", *flags])
+        case ["sbatch", *arguments]:
+            script = arguments.index("launch/slurm.sbatch")
+            assert all(word.startswith("--") for word in arguments[:script])
+            commands.check(["musilingo_jax.train", *arguments[script + 1 :]])
+        case ["launch/tpu_pod.sh", *arguments]:
+            check_dry_run(arguments)
+        case [program, *_]:
+            assert program in OTHERS, f"who parses {shlex.join(words)!r}?"
+
+
+def check_install(arguments):
+    """Extras are extras of this project."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for argument in arguments:
+        for extra in re.findall(r"\[(.*)\]", argument):
+            assert set(extra.split(",")) <= set(project["optional-dependencies"])
+
+
+def check_dry_run(arguments):
+    """`tpu_pod.sh` says what it would do, without asking anybody."""
+    arguments = [re.sub("BUCKET", "mine", word) for word in arguments]
+    before, flags = arguments, []
+    if "--" in arguments:
+        place = arguments.index("--")
+        before, flags = arguments[:place], arguments[place + 1 :]
+        commands.check(["musilingo_jax.train", *flags])
+    dry = [word for word in before if word != "--dry-run"]
+    done = subprocess.run(
+        [
+            ROOT / "launch/tpu_pod.sh",
+            *dry,
+            "--dry-run",
+            *(["--", *flags] if flags else []),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def run_blocks(how, folder):
+    """Runs the blocks of that mark, each page in a folder of its own."""
+    ran = 0
+    for page, mark, lines in blocks():
+        if mark != how:
+            continue
+        place = folder / page.stem
+        if not place.exists():
+            place.mkdir()
+            for name in ("configs", "musilingo_jax", "launch", "benchmarks"):
+                (place / name).symlink_to(ROOT / name)
+        for words in lines:
+            done = subprocess.run(
+                [sys.executable if word == "python" else word for word in words],
+                cwd=place,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, f"{page.name}: {words}\n{done.stderr}"
+            ran += 1
+    return ran
+
+
+def test_marked_commands_run(tmp_path):
+    assert run_blocks("run", tmp_path) >= 3
+
+
+@pytest.mark.slow
+def test_commands_that_take_long_run(tmp_path):
+    assert run_blocks("run slowly", tmp_path) >= 3
