@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer_file import Ask
+from musilingo_jax.answering.answer_file import AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
@@ -45,8 +45,8 @@ def main(argv: list[str]) -> None:
     mesh = corpus_answers.mesh_of(config)
     records = mixture.split(config.corpus, split, answered=False)
     features = feature_cache.prepare(config, records, mesh)
-    records = corpus_answers.askable(config, records, features.ids)
-    asks = [Ask(record, heard=record.clip) for record in records]
+    records = corpus_answers.askable_records(config, records, features.ids)
+    asks = [AskedQuestion(record, heard=record.clip) for record in records]
     answerer = load_answerer(model, config.features.window_frames, mesh)
     corpus_answers.answer_corpus(answerer, config, asks, features.features, file)
     if jax.process_index() == 0:

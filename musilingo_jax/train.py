@@ -49,7 +49,7 @@ from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.pretrained import sources, weights
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli, distributed
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError

@@ -27,7 +27,7 @@ from musilingo_jax.runtime.storage import write_text
 
 
 @dataclass(frozen=True)
-class Ask:
+class AskedQuestion:
     """A question of the corpus, and the clip that the model hears with it.
 
     Attributes:
@@ -64,7 +64,7 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return " ".join(f"{name}={short[name]}" for name in sorted(short))
 
 
-def files_of(path: Path) -> list[Path]:
+def answer_files(path: Path) -> list[Path]:
     """The existing files of answers: this one, and those of single processes."""
     name = re.compile(
         rf"{re.escape(path.stem)}(-\d+-of-\d+)?{re.escape(path.suffix)}", re.ASCII
@@ -108,15 +108,15 @@ class AnswerFile:
         self._answers: dict[tuple[str, ...], str] = {}
         self._read_all()
 
-    def share(self, asks: Sequence[Ask]) -> Sequence[Ask]:
+    def share(self, asks: Sequence[AskedQuestion]) -> Sequence[AskedQuestion]:
         """The questions that this process asks; equal questions, equal shares."""
         return asks[self._process :: self._processes]
 
-    def answer(self, ask: Ask) -> str | None:
+    def answer(self, ask: AskedQuestion) -> str | None:
         """The model's answer, or None if it was not asked yet."""
         return self._answers.get(_key(ask.row("")))
 
-    def add(self, ask: Ask, answer: str) -> None:
+    def add(self, ask: AskedQuestion, answer: str) -> None:
         """Appends an answer to this process's file.
 
         The operating system has it before this returns. So a kill loses no answer; a
@@ -136,7 +136,7 @@ class AnswerFile:
                 file.write(_line(row))
         self._answers[_key(row)] = answer
 
-    def finish(self, asks: Sequence[Ask]) -> None:
+    def finish(self, asks: Sequence[AskedQuestion]) -> None:
         """Joins the answers of all processes in one file.
 
         To be called by the first process, once all of them are done.
@@ -162,12 +162,12 @@ class AnswerFile:
             )
         with self._writing(self.path):
             _write(self.path, rows)
-            for part in files_of(self.path):
+            for part in answer_files(self.path):
                 if part != self.path:
                     part.unlink()
 
     def _read_all(self) -> None:
-        for path in files_of(self.path):
+        for path in answer_files(self.path):
             for row in _read(path):
                 if row["made_by"] != self._made_by:
                     raise UserError(

@@ -9,7 +9,7 @@ from musilingo_jax.answering.stop_texts import Stops, stops_of
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.pretrained import sources, weights
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
 

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering.answer import answer_each, check_question
-from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
+from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion, fingerprint
 from musilingo_jax.answering.answerer import Answerer, context_of
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.padded_prompts import Features
@@ -20,7 +20,7 @@ from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import sources, weights
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime import cli, signals
 from musilingo_jax.runtime.errors import UserError
@@ -121,7 +121,7 @@ def open_answers(
 def answer_corpus(
     answerer: Answerer,
     config: ConfigDict,
-    asks: Sequence[Ask],
+    asks: Sequence[AskedQuestion],
     features: Callable[[str], Features],
     file: AnswerFile,
 ) -> None:
@@ -133,7 +133,7 @@ def answer_corpus(
     Args:
       answerer: the model.
       config: how each kind of question is put and answered.
-      asks: the questions, as `askable` chooses them.
+      asks: the questions, as `askable_records` chooses them.
       features: clip id → its features.
       file: this model's answers so far.
 
@@ -166,10 +166,10 @@ def answer_corpus(
 
 
 def _by_format(
-    config: ConfigDict, file: AnswerFile, asks: Sequence[Ask]
-) -> dict[QuestionFormat, list[Ask]]:
+    config: ConfigDict, file: AnswerFile, asks: Sequence[AskedQuestion]
+) -> dict[QuestionFormat, list[AskedQuestion]]:
     """This process's questions without an answer, by how they are put."""
-    found: dict[QuestionFormat, list[Ask]] = {}
+    found: dict[QuestionFormat, list[AskedQuestion]] = {}
     for ask in file.share(list(dict.fromkeys(asks))):
         if file.answer(ask) is None:
             stage = question_format(config, ask.record.question)
@@ -179,7 +179,7 @@ def _by_format(
     return found
 
 
-def askable(
+def askable_records(
     config: ConfigDict, records: Sequence[Record], ids: Collection[str]
 ) -> list[Record]:
     """The records whose song can be read and whose kind of question a stage learns.

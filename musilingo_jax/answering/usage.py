@@ -13,8 +13,8 @@ from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.pretrained import sources
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained import model_config, model_folder, sources
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
@@ -55,14 +55,14 @@ class Usage:
         """
         source = str(source)
         # Without the weights, which may be large, and not needed in the end.
-        folder = sources.resolve(source, weights=False)
+        folder = model_folder.resolve(source, weights=False)
         path = folder / CONFIG
         described = read_json(path) if path.is_file() else {}
-        if sources.is_release(described):
+        if model_folder.is_release(described):
             return cls._of_release(source, adapter, described)
-        if sources.is_run(described):
+        if model_folder.is_run(described):
             return cls._of_run(source, adapter, path, ConfigDict(described))
-        if sources.kinds(source) == list(sources.KINDS):
+        if sources.kinds(source) == list(model_config.KINDS):
             # A release that was split into parts. The adapter's config holds what is
             # left of the one for all.
             described = read_json(folder / "adapter" / CONFIG)

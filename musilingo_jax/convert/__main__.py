@@ -30,8 +30,8 @@ from musilingo_jax.convert import (
     write_folders,
 )
 from musilingo_jax.convert.write_folders import Output, copies, small_files
-from musilingo_jax.pretrained import sources
-from musilingo_jax.pretrained.sources import KINDS
+from musilingo_jax.pretrained import model_folder, sources
+from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
@@ -168,9 +168,9 @@ def safetensors(source: str) -> list[Output]:
     """Any folder of weights, as safetensors with the same names.
 
     Raises:
-      UserError: as in `sources.resolve` and `open_tensors`.
+      UserError: as in `model_folder.resolve` and `open_tensors`.
     """
-    folder = sources.resolve(source)
+    folder = model_folder.resolve(source)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     return [Output(copies(open_tensors(folder)), config, small_files(folder))]
 

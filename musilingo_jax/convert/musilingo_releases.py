@@ -17,10 +17,11 @@ from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.convert.write_folders import Output, copies, small_files
 from musilingo_jax.models import llama as llamas
-from musilingo_jax.pretrained import pytorch_files, sources, tensor_map
+from musilingo_jax.pretrained import model_folder, pytorch_files, sources, tensor_map
 from musilingo_jax.pretrained.lazy_tensors import Tensors
+from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.safetensors_file import open_file
-from musilingo_jax.pretrained.sources import KINDS, PREFIXES, Part
+from musilingo_jax.pretrained.sources import PREFIXES, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.pretrained.weights import blueprint, is_delta
 from musilingo_jax.runtime.errors import UserError
@@ -90,7 +91,7 @@ def _adapter(source: str) -> tuple[Part, Tensors]:
         return Part("adapter", source, path, "", {}, None), content
     if path.suffix in pytorch_files.ENDINGS and not path.exists():
         raise UserError(f"{source}: there is no such file")
-    folder = sources.resolve(source)
+    folder = model_folder.resolve(source)
     if (folder / CONFIG).is_file() or (folder / "adapter" / CONFIG).is_file():
         part = sources.find(source, "adapter")
         return part, part.tensors()
@@ -211,7 +212,7 @@ def _template(part: Part) -> str | None:
     config = {}
     if part.folder.name == "adapter" and path.is_file():
         config = read_json(path)
-    if not sources.is_run(config):
+    if not model_folder.is_run(config):
         return None
     stage = question_format(ConfigDict(config), "a question")
     if stage is None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from musilingo_jax.corpora.records import SUFFIXES
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 
 
 class Found(NamedTuple):
@@ -73,11 +74,6 @@ def is_sound(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def shown(path: Path | str) -> str:
-    """A path that can be printed and stored: bytes that are not UTF-8 are escaped."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
 def check_name(path: Path | str) -> None:
     """Refuses a name that cannot be written as JSON or Parquet, or printed.
 
@@ -88,8 +84,8 @@ def check_name(path: Path | str) -> None:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{shown(path)}: its name is not UTF-8, so results cannot name it; rename "
-            "it (`convmv` does that for many files)"
+            f"{printable(str(path))}: its name is not UTF-8, so results cannot name it; "
+            "rename it (`convmv` does that for many files)"
         ) from error
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.records import Record, clip_id
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 
 EMBEDDED = {
     "musilingo-tiny-corpus": Path(__file__).parent.parent
@@ -284,7 +285,7 @@ def _sounds(folder: Path) -> list[Path]:
         if not reason and path.lower().endswith(".npy"):
             reason = "does not state its sampling rate, which a songs file can give"
         if reason:
-            others.append(f"{listing.shown(path)} {reason}")
+            others.append(f"{printable(path)} {reason}")
         else:
             listing.check_name(path)
             chosen.append(Path(path))

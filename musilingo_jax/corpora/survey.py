@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.clips import AudioFolder, FoundClip, Lacking, Wanted
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime import cli
+from musilingo_jax.runtime.printable import printable
 
 MOST_THREADS = 16
 # Reasons that are about the text: such rows are useless wherever the sound is.
@@ -156,7 +156,7 @@ def survey(rows: Iterable[SurveyRow], audio: AudioFolder | None) -> Survey:
                 "split": row.split,
                 **asdict(lacking),
             }
-            left_out.append({key: listing.shown(text) for key, text in entry.items()})
+            left_out.append({key: printable(text) for key, text in entry.items()})
         else:
             records.append((_record(row, clip), clip.seconds))
     return Survey(records, left_out, _counts(rows, records))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from musilingo_jax.answering.answer import Features
-from musilingo_jax.answering.answer_file import Ask
+from musilingo_jax.answering.answer_file import AskedQuestion
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import choices, facts, rouge
@@ -29,7 +29,7 @@ LABELS = {
     "no_audio": "no audio",
     "constant": "constant answer",
 }
-# Values of `Ask.heard` that are not clips.
+# Values of `AskedQuestion.heard` that are not clips.
 _ZEROS, _NOTHING = "zeros:", "none"
 # The most typical answer is searched for among this many: the cost is quadratic.
 _TYPICAL_AMONG = 64
@@ -54,21 +54,25 @@ def derangement(clips: Sequence[str], seed: int) -> dict[str, str]:
 
 def asks(
     records: Sequence[Record], features: Callable[[str], Features], seed: int
-) -> dict[str, list[Ask]]:
+) -> dict[str, list[AskedQuestion]]:
     """For each control that needs the model, what it asks in place of each record.
 
     Without music, a question has the same answer for all clips. It is asked for one of
     them, and the others share the answer.
     """
     other = derangement([record.clip for record in records], seed)
-    silent: dict[tuple[str, int], Ask] = {}
-    without: dict[str, Ask] = {}
-    found: dict[str, list[Ask]] = {"shuffled_audio": [], "silence": [], "no_audio": []}
+    silent: dict[tuple[str, int], AskedQuestion] = {}
+    without: dict[str, AskedQuestion] = {}
+    found: dict[str, list[AskedQuestion]] = {
+        "shuffled_audio": [],
+        "silence": [],
+        "no_audio": [],
+    }
     for record in records:
         question, windows = record.question, len(features(record.clip))
-        zeros = Ask(record, f"{_ZEROS}{record.clip}")
-        nothing = Ask(record, _NOTHING)
-        found["shuffled_audio"].append(Ask(record, other[record.clip]))
+        zeros = AskedQuestion(record, f"{_ZEROS}{record.clip}")
+        nothing = AskedQuestion(record, _NOTHING)
+        found["shuffled_audio"].append(AskedQuestion(record, other[record.clip]))
         found["silence"].append(silent.setdefault((question, windows), zeros))
         found["no_audio"].append(without.setdefault(question, nothing))
     return found
@@ -77,7 +81,7 @@ def asks(
 def heard_features(
     features: Callable[[str], Features], clip: str
 ) -> Callable[[str], Features]:
-    """Extends `features` to `Ask.heard` of the controls.
+    """Extends `features` to `AskedQuestion.heard` of the controls.
 
     Args:
       features: clip → its features [windows, width].

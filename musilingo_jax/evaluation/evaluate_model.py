@@ -7,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer_file import AnswerFile, Ask
+from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
@@ -66,9 +66,9 @@ def evaluate(
     mesh = corpus_answers.mesh_of(config)
     test = mixture.split(config.corpus, split, answered=True)
     features = feature_cache.prepare(config, test, mesh)
-    records = corpus_answers.askable(config, test, features.ids)
+    records = corpus_answers.askable_records(config, test, features.ids)
     hear = controls.heard_features(features.features, records[0].clip)
-    asks = {OWN: [Ask(record, heard=record.clip) for record in records]}
+    asks = {OWN: [AskedQuestion(record, heard=record.clip) for record in records]}
     asks |= controls.asks(records, features.features, config.seed)
     every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
     answerer = load_answerer(model, config.features.window_frames, mesh)
@@ -94,7 +94,7 @@ def evaluate(
     return folder, scored
 
 
-def _answer(file: AnswerFile, ask: Ask) -> str:
+def _answer(file: AnswerFile, ask: AskedQuestion) -> str:
     answer = file.answer(ask)
     assert answer is not None, ask  # `answer_corpus` has finished.
     return answer

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from musilingo_jax.answering.answer_file import files_of
+from musilingo_jax.answering.answer_file import answer_files
 from musilingo_jax.evaluation import (
     controls,
     predictions,
@@ -43,7 +43,7 @@ def evaluate_predictions(
     rows = predictions.read(path)
     if out is not None:
         check_writable_folder(out, flag="--out")
-        for answers in files_of(out / ANSWERS):
+        for answers in answer_files(out / ANSWERS):
             if not answers.samefile(path):
                 raise UserError(
                     f"{answers} holds the answers of another system, which a report on "

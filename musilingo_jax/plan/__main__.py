@@ -27,7 +27,7 @@ from musilingo_jax.plan import job as plan_jobs
 from musilingo_jax.plan.compile import CompiledPlan
 from musilingo_jax.plan.job import Job
 from musilingo_jax.plan.tpu_slices import Topology
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.training.packing import RowShape

@@ -10,7 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
 
@@ -88,9 +88,9 @@ def shapes(
     if language_model_config:
         llama, told = _said(language_model_config)
     else:
-        llama, told = _language_model(sources.named(config, "language_model"))
+        llama, told = _language_model(model_config.named(config, "language_model"))
     if not encoder_width:
-        encoder_width = _encoder_width(sources.named(config, "encoder"))
+        encoder_width = _encoder_width(model_config.named(config, "encoder"))
     return Shapes(llama, encoder_width, told)
 
 

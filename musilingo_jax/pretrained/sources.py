@@ -20,11 +20,7 @@ from musilingo_jax.models import adapter as adapters
 from musilingo_jax.pretrained import hub
 from musilingo_jax.pretrained.lazy_tensors import Tensors, under
 from musilingo_jax.pretrained.model_config import KINDS, named
-from musilingo_jax.pretrained.model_config import ModelConfig as ModelConfig
-from musilingo_jax.pretrained.model_folder import ModelFolder
-from musilingo_jax.pretrained.model_folder import is_release as is_release
-from musilingo_jax.pretrained.model_folder import is_run as is_run
-from musilingo_jax.pretrained.model_folder import resolve as resolve
+from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from musilingo_jax.pretrained import weights
-from musilingo_jax.pretrained.sources import KINDS
+from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.runtime import storage
 
 MODEL, CORPUS = "musilingo-tiny", "musilingo-tiny-corpus"

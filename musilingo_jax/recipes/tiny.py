@@ -34,7 +34,7 @@ from musilingo_jax.corpora import songs
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import weights
-from musilingo_jax.pretrained.sources import KINDS
+from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.recipes import (
     cards,
     encoder,

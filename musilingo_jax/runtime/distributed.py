@@ -153,19 +153,19 @@ def end_with_others() -> None:
         _end_because_of(_jax_state().client.key_value_try_get(_FAILURE_KEY))
 
 
-def propose(key: str, value: str) -> None:
+def set_once(key: str, value: str) -> None:
     """Sets a key for all processes, unless one of them has set it before."""
     # To set a key twice is an error, so all processes see the same value.
     with contextlib.suppress(JaxRuntimeError):
         _jax_state().client.key_value_set(f"musilingo_jax/{key}", value)
 
 
-def hear(key: str) -> str:
+def wait_for(key: str) -> str:
     """The value of a key; waits until a process has set it."""
     return _wait_for_key(f"musilingo_jax/{key}")
 
 
-def told(key: str) -> str | None:
+def get_now(key: str) -> str | None:
     """The value of a key, or None if no process has set it; does not wait."""
     try:
         return _jax_state().client.key_value_try_get(f"musilingo_jax/{key}")

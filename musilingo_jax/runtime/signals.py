@@ -145,8 +145,8 @@ class StopRequest:
         if jax.process_count() == 1:
             return self.taken
         if self.taken:
-            distributed.propose("stop", f"{done + 2} {self.signal}")
-        proposal = distributed.told("stop")
+            distributed.set_once("stop", f"{done + 2} {self.signal}")
+        proposal = distributed.get_now("stop")
         if proposal is None:
             return False
         stop, number = map(int, proposal.split())

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import with_before
@@ -212,16 +212,18 @@ class RunFolder:
             probe = self.path / f".probe-{secrets.token_hex(8)}"
             with writing(self.path):
                 probe.touch()
-            distributed.propose("run/probe", probe.name)
-            seen = {other: distributed.hear(f"run/seen/{other}") for other in others}
+            distributed.set_once("run/probe", probe.name)
+            seen = {
+                other: distributed.wait_for(f"run/seen/{other}") for other in others
+            }
             probe.unlink(missing_ok=True)
             blind = [str(other) for other in others if seen[other] != "yes"]
-            distributed.propose("run/blind", ", ".join(blind))
+            distributed.set_once("run/blind", ", ".join(blind))
         else:
-            name = distributed.hear("run/probe")
+            name = distributed.wait_for("run/probe")
             found = "yes" if (self.path / name).exists() else "no"
-            distributed.propose(f"run/seen/{jax.process_index()}", found)
-        if blind := distributed.hear("run/blind"):
+            distributed.set_once(f"run/seen/{jax.process_index()}", found)
+        if blind := distributed.wait_for("run/blind"):
             raise UserError(
                 f"config.run: process {blind} does not see the folder {self.path} of "
                 "process 0: --config.run must be on a disk that all processes share"

@@ -9,12 +9,12 @@ import pytest
 from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer_file import AnswerFile, Ask, fingerprint
+from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion, fingerprint
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import weights
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
 from musilingo_jax.runtime.sharding import make_mesh
@@ -61,7 +61,7 @@ def record(number: int) -> Record:
 
 def test_answer_file_continues_after_a_kill(tmp_path):
     path = tmp_path / "deep/answers.jsonl"
-    asks = [Ask(record(i), heard=f"{i}.wav") for i in range(3)]
+    asks = [AskedQuestion(record(i), heard=f"{i}.wav") for i in range(3)]
     file = AnswerFile(path, "model=1")
     file.add(asks[2], "zwei ♪")
     file.add(asks[0], "null")
@@ -79,7 +79,7 @@ def test_answer_file_continues_after_a_kill(tmp_path):
 
 def test_answer_file_never_mixes_two_models(tmp_path):
     path = tmp_path / "answers.jsonl"
-    ask = Ask(record(0), heard="0.wav")
+    ask = AskedQuestion(record(0), heard="0.wav")
     one, other = ({"adapter": a, "generate": {"seed": 0}} for a in ("one", "other"))
     AnswerFile(path, fingerprint(one)).add(ask, "null")
     before = path.read_text()
@@ -97,7 +97,7 @@ def test_answer_file_refuses_other_files(tmp_path):
 
 
 def test_answer_file_needs_the_answers_of_all_processes(tmp_path):
-    asks = [Ask(record(i), heard=f"{i}.wav") for i in range(3)]
+    asks = [AskedQuestion(record(i), heard=f"{i}.wav") for i in range(3)]
     file = AnswerFile(tmp_path / "answers.jsonl", "model=1", process=0, processes=2)
     for ask in file.share(asks):
         file.add(ask, "null")
@@ -137,7 +137,7 @@ def test_answers_are_continued_by_a_version_with_more_settings(
         identity = corpus_answers.identity(config, "adapter")
         return AnswerFile(tmp_path / "answers.jsonl", fingerprint(identity))
 
-    ask = Ask(record(0), heard="0.wav")
+    ask = AskedQuestion(record(0), heard="0.wav")
     open_file().add(ask, "null")
     monkeypatch.setattr(corpus_answers, "GenerateConfig", LaterGenerateConfig)
     assert open_file().answer(ask) == "null"
@@ -157,7 +157,7 @@ def test_nothing_is_written_before_there_is_an_answer(tmp_path):
 def test_a_full_disk_keeps_what_was_answered(tmp_path):
     """A file that grows beyond a limit fails as a full disk does."""
     path = tmp_path / "answers.jsonl"
-    asks = [Ask(record(i), heard=f"{i}.wav") for i in range(9)]
+    asks = [AskedQuestion(record(i), heard=f"{i}.wav") for i in range(9)]
     file = AnswerFile(path, "model=1")
     file.add(asks[0], "null")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -177,6 +177,6 @@ def test_a_question_with_the_end_sign_is_refused_by_its_clip(tmp_path):
     config = tiny.config(tmp_path, corpus="")
     asked = [record(0), dataclasses.replace(record(1), question="How?### So.")]
     with pytest.raises(UserError, match=r"^1\.wav: .*contains '###'.*ask without"):
-        corpus_answers.askable(config, asked, {"0.wav", "1.wav"})
+        corpus_answers.askable_records(config, asked, {"0.wav", "1.wav"})
     captions = [dataclasses.replace(record(0), question="")]
-    assert corpus_answers.askable(config, captions, {"0.wav"}) == captions
+    assert corpus_answers.askable_records(config, captions, {"0.wav"}) == captions

@@ -15,7 +15,13 @@ from safetensors.torch import load_file
 
 from musilingo_jax.convert import __main__ as convert
 from musilingo_jax.convert import inspection, musilingo_releases, write_folders
-from musilingo_jax.pretrained import safetensors_writer, sources, weights
+from musilingo_jax.pretrained import (
+    model_config,
+    model_folder,
+    safetensors_writer,
+    sources,
+    weights,
+)
 from musilingo_jax.runtime import signals
 from musilingo_jax.runtime.errors import UserError
 
@@ -121,7 +127,7 @@ def test_the_program(tmp_path):
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
     assert "already exists and is not empty" in wrong.stderr
     found = convert_by("--inspect", tmp_path / "parts", json=True)
-    assert [*json.loads(found.stdout)["parts"]] == [*sources.KINDS]
+    assert [*json.loads(found.stdout)["parts"]] == [*model_config.KINDS]
 
 
 def test_sigterm_leaves_nothing(tmp_path, monkeypatch, capsys):
@@ -153,7 +159,7 @@ def test_a_merge_says_how_to_check_it(base, delta, tmp_path):
 
 
 def test_a_file_is_no_folder(tmp_path):
-    file = sources.resolve(TINY) / "adapter" / "model.safetensors"
+    file = model_folder.resolve(TINY) / "adapter" / "model.safetensors"
     (plan,) = musilingo_releases.adapter(str(file), window_frames=None)
     assert_equal(read(write([plan], tmp_path / "out")), load_file(file))
     for made in (convert.safetensors, musilingo_releases.split, inspection.inspect):

@@ -10,7 +10,12 @@ from helpers.model_folders import CONFIG, TINY, change, language_model, save_tok
 
 from musilingo_jax.convert import inspection
 from musilingo_jax.models.llama_config import LinearScaling, Llama3Scaling
-from musilingo_jax.pretrained import safetensors_file, sources, tensor_files
+from musilingo_jax.pretrained import (
+    model_folder,
+    safetensors_file,
+    sources,
+    tensor_files,
+)
 
 
 def test_inspection_reads_headers(base, tmp_path, monkeypatch):
@@ -30,7 +35,7 @@ def test_inspection_reads_headers(base, tmp_path, monkeypatch):
     assert encoder.shapes["width"] == adapter.shapes["width"] == 192
     assert encoder.dtypes == {"F16": len(encoder.tensors)}
     theirs = transformers.LlamaForCausalLM.from_pretrained(
-        sources.resolve(TINY) / "language_model"
+        model_folder.resolve(TINY) / "language_model"
     )
     assert language_model.parameters == theirs.num_parameters()
     assert adapter.parameters == 192 * 128 + 128
@@ -127,7 +132,9 @@ def test_inspection_counts_what_is_used(base, tmp_path):
     (report,) = inspection.inspect(str(base))
     assert report.parameters == before.parameters
     assert layer in report.tensors
-    encoder = shutil.copytree(sources.resolve(TINY) / "encoder", tmp_path / "encoder")
+    encoder = shutil.copytree(
+        model_folder.resolve(TINY) / "encoder", tmp_path / "encoder"
+    )
     (before,) = inspection.inspect(str(encoder))
     change(encoder, lambda content: content | {"masked_spec_embed": torch.ones(192)})
     (report,) = inspection.inspect(str(encoder))

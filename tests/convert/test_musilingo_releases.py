@@ -13,7 +13,7 @@ from helpers.model_folders import TINY, assert_equal, change, configure, read, w
 from safetensors.torch import save_file
 
 from musilingo_jax.convert import musilingo_releases
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import model_config, model_folder, sources, weights
 from musilingo_jax.runtime.errors import UserError
 
 
@@ -33,7 +33,7 @@ def test_a_release_is_written_split_and_written_again(whole, tmp_path):
     assert config["hidden_size"] == 128  # The language model's, as released.
     assert config["prompt_template"] == "###Human: {} ###Assistant: "
     parts = write(musilingo_releases.split(str(whole)), tmp_path / "parts")
-    for kind in sources.KINDS:
+    for kind in model_config.KINDS:
         original = sources.find(TINY, kind)
         assert_equal(read(parts / kind), read(original.folder))
         for place in (whole, parts, parts / kind):
@@ -136,7 +136,7 @@ def test_what_is_no_adapter(tmp_path, content, pattern):
 
 
 def test_a_prompt_that_a_release_cannot_say(tmp_path):
-    folder = shutil.copytree(sources.resolve(TINY), tmp_path / "run")
+    folder = shutil.copytree(model_folder.resolve(TINY), tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     config["stage2"]["prompt"]["template"] = "Q: {} A: "
     (folder / "config.json").write_text(json.dumps(config))
@@ -187,7 +187,7 @@ def test_the_frames_of_an_adapter_stay_what_they_are(whole, tmp_path):
     assert frames(whole, given=7) == 7
     for number, wrong in enumerate(("x", -3, 0, 2.5, True, None)):
         folder = shutil.copytree(
-            sources.resolve(TINY) / "adapter", tmp_path / f"{number}"
+            model_folder.resolve(TINY) / "adapter", tmp_path / f"{number}"
         )
         configure(folder, window_frames=wrong)
         for convert_it in (
@@ -245,7 +245,9 @@ def test_no_half_of_a_model_is_split_or_exported(whole, tmp_path, changed, patte
 
 
 def test_an_adapter_with_more_is_not_exported_alone(tmp_path):
-    folder = shutil.copytree(sources.resolve(TINY) / "adapter", tmp_path / "adapter")
+    folder = shutil.copytree(
+        model_folder.resolve(TINY) / "adapter", tmp_path / "adapter"
+    )
     change(folder, lambda content: content | {"extra": torch.zeros(2)})
     with pytest.raises(UserError, match="unused: extra"):
         musilingo_releases.export_adapter(str(folder))
@@ -256,10 +258,10 @@ def test_an_export_names_the_models_that_it_was_made_of(whole, tmp_path):
         (plan,) = musilingo_releases.export(*made, **given)
         return plan.config["mert_model"], plan.config["llama_model"]
 
-    places = [str(sources.find(TINY, kind).folder) for kind in sources.KINDS[:2]]
+    places = [str(sources.find(TINY, kind).folder) for kind in model_config.KINDS[:2]]
     run = tmp_path / "run"
-    shutil.copytree(sources.resolve(TINY) / "adapter", run / "adapter")
-    run_config = json.loads((sources.resolve(TINY) / "config.json").read_text())
+    shutil.copytree(model_folder.resolve(TINY) / "adapter", run / "adapter")
+    run_config = json.loads((model_folder.resolve(TINY) / "config.json").read_text())
     run_config["model"] = {"pretrained": TINY, "adapter": "random", "dtype": "float32"}
     (run / "config.json").write_text(json.dumps(run_config))
     for source in (TINY, run, whole):

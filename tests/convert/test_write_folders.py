@@ -10,7 +10,7 @@ import pytest
 from helpers.model_folders import TINY, assert_equal, read, write
 
 from musilingo_jax.convert import musilingo_releases, write_folders
-from musilingo_jax.pretrained import sources
+from musilingo_jax.pretrained import model_folder
 from musilingo_jax.runtime.errors import UserError
 
 
@@ -86,7 +86,7 @@ def test_what_is_finished_is_kept(tmp_path, monkeypatch):
         ):
             write(plan, out)
     partial = tmp_path / "out.partial"
-    assert_equal(read(partial), read(sources.resolve(TINY) / "adapter"))
+    assert_equal(read(partial), read(model_folder.resolve(TINY) / "adapter"))
     assert {p.name for p in partial.iterdir()} == {"config.json", "model.safetensors"}
     with pytest.raises(UserError, match="it is kept; move it, or choose another --out"):
         write(plan, out)

@@ -13,14 +13,14 @@ from helpers import programs
 from helpers import tiny_model as tiny
 
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.answer_file import AnswerFile, Ask
+from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.evaluation import report_files
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime.errors import UserError
 
 
@@ -125,15 +125,15 @@ def test_kinds_that_no_stage_learns_are_left_out(evaluated):
     changed.stages = ("stage2",)
     test = mixture.split(config.corpus, "test", answered=True)
     ids = {r.clip for r in test}
-    assert len(corpus_answers.askable(config, test, ids)) == 12
-    assert len(corpus_answers.askable(changed, test, ids)) == 8
+    assert len(corpus_answers.askable_records(config, test, ids)) == 12
+    assert len(corpus_answers.askable_records(changed, test, ids)) == 8
     with pytest.raises(UserError, match="none can be asked"):
-        corpus_answers.askable(config, test, set())
+        corpus_answers.askable_records(config, test, set())
 
 
-def ask(number: int) -> Ask:
+def ask(number: int) -> AskedQuestion:
     record = Record(None, f"{number}.wav", "?", "!", "test", None, None)
-    return Ask(record, heard=record.clip)
+    return AskedQuestion(record, heard=record.clip)
 
 
 def test_answers_of_other_processes_count_as_given(tmp_path):

@@ -5,13 +5,14 @@ import json
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from musilingo_jax.pretrained import sources
-from musilingo_jax.pretrained.sources import KINDS, PREFIXES
+from musilingo_jax.pretrained import model_folder
+from musilingo_jax.pretrained.model_config import KINDS
+from musilingo_jax.pretrained.sources import PREFIXES
 
 
 def save_release(folder):
     """Writes the embedded model as a release in two shards; returns the folder."""
-    embedded = sources.resolve("musilingo-tiny")
+    embedded = model_folder.resolve("musilingo-tiny")
     folder.mkdir()
     tensors, where = {}, {}
     for shard, kind in enumerate(KINDS):

@@ -25,7 +25,7 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.matmul import int8_product
 from musilingo_jax.models.musilingo import Batch, answer_loss
 from musilingo_jax.pretrained import tensor_map, weights
-from musilingo_jax.pretrained.sources import ModelConfig
+from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import sharding
 from musilingo_jax.runtime.errors import UserError
 

@@ -11,9 +11,9 @@ from helpers.programs import run
 from helpers.released_models import save_release
 from safetensors.numpy import save_file
 
-from musilingo_jax.pretrained import sources
+from musilingo_jax.pretrained import model_folder
 
-EMBEDDED = sources.resolve("musilingo-tiny")
+EMBEDDED = model_folder.resolve("musilingo-tiny")
 
 
 @pytest.fixture(scope="module")

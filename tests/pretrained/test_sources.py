@@ -14,11 +14,12 @@ from safetensors.numpy import load_file, save_file
 from musilingo_jax.answering.conversation import Chat
 from musilingo_jax.answering.usage import Usage
 from musilingo_jax.pretrained import model_folder, sources, weights
-from musilingo_jax.pretrained.sources import KINDS, PREFIXES, ModelConfig
+from musilingo_jax.pretrained.model_config import KINDS, ModelConfig
+from musilingo_jax.pretrained.sources import PREFIXES
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import read_json
 
-EMBEDDED = sources.resolve("musilingo-tiny")
+EMBEDDED = model_folder.resolve("musilingo-tiny")
 
 
 @pytest.fixture(scope="module")
@@ -216,13 +217,13 @@ def test_an_unmerged_delta_is_refused(tmp_path):
 
 def test_no_name_is_no_name(tmp_path):
     with pytest.raises(UserError, match="config.json: is a file; name the folder of"):
-        sources.resolve(EMBEDDED / "config.json")
+        model_folder.resolve(EMBEDDED / "config.json")
     with pytest.raises(UserError, match=": there is no such folder; give"):
-        sources.resolve("")
+        model_folder.resolve("")
     with pytest.raises(UserError, match="there is no such folder"):
-        sources.resolve("long" * 500)
+        model_folder.resolve("long" * 500)
     with pytest.raises(UserError, match=r"a b: there is no such folder; .*on the hub"):
-        sources.resolve("a b")
+        model_folder.resolve("a b")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from helpers.tokenizer_files import TEXTS, byte_level, write
 from musilingo_jax.answering import stop_texts
 from musilingo_jax.answering.prompts import PromptConfig, encode
 from musilingo_jax.corpora import songs
-from musilingo_jax.pretrained import sources, tokenizer, weights
+from musilingo_jax.pretrained import model_folder, tokenizer, weights
 from musilingo_jax.runtime.errors import UserError
 
 CHAT = PromptConfig(
@@ -127,7 +127,7 @@ def test_tiktoken_gives_way_to_the_library(tmp_path):
 
 
 def test_the_embedded_tokenizer_is_as_transformers_reads_it():
-    folder = sources.resolve("musilingo-tiny/language_model")
+    folder = model_folder.resolve("musilingo-tiny/language_model")
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     ours = weights.load_tokenizer("musilingo-tiny/language_model")
     assert (ours.start, ours.end, ours.size) == (
@@ -192,7 +192,9 @@ def test_unreadable_files_are_refused(converted, tmp_path, name, content, messag
 
 def test_more_tokens_than_embeddings_are_refused(copy):
     config = json.loads(
-        (sources.resolve("musilingo-tiny/language_model") / "config.json").read_text()
+        (
+            model_folder.resolve("musilingo-tiny/language_model") / "config.json"
+        ).read_text()
     )
     write(copy / "config.json", config | {"vocab_size": 400})
     assert weights.load_tokenizer(copy).size == 400

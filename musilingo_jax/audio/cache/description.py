@@ -7,8 +7,8 @@ from etils import epath
 from musilingo_jax.audio.cache import cache_state, shards
 from musilingo_jax.audio.cache.cache_state import TORN_REMEDY, CacheState
 from musilingo_jax.audio.cache.reader import FeatureCache
-from musilingo_jax.corpora.listing import shown
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 
 
 def summary(
@@ -43,7 +43,7 @@ def summary(
         lines += [f"  {cache.skipped[clip]}" for clip in skipped]
     elif skipped:
         lines += [f"{len(skipped)} skipped"]
-    return shown("\n".join(lines))
+    return printable("\n".join(lines))
 
 
 def inspection(folder: epath.Path) -> tuple[str, str | None]:
@@ -81,7 +81,7 @@ def inspection(folder: epath.Path) -> tuple[str, str | None]:
     silent = sorted(cache.silent & set(cache.ids))
     lines += [f"silent: {cache.path(clip)}" for clip in silent]
     lines += [f"skipped: {reason}" for _, reason in sorted(cache.skipped.items())]
-    return shown("\n".join(lines)), _problem(folder, state)
+    return printable("\n".join(lines)), _problem(folder, state)
 
 
 def _problem(folder: epath.Path, state: CacheState) -> str | None:

@@ -9,9 +9,9 @@ from etils import epath
 from jaxtyping import Float
 
 from musilingo_jax.audio.cache.reader import FeatureCache
-from musilingo_jax.corpora.listing import shown
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.printable import printable
 
 _AT_ONCE = 64  # Clips in memory.
 
@@ -87,8 +87,8 @@ def _write_parquet(cache: FeatureCache, path: Path) -> None:
             flat = pa.array(np.concatenate(features).ravel())
             vectors = pa.FixedSizeListArray.from_arrays(flat, type=vector)
             columns = [
-                pa.array(list(map(shown, clips))),
-                pa.array([shown(cache.path(clip)) for clip in clips]),
+                pa.array(list(map(printable, clips))),
+                pa.array([printable(str(cache.path(clip))) for clip in clips]),
                 pa.array([cache.seconds(clip) for clip in clips]),
                 pa.ListArray.from_arrays(ends, vectors),
             ]
@@ -100,8 +100,8 @@ def _write_npz(cache: FeatureCache, path: Path) -> None:
     clips = list(cache.ids)
     counts = [cache.windows(clip) for clip in clips]
     small = {
-        "clip": np.array(list(map(shown, clips))),
-        "path": np.array([shown(cache.path(clip)) for clip in clips]),
+        "clip": np.array(list(map(printable, clips))),
+        "path": np.array([printable(str(cache.path(clip))) for clip in clips]),
         "seconds": np.array([cache.seconds(clip) for clip in clips]),
         "start": np.cumsum([0, *counts]),
     }

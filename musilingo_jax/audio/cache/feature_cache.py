@@ -18,7 +18,7 @@ from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import model_config, weights
 from musilingo_jax.runtime import paths
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
@@ -119,7 +119,7 @@ def fill(
     identity, numbers = Identity.of(config), FeatureConfig.from_config(config)
 
     def load() -> Encoder:
-        source = sources.named(config, "encoder")
+        source = model_config.named(config, "encoder")
         where = mesh if mesh is not None and share.tasks == 1 else local_mesh()
         return weights.load_encoder(source, dtype=config.model.dtype, mesh=where), where
 

@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime import settings
 from musilingo_jax.runtime.errors import UserError
 
@@ -50,7 +50,7 @@ class Identity:
         Raises:
           UserError: the encoder is not found, or the section `features` is wrong.
         """
-        source = sources.named(config, "encoder")
+        source = model_config.named(config, "encoder")
         encoder = sources.find(source, "encoder")
         features = FeatureConfig.from_config(config)
         return cls(
