@@ -1,20 +1,24 @@
 """Everything that XLA's CPU compiler needs written differently than TPUs and GPUs.
 
-Each function computes what the plain form beside its call computes, but for rounding,
-and is chosen where the program is lowered (`jax.lax.platform_dependent`). Delete one
-when its behaviour is gone: tests/models/test_cpu.py compiles the plain forms, and fails
-once XLA compiles them as well. All were seen with jaxlib 0.10.2.
+Each function computes what the plain form beside its call computes, but for rounding.
+Where the program is lowered, `jax.lax.platform_dependent` chooses between the two; only
+`ROW_DTYPE` is chosen by the device of the weights. All behaviours were seen with jaxlib
+0.10.2. tests/models/test_cpu.py compiles the plain forms too, and fails once XLA:CPU
+compiles one of them as well as its replacement: then delete that.
 
-    XLA:CPU, given …                          does …                             so
-    one row · a bfloat16 kernel               copies the kernel to float32       `in_two_rows`
-    bfloat16 rows · an int8 kernel            copies the kernel to bfloat16      `int8_by_digits`
-    a scan over stacks in bfloat16            copies the stacks to float32       `scan_in_place`
-    a loop that reads or writes rows          copies the array to float32        `ROW_DTYPE`
-      of a bfloat16 array
-    a convolution in bfloat16                 computes it in float32             `convolution_by_products`
-    a convolution in groups                   leaves the fast path               `fourier_convolution`
-    attention over many positions             writes all heads' scores to memory `one_head_at_a_time`
-"""  # noqa: E501
+    given to XLA:CPU                 what it does                replaced by
+    one row · bfloat16 kernel        kernel → float32            in_two_rows
+    bfloat16 rows · int8 kernel      kernel → bfloat16           int8_by_digits
+    scan over bfloat16 stacks        stacks → float32            scan_in_place
+    rows of a bfloat16 array, read   array → float32             ROW_DTYPE
+      or written in a loop
+    bfloat16 convolution             operands → float32          convolution_by_products
+    convolution in groups            slow loops                  fourier_convolution
+    attention of many heads          all scores through memory   one_head_at_a_time
+
+What costs other platforms nothing is not here: the exact `gelu`, int8 kernels stored by
+outputs, strided convolutions as dense ones.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -180,8 +184,9 @@ def fourier_convolution(
 ) -> Float[Array, "batch time width"]:
     """A grouped convolution through Fourier transforms of overlapping blocks.
 
-    XLA:CPU has a fast path for convolutions of one group only. MERT's positional
-    convolution, of 128 frames and 16 groups, takes a quarter of the time this way.
+    XLA:CPU has a fast path only for convolutions of one group. MERT's positional
+    convolution, of 128 frames and 16 groups, takes a quarter to a half of the time this
+    way.
 
     A block of 2 · size frames gives size + 1 frames of the result; the others wrap
     around and are dropped ("overlap-save"):
@@ -228,13 +233,14 @@ def fourier_matrices(
 ) -> tuple[Float[Array, "parts period"], Float[Array, "period parts"]]:
     """The transform of `period` (an even number of) real values, and its inverse.
 
-    The spectrum's real parts come first, then its imaginary parts. For periods of a few
-    hundred, products with these matrices are faster than XLA:CPU's FFT.
+    The spectrum's real parts come first, then its imaginary parts: so it is a real
+    array, and the products of spectra are real products. At a few hundred numbers, the
+    transform takes a small part of the time of those.
     """
     frequencies = np.arange(period // 2 + 1)
     angles = 2 * np.pi / period * np.outer(frequencies, np.arange(period))
     forward = np.concatenate([np.cos(angles), -np.sin(angles)])
-    # All frequencies but the lowest and the highest also stand for their negatives.
+    # All frequencies but the lowest and the highest also represent their negatives.
     once = (frequencies == 0) | (frequencies == period // 2)
     weights = np.tile(np.where(once, 1, 2) / period, 2)
     backward = (weights[:, None] * forward).T
