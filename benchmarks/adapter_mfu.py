@@ -1,16 +1,16 @@
-"""How near to its peak an accelerator trains the adapter: a sweep over batches.
+r"""Model FLOP utilisation of training the adapter on an accelerator, by batch size.
 
     python benchmarks/adapter_mfu.py                                      (7B, one GPU)
     python benchmarks/adapter_mfu.py --quantization=int8 --rows=1,2,4
-    python benchmarks/adapter_mfu.py --width=256 --depth=2 --heads=4 --mlp=688 \\
-        --vocab=512 --length=64 --answers=24 --product=512                (to try it)
+    python benchmarks/adapter_mfu.py --width=256 --depth=2 --heads=4 --mlp=688 \
+        --vocab=512 --length=64 --answers=24 --product=512                (a quick try)
 
-Random weights in the shape of LLaMA-7B, an adapter of MERT-330M's width, and rows that
-are full. For each number of rows, with and without recomputation (`remat`), printed are
-the time of an update, tokens per second, and the model FLOP utilisation: the operations
-that the mathematics asks for (`musilingo_jax.training.flops`), over the time, over the
-rate that one large product in bfloat16 reaches in the same run. What does not fit is
-told.
+Random weights in the shape of LLaMA-7B, an adapter of MERT-330M's width, and full rows.
+For each number of rows, with and without recomputation (`remat`), it prints the time of
+an update, tokens per second, and the model FLOP utilisation: the operations that the
+mathematics asks for (`musilingo_jax.training.flops`), divided by the time, and by the
+rate that one large bfloat16 product reaches in the same run. Sizes that do not fit in
+memory are reported as such.
 """
 
 import in_turn
@@ -34,9 +34,11 @@ from musilingo_jax.training import flops as costs
 from musilingo_jax.training.train_step import TrainState, make_update
 
 llama_shape.define(width=4096, depth=32, heads=32, mlp=11008)
-QUANTIZATION = flags.DEFINE_enum("quantization", "", ["", "int8"], "of its matrices")
+QUANTIZATION = flags.DEFINE_enum(
+    "quantization", "", ["", "int8"], "of the language model's kernels"
+)
 LENGTH = flags.DEFINE_integer("length", 640, "tokens of a row, audio included")
-ANSWERS = flags.DEFINE_integer("answers", 320, "tokens of a row that are to be said")
+ANSWERS = flags.DEFINE_integer("answers", 320, "answer tokens of a row")
 ROWS = flags.DEFINE_list("rows", ["1", "2", "4", "8", "16", "32"], "rows to try")
 PRODUCT = flags.DEFINE_integer("product", 8192, "rows of the large product's matrices")
 
@@ -44,22 +46,22 @@ ENCODER_WIDTH, WINDOWS = 1024, released.MAX_WINDOWS
 
 
 def full_rows(rows: int) -> Batch:
-    """Audio, then tokens without meaning, of which the last are to be said."""
+    """Audio, then random tokens, the last of which are the answer."""
     length = LENGTH.value
     shape = rows, length
     slots = np.full(shape, -1, np.int32)
     slots[:, :WINDOWS] = np.arange(WINDOWS)
     random = np.random.default_rng(0)
-    heard = random.normal(size=(rows, WINDOWS, ENCODER_WIDTH)).astype(np.float32)
-    said = np.arange(length - ANSWERS.value, length, dtype=np.int32)
+    features = random.normal(size=(rows, WINDOWS, ENCODER_WIDTH)).astype(np.float32)
+    answer = np.arange(length - ANSWERS.value, length, dtype=np.int32)
     return jax.device_put(
         Batch(
-            features=heard,
+            features=features,
             tokens=random.integers(3, flags.FLAGS.vocab, shape).astype(np.int32),
             audio_slot=slots,
             segments=np.ones(shape, np.int32),
             positions=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
-            targets=np.tile(said, (rows, 1)),
+            targets=np.tile(answer, (rows, 1)),
         )
     )
 
@@ -92,6 +94,7 @@ def seconds_of(llama: Llama, rows: int, *, remat: bool) -> float:
 
 
 def main(argv: list[str]) -> None:
+    """Measures each number of rows, with and without recomputation."""
     del argv
     config = LlamaConfig.from_dict(llama_shape.config_json())
     peak = product_rate(PRODUCT.value)
@@ -100,7 +103,7 @@ def main(argv: list[str]) -> None:
     llama = random_llama(config)
     if QUANTIZATION.value:
         llama = jax.jit(quantize_language_model, donate_argnums=0)(llama)
-    length, best = LENGTH.value, (0.0, "nothing that fits")
+    length, best = LENGTH.value, (0.0, "nothing fits")
     for rows in map(int, ROWS.value):
         flops = costs.step_flops(
             config,

@@ -1,20 +1,21 @@
-"""An update of the adapter against the same in PyTorch, in turn, in separate processes.
+"""An update of the adapter, compared with the same update in PyTorch.
 
     python benchmarks/adapter_step.py --captions=musiccaps-public.csv --tokenizer=LLAMA
     python benchmarks/adapter_step.py --stage=1 --batch_size=8 --accumulate=1
 
-A frozen LLaMA of random weights (116M parameters: 4 layers of 1024, 32,000 tokens), a
-linear adapter that learns by AdamW, captions as long as they really are, and the batch
-of the original: for MusicCaps in its second stage, 2 examples at once and 8 such
-batches an update. Without `--captions` they are the embedded corpus's.
+A frozen LLaMA with random weights (116M parameters: 4 layers of 1024, 32,000 tokens), a
+linear adapter trained by AdamW, captions of real lengths, and the batch of the
+original: for MusicCaps in its second stage, batches of 2 examples, 8 of them to an
+update. Without `--captions`, those of the embedded corpus are used.
 
-PyTorch's side (`transformers.LlamaForCausalLM`) does as the original: each batch padded
-to its longest example, the scores of all tokens, gradient to the adapter alone. Ours is
-`musilingo_jax.training.train_step`, all examples of an update in `--rows` rows; the
-same examples on both sides, and the same losses. Printed are the median times per
-useful token (audio and text, no padding), by the clock and of the processor, and the
-rounds' ratios to PyTorch's (in `in_turn.py`). Making batches is no part of it. Needs
-the `test` extra.
+The PyTorch side (`transformers.LlamaForCausalLM`) works like the original: it pads each
+batch to its longest example, computes the scores of all tokens, and differentiates with
+respect to the adapter alone. Our side is `musilingo_jax.training.train_step`, with all
+examples of an update in `--rows` rows. Both sides see the same examples and have the
+same losses. Each runs in its own process, in turn (`in_turn.py`). Printed are median
+wall-clock and processor times per useful token (audio and text, without padding), and
+their ratios to PyTorch's. The time to make batches does not count. Needs the `test`
+extra.
 """
 
 import json
@@ -31,26 +32,27 @@ from absl import app, flags
 
 llama_shape.define(width=1024, depth=4, heads=8, mlp=2752)
 CAPTIONS = flags.DEFINE_string("captions", None, "a musiccaps-public.csv")
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder that holds one")
-STAGE = flags.DEFINE_integer("stage", 2, "whose settings of text, 1 or 2")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 2, "examples at once in PyTorch")
-ACCUMULATE = flags.DEFINE_integer("accumulate", 8, "such batches in an update")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder with a tokenizer")
+STAGE = flags.DEFINE_integer("stage", 2, "the stage whose text settings to use, 1 or 2")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 2, "examples per batch in PyTorch")
+ACCUMULATE = flags.DEFINE_integer("accumulate", 8, "batches per update in PyTorch")
 ROWS = flags.DEFINE_integer("rows", 8, "rows that we pack an update into")
-OUR_ACCUMULATE = flags.DEFINE_integer("our_accumulate", 1, "our batches in an update")
-UPDATES = flags.DEFINE_integer("updates", 2, "different updates of a pass")
+OUR_ACCUMULATE = flags.DEFINE_integer("our_accumulate", 1, "batches per update of ours")
+UPDATES = flags.DEFINE_integer("updates", 2, "different updates in a pass")
 
-# Passes over the updates that are timed, in each process.
+# Timed passes over the updates in each process.
 REPEATS = 3
 THEIRS = ("torch float32", "torch bfloat16")
 OURS = ("our float32", "our bfloat16")
 
 
 def examples_per_update() -> int:
+    """Of both sides."""
     return BATCH_SIZE.value * ACCUMULATE.value
 
 
 def our_batches():
-    """Batches of the captions, one row's worth of memory for all."""
+    """Batches of the captions, with the same features for all clips."""
     from musilingo_jax.runtime.sharding import make_mesh
     from musilingo_jax.training.batches import Batches
 
@@ -65,13 +67,13 @@ def our_batches():
 
 
 def first_adapter() -> np.ndarray:
-    """The kernel of the adapter that both begin with; its bias is zero."""
+    """The initial kernel of the adapter on both sides; the bias is zero."""
     shape = (captions.WIDTH, flags.FLAGS.width)
     return np.random.default_rng(1).normal(0, 0.02, shape).astype(np.float32)
 
 
 def update_torch(folder: str, dtype: str):
-    """A function that makes an update in PyTorch, by its number, and tells the loss."""
+    """A function from an update's number to its loss in PyTorch."""
     import torch
     import transformers
 
@@ -111,7 +113,7 @@ def update_torch(folder: str, dtype: str):
             size = len(row.tokens)
             tokens[i, :size], mask[i, :size] = row.tokens, 1
             labels[i, :size] = np.where(row.target_mask, row.tokens, -100)
-        # The text before the audio is the same for all, so it stands in one place.
+        # The text before the audio is the same for all, and so is the audio's place.
         start = rows[0].audio_slot.index(0)
         features = np.stack([cache.features(clip) for clip in clips])
         return start, *map(torch.from_numpy, (features, tokens, mask, labels))
@@ -132,7 +134,7 @@ def update_torch(folder: str, dtype: str):
             end = start + audio.shape[1]
             both = torch.cat([text[:, :start], audio, text[:, end:]], dim=1)
             loss = model(inputs_embeds=both, attention_mask=mask, labels=labels).loss
-            # Weighted as ours, so that both follow the same gradient.
+            # Weighted like ours, so that both follow the same gradient.
             loss = loss * (int((labels != -100).sum()) / count)
             loss.backward()
             total += loss.item()
@@ -144,7 +146,7 @@ def update_torch(folder: str, dtype: str):
 
 
 def update_ours(folder: str, dtype: str):
-    """A function that makes one of our updates, by its number, and tells the loss."""
+    """A function from an update's number to its loss in ours."""
     import jax
 
     from musilingo_jax.pretrained import weights
@@ -179,6 +181,7 @@ def update_ours(folder: str, dtype: str):
 
 
 def main(argv: list[str]) -> None:
+    """Compares both sides, or measures one in a worker process."""
     del argv
     updates = range(UPDATES.value)
     if in_turn.WORKER.value:
@@ -193,20 +196,20 @@ def main(argv: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         llama_shape.write_model(Path(folder))
-        told = in_turn.take_turns((*THEIRS, *OURS), folder)
+        printed = in_turn.take_turns((*THEIRS, *OURS), folder)
     batches = our_batches()
     tokens = sum(batches.tokens(step) for step in updates)
     padding = statistics.mean(batches.padding(step) for step in updates)
     print(
-        f"{examples_per_update()} examples an update, {tokens / len(updates):.0f} "
-        f"tokens, {100 * padding:.1f} % of our places empty"
+        f"{examples_per_update()} examples per update, {tokens / len(updates):.0f} "
+        f"tokens, {100 * padding:.1f} % of our rows padding"
     )
     found = {
         side: [in_turn.Times(*(s / tokens for s in times)) for times, _ in rounds]
-        for side, rounds in told.items()
+        for side, rounds in printed.items()
     }
     in_turn.compare(
-        found, THEIRS, "µs a token", lambda side: f"  loss {told[side][0][1]:.4f}"
+        found, THEIRS, "µs per token", lambda side: f"  loss {printed[side][0][1]:.4f}"
     )
 
 

@@ -1,12 +1,13 @@
-"""A cache made by one process, by several, and by one that is killed 20 times.
+"""Compares caches filled by one process, by several, and by one that is killed.
 
     python benchmarks/cache_kills.py --kills=20
 
-Runs the program on the embedded corpus: once without interruption, then as 2 and as 4
-tasks at once, then killed by SIGKILL at random moments of its run, seeded, until that
-has happened `--kills` times, and once to the end. All files of the four caches must be
-the same, byte for byte. Prints what was done when it was killed. A process that is done
-before it can be killed does not count; its cache is compared and begun anew.
+Fills a cache with the features of the embedded corpus: once without interruption; then
+by 2 and by 4 tasks at the same time; then by processes that are killed with SIGKILL at
+random, seeded moments until `--kills` were killed, and by one that may finish. All
+files of the four caches must be equal, byte for byte. Prints what existed at each kill.
+A process that finishes before it is killed does not count: its cache is compared, and
+the next process starts from nothing.
 """
 
 import os
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    """The program, filling `folder`."""
+    """Starts the program, which fills the cache in `folder`."""
     command = [sys.executable, "-m", "musilingo_jax.cache"]
     command += ["--config=configs/features/tiny.py", "--config.features.shard_clips=4"]
     command += [f"--config.features.cache={folder}", *arguments]
@@ -35,13 +36,14 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def finish(*processes: subprocess.Popen) -> None:
+    """Waits for processes, which must succeed."""
     for process in processes:
         if process.wait():
             sys.exit(f"a run ended with status {process.returncode}")
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that stays."""
+    """All files of a cache but its locks, by name."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -50,6 +52,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def main(argv: list[str]) -> None:
+    """Fills the four caches and compares them."""
     del argv
     moments = random.Random(flags.FLAGS.seed)
     with tempfile.TemporaryDirectory() as place:
@@ -79,7 +82,7 @@ def main(argv: list[str]) -> None:
                 took = min(took, time.monotonic() - started)
                 equal.append(files(folder) == one)
                 shutil.rmtree(folder)
-                done.append("all, anew")
+                done.append("all, restarted")
                 continue
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
@@ -87,17 +90,17 @@ def main(argv: list[str]) -> None:
             kills += 1
             notes = len(list(folder.glob("0*.json")))
             partial = len(list(folder.rglob("*.partial")))
-            done.append(f"{notes}" + " and a part" * bool(partial))
+            done.append(f"{notes}" + " and a partial file" * bool(partial))
         finish(start(folder))
         equal.append(files(folder) == one)
         print(
-            f"{kills} kills, {len(equal)} caches that were completed in spite of them: "
+            f"{kills} kills, {len(equal)} completed caches: "
             f"{'equal' if all(equal) else 'DIFFERENT'}"
         )
-        print(f"shards that were there when it was killed: {'; '.join(done)}")
+        print(f"shards that existed at each kill: {'; '.join(done)}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("kills", 20, "how often it is killed")
-    flags.DEFINE_integer("seed", 0, "of the moments")
+    flags.DEFINE_integer("kills", 20, "processes to kill")
+    flags.DEFINE_integer("seed", 0, "seed of the moments")
     app.run(main)

@@ -1,13 +1,13 @@
-"""How many cached examples a second one host reads, in shuffled order.
+"""The rate at which one host reads cached features in shuffled order.
 
     python benchmarks/cache_reading.py --folder=DIR
 
 Writes 20 shards of 1,024 clips with the features of ten seconds each, 3 × 1024 numbers
-as of a 330M encoder (250 MB), and reads all in shuffled order, in turn: clip by clip;
-in batches of 32 as elements of a Grain data set with a thread that prefetches, as
-training does; on two threads. The median of five rounds counts, after a first one that
-brings the files into memory. Where others use the machine too, the rate per second of
-processor time says what a core would do alone. Removes what it wrote.
+as from a 330M encoder (250 MB), and reads all of them in shuffled order, in three ways
+in turn: clip by clip; in batches of 32 through a Grain data set with a prefetching
+thread, as in training; and on two threads. Prints the medians of five rounds, after a
+first one that reads the files into memory. On a busy machine, the rate per second of
+processor time tells what an idle core would reach. Removes what it wrote.
 """
 
 import shutil
@@ -32,7 +32,7 @@ ROUNDS = 5
 
 
 def make(folder: epath.Path) -> FeatureCache:
-    """A cache full of noise."""
+    """A cache of noise."""
     generator = np.random.default_rng(0)
     names = [[f"{n}/{clip}" for clip in range(CLIPS)] for n in range(SHARDS)]
     identity = Identity("noise", 24_000, 325, 3, "pooled", "float32", FORMAT)
@@ -50,6 +50,7 @@ def make(folder: epath.Path) -> FeatureCache:
 
 
 def one_by_one(cache: FeatureCache, batches: list[list[str]]) -> Iterator[np.ndarray]:
+    """Reads clip by clip."""
     for clips in batches:
         yield from map(cache.features, clips)
 
@@ -57,6 +58,7 @@ def one_by_one(cache: FeatureCache, batches: list[list[str]]) -> Iterator[np.nda
 def through_grain(
     cache: FeatureCache, batches: list[list[str]]
 ) -> Iterator[np.ndarray]:
+    """Reads batches as elements of a Grain data set that prefetches."""
     data = grain.MapDataset.range(len(batches))
     data = data.map(lambda i: list(map(cache.features, batches[i])))
     for some in data.to_iter_dataset(grain.ReadOptions(1, prefetch_buffer_size=2)):
@@ -64,6 +66,7 @@ def through_grain(
 
 
 def on_threads(cache: FeatureCache, batches: list[list[str]]) -> Iterator[np.ndarray]:
+    """Reads batches on two threads."""
     with ThreadPoolExecutor(2) as pool:
         for some in pool.map(lambda clips: list(map(cache.features, clips)), batches):
             yield from some
@@ -72,7 +75,7 @@ def on_threads(cache: FeatureCache, batches: list[list[str]]) -> Iterator[np.nda
 def rate(
     way: Callable, cache: FeatureCache, order: np.random.Generator
 ) -> tuple[float, float]:
-    """Examples a second, and a second of work of all cores together."""
+    """Examples per second, and per second of processor time."""
     ids = order.permutation(list(cache.ids)).tolist()
     batches = [ids[i : i + BATCH] for i in range(0, len(ids), BATCH)]
     started, worked = time.perf_counter(), time.process_time()
@@ -83,6 +86,7 @@ def rate(
 
 
 def main(argv: list[str]) -> None:
+    """Measures the three ways in turn."""
     del argv
     folder = epath.Path(flags.FLAGS.folder) / "cache_reading"
     order = np.random.default_rng(1)
@@ -104,5 +108,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("folder", "/tmp", "where 250 MB may be written")
+    flags.DEFINE_string("folder", "/tmp", "folder for 250 MB of temporary files")
     app.run(main)

@@ -1,12 +1,11 @@
-"""The cache of real songs against the encoder called plainly, and what it costs.
+"""Compares cached features of real songs with plain calls of the encoder.
 
     python benchmarks/cache_songs.py --folder=SONGS
 
-Encodes all songs below a folder into a new cache, and then each song once more: decoded
-whole, cut into stretches by this script, and the encoder called on one stretch at a
-time, without batch, padding, mask or pooling of its own; frames are averaged by NumPy.
-Prints the largest difference of any number, the bytes of a clip beside those of its
-file, and the speed of the job.
+Encodes all songs in a folder into a new cache, and then each song once more: decoded as
+a whole and cut into chunks by this script, which calls the encoder on one chunk at a
+time, without batches, padding, masks or pooling, and averages frames with NumPy. Prints
+the largest difference, the bytes per song in the cache and in its file, and the speed.
 """
 
 import sys
@@ -31,7 +30,7 @@ from musilingo_jax.runtime.sharding import make_mesh
 
 @jax.jit
 def plainly(mert: Mert, waveform: np.ndarray) -> jax.Array:
-    """All frames of one stretch."""
+    """All frames of one chunk."""
     lengths = np.array([waveform.shape[0]])
     return mert(waveform[None], lengths, reduce=lambda x, valid: x, remat=False)[0]
 
@@ -52,6 +51,7 @@ def alone(mert: Mert, path: Path, window: int, chunk: int) -> np.ndarray:
 
 
 def main(argv: list[str]) -> None:
+    """Fills the cache and compares each song."""
     del argv
     config = tiny.get_config(flags.FLAGS.folder)
     place = tempfile.TemporaryDirectory()
@@ -86,5 +86,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("folder", None, "songs", required=True)
+    flags.DEFINE_string("folder", None, "folder of songs", required=True)
     app.run(main)

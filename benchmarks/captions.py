@@ -1,4 +1,4 @@
-"""Captions to measure with, and noise in place of the music they speak of."""
+"""Captions for benchmarks, with noise in place of their music."""
 
 import csv
 from pathlib import Path
@@ -17,7 +17,7 @@ from musilingo_jax.training.examples import Examples
 WIDTH = 1024  # MERT-330M's.
 WINDOWS = 3  # Of the 10 s of a MusicCaps clip.
 MAX_TOKENS = 512
-# The original's settings of text, the question of its second stage included.
+# The text settings of the original, with the question of its second stage.
 PROMPTS = {
     1: PromptConfig(template="", instruction="", end_sign="\n", max_answer_tokens=32),
     2: released.PROMPT,
@@ -28,17 +28,17 @@ QUESTIONS = {1: "", 2: "Please give a caption to the music."}
 def load(path: str | None, stage: int) -> list[Record]:
     """The training captions of a `musiccaps-public.csv`, or the embedded corpus's."""
     if path is None:
-        said = [
+        texts = [
             r.answer for r in corpus.load("musilingo-tiny-corpus") if not r.question
         ]
     else:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        said = [r["caption"] for r in rows if r["is_audioset_eval"] != "True"]
+        texts = [r["caption"] for r in rows if r["is_audioset_eval"] != "True"]
     question = QUESTIONS[stage]
     return [
         Record(Path(f"{i}.wav"), str(i), question, text, "train", None, None)
-        for i, text in enumerate(said)
+        for i, text in enumerate(texts)
     ]
 
 
@@ -50,13 +50,13 @@ def load_tokenizer(folder: str | None) -> Tokenizer:
 
 
 def noise() -> SimpleNamespace:
-    """As a cache of features, for `Batches`: the same few seconds of noise always."""
+    """Stands in for a feature cache: the same noise for every clip."""
     made = np.random.default_rng(0).normal(size=(WINDOWS, WIDTH)).astype(np.float32)
     return SimpleNamespace(features=lambda clip: made, windows=lambda clip: WINDOWS)
 
 
 def examples(path: str | None, tokenizer_folder: str | None, stage: int) -> Examples:
-    """The captions of `load`, measured as a stage would."""
+    """The captions of `load`, tokenised as for a stage."""
     return Examples(
         load(path, stage),
         noise(),

@@ -1,20 +1,20 @@
-"""Our decoding against PyTorch's, in turn, each in a process of its own.
+r"""Decoding, compared with PyTorch's.
 
     python benchmarks/decoding.py --rounds=5                        (about 100M, a CPU)
-    python benchmarks/decoding.py --width=4096 --depth=32 --heads=32 --mlp=11008 \\
+    python benchmarks/decoding.py --width=4096 --depth=32 --heads=32 --mlp=11008 \
         --rows=64 --ours --tokens=128                               (7B, one GPU)
 
-A LLaMA of random weights answers prompts of `--prompt` random tokens, greedily:
-`transformers`' `generate` one prompt at a time; ours one at a time, and `--rows` at a
-time by continuous batching, where one token in `--tokens` ends an answer, so that they
-differ in length. Printed are the median times for a token, by the clock and of the
-processor, and the rounds' ratios to PyTorch's float32 (in `in_turn.py`). Beside other
-work, whose end PyTorch's threads would wait for, run it on one core (`taskset -c 0
-python …`). Needs the `test` extra.
+A LLaMA with random weights answers prompts of `--prompt` random tokens, greedily: with
+`generate` of `transformers`, one prompt at a time; with ours, one at a time, and
+`--rows` at a time by continuous batching, where one token in `--tokens` ends an answer,
+so that answers differ in length. Each side runs in its own process, in turn
+(`in_turn.py`). Printed are median wall-clock and processor times per token, and their
+ratios to PyTorch's float32. On a busy machine, where PyTorch's threads would wait for
+each other, run it on one core (`taskset -c 0 python …`). Needs the `test` extra.
 
-With `--ours` nothing else runs: weights are made on the device, in bfloat16, and what
-is printed besides is how many bytes of weights are read in a second, against the
-bandwidth that is measured by summing arrays of the same size.
+With `--ours`, only ours runs, with bfloat16 weights that are created on the device. It
+also prints the bytes of weights read per second, beside the bandwidth measured by
+summing arrays of the same size.
 """
 
 import json
@@ -29,17 +29,18 @@ from absl import app, flags
 llama_shape.define(width=1024, depth=4, heads=16, mlp=2752)
 PROMPT = flags.DEFINE_integer("prompt", 64, "tokens of a prompt")
 TOKENS = flags.DEFINE_integer("tokens", 64, "tokens of the longest answer")
-ROWS = flags.DEFINE_integer("rows", 16, "answers at the same time")
+ROWS = flags.DEFINE_integer("rows", 16, "answers decoded at the same time")
 OURS = flags.DEFINE_bool("ours", False, "measure ours alone, and the bandwidth")
 
 REPEATS = 3
-# Prompts for each row, where rows are taken anew.
+# Prompts per row in continuous batching.
 REFILLS = 4
 THEIRS = ("torch float32 1", "torch bfloat16 1")
 MINE = ("our bfloat16 1", "our int8 1", "our bfloat16 rows", "our int8 rows")
 
 
 def prompts(count: int) -> np.ndarray:
+    """Random tokens [count, prompt]."""
     shape = (count, PROMPT.value)
     return np.random.default_rng(0).integers(3, flags.FLAGS.vocab, shape)
 
@@ -55,7 +56,7 @@ def answers_of_torch(folder: str, dtype: str):
 
     def run() -> int:
         with torch.inference_mode():
-            said = model.generate(
+            tokens = model.generate(
                 asked,
                 attention_mask=torch.ones_like(asked),
                 do_sample=False,
@@ -63,18 +64,21 @@ def answers_of_torch(folder: str, dtype: str):
                 max_new_tokens=TOKENS.value,
                 pad_token_id=0,
             )
-        return said.shape[1] - PROMPT.value
+        return tokens.shape[1] - PROMPT.value
 
     return run
 
 
 def load_ours(folder: str, dtype: str):
-    """Our model, from a folder."""
+    """Our model, from a folder, for decoding."""
+    from musilingo_jax.models.llama import unstacked
     from musilingo_jax.pretrained import weights
 
     quantization = "int8" if dtype == "int8" else ""
-    return weights.load_language_model(
-        folder, dtype="bfloat16", quantization=quantization, mesh=None
+    return unstacked(
+        weights.load_language_model(
+            folder, dtype="bfloat16", quantization=quantization, mesh=None
+        )
     )
 
 
@@ -91,7 +95,7 @@ def answers_of_ours(llama, rows: int):
     from musilingo_jax.answering.stop_texts import Stops
     from musilingo_jax.models.adapter import Adapter
 
-    # One column of the table for tokens that go on, and one for those that end.
+    # One column of the table for tokens that continue, and one for those that end.
     ends = np.zeros(flags.FLAGS.vocab, np.int32)
     if rows > 1:
         shuffled = np.random.default_rng(1).permutation(flags.FLAGS.vocab)
@@ -120,13 +124,13 @@ def answers_of_ours(llama, rows: int):
 
 
 def measure(run) -> tuple[in_turn.Times, int]:
-    """The times of a run, and the tokens of one."""
+    """The times of a run, and the number of its tokens."""
     tokens = run()
     return in_turn.measure(run, warm_up=0, repeats=REPEATS), tokens
 
 
 def bandwidth(size: int) -> float:
-    """Bytes of an array of about `size` bytes that are read in a second."""
+    """Bytes per second at which an array of about `size` bytes is read."""
     import jax
     import jax.numpy as jnp
 
@@ -137,16 +141,18 @@ def bandwidth(size: int) -> float:
 
 
 def alone() -> None:
-    """Measures ours on whatever device JAX finds."""
+    """Measures ours on the device that JAX finds."""
     import jax
     from on_device import random_llama
 
+    from musilingo_jax.models.llama import unstacked
     from musilingo_jax.models.llama_config import LlamaConfig
 
-    llama = random_llama(LlamaConfig.from_dict(llama_shape.config_json())).unstack()
-    # Of the embedding, a token's row is all that is read.
+    config = LlamaConfig.from_dict(llama_shape.config_json())
+    llama = unstacked(random_llama(config))
+    # A step reads only a row of the embedding per token.
     read = sum(leaf.nbytes for leaf in jax.tree.leaves(llama)) - llama.embedding.nbytes
-    print(f"{jax.devices()[0].device_kind}: {read / 1e9:.2f} GB of weights a step")
+    print(f"{jax.devices()[0].device_kind}: {read / 1e9:.2f} GB of weights per step")
     for rows in (1, ROWS.value):
         (seconds, _), tokens = measure(answers_of_ours(llama, rows))
         line = f"{rows:4} rows {tokens / seconds:10.1f} tokens/s"
@@ -158,6 +164,7 @@ def alone() -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Compares both, or measures one side in a worker process."""
     del argv
     if OURS.value:
         alone()
@@ -168,16 +175,16 @@ def main(argv: list[str]) -> None:
             run = answers_of_torch(in_turn.FOLDER.value, dtype)
         else:
             count = ROWS.value if rows == "rows" else 1
-            llama = load_ours(in_turn.FOLDER.value, dtype).unstack()
+            llama = load_ours(in_turn.FOLDER.value, dtype)
             run = answers_of_ours(llama, count)
         times, tokens = measure(run)
         print(json.dumps([seconds / tokens for seconds in times]))
         return
     with tempfile.TemporaryDirectory() as folder:
         llama_shape.write_model(Path(folder))
-        told = in_turn.take_turns((*THEIRS, *MINE), folder)
-    found = {side: [in_turn.Times(*each) for each in told[side]] for side in told}
-    in_turn.compare(found, THEIRS[:1], "ms a token")
+        printed = in_turn.take_turns((*THEIRS, *MINE), folder)
+    found = {side: [in_turn.Times(*each) for each in printed[side]] for side in printed}
+    in_turn.compare(found, THEIRS[:1], "ms per token")
 
 
 if __name__ == "__main__":

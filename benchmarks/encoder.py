@@ -1,20 +1,20 @@
-"""How fast the encoder is: against PyTorch on a CPU, or on an accelerator.
+"""Speed of the encoder: compared with PyTorch on a CPU, or alone on an accelerator.
 
     python benchmarks/encoder.py --width=768 --depth=4 --clips=2 --seconds=10 --rounds=5
     python benchmarks/encoder.py --width=1024 --depth=24 --clips=1 --rounds=3    (330M)
     python benchmarks/encoder.py --width=1024 --depth=24 --batches=1,8,32,64,128
 
-The first two compare ours with the same model in PyTorch, in turn, each in a process of
-its own. Both run a MERT of random weights with MERT's convolutions over the same noise;
-ours averages its hidden states as they come, PyTorch's (`transformers.HubertModel`)
-returns them all, as the original MusiLingo asks for. Printed are the median times of a
-forward pass, by the clock and of the processor, and the rounds' ratios to PyTorch's (in
-`in_turn.py`); on a busy machine set OMP_WAIT_POLICY=PASSIVE, or the processor's time
-counts how long PyTorch's threads wait, too. Needs the `test` extra.
+The first two compare ours with the same model in PyTorch. Both run a MERT with random
+weights over the same noise. Ours averages its hidden states as they are computed;
+PyTorch's (`transformers.HubertModel`) returns all of them, as the original MusiLingo
+does. Each side runs in its own process, in turn (`in_turn.py`). Printed are median
+wall-clock and processor times of a forward pass, and their ratios to PyTorch's. On a
+busy machine set OMP_WAIT_POLICY=PASSIVE; otherwise processor times include the time
+that PyTorch's threads wait. Needs the `test` extra.
 
-With `--batches`, ours alone, in bfloat16 on whatever device JAX finds: × real time at
-each batch size, and the share of the arithmetic rate that one large product reaches in
-the same run. Needs no PyTorch.
+With `--batches`, only ours runs, in bfloat16 on the device that JAX finds. Printed are,
+for each batch size, the multiple of real time, and the share of the arithmetic rate
+that one large product reaches in the same run. Does not need PyTorch.
 """
 
 import json
@@ -30,7 +30,7 @@ WIDTH = flags.DEFINE_integer("width", 768, "width of the transformer")
 DEPTH = flags.DEFINE_integer("depth", 4, "its layers")
 CLIPS = flags.DEFINE_integer("clips", 2, "clips in a batch")
 SECONDS = flags.DEFINE_float("seconds", 10.0, "length of a clip")
-BATCHES = flags.DEFINE_list("batches", [], "batch sizes to try; without PyTorch")
+BATCHES = flags.DEFINE_list("batches", [], "batch sizes to try, without PyTorch")
 PRODUCT = flags.DEFINE_integer("product", 8192, "rows of the large product's matrices")
 
 REPEATS = 5
@@ -40,6 +40,7 @@ OURS = ("our float32", "our bfloat16")
 
 
 def architecture() -> dict:
+    """What `transformers` is given of the model."""
     return {
         "hidden_size": WIDTH.value,
         "num_hidden_layers": DEPTH.value,
@@ -61,6 +62,7 @@ def write_model(folder: Path) -> None:
 
 
 def noise(clips: int) -> np.ndarray:
+    """Waveforms [clips, samples]."""
     shape = (clips, int(SECONDS.value * SAMPLE_RATE))
     return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
 
@@ -101,11 +103,12 @@ def forward_ours(mert, clips: int) -> Callable[[], None]:
 
 
 def measure(run: Callable[[], None]) -> in_turn.Times:
+    """The median times of a forward pass."""
     return in_turn.measure(run, warm_up=2, repeats=REPEATS)
 
 
 def work(whose: str, dtype: str) -> None:
-    """What a worker process does: prints the times of one of the four."""
+    """Prints the times of one of the four sides, in a worker process."""
     if whose == "torch":
         run = forward_torch(in_turn.FOLDER.value, dtype)
     else:
@@ -117,16 +120,16 @@ def work(whose: str, dtype: str) -> None:
 
 
 def compare() -> None:
-    """All four in turn, for some rounds."""
+    """Runs all four sides in turn and prints their times."""
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
-        told = in_turn.take_turns((*THEIRS, *OURS), folder)
-    found = {side: [in_turn.Times(*each) for each in told[side]] for side in told}
+        printed = in_turn.take_turns((*THEIRS, *OURS), folder)
+    found = {side: [in_turn.Times(*each) for each in printed[side]] for side in printed}
     in_turn.compare(found, THEIRS, f"ms for {CLIPS.value} × {SECONDS.value:g} s")
 
 
 def forward_flops(config, samples: int) -> float:
-    """Operations that a clip's products and convolutions need, as they are defined."""
+    """Operations of a clip's products and convolutions, by their definitions."""
     total, frames, channels = 0, samples, 1
     for width, stride, features in zip(
         config.conv_kernel, config.conv_stride, config.conv_dim, strict=True
@@ -144,7 +147,7 @@ def forward_flops(config, samples: int) -> float:
 
 
 def try_batches(sizes: list[int]) -> None:
-    """× real time at each batch size, and the best of them."""
+    """Prints the multiple of real time at each batch size, and the best."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
@@ -191,6 +194,7 @@ def try_batches(sizes: list[int]) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Compares both sides, or measures one."""
     del argv
     if in_turn.WORKER.value:
         work(*in_turn.WORKER.value.split())

@@ -1,8 +1,9 @@
-"""Measures several sides in turn, each in a process of its own, and compares them.
+"""Measures several sides in turn, each in its own process, and compares them.
 
-A machine's speed drifts and other programs come and go, so a ratio of two times is one
-of a single round, and what is told is the median of the rounds' ratios and their range.
-A process of its own gives each side the whole memory and its library's own threads.
+The speed of a machine drifts, and other programs come and go. So two times are compared
+only within a round, and the result is the median of the rounds' ratios, with their
+range. In its own process, each side has all of the memory and its library's own
+threads.
 """
 
 import json
@@ -19,7 +20,7 @@ from absl import flags
 
 ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each side")
 WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
-FOLDER = flags.DEFINE_string("model_folder", None, "internal: where the model lies")
+FOLDER = flags.DEFINE_string("model_folder", None, "internal: the model's folder")
 
 # Settings of malloc for every side.
 _MALLOC_ENV = Path(__file__).parents[1] / "launch" / "malloc.env"
@@ -31,10 +32,10 @@ MALLOC = dict(
 
 
 class Times(NamedTuple):
-    """Seconds by the clock, and those that all threads together had a processor.
+    """Wall-clock seconds, and processor seconds of all threads together.
 
-    Other work on the machine disturbs the second less; but a thread that waits for
-    others without sleeping counts as busy (see OMP_WAIT_POLICY for PyTorch's).
+    Other work on the machine disturbs the second less. But a thread that waits without
+    sleeping counts as busy (for PyTorch's, see OMP_WAIT_POLICY).
     """
 
     clock: float
@@ -42,7 +43,7 @@ class Times(NamedTuple):
 
 
 def measure(run: Callable[[], object], *, warm_up: int, repeats: int) -> Times:
-    """The medians of `repeats` runs, after some that are not counted."""
+    """The medians of `repeats` runs, after `warm_up` runs that do not count."""
     times = []
     for _ in range(warm_up + repeats):
         clock, processor = time.perf_counter(), time.process_time()
@@ -52,9 +53,9 @@ def measure(run: Callable[[], object], *, warm_up: int, repeats: int) -> Times:
 
 
 def take_turns(sides: Iterable[str], folder: str | None = None) -> dict[str, list]:
-    """What each side's process printed in its last line, as JSON, in each round.
+    """Runs each side in each round; returns the JSON in the last line that it printed.
 
-    A process is this program again, with `--worker=SIDE` and `--model_folder=FOLDER`.
+    A side's process is this program with `--worker=SIDE` and `--model_folder=FOLDER`.
     """
     found: dict[str, list] = {side: [] for side in sides}
     for _ in range(ROUNDS.value):
@@ -91,12 +92,12 @@ def compare(
     Args:
       found: the times of each round; all sides have as many rounds.
       bases: the sides to compare with.
-      unit: what a time is of, for instance "ms a token"; milliseconds, or "µs …".
-      note: what else is to be said of a side.
+      unit: the unit and its subject, such as "ms per token"; "ms …" or "µs …".
+      note: more text for a side.
     """
     scale = 1e6 if unit.startswith("µs") else 1e3
     for kind in Times._fields:
-        print(f"by the {kind}:")
+        print({"clock": "wall-clock time:", "processor": "processor time:"}[kind])
         seconds = {
             side: [getattr(times, kind) for times in rounds]
             for side, rounds in found.items()

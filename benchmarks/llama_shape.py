@@ -1,4 +1,4 @@
-"""The language model that a benchmark makes: its shape by flags, its weights random."""
+"""The language model of a benchmark: its shape from flags, its weights random."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ from absl import flags
 
 
 def define(*, width: int, depth: int, heads: int, mlp: int) -> None:
-    """Defines the flags, with these defaults."""
+    """Defines the flags with these defaults."""
     flags.DEFINE_integer("width", width, "width of the language model")
-    flags.DEFINE_integer("depth", depth, "its layers")
-    flags.DEFINE_integer("heads", heads, "its heads")
-    flags.DEFINE_integer("mlp", mlp, "width inside its mlp")
-    flags.DEFINE_integer("vocab", 32_000, "its tokens")
+    flags.DEFINE_integer("depth", depth, "layers of the language model")
+    flags.DEFINE_integer("heads", heads, "heads of the language model")
+    flags.DEFINE_integer("mlp", mlp, "width inside the mlp of the language model")
+    flags.DEFINE_integer("vocab", 32_000, "tokens of the language model")
 
 
 def config_json() -> dict:
-    """The model, as `transformers` spells it."""
+    """The `config.json` of the model."""
     given = flags.FLAGS
     return {
         "model_type": "llama",

@@ -1,15 +1,15 @@
-"""Time and memory of loading a 7B model, and of merging one, against `cp`.
+"""Time and memory of loading a 7B model, and of merging one, compared with `cp`.
 
     python benchmarks/loading.py --folder=/big/disk/scratch
     python benchmarks/loading.py --folder=/big/disk/scratch --merge
     python benchmarks/loading.py --folder=/big/disk/scratch --small
 
 Writes bfloat16 files of random numbers in the shape of Vicuna-7B v0 (13.5 GB), in
-shards of 5 GB, and measures in turn, each in a process of its own: `cp` of the files
-beside themselves, loading onto eight simulated devices, and onto one. With `--merge`,
-the files are a base and a delta in float16, and measured are `cp` of both and
-`python -m musilingo_jax.convert merge` of the two. Before each, what the system keeps
-of the files in memory is dropped; times are those of whole processes. All files are
+shards of 5 GB, and measures in turn, each in its own process: copying the files with
+`cp`, loading them onto eight simulated devices, and loading them onto one. With
+`--merge`, the files are a base and a delta in float16, and it measures `cp` of both and
+`python -m musilingo_jax.convert merge` of the two. Before each measurement the files
+are dropped from the page cache; times are those of whole processes. All files are
 removed at the end. Needs 28 GB of disk, 41 GB with `--merge`.
 """
 
@@ -23,8 +23,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-FOLDER = flags.DEFINE_string("folder", None, "where to write", required=True)
-SMALL = flags.DEFINE_bool("small", False, "a model of a hundredth of the size")
+FOLDER = flags.DEFINE_string(
+    "folder", None, "folder for temporary files", required=True
+)
+SMALL = flags.DEFINE_bool("small", False, "a model a hundredth of the size")
 MERGE = flags.DEFINE_bool("merge", False, "merge a base and a delta")
 ROUNDS = flags.DEFINE_integer("rounds", 1, "measurements of each")
 MESH = flags.DEFINE_list("mesh", ["1", "4", "2"], "data, fsdp and tensor, of 8 devices")
@@ -32,14 +34,14 @@ WORKER = flags.DEFINE_enum("worker", None, ["write", "load"], "internal: what to
 DEVICES = flags.DEFINE_integer("devices", 8, "internal: simulated devices")
 ROWS = flags.DEFINE_integer("rows", 32_001, "internal: vocabulary")
 DTYPE = flags.DEFINE_string("dtype", "bfloat16", "internal: of the files")
-NORM = flags.DEFINE_float("norm", 1.0, "internal: about what norm scales are")
+NORM = flags.DEFINE_float("norm", 1.0, "internal: mean of the norm scales")
 
 SHARD_BYTES = 5 * 10**9
 GIGABYTE = 10**9
 
 
 def config() -> dict:
-    """What the released `config.json` says of the shape."""
+    """A `config.json` with the shape of the released model."""
     width, mlp, depth = (512, 1376, 4) if SMALL.value else (4096, 11008, 32)
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -68,7 +70,7 @@ def write(folder: Path) -> None:
     blueprint = weights.language_model_blueprint(config())
     layout = module_writer.layout(blueprint.module, blueprint.names, dtype=DTYPE.value)
     random = np.random.default_rng(0)
-    # Random signs and digits behind the point, and the exponent of 1/128.
+    # Random signs and mantissas, and the exponent of 1/128.
     digits, exponent = {
         "bfloat16": (0x807F, 0x3C00),
         "float16": (0x83FF, 0x2000),
@@ -89,7 +91,7 @@ def write(folder: Path) -> None:
 
 
 def load(folder: Path) -> None:
-    """Loads, compares a layer with the file, and prints what the arrays take."""
+    """Loads, compares a layer with the file, and prints the size of the arrays."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", DEVICES.value)
@@ -107,7 +109,7 @@ def load(folder: Path) -> None:
         folder, dtype="bfloat16", quantization="", mesh=mesh
     )
     seconds = time.perf_counter() - began
-    # Simulated devices that hold copies of a part share its memory.
+    # Simulated devices that hold copies of a shard share its memory.
     buffers = {
         shard.data.unsafe_buffer_pointer(): shard.data.nbytes
         for leaf in jax.tree.leaves(llama)
@@ -123,10 +125,10 @@ def load(folder: Path) -> None:
 
 
 def measure(command: list[str]) -> dict:
-    """Runs a command to its end: seconds, peak memory in bytes, and what it prints.
+    """Runs a command: its seconds, its peak memory in bytes, and the JSON it prints.
 
-    `busy` are the seconds that processors worked for it, however busy with others.
-    `anonymous` is the highest seen, in samples, of the memory that no file backs.
+    `busy` is its processor time in seconds. `anonymous` is the highest sample of its
+    memory that is not backed by a file.
     """
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -136,10 +138,10 @@ def measure(command: list[str]) -> dict:
         if done:
             break
         try:
-            said = Path(f"/proc/{process.pid}/status").read_text()
+            status_text = Path(f"/proc/{process.pid}/status").read_text()
         except OSError:
-            said = ""
-        for line in said.splitlines():
+            status_text = ""
+        for line in status_text.splitlines():
             if line.startswith("RssAnon:"):
                 anonymous = max(anonymous, int(line.split()[1]) * 1024)
         time.sleep(0.02)
@@ -159,7 +161,7 @@ def measure(command: list[str]) -> dict:
 
 
 def forget(*folders: Path) -> None:
-    """Lets the disk catch up, and drops the files from the memory of the system."""
+    """Waits for the disk, and drops the files from the page cache."""
     os.sync()
     for path in (path for folder in folders for path in folder.iterdir()):
         with path.open("rb") as file:
@@ -167,7 +169,7 @@ def forget(*folders: Path) -> None:
 
 
 def work(job: str, folder: Path, **options: object) -> list[str]:
-    """The command that does a job in another process."""
+    """The command for a job in another process."""
     command = [sys.executable, __file__, f"--folder={folder}", f"--worker={job}"]
     command += [
         f"--mesh={','.join(MESH.value)}",
@@ -177,6 +179,7 @@ def work(job: str, folder: Path, **options: object) -> list[str]:
 
 
 def copy(folder: Path, beside: Path) -> dict:
+    """Measures `cp` of a folder, and removes the copy."""
     forget(folder)
     try:
         return measure(["cp", "-r", str(folder), str(beside)])
@@ -185,7 +188,10 @@ def copy(folder: Path, beside: Path) -> dict:
 
 
 def report(name: str, found: dict, copied: dict) -> None:
-    line = f"{name:22} {found['seconds']:7.1f} s ({found['busy']:.1f} s of processors)"
+    """Prints a measurement, and its time as a multiple of that of `cp`."""
+    line = (
+        f"{name:22} {found['seconds']:7.1f} s ({found['busy']:.1f} s of processor time)"
+    )
     line += f"  time / cp = {found['seconds'] / copied['seconds']:.2f}"
     if "peak" in found and found is not copied:
         line += f"  peak {found['peak'] / GIGABYTE:6.2f} GB"
@@ -193,11 +199,12 @@ def report(name: str, found: dict, copied: dict) -> None:
     if "arrays" in found:
         line += f", arrays {found['arrays'] / GIGABYTE:6.2f} GB: "
         line += f"{(found['peak'] - found['arrays']) / GIGABYTE:.2f} GB more"
-        line += f"; without the start {found['load']:.1f} s"
+        line += f"; without start-up {found['load']:.1f} s"
     print(line, flush=True)
 
 
 def compare_loading(scratch: Path) -> None:
+    """Measures `cp` and loading."""
     model = scratch / "model"
     measure(work("write", model))
     for _ in range(ROUNDS.value):
@@ -210,13 +217,14 @@ def compare_loading(scratch: Path) -> None:
 
 
 def compare_merging(scratch: Path) -> None:
+    """Measures `cp` and merging."""
     base, delta, merged = scratch / "base", scratch / "delta", scratch / "merged"
     measure(work("write", base, rows=32_000, dtype="float16"))
     measure(work("write", delta, dtype="float16", norm=0.0))
     command = [sys.executable, "-m", "musilingo_jax.convert", "merge"]
     command += [f"--base={base}", f"--delta={delta}", f"--out={merged}"]
     for _ in range(ROUNDS.value):
-        # What merging reads is copied, one after the other.
+        # Copies what merging reads, one file set after the other.
         first, second = (copy(part, scratch / "copy") for part in (base, delta))
         both = {key: first[key] + second[key] for key in ("seconds", "busy")}
         report("cp of both", both, both)
@@ -224,11 +232,12 @@ def compare_merging(scratch: Path) -> None:
         merge = measure(command)
         report("merge", merge, both)
         ratio = merge["seconds"] / first["seconds"]
-        print(f"merge, against cp of the base alone: {ratio:.2f}", flush=True)
+        print(f"merge / cp of the base alone = {ratio:.2f}", flush=True)
         shutil.rmtree(merged)
 
 
 def main(argv: list[str]) -> None:
+    """Compares, or does one job in a worker process."""
     del argv
     folder = Path(FOLDER.value)
     if WORKER.value:

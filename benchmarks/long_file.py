@@ -1,10 +1,10 @@
-"""Memory and time to encode a file of three hours, beside one of half a minute.
+"""Memory and time to encode a file of three hours, and one of half a minute.
 
     python benchmarks/long_file.py --seconds=10800 --suffix=flac
 
-A stereo file of tones and noise is written, decoded on threads, resampled and encoded
-by the embedded encoder, or by another (`--encoder=m-a-p/MERT-v1-95M`), each length in a
-process of its own. Printed are the peaks of their memory, the difference, and the time.
+Writes a stereo file of tones and noise, decodes it on threads, resamples it, and
+encodes it with the embedded encoder or another (`--encoder=m-a-p/MERT-v1-95M`); each
+length in its own process. Prints the peaks of memory, their difference, and the times.
 """
 
 import json
@@ -22,14 +22,14 @@ SECONDS = flags.DEFINE_integer("seconds", 10_800, "length of the long file")
 SHORT = flags.DEFINE_integer("short", 30, "length of the short file")
 SUFFIX = flags.DEFINE_string("suffix", "flac", "format: flac, ogg, mp3 or wav")
 ENCODER = flags.DEFINE_string("encoder", "musilingo-tiny", "encoder")
-REDUCTION = flags.DEFINE_string("reduction", "pooled", "what is kept")
+REDUCTION = flags.DEFINE_string("reduction", "pooled", "features to keep")
 WORKER = flags.DEFINE_string("worker", None, "internal: the file to encode")
 
 RATE = 44_100
 
 
 def write_song(path: Path, seconds: int) -> None:
-    """A chord that goes on changing, second by second."""
+    """A chord that changes every second."""
     rng = np.random.default_rng(0)
     moments = np.arange(RATE)[:, None] / RATE
     with soundfile.SoundFile(path, "w", RATE, channels=2) as file:
@@ -48,7 +48,7 @@ def encode(path: Path) -> dict[str, float]:
 
     mesh = make_mesh(data=1, fsdp=1, tensor=1)
     mert = weights.load_encoder(ENCODER.value, dtype="float32", mesh=mesh)
-    # Chunks of 13 s, as the embedded model hears them.
+    # Chunks of 13 s, as for the embedded model.
     config = features.FeatureConfig(
         window_frames=round(mert.config.frames_per_second * 13 / 3),
         chunk_windows=3,
@@ -68,12 +68,13 @@ def encode(path: Path) -> dict[str, float]:
 
 
 def peak() -> float:
-    """The most memory that this process has held, in MiB."""
+    """Peak memory of this process so far, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
 
 
 def main(argv: list[str]) -> None:
+    """Encodes the short and the long file, each in a process."""
     del argv
     if WORKER.value:
         print(json.dumps(encode(Path(WORKER.value))))
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> None:
                 f"{found['vectors']} vectors in {found['seconds']:.1f} s "
                 f"({seconds / found['seconds']:.0f} × real time), memory "
                 f"{found['before']:.0f} MiB with the encoder, {found['peak']:.0f} MiB "
-                "at most"
+                "at its peak"
             )
             path.unlink()
     print(f"the long file takes {peaks[1] - peaks[0]:.0f} MiB more")

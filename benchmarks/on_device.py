@@ -1,4 +1,4 @@
-"""What is measured with on an accelerator: random weights, and the rate of products."""
+"""Random weights on an accelerator, and the rate of its products."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from musilingo_jax.models.llama_config import LlamaConfig
 
 
 def random_llama(config: LlamaConfig) -> Llama:
-    """Small numbers of no meaning in bfloat16, each array made where it stays."""
+    """A LLaMA of small random numbers in bfloat16, created on the device."""
     shapes = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
     return jax.tree.map(
         lambda leaf: jax.jit(

@@ -1,4 +1,4 @@
-"""The numbers of a stage whose updates are measured."""
+"""The configuration of a stage whose updates are measured."""
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.training.stage_config import StageConfig

@@ -1,12 +1,12 @@
-"""How much of a batch is padding, with one example a row and with several.
+"""The share of padding in batches, with one example per row and with several.
 
     python benchmarks/packing.py --captions=musiccaps-public.csv --tokenizer=LLAMA
     python benchmarks/packing.py                         (embedded captions, tokenizer)
 
-For the published batches and text settings of both stages, `rows` of 1, 1/2, 1/4 and
-1/8 of the examples: the share of places for tokens that are empty over `--updates`
-updates, the number of shapes (programs to compile) that came up, and the longest row.
-Also says how many examples are measured in a second.
+For the published batches and text settings of both stages, and `rows` of 1, 1/2, 1/4
+and 1/8 of the examples, it prints the share of padding over `--updates` updates, the
+number of shapes (programs to compile), and the longest row; also the number of examples
+that are tokenised per second.
 """
 
 import time
@@ -18,15 +18,16 @@ from musilingo_jax.runtime.sharding import make_mesh
 from musilingo_jax.training.batches import Batches
 
 CAPTIONS = flags.DEFINE_string("captions", None, "a musiccaps-public.csv")
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder that holds one")
-UPDATES = flags.DEFINE_integer("updates", 200, "how many to look at")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "a folder with a tokenizer")
+UPDATES = flags.DEFINE_integer("updates", 200, "updates to average over")
 
-# Examples per update: LP-MusicCaps-MSD's in stage 1, MusicInstruct's in stage 2, and as
-# many as eight GPUs had taken.
+# Examples per update: LP-MusicCaps-MSD's in stage 1, MusicInstruct's in stage 2, each
+# on one GPU and on eight.
 SIZES = {1: (8, 64), 2: (16, 32, 256)}
 
 
 def main(argv: list[str]) -> None:
+    """Packs both stages' batches in each number of rows."""
     del argv
     mesh = make_mesh(1, 1, 1)
     print(f"tokenizer: {captions.load_tokenizer(TOKENIZER.value).name}")
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
         began = time.perf_counter()
         examples = captions.examples(CAPTIONS.value, TOKENIZER.value, stage)
         rate = len(examples.records) / (time.perf_counter() - began)
-        print(f"stage {stage}: measured {rate:,.0f} examples a second")
+        print(f"stage {stage}: tokenised {rate:,.0f} examples per second")
         for size in sizes:
             for part in (1, 2, 4, 8):
                 batches = Batches(

@@ -1,20 +1,20 @@
-"""What 8 bits cost and what they save: the loss on held-out answers, and the time.
+r"""Loss and speed of int8 weights, compared with bfloat16 and float32.
 
     python benchmarks/quantization.py --folder=/tmp/scratch
     python benchmarks/quantization.py --speed --rounds=5
 
-The first prints the loss of the embedded model with the shipped adapter on answers
-about clips that no part of it was trained on, in nats per token, in each type of the
-language model, and the share of the answers' tokens that it holds likeliest, given the
-true ones before. What the answers themselves lose is told by
+The first prints, for each type of the language model's weights, the loss of the
+embedded model on answers about clips that it was not trained on, in nats per token, and
+the share of the answers' tokens to which it gives the highest probability, given the
+true tokens before them. For the effect on generated answers, run
 
-    python -m musilingo_jax.evaluate --config=configs/tiny.py \\
+    python -m musilingo_jax.evaluate --config=configs/tiny.py \
         --adapter=musilingo-tiny/adapter --config.model.quantization=int8 --out=DIR
 
 The second multiplies rows by kernels in the shapes of LLaMA-7B and of a model of 100M
-parameters, as a step of decoding does: ours in bfloat16 and int8 and PyTorch's float32
-(which needs the `test` extra), in turn, each in a process of its own. Printed are the
-median times of a product in milliseconds, and the medians of the rounds' ratios.
+parameters, as a step of decoding does: in ours with bfloat16 and int8, and in PyTorch
+with float32 (which needs the `test` extra), in turn, each in its own process. Printed
+are the median times of a product in milliseconds, and the medians of the ratios.
 """
 
 import importlib.util
@@ -26,8 +26,8 @@ import in_turn
 import numpy as np
 from absl import app, flags
 
-SPEED = flags.DEFINE_bool("speed", False, "measure times and not losses")
-FOLDER = flags.DEFINE_string("folder", None, "where the cache of features may lie")
+SPEED = flags.DEFINE_bool("speed", False, "measure times instead of losses")
+FOLDER = flags.DEFINE_string("folder", None, "folder for the cache of features")
 
 ADAPTER = "musilingo-tiny/adapter"
 TYPES = {
@@ -39,12 +39,12 @@ SHAPES = ((4096, 4096), (1024, 2752))
 ROWS = (1, 2, 16)
 SIDES = ("torch float32", "our bfloat16", "our int8")
 REPEATS = 9
-# Together larger than a cache, as the kernels of a model are.
+# Together larger than a processor's cache, as the kernels of a model are.
 BYTES_OF_FLOAT32 = 256 * 2**20
 
 
 def losses(folder: str) -> dict[str, tuple[float, float, int]]:
-    """For each type: nats per token, share of tokens held likeliest, tokens."""
+    """For each type: nats per token, share of tokens predicted, number of tokens."""
     import jax
     import jax.numpy as jnp
 
@@ -59,23 +59,24 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
 
     @jax.jit
     def look(adapter, llama, batch):
-        """`answer_loss`, and how often the likeliest token is the right one."""
-        hidden, _ = llama(
+        """Sums over the answers: cross entropy, tokens predicted, tokens."""
+        hidden = llama(
             splice(
                 llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
             ),
             positions=batch.positions,
             attend=attend_mask(batch.segments),
-            cache=None,
             remat=False,
         )
         used = batch.targets >= 0
         before = jnp.maximum(batch.targets - 1, 0)
         logits = llama.logits(jnp.take_along_axis(hidden, before[..., None], axis=1))
-        said = jnp.take_along_axis(batch.tokens, jnp.maximum(batch.targets, 0), axis=1)
-        score = jnp.take_along_axis(logits, said[..., None], axis=-1)[..., 0]
+        answer = jnp.take_along_axis(
+            batch.tokens, jnp.maximum(batch.targets, 0), axis=1
+        )
+        score = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0]
         entropy = jax.nn.logsumexp(logits, axis=-1) - score
-        right = jnp.argmax(logits, axis=-1) == said
+        right = jnp.argmax(logits, axis=-1) == answer
         return [jnp.sum(jnp.where(used, x, 0)) for x in (entropy, right, used)]
 
     path = Path(__file__).parent.parent / "configs/tiny.py"
@@ -190,6 +191,7 @@ def speed() -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Prints losses, or times with --speed."""
     del argv
     if in_turn.WORKER.value:
         print(json.dumps(measure(in_turn.WORKER.value)))
@@ -198,14 +200,16 @@ def main(argv: list[str]) -> None:
         speed()
         return
     if FOLDER.value is None:
-        raise app.UsageError("say where the cache may lie: --folder=DIR, or --speed")
+        raise app.UsageError(
+            "give a folder for the cache of features, --folder=DIR, or --speed"
+        )
     found = losses(FOLDER.value)
     loss, share, count = found["float32"]
     print(f"{count} tokens of held-out answers")
     for name, (nats, right, _) in found.items():
         print(
             f"{name:9} {nats:.5f} nats per token ({nats - loss:+.5f})"
-            f"   {100 * right:.2f} % held likeliest ({100 * (right - share):+.2f})"
+            f"   {100 * right:.2f} % predicted ({100 * (right - share):+.2f})"
         )
 
 

@@ -1,18 +1,19 @@
-"""A training run that is killed 30 times, and then moved between processes.
+"""Kills a training run 30 times, then moves it between numbers of processes.
 
     python benchmarks/train_kills.py --kills=30
 
-Trains an adapter for random models in the shape of the released ones, but small
-(`tests/helpers/small_run.py`), with validation: once without interruption, then killed
-by SIGKILL at random moments, seeded, until that has happened `--kills` times, and once
-to the end. Final and best adapter must be equal, byte for byte, and so must every loss
-in metrics.jsonl. Every second kill waits until a checkpoint is being written (a
-temporary folder of Orbax is there), so that it falls into the write; the others come at
-any moment of the program's life. A process that is done before it can be killed does
-not count; its run is compared and begun anew.
+Trains an adapter for small random models (`tests/helpers/small_run.py`), with
+validation: once without interruption; then in processes that are killed with SIGKILL at
+random, seeded moments until `--kills` were killed, and in one that may finish. Final
+and best adapter must be equal, byte for byte, and so must every loss in metrics.jsonl.
+Every second kill waits until a checkpoint is being written (Orbax's temporary folder
+exists), so that it interrupts the write; the others come at any time. A process that
+finishes before it is killed does not count: its run is compared, and the next process
+starts a new one.
 
-Then the same run in 1, 2, 4, 2 and 1 processes, of 8 simulated devices in all, told by
-SIGTERM to stop in each but the last: all losses within 1e-5 of the first.
+Then trains the same run in 1, 2, 4, 2 and 1 processes with 8 simulated devices in
+total, where SIGTERM stops all but the last. All losses must be within 1e-5 of those of
+the first run.
 """
 
 import json
@@ -38,10 +39,10 @@ ADAPTERS = ("adapter", "adapter-best")
 
 
 def start(place: Path, run: str, *arguments: str) -> subprocess.Popen:
-    """`launch/local.sh`, which becomes the program itself if it is one process."""
+    """Starts `launch/local.sh`, which with one process becomes the program itself."""
     numbers = {"checkpoint_every": 5, "validate_every": 10, "keep": 3}
     numbers |= {"validation_examples": 4, "log_every": 1}
-    said = [
+    overrides = [
         f"--config.{stage}.{key}={value}"
         for stage, steps in STEPS.items()
         for key, value in (numbers | {"steps": steps}).items()
@@ -51,7 +52,7 @@ def start(place: Path, run: str, *arguments: str) -> subprocess.Popen:
             ROOT / "launch/local.sh",
             *small_run.small_flags(place, run),
             "--config.corpus.validation_split=test",
-            *said,
+            *overrides,
             *arguments,
         ],
         env=os.environ
@@ -66,13 +67,13 @@ def start(place: Path, run: str, *arguments: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> None:
-    """Waits for the end, which must be a good one."""
+    """Waits for a process, which must succeed."""
     if process.wait():
         sys.exit(f"a run ended with status {process.returncode}")
 
 
 def losses(folder: Path) -> dict[tuple[str, int, str], float]:
-    """(stage, update, kind) → loss; a row half written is none."""
+    """(stage, update, kind) → loss; an incomplete row is skipped."""
     found, path = {}, folder / "metrics.jsonl"
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -86,18 +87,18 @@ def losses(folder: Path) -> dict[tuple[str, int, str], float]:
 
 
 def results(folder: Path) -> tuple[list[bytes], dict]:
-    """What must not depend on what happened in between."""
+    """The adapters and losses of a run, which no interruption may change."""
     names = (f"{name}/model.safetensors" for name in ADAPTERS)
     return [(folder / name).read_bytes() for name in names], losses(folder)
 
 
 def writing(folder: Path) -> list[Path]:
-    """Checkpoints that are being written just now."""
+    """Checkpoints that are being written."""
     return list(folder.glob("stage*/checkpoints/*orbax-checkpoint-tmp*"))
 
 
 def until(moment: Callable[[], bool], process: subprocess.Popen, pause: float) -> bool:
-    """Waits for a moment; False if the process ends before it."""
+    """Waits until `moment()` is true; False if the process ends before."""
     while process.poll() is None:
         if moment():
             return True
@@ -106,16 +107,16 @@ def until(moment: Callable[[], bool], process: subprocess.Popen, pause: float) -
 
 
 def kill_again_and_again(place: Path, whole: tuple, seconds: float) -> None:
-    """The run that is killed, and what came of it."""
+    """Kills a run `--kills` times, and compares every run that finished."""
     moments, folder = random.Random(flags.FLAGS.seed), place / "killed"
     kills = inside = 0
     equal: list[bool] = []
     while kills < flags.FLAGS.kills:
-        left = set(writing(folder))  # By the last kill, if it fell into a write.
+        left = set(writing(folder))  # By the last kill, if it interrupted a write.
         process = start(place, "killed", "--devices=1")
         deadline = time.monotonic() + moments.uniform(0.1, 1.0) * seconds
         wait_for_write = kills % 2 == 1
-        skip = moments.randrange(8)  # So that it is not always the first one.
+        skip = moments.randrange(8)  # So that it is not always the first checkpoint.
         seen: set[Path] = set()
 
         def now(
@@ -145,13 +146,13 @@ def kill_again_and_again(place: Path, whole: tuple, seconds: float) -> None:
     equal.append(results(folder) == whole)
     print(
         f"{kills} kills, {inside} of them while a checkpoint was being written; "
-        f"{len(equal)} runs that ended in spite of them: adapters and losses "
+        f"{len(equal)} finished runs: adapters and losses "
         f"{'equal' if all(equal) else 'DIFFERENT'}"
     )
 
 
 def move(place: Path, whole: tuple) -> None:
-    """The run in 1, 2, 4, 2 and 1 processes."""
+    """Trains a run in 1, 2, 4, 2 and 1 processes, and compares its losses."""
     folder, counts = place / "moved", (1, 2, 4, 2, 1)
     stops, total = [], sum(STEPS.values())
     for part, processes in enumerate(counts, start=1):
@@ -180,17 +181,17 @@ def move(place: Path, whole: tuple) -> None:
             finish(process)
     expected, found = whole[1], losses(folder)
     if list(expected) != list(found):
-        sys.exit("moved between processes it has other updates than in one")
+        sys.exit("the moved run has other updates than that of one process")
     worst = max(abs(expected[key] - found[key]) for key in expected)
     print(
-        f"{' → '.join(map(str, counts))} processes, told to stop after updates "
-        f"{', '.join(map(str, stops))} of {total}: largest difference of a loss to one "
-        f"device {worst:.1e}, {'within' if worst <= 1e-5 else 'ABOVE'} 1e-5"
+        f"{' → '.join(map(str, counts))} processes, stopped after updates "
+        f"{', '.join(map(str, stops))} of {total}: largest difference of a loss from "
+        f"one device's {worst:.1e}, {'within' if worst <= 1e-5 else 'ABOVE'} 1e-5"
     )
 
 
 def main(argv: list[str]) -> None:
-    """Runs both parts."""
+    """Kills and moves runs."""
     del argv
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
@@ -201,12 +202,12 @@ def main(argv: list[str]) -> None:
         finish(start(place, "whole", "--devices=1"))
         seconds = time.monotonic() - started
         whole = results(place / "whole")
-        print(f"one process, undisturbed: {len(whole[1])} losses in {seconds:.1f} s")
+        print(f"one process, uninterrupted: {len(whole[1])} losses in {seconds:.1f} s")
         kill_again_and_again(place, whole, seconds)
         move(place, whole)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("kills", 30, "how often it is killed")
-    flags.DEFINE_integer("seed", 0, "of the moments")
+    flags.DEFINE_integer("kills", 30, "processes to kill")
+    flags.DEFINE_integer("seed", 0, "seed of the moments")
     app.run(main)

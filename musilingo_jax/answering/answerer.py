@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from musilingo_jax.answering.prompt_reader import PromptReader
 from musilingo_jax.answering.stop_texts import Stops, stops_of
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.llama import UnstackedLlama, unstacked
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ class Answerer:
     """
 
     adapter: Adapter
-    llama: Llama
+    llama: UnstackedLlama
     tokenizer: Tokenizer
     context: int = DEFAULT_CONTEXT
     mesh: Mesh | None = None
@@ -80,7 +80,7 @@ class Answerer:
             )
         return cls(
             adapter=loaded,
-            llama=llama.unstack(),
+            llama=unstacked(llama),
             tokenizer=weights.load_tokenizer(language_model),
             context=context_of(language_model),
             mesh=mesh,

@@ -37,7 +37,7 @@ from musilingo_jax.answering.padded_prompts import (
 from musilingo_jax.answering.prompt_queue import QueuedPrompt
 from musilingo_jax.answering.prompt_reader import PromptReader, empty_cache
 from musilingo_jax.answering.sampling import NO_TOKEN, Generated
-from musilingo_jax.models.llama import KVCache
+from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.runtime.signals import check_signals
 
 # The score of a beam or an answer that does not exist; `transformers` has the same.

@@ -22,7 +22,7 @@ from musilingo_jax.answering.padded_prompts import PaddedPrompts
 from musilingo_jax.answering.prompt_reader import PromptReader, empty_cache
 from musilingo_jax.answering.sampling import NO_TOKEN, Choice, Generated
 from musilingo_jax.answering.stop_texts import Stops
-from musilingo_jax.models.llama import KVCache
+from musilingo_jax.models.kv_cache import KVCache
 
 # The tokens of one answer, including those that end it.
 AnswerTokens = list[int]

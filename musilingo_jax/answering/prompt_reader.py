@@ -1,7 +1,7 @@
 """Reads prompts with audio among their tokens into a language model's cache."""
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import jax
@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from musilingo_jax.answering.padded_prompts import PaddedPrompts
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama import KVCache, Llama
+from musilingo_jax.models.kv_cache import KVCache
+from musilingo_jax.models.llama import UnstackedLlama
 from musilingo_jax.models.musilingo import splice
 from musilingo_jax.runtime.sharding import cache_sharding, replicated
 
@@ -30,7 +31,7 @@ class PromptReader:
     """
 
     adapter: Adapter
-    llama: Llama
+    llama: UnstackedLlama
     mesh: Mesh | None = field(metadata={"static": True})
 
     @property
@@ -52,32 +53,17 @@ class PromptReader:
             self.adapter(prompts.features),
             prompts.audio_slot,
         )
-        hidden, filled = self._read(embeddings, cache)
+        hidden, filled = self.llama(embeddings, cache, lengths=prompts.lengths)
         last = jnp.maximum(prompts.lengths - 1, 0)[:, None, None]
-        # Padding is not text: each row ends where its prompt does.
-        filled = replace(filled, ends=cache.ends + prompts.lengths)
         return jnp.take_along_axis(hidden, last, axis=1)[:, 0], filled
 
     def read_token(
         self, tokens: Int[Array, " batch"], cache: KVCache
     ) -> tuple[Float[Array, "batch width"], KVCache]:
         """Reads one more token in each row; returns as `read` does."""
-        hidden, filled = self._read(self.llama.embed(tokens[:, None]), cache)
+        embeddings = self.llama.embed(tokens[:, None])
+        hidden, filled = self.llama(embeddings, cache, lengths=1)
         return hidden[:, -1], filled
-
-    def _read(
-        self, embeddings: Float[Array, "batch time width"], cache: KVCache
-    ) -> tuple[Float[Array, "batch time width"], KVCache]:
-        time = embeddings.shape[1]
-        hidden, filled = self.llama(
-            embeddings,
-            positions=cache.positions(time),
-            attend=cache.attend(time),
-            cache=cache,
-            remat=False,
-        )
-        assert filled is not None  # It is None only where none was given.
-        return hidden, filled
 
     def place(self, tree: T, *, spread: bool) -> T:
         """Constrains where the arrays of a traced tree with caches in it are.
@@ -117,5 +103,5 @@ def empty_cache(
       slots: tokens of each.
       spread: as in `PromptReader.place`.
     """
-    cache = KVCache.create(reader.llama, batch=rows, slots=slots)
+    cache = reader.llama.empty_cache(batch=rows, slots=slots)
     return reader.place(cache, spread=spread)

@@ -1,1 +1,1 @@
-"""The encoder that hears, the language model that speaks, the adapter between."""
+"""What computes: the encoder, the language model, and the adapter between them."""

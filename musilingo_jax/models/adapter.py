@@ -1,13 +1,14 @@
 """From the encoder's frames to a few vectors that a language model can read.
 
 The encoder gives 75 vectors a second; a language model needs one every few seconds.
-`pool` averages over windows of frames, and `Adapter`, one linear map into the space of
-the word embeddings, is the only thing that learns (Deng et al. 2023, "MusiLingo").
+`pool` averages over windows of frames. `Adapter`, one linear map into the space of the
+word embeddings, is all that learns (Deng et al. 2023, "MusiLingo").
 """
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
+from numpy import ndarray
 
 from musilingo_jax.models.layers import Linear
 from musilingo_jax.models.names import Names
@@ -21,8 +22,8 @@ NAMES: Names = {
 class Adapter(nnx.Module):
     """One linear map, with bias, from pooled audio to word embeddings.
 
-    Its few parameters name no axes, so every device holds a copy: the gradient is the
-    only thing that devices exchange for them.
+    Its few parameters name no axes, so each device holds a copy and devices exchange
+    only the gradient.
     """
 
     def __init__(self, width_in: int, width_out: int, *, rngs: nnx.Rngs):
@@ -31,22 +32,25 @@ class Adapter(nnx.Module):
         )
 
     def __call__(
-        self, features: Float[Array, "batch windows width_in"]
+        self, features: Float[Array | ndarray, "batch windows width_in"]
     ) -> Float[Array, "batch windows width_out"]:
+        """A word embedding for each vector of pooled audio."""
         return self.projection(features)
 
 
 def windows_of(
-    frames: int | Int[Array, "*batch"], window: int
-) -> int | Int[Array, "*batch"]:
-    """Windows that hold `frames` frames: ⌈frames / window⌉. Ints, or arrays of them."""
+    frames: int | Int[Array | ndarray, "*batch"], window: int
+) -> int | Int[Array | ndarray, "*batch"]:
+    """Windows that hold `frames` frames: ⌈frames / window⌉, of an int or an array."""
     return -(-frames // window)
 
 
 def pool(
-    x: Float[Array, "batch time width"], valid: Bool[Array, "batch time"], window: int
+    x: Float[Array | ndarray, "batch time width"],
+    valid: Bool[Array | ndarray, "batch time"],
+    window: int,
 ) -> tuple[Float[Array, "batch windows width"], Bool[Array, "batch windows"]]:
-    """Mean over the valid frames of each window, in float32; the rest is a last window.
+    """Mean over the valid frames of each window, in float32; the last may be shorter.
 
     With window = 3, for a clip that fills 7 frames and one that fills 4 of them
     (letters are frames, dots are padding):
@@ -59,7 +63,7 @@ def pool(
 
     Args:
       x: frames.
-      valid: which frames are sound, as opposed to padding.
+      valid: True for frames of the clip, False for padding.
       window: frames per window.
 
     Returns:

@@ -1,10 +1,10 @@
 """A constant-Q transform: magnitudes at geometrically spaced frequencies.
 
-Every bin's kernel is as many periods long (Brown 1991, "Calculation of a constant Q
-spectral transform"), so an octave lower needs kernels twice as long. Instead, an octave
-lower is computed from the waveform at half the rate (Schörkhuber & Klapuri 2010,
-"Constant-Q transform toolbox for music processing"), so that all octaves cost the same.
-The kernels are constants, made with numpy while tracing.
+The kernels of all bins span the same number of periods (Brown 1991, "Calculation of a
+constant Q spectral transform"), so those of the next lower octave are twice as long.
+Instead, the lower octave is computed from the waveform at half the rate (Schörkhuber &
+Klapuri 2010, "Constant-Q transform toolbox for music processing"): all octaves cost the
+same. The kernels are constants, computed with NumPy while tracing.
 """
 
 import jax
@@ -25,7 +25,7 @@ BLOCK = 32
 
 
 def bin_frequencies(bins: int) -> np.ndarray:
-    """[bins] in Hz, geometrically from `LOWEST` up, a seventh of them per octave."""
+    """[bins] in Hz, geometrically from `LOWEST` up over `OCTAVES` octaves."""
     return LOWEST * 2 ** (np.arange(bins) / (bins // OCTAVES))
 
 
@@ -51,8 +51,8 @@ def octave_kernel(
     Args:
       frequencies: [bins] in Hz.
       quality: periods per kernel.
-      rate: samples per second of the waveform that they are laid on.
-      centre: where the kernels are centred, in samples; may fall between samples.
+      rate: samples per second of the waveform.
+      centre: of the kernels, in samples; may be between samples.
 
     Returns:
       The sample at which the kernels begin, and float32 [width, 1, 2 · bins], the real
@@ -75,7 +75,7 @@ def octave_kernel(
 
 @jax.default_matmul_precision("highest")
 def cqt(
-    waveform: Float[Array, "batch samples"],
+    waveform: Float[Array | np.ndarray, "batch samples"],
     *,
     sample_rate: int,
     bins: int,
@@ -85,7 +85,7 @@ def cqt(
 ) -> Float[Array, "batch frames bins"]:
     """Constant-Q magnitudes from 32.7 Hz up; a sine of amplitude A has A/2 in its bin.
 
-    A frame's window is centred on the frame, and as wide as each bin wants it.
+    The window of each bin is centred on the frame.
 
     Args:
       waveform: zero outside of the clip.
@@ -98,7 +98,7 @@ def cqt(
     per_octave = bins // OCTAVES
     frequencies = bin_frequencies(bins)
     quality = 1 / (2 ** (1 / per_octave) - 1)
-    # Silence on both sides, as far as the longest kernel reaches, in whole frames.
+    # Zeros on both sides, as far as the longest kernel reaches, in whole frames.
     margin = -(-(quality * sample_rate / LOWEST / 2 + first_centre) // hop) * hop
     margin = int(margin) + hop
     samples = frames * hop + 2 * margin

@@ -2,24 +2,23 @@
 
 It reads vectors, not tokens, so that audio can stand between the words: `embed` turns
 tokens into vectors, the call turns vectors into hidden states, `logits` turns those
-into scores of the next token. Vicuna is a LLaMA with other numbers in it.
-"""
+into scores of the next token. Vicuna is a LLaMA with other weights.
 
-from dataclasses import dataclass
+    Llama            layers stacked and scanned      whole texts: training, evaluation
+    UnstackedLlama   layers apart, with a KV cache   decoding, a few tokens at a time
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
+from numpy import ndarray
 
-from musilingo_jax.models.layers import (
-    Linear,
-    Norm,
-    attention,
-    linear,
-    parameter,
-    rotary,
-)
+from musilingo_jax.models import cpu
+from musilingo_jax.models.attention import attention, rotary
+from musilingo_jax.models.kv_cache import KVCache
+from musilingo_jax.models.layers import Linear, Norm, linear, parameter
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.names import Names
 from musilingo_jax.runtime.sharding import constrain
@@ -43,123 +42,6 @@ IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 """Tensors of released files that we compute ourselves."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class KVCache:
-    """Keys and values of what each row has read so far, from its slot 0 on.
-
-    A row's text lies in its slots without a gap, so that a slot's number is the
-    position of what stands in it. Every row has its own end and writes what comes next
-    behind it. Rows of 4 and 2 in six slots, and who may look where when both read one
-    more (x: may look):
-
-        slot    0 1 2 3 4 5    ends    attend(1)
-        row 0   a b c d . .      4     x x x x x .
-        row 1   e f ? ? . .      2     x x x . . .
-
-    Nobody looks beyond where he stands himself. So the padding of a batch of prompts
-    (?) harms nobody where it lies, and is written over before anyone gets there; a row
-    is emptied by setting its end to 0; and the beginning of one row's text can be put
-    into other rows as it is, its rotary angles included. None of it would hold with
-    padding on the left, where a row's positions depend on the longest of the batch.
-
-    Every layer has arrays of its own: out of one for all, each would be copied before
-    it is read.
-    """
-
-    key: tuple[
-        jax.Array, ...
-    ]  # [batch, key_heads, slots, head_dim], after the rotation
-    value: tuple[jax.Array, ...]  # [batch, key_heads, slots, head_dim]
-    ends: jax.Array  # int32[batch]: each row's first free slot
-
-    @classmethod
-    def create(cls, llama: "Llama", *, batch: int, slots: int) -> "KVCache":
-        """An empty one, in the type of the embedding, or on CPUs in float32.
-
-        XLA's CPU compiler has no way to write a bfloat16 into an array of them: it
-        would convert the whole cache to float32, and back, for every token.
-        """
-        config = llama.config
-        on_cpu = jax.default_backend() == "cpu"
-        dtype = jnp.float32 if on_cpu else llama.embedding.dtype
-        zeros = jnp.zeros((batch, config.key_heads, slots, config.head_dim), dtype)
-        layers = (zeros,) * config.depth
-        return cls(key=layers, value=layers, ends=jnp.zeros(batch, jnp.int32))
-
-    @property
-    def slots(self) -> int:
-        """How long a row's text can become."""
-        return self.key[0].shape[2]
-
-    def positions(self, time: int) -> Int[Array, "batch time"]:
-        """Where the next `time` of each row will stand."""
-        return self.ends[:, None] + jnp.arange(time, dtype=jnp.int32)
-
-    def attend(self, time: int) -> Bool[Array, "batch time slots"]:
-        """Where the next `time` of each row may look: back, and at themselves."""
-        return jnp.arange(self.slots) <= self.positions(time)[..., None]
-
-    def write(
-        self,
-        layer: int,
-        key: Float[Array, "batch time key_heads head_dim"],
-        value: Float[Array, "batch time key_heads head_dim"],
-    ) -> "KVCache":
-        """Puts a layer's new keys and values behind each row's end.
-
-        What finds no room any more, which can only be padding, is dropped.
-        """
-        rows = jnp.arange(key.shape[0])[:, None]
-        where = (rows, slice(None), self.positions(key.shape[1]))
-
-        def into(stored: tuple[jax.Array, ...], new: jax.Array):
-            written = (
-                stored[layer]
-                .at[where]
-                .set(new.astype(stored[layer].dtype), mode="drop")
-            )
-            return (*stored[:layer], written, *stored[layer + 1 :])
-
-        return KVCache(into(self.key, key), into(self.value, value), self.ends)
-
-    def read(
-        self, layer: int
-    ) -> tuple[Float[Array, "batch slots key_heads head_dim"], ...]:
-        """The keys and values of a layer."""
-        # Stored with heads first, which is how the products of attention take them.
-        return self.key[layer].swapaxes(1, 2), self.value[layer].swapaxes(1, 2)
-
-    def advance(self, lengths: int | Int[Array, " batch"]) -> "KVCache":
-        """Moves the ends, once all layers have written."""
-        return KVCache(self.key, self.value, self.ends + lengths)
-
-    def take(self, rows: Int[Array, " rows"]) -> "KVCache":
-        """A cache of some rows of this one, in their order; any of them repeatedly."""
-        return jax.tree.map(lambda array: array[rows], self)
-
-    def put(self, rows: Int[Array, " rows"], other: "KVCache") -> "KVCache":
-        """Replaces rows by those of a cache with no more slots than this one.
-
-        A row that there is not, such as `batch`, is replaced by nothing.
-        """
-
-        def into(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-            where = (rows, slice(None), slice(other.slots))[: ours.ndim]
-            return ours.at[where].set(theirs, mode="drop")
-
-        return jax.tree.map(into, self, other)
-
-    def widen(self, slots: int) -> "KVCache":
-        """The same with so many slots more."""
-
-        def wider(array: jax.Array) -> jax.Array:
-            return jnp.pad(array, ((0, 0), (0, 0), (0, slots), (0, 0)))
-
-        key, value = jax.tree.map(wider, (self.key, self.value))
-        return KVCache(key, value, self.ends)
-
-
 class LlamaLayer(nnx.Module):
     """Attention, then a gated mlp, each added to the residual stream after a norm."""
 
@@ -169,7 +51,10 @@ class LlamaLayer(nnx.Module):
         keys = config.key_heads * config.head_dim
         self.config = config
 
-        def linear_layer(fan_in: int, fan_out: int, *axes: str) -> Linear:
+        def linear_layer(
+            fan_in: int, fan_out: int, fan_in_axis: str, fan_out_axis: str
+        ) -> Linear:
+            axes = fan_in_axis, fan_out_axis
             return Linear(fan_in, fan_out, axes=axes, bias=False, rngs=rngs)
 
         self.attention_norm = Norm(width, bias=False, eps=config.norm_eps)
@@ -185,20 +70,60 @@ class LlamaLayer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch time width"],
-        cache: KVCache | None,
         *,
-        index: int | Int[Array, ""],
-        positions: Int[Array, "batch time"],
-        attend: Bool[Array, "batch time slots"],
-    ) -> tuple[Float[Array, "batch time width"], KVCache | None]:
-        """One layer; `index` says which, to a cache of all layers."""
+        positions: Int[Array | ndarray, "batch time"],
+        attend: Bool[Array | ndarray, "batch time time"],
+    ) -> Float[Array, "batch time width"]:
+        """Adds the layer to the residual stream of whole texts."""
+        query, key, value = self.project(x, positions, stacked=True)
+        dtype = self.key.dtype
+        mixed = attention(query, key.astype(dtype), value.astype(dtype), attend)
+        return self.add(x, mixed)
+
+    def decode(
+        self,
+        x: Float[Array, "batch time width"],
+        cache: KVCache,
+        *,
+        index: int,
+        positions: Int[Array | ndarray, "batch time"],
+        attend: Bool[Array | ndarray, "batch time slots"],
+    ) -> tuple[Float[Array, "batch time width"], KVCache]:
+        """`__call__` for the next part of texts whose beginning is in a cache.
+
+        Args:
+          x: the residual stream.
+          cache: of all layers.
+          index: the number of this layer.
+          positions: of each vector in its text.
+          attend: the slots that each position attends to.
+        """
+        query, key, value = self.project(x, positions, stacked=False)
+        cache = cache.write(index, key, value)
+        key, value = cache.read(index)
+        return self.add(x, attention(query, key, value, attend)), cache
+
+    def project(
+        self,
+        x: Float[Array, "batch time width"],
+        positions: Int[Array | ndarray, "batch time"],
+        *,
+        stacked: bool,
+    ) -> tuple[Float[Array, "batch time _ head_dim"], ...]:
+        """Queries, keys and values; the first two turned by their positions.
+
+        Args:
+          x: the residual stream.
+          positions: of each vector in its text.
+          stacked: whether the kernels are slices of stacks.
+        """
         batch, time, _ = x.shape
         frequencies = jnp.asarray(self.config.rope_frequencies())
 
         def heads(y: jax.Array) -> jax.Array:
-            if cache is None:
-                # Or the TPU's compiler makes the product in the layout of the heads,
-                # for which it keeps another copy of the kernels of all layers.
+            if stacked:
+                # Otherwise the TPU compiler computes the product in the layout of the
+                # heads, and for that keeps a second copy of all layers' kernels.
                 y = jax.lax.optimization_barrier(y)
             y = y.reshape(batch, time, -1, self.config.head_dim)
             return constrain(y, "batch", None, "heads", None)
@@ -206,28 +131,53 @@ class LlamaLayer(nnx.Module):
         normed = self.attention_norm(x)
         query = rotary(heads(self.query(normed)), positions, frequencies)
         key = rotary(heads(self.key(normed)), positions, frequencies)
-        value = heads(self.value(normed))
-        if cache is None:
-            dtype = self.key.dtype
-            key, value = key.astype(dtype), value.astype(dtype)
-        else:
-            cache = cache.write(index, key, value)
-            key, value = cache.read(index)
-        mixed = attention(query, key, value, attend).reshape(batch, time, -1)
+        return query, key, heads(self.value(normed))
+
+    def add(
+        self,
+        x: Float[Array, "batch time width"],
+        mixed: Float[Array, "batch time heads head_dim"],
+    ) -> Float[Array, "batch time width"]:
+        """The residual stream with the mixed values, then with the mlp."""
+        mixed = mixed.reshape(*x.shape[:2], -1)
         x = x + self.out(constrain(mixed, "batch", None, "heads"))
         x = constrain(x, "batch", None, None)
 
         normed = self.mlp_norm(x)
         inner = jax.nn.silu(self.gate(normed)) * self.up(normed)
         x = x + self.down(constrain(inner, "batch", None, "mlp"))
-        return constrain(x, "batch", None, None), cache
+        return constrain(x, "batch", None, None)
 
 
-class Llama(nnx.Module):
-    """Embedding, a stack of equal layers with a leading axis of depth, and a head.
+class _Ends(nnx.Module):
+    """Both ends of a LLaMA: from tokens to vectors, and from vectors to scores."""
 
-    For speaking, the layers stand each on its own (`unstack`).
-    """
+    config: LlamaConfig
+    embedding: nnx.Param
+    norm: Norm
+    head: Linear | None
+
+    def embed(
+        self, tokens: Int[Array | ndarray, "batch time"]
+    ) -> Float[Array, "batch time width"]:
+        """Word embeddings; of a token outside the vocabulary, NaN."""
+        rows = jnp.take(self.embedding[...], tokens, axis=0, mode="fill")
+        return rows.astype(jnp.float32)
+
+    def logits(
+        self, hidden: Float[Array, "*batch width"]
+    ) -> Float[Array, "*batch vocab"]:
+        """Scores of the next token, before the softmax."""
+        if self.head is None:
+            scores = linear(hidden, self.embedding[...].T, None, None)
+        else:
+            scores = self.head(hidden)
+        inner = (None,) * (scores.ndim - 2)
+        return constrain(scores, "batch", *inner, "vocab")
+
+
+class Llama(_Ends):
+    """A LLaMA whose equal layers are one `LlamaLayer` with a leading axis of depth."""
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -249,96 +199,127 @@ class Llama(nnx.Module):
             )
         )
 
-    def unstack(self) -> "Llama":
-        """The same model with a tuple of layers, each with arrays of its own.
-
-        A step of decoding does little else than to read the weights once. Out of a
-        stack, each layer's are copied first, every time a program begins or even in
-        every step; so a model that is to speak is unstacked once, when it is loaded.
-        It compiles in a time that grows with its depth, and cannot be saved.
-
-        This one's stacked arrays are deleted, one after the other, so that there is
-        never more than one of them twice.
-        """
-        stacks, structure = jax.tree.flatten(self.layers)
-        layers = [[] for _ in range(self.config.depth)]
-        for stack in stacks:
-            for index, arrays in enumerate(layers):
-                arrays.append(jax.block_until_ready(stack[index]))
-            stack.delete()
-        llama = jax.tree.map(lambda leaf: leaf, self)
-        llama.layers = nnx.data(tuple(map(structure.unflatten, layers)))
-        if jax.default_backend() == "cpu" and self.head is not None:
-            # XLA's CPU compiler takes rows of bfloat16 out of a float32 copy of the
-            # whole array, which every program would make anew.
-            rows = self.embedding[...].astype(jnp.float32)
-            llama.embedding = parameter(rows, ("vocab", "embed"))
-        return llama
-
-    def embed(
-        self, tokens: Int[Array, "batch time"]
-    ) -> Float[Array, "batch time width"]:
-        """Word embeddings. A token beyond the vocabulary becomes NaN, not a word."""
-        rows = jnp.take(self.embedding[...], tokens, axis=0, mode="fill")
-        return rows.astype(jnp.float32)
-
     def __call__(
         self,
-        embeddings: Float[Array, "batch time width"],
+        embeddings: Float[Array | ndarray, "batch time width"],
         *,
-        positions: Int[Array, "batch time"],
-        attend: Bool[Array, "batch time slots"],
-        cache: KVCache | None,
+        positions: Int[Array | ndarray, "batch time"],
+        attend: Bool[Array | ndarray, "batch time time"],
         remat: bool,
-    ) -> tuple[Float[Array, "batch time width"], KVCache | None]:
-        """Reads vectors.
+    ) -> Float[Array, "batch time width"]:
+        """Reads whole texts.
 
         Args:
           embeddings: one vector per position, of a word or of audio.
-          positions: where each stands in its own text, for the rotary angles.
-          attend: which slots each position may look at. Without a cache, slots are the
-            positions themselves; with one, they are its slots.
-          cache: what was read before, or None. There must be room for `time` more.
-          remat: recompute each layer's inside when differentiating, so that only the
-            residual stream between layers is kept.
+          positions: of each vector in its own text, for the rotary angles.
+          attend: the positions that each position attends to.
+          remat: recompute the inside of each layer in the backward pass, so that only
+            the residual stream between layers is kept.
 
         Returns:
-          Hidden states after the final norm, and the cache with the new slots in it.
+          Hidden states after the final norm.
         """
 
-        def step(carry, layer_and_index):
-            layer, index = layer_and_index
-            x, cache = carry
-            x, cache = layer(x, cache, index=index, positions=positions, attend=attend)
-            return (x, cache), None
+        def step(x: Array, layer: LlamaLayer) -> tuple[Array, None]:
+            return layer(x, positions=positions, attend=attend), None
 
         if remat:
-            # Inside a scan nothing can be merged with the recomputation anyway.
+            # Inside a scan, nothing could be merged with the recomputation anyway.
             step = jax.checkpoint(step, prevent_cse=False)
-        x = constrain(embeddings.astype(jnp.float32), "batch", None, None)
-        carry = x, cache
+        x = jnp.asarray(embeddings, jnp.float32)
+        x = constrain(x, "batch", None, None)
+        x, _ = jax.lax.scan(step, x, self.layers)
+        return self.norm(x)
+
+
+class UnstackedLlama(_Ends):
+    """A LLaMA for decoding, whose layers have arrays of their own; see `unstacked`."""
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        embedding: nnx.Param,
+        layers: tuple[LlamaLayer, ...],
+        norm: Norm,
+        head: Linear | None,
+        cache_dtype: DTypeLike,
+    ):
+        self.config = config
+        self.embedding = embedding
+        self.layers = nnx.data(layers)
+        self.norm = norm
+        self.head = head
+        self.cache_dtype = jnp.dtype(cache_dtype)
+
+    def empty_cache(self, *, batch: int, slots: int) -> KVCache:
+        """A cache for `batch` rows of up to `slots` tokens each."""
+        return KVCache.empty(
+            self.config, batch=batch, slots=slots, dtype=self.cache_dtype
+        )
+
+    def __call__(
+        self,
+        embeddings: Float[Array | ndarray, "batch time width"],
+        cache: KVCache,
+        *,
+        lengths: int | Int[Array, " batch"],
+    ) -> tuple[Float[Array, "batch time width"], KVCache]:
+        """Reads the next part of each row's text.
+
+        Args:
+          embeddings: vectors that follow what is in the cache, padded on the right.
+          cache: what each row has read before.
+          lengths: how many of each row's vectors are text and not padding.
+
+        Returns:
+          Hidden states after the final norm, and the cache with the vectors in it.
+        """
         time = embeddings.shape[1]
-        if cache is None and not isinstance(self.layers, tuple):
-            indices = jnp.arange(self.config.depth)
-            carry, _ = jax.lax.scan(step, carry, (self.layers, indices))
-        else:
-            for index in range(self.config.depth):
-                carry, _ = step(carry, (self._layer(index), index))
-        x, cache = carry
-        return self.norm(x), None if cache is None else cache.advance(time)
+        positions, attend = cache.positions(time), cache.attend(time)
+        x = jnp.asarray(embeddings, jnp.float32)
+        x = constrain(x, "batch", None, None)
+        for index, layer in enumerate(self.layers):
+            x, cache = layer.decode(
+                x, cache, index=index, positions=positions, attend=attend
+            )
+        return self.norm(x), cache.advance(lengths)
 
-    def _layer(self, index: int) -> LlamaLayer:
-        if isinstance(self.layers, tuple):
-            return self.layers[index]
-        return jax.tree.map(lambda stack: stack[index], self.layers)
 
-    def logits(
-        self, hidden: Float[Array, "*batch width"]
-    ) -> Float[Array, "*batch vocab"]:
-        """Scores of the next token, before the softmax."""
-        if self.head is None:
-            scores = linear(hidden, self.embedding[...].T, None, None)
-        else:
-            scores = self.head(hidden)
-        inner = (None,) * (scores.ndim - 2)
-        return constrain(scores, "batch", *inner, "vocab")
+def unstacked(llama: Llama) -> UnstackedLlama:
+    """Takes a model apart into layers with arrays of their own.
+
+    A step of decoding does little else than read every weight once. A layer in a stack
+    is copied before it is read, at the start of each program or even in every step; so
+    a model is unstacked once, when it is loaded for decoding. In return, a program that
+    uses it takes longer to compile the deeper the model is.
+
+    Takes ownership of `llama`: its stacked arrays are deleted one by one, so that no
+    more than one of them is in memory twice. Embedding, norm and head are shared.
+    """
+    stacks, structure = jax.tree.flatten(llama.layers)
+    layers = [[] for _ in range(llama.config.depth)]
+    for stack in stacks:
+        for index, arrays in enumerate(layers):
+            arrays.append(jax.block_until_ready(stack[index]))
+        stack.delete()
+    embedding = llama.embedding
+    cache_dtype = embedding.dtype
+    if _platform(embedding[...]) == "cpu":
+        cache_dtype = cpu.ROW_DTYPE
+        if llama.head is not None:
+            rows = embedding[...].astype(cpu.ROW_DTYPE)
+            embedding = parameter(rows, ("vocab", "embed"))
+    return UnstackedLlama(
+        llama.config,
+        embedding=embedding,
+        layers=tuple(map(structure.unflatten, layers)),
+        norm=llama.norm,
+        head=llama.head,
+        cache_dtype=cache_dtype,
+    )
+
+
+def _platform(array: jax.Array) -> str:
+    """Where an array is: "cpu", "gpu" or "tpu"."""
+    return next(iter(array.devices())).platform

@@ -1,95 +1,69 @@
-"""The numbers that make a LLaMA, read from the released `config.json`, and guarded.
-
-A released file says more than a model needs, and next year's will say something new.
-So every attribute is either used, ignored by name, or known to have the one value that
-we compute; for anything else we refuse to guess.
-"""
+"""The configuration of a LLaMA, read from a released `config.json`."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from musilingo_jax.models.released_config import AttributeGuard
 from musilingo_jax.runtime.errors import UserError
 
-_USED = """
-    vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
-    num_key_value_heads head_dim rms_norm_eps rope_theta rope_scaling rope_parameters
-    tie_word_embeddings
-"""
-
-_FIXED = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "is_encoder_decoder": False,
-    "add_cross_attention": False,
-    "cross_attention_hidden_size": None,
-    "pruned_heads": {},
-    "partial_rotary_factor": 1.0,
-    "rope_interleaved": False,
-    "sliding_window": None,
-    "layer_types": None,
-    "quantization_config": None,
-}
-"""Attributes that would change the arithmetic, with the one value that we compute."""
-
-_IGNORED = {
-    "where the file comes from, and in which type it was stored": """
-        architectures _name_or_path name_or_path _commit_hash transformers_version
-        transformers.js_config auto_map is_llama_config torch_dtype dtype use_bfloat16
-        torchscript unsloth_fixed unsloth_version
+_GUARD = AttributeGuard(
+    used="""
+        vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
+        num_key_value_heads head_dim rms_norm_eps rope_theta rope_scaling
+        rope_parameters tie_word_embeddings
     """,
-    "special tokens, which the tokenizer knows": """
-        bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id
-        tokenizer_class prefix
-    """,
-    "training of the language model, which the other library did": """
-        initializer_range attention_dropout gradient_checkpointing
-    """,
-    "advice: angles have no end, and a product in slices is the same product": """
-        max_position_embeddings max_sequence_length pretraining_tp
-    """,
-    "how the other library runs, and what it returns": """
-        use_cache attn_implementation _attn_implementation _attn_implementation_autoset
-        _flash_attn_2_enabled return_dict use_return_dict output_hidden_states
-        output_attentions chunk_size_feed_forward is_decoder tie_encoder_decoder
-        tf_legacy_loss
-    """,
-    "its classifiers": """
-        id2label label2id num_labels problem_type finetuning_task task_specific_params
-    """,
-    "its decoding: ours is told by our own configuration": """
-        max_length min_length max_new_tokens do_sample early_stopping num_beams
-        num_beam_groups diversity_penalty temperature top_k top_p min_p typical_p
-        repetition_penalty length_penalty no_repeat_ngram_size
-        encoder_no_repeat_ngram_size bad_words_ids num_return_sequences
-        forced_bos_token_id forced_eos_token_id remove_invalid_values
-        exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
-        output_scores return_dict_in_generate
-    """,
-}
-"""Attributes that change nothing here, by the reason why."""
+    fixed={
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "is_encoder_decoder": False,
+        "add_cross_attention": False,
+        "cross_attention_hidden_size": None,
+        "pruned_heads": {},
+        "partial_rotary_factor": 1.0,
+        "rope_interleaved": False,
+        "sliding_window": None,
+        "layer_types": None,
+        "quantization_config": None,
+    },
+    ignored={
+        "provenance of the file": """
+            transformers.js_config is_llama_config unsloth_fixed unsloth_version
+        """,
+        "limits that no formula uses; a product in slices is the same product": """
+            max_position_embeddings max_sequence_length pretraining_tp
+        """,
+        "how the other library runs": """
+            _flash_attn_2_enabled chunk_size_feed_forward is_decoder
+        """,
+        "its text generation": "max_new_tokens min_p",
+    },
+    null_is_unset=True,
+)
 
 
 @dataclass(frozen=True)
 class LinearScaling:
-    """Rotary angles of positions `factor` times closer (Chen et al. 2023)."""
+    """Divides all rotary frequencies (Chen et al. 2023, "position interpolation")."""
 
     factor: float
 
     def __call__(self, frequencies: np.ndarray) -> np.ndarray:
+        """The slower frequencies."""
         return frequencies / self.factor
 
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Slows down only what turns too slowly to have closed a circle in pretraining.
+    """Divides only frequencies too low to have completed a turn in pretraining.
 
-    By how often a frequency turned within the `original_max_position_embeddings`
-    positions of the pretraining:
+    By how many turns a frequency makes in the `original_max_position_embeddings`
+    positions of pretraining:
 
         turns      0 ………… low_freq_factor ………… high_freq_factor ………… ∞
         divisor      factor               blend                 1
@@ -101,32 +75,33 @@ class Llama3Scaling:
     original_max_position_embeddings: int
 
     def __call__(self, frequencies: np.ndarray) -> np.ndarray:
+        """The slower frequencies."""
         turns = self.original_max_position_embeddings * frequencies / (2 * np.pi)
         span = self.high_freq_factor - self.low_freq_factor
         kept = np.clip((turns - self.low_freq_factor) / span, 0.0, 1.0)
         return kept * frequencies + (1 - kept) * frequencies / self.factor
 
 
-_MOST_LAYERS = 1_000  # A file that says more is damaged.
+_MOST_LAYERS = 1_000  # More than any model has: the file is damaged.
 _SCALINGS = {"linear": LinearScaling, "llama3": Llama3Scaling}
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The numbers that make a LLaMA; hashable, so that it can be static under `jit`.
+    """The configuration of a LLaMA; hashable, so that it can be static under `jit`.
 
     Attributes:
       vocab: rows of the embedding.
       width: of the residual stream.
-      depth: layers.
+      depth: number of layers.
       heads: query heads.
       key_heads: key and value heads; a divisor of `heads`.
       head_dim: width of a head.
       mlp_width: width inside the gated mlp.
       norm_eps: added to the mean square by every norm.
       rope_theta: base of the rotary frequencies.
-      rope_scaling: how they are slowed down, if at all.
-      tied: the head is the transposed embedding.
+      rope_scaling: how they are divided for longer texts, if at all.
+      tied: whether the head is the transposed embedding.
     """
 
     vocab: int
@@ -143,35 +118,44 @@ class LlamaConfig:
 
     @classmethod
     def from_dict(cls, config_json: dict[str, Any]) -> "LlamaConfig":
-        """Reads a released `config.json`, old or new, and refuses what it cannot do.
+        """Reads a released `config.json`, of any version of the format.
 
-        What a file may leave out is what the format did not have when LLaMA-1 was
-        released: `num_key_value_heads`, `head_dim`, `rope_theta` (then 10,000), and
-        `tie_word_embeddings` (then false).
+        A file may leave out what the format did not have when LLaMA-1 was released:
+        `num_key_value_heads`, `head_dim`, `rope_theta` (10,000 since then), and
+        `tie_word_embeddings` (false).
 
         Raises:
-          UserError: an attribute is unknown, missing or of a value not supported.
+          UserError: an attribute is unknown, missing, or has an unsupported value.
         """
-        _guard(config_json)
+        _GUARD.check(config_json)
         width = _positive(config_json, "hidden_size", int)
         heads = _positive(config_json, "num_attention_heads", int)
         depth = _positive(config_json, "num_hidden_layers", int)
         if depth > _MOST_LAYERS:
-            raise _refusal(f"num_hidden_layers = {depth} is more than any model has")
+            raise UserError(
+                f"config.json: num_hidden_layers is {depth}: it must be at most "
+                f"{_MOST_LAYERS}"
+            )
         late = {"num_key_value_heads": heads, "head_dim": width // heads}
         late |= {k: v for k, v in config_json.items() if k in late and v is not None}
         key_heads = _positive(late, "num_key_value_heads", int)
         head_dim = _positive(late, "head_dim", int)
         if heads % key_heads:
-            raise _refusal(
-                f"num_attention_heads = {heads} is not a multiple of "
-                f"num_key_value_heads = {key_heads}"
+            raise UserError(
+                f"config.json: num_attention_heads is {heads}: it must be a multiple "
+                f"of num_key_value_heads, which is {key_heads}"
             )
         if head_dim % 2:
-            raise _refusal(f"head_dim = {head_dim} is odd; rotary angles turn pairs")
+            raise UserError(
+                f"config.json: head_dim is {head_dim}: it must be even, because rotary "
+                "angles turn pairs"
+            )
         tied = config_json.get("tie_word_embeddings", False)
         if not isinstance(tied, bool):
-            raise _refusal(f"tie_word_embeddings = {tied!r} is neither true nor false")
+            raise UserError(
+                f"config.json: tie_word_embeddings is {tied!r}: it must be true or "
+                "false"
+            )
         theta, scaling = _rope(config_json)
         return cls(
             vocab=_positive(config_json, "vocab_size", int),
@@ -188,10 +172,10 @@ class LlamaConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The `config.json` of this model: `from_dict(to_dict())` is the same again.
+        """A `config.json` from which `from_dict` reads an equal config.
 
-        The rotary numbers are written in both spellings, so that old and new versions
-        of transformers read the same angles.
+        The rotary attributes are written in both spellings, so that old and new
+        versions of transformers compute the same angles.
         """
         if self.rope_scaling is None:
             scaling = None
@@ -223,7 +207,7 @@ class LlamaConfig:
         """Angle per position of each pair in a head: float32 [head_dim / 2].
 
         Rounded at the steps at which the models' own code rounds, so that the angles
-        are those of the training: 2000 positions on, the last bit is 1e-4 of a radian.
+        are those of training: at position 2000, the last bit is 1e-4 of a radian.
         """
         exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
         powers = np.power(self.rope_theta, exponents.astype(np.float64))
@@ -233,38 +217,22 @@ class LlamaConfig:
         return frequencies
 
 
-def _guard(config_json: dict[str, Any]) -> None:
-    """Refuses attributes that we do not know, or do not compute the value of."""
-    ignored = " ".join(_IGNORED.values())
-    known = set(_USED.split()) | set(ignored.split()) | _FIXED.keys()
-    if unknown := sorted(config_json.keys() - known):
-        raise _refusal(
-            f"it is not known what {', '.join(unknown)} would change; remove the "
-            "attribute only if you know that it changes nothing"
-        )
-    for name, only in _FIXED.items():
-        # null is how these files say "not set".
-        value = config_json.get(name)
-        if value is not None and value != only:
-            raise _refusal(f"{name} = {value!r} is not supported, only {only!r}")
-
-
 def _rope(
     config_json: dict[str, Any],
 ) -> tuple[float, LinearScaling | Llama3Scaling | None]:
-    """Base and scaling of the rotary frequencies, from any of the three spellings.
+    """Base and scaling of the rotary frequencies, in any of the three spellings.
 
         LLaMA-1            (nothing: 10,000, no scaling)
         transformers 4     "rope_theta": 1e6, "rope_scaling": {"type": "linear", …}
         transformers 5     "rope_parameters": {"rope_theta": 1e6, "rope_type": …, …}
 
-    A file that has several must say the same in all.
+    Where a file has several, they must agree.
     """
     places = [config_json]
     for name in ("rope_scaling", "rope_parameters"):
         place = config_json.get(name)
         if not isinstance(place, dict | None):
-            raise _refusal(f"{name} = {place!r} is not an object with names")
+            raise UserError(f"config.json: {name} is {place!r}: it must be an object")
         places += [] if place is None else [place]
     bases = {
         _positive(place, "rope_theta", float)
@@ -273,27 +241,34 @@ def _rope(
     } or {10_000.0}
     scalings = {_scaling(place) for place in places[1:]} or {None}
     if len(bases) > 1 or len(scalings) > 1:
-        raise _refusal("rope_theta, rope_scaling and rope_parameters contradict")
+        raise UserError(
+            "config.json: rope_theta, rope_scaling and rope_parameters contradict each "
+            "other"
+        )
     return bases.pop(), scalings.pop()
 
 
 def _scaling(place: dict[str, Any]) -> LinearScaling | Llama3Scaling | None:
-    """What a `rope_scaling` or `rope_parameters` says, the base excepted."""
+    """The scaling that a `rope_scaling` or `rope_parameters` describes."""
     kind = place.get("rope_type") or place.get("type") or "default"
     fields = {"default": {}} | {
-        name: {field.name: field.type for field in dataclasses.fields(scaling)}
+        name: {
+            field.name: int if field.type is int else float
+            for field in dataclasses.fields(scaling)
+        }
         for name, scaling in _SCALINGS.items()
     }
     if not isinstance(kind, str) or kind not in fields:
-        raise _refusal(
-            f"rope_type = {kind!r} is not supported, only {', '.join(fields)}"
+        raise UserError(
+            f"config.json: rope_type is {kind!r}, but only {', '.join(fields)} are "
+            "implemented"
         )
     harmless = {"rope_theta", "rope_type", "type"}
     if place.get("partial_rotary_factor") == 1.0:
         harmless.add("partial_rotary_factor")
     if unknown := sorted(place.keys() - harmless - fields[kind].keys()):
-        raise _refusal(
-            f"{', '.join(unknown)} beside rope_type = {kind!r} is not supported"
+        raise UserError(
+            f"config.json: unknown attribute {', '.join(unknown)} of rope_type {kind!r}"
         )
     if kind == "default":
         return None
@@ -306,13 +281,11 @@ def _scaling(place: dict[str, Any]) -> LinearScaling | Llama3Scaling | None:
 def _positive(values: dict[str, Any], name: str, kind: type) -> Any:
     """The positive number called `name`; JSON may write a whole float as an integer."""
     if name not in values:
-        raise _refusal(f"{name} is missing")
+        raise UserError(f"config.json: {name} is missing")
     value = values[name]
     allowed = int if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed) or not value > 0:
-        raise _refusal(f"{name} = {value!r} is not a positive {kind.__name__}")
+    number = isinstance(value, allowed) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        described = "a positive whole number" if kind is int else "a positive number"
+        raise UserError(f"config.json: {name} is {value!r}: it must be {described}")
     return kind(value)
-
-
-def _refusal(reason: str) -> UserError:
-    return UserError(f"The language model's config.json cannot be used: {reason}.")

@@ -1,8 +1,8 @@
 """MERT, the encoder of music: convolutions over the waveform, then a transformer.
 
 Li et al. 2023, "MERT: Acoustic Music Understanding Model with Large-Scale
-Self-Supervised Training". The architecture is HuBERT's (Hsu et al. 2021). What is
-wanted of it here is the mean over all its hidden states, so that is what it returns.
+Self-Supervised Training". The architecture is HuBERT's (Hsu et al. 2021). MusiLingo
+reads the mean over all hidden states, so that is what a call returns.
 
     waveform [batch, samples]
       → convolutional stack, strided     [batch, frames, channels] (+ constant-Q bins)
@@ -19,112 +19,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
+from numpy import ndarray
 
-from musilingo_jax.models.convolution import grouped_convolution, strided_convolution
+from musilingo_jax.models import cpu
+from musilingo_jax.models.attention import attention
 from musilingo_jax.models.cqt import cqt
-from musilingo_jax.models.layers import (
-    Linear,
-    Norm,
-    attention,
-    attention_in_turn,
-    parameter,
-    scan_layers,
-)
+from musilingo_jax.models.layers import Linear, Norm, scan_layers
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.models.mert_convolutions import (
+    Convolution,
+    PositionalConvolution,
+    gelu,
+    valid_mask,
+)
 from musilingo_jax.models.names import Derived, Names
 
-# The norms of the convolutional stack do not follow `layer_norm_eps`.
-CONVOLUTION_EPS = 1e-5
-
 Reduce = Callable[[Float[Array, "batch time width"], Bool[Array, "batch time"]], Any]
-
-
-def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x · Φ(x), exactly. By erf, which XLA computes faster on CPUs than erfc."""
-    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-def valid_mask(frames: Int[Array, " batch"], time: int) -> Bool[Array, "batch time"]:
-    """Which frames are of the clip and not of its padding: frames 2, 3 of time 4 →
-
-    1 1 0 0
-    1 1 1 0
-    """
-    return jnp.arange(time) < frames[:, None]
-
-
-def group_norm(
-    x: Float[Array, "batch time channels"],
-    valid: Bool[Array, "batch time"],
-    scale: Float[Array, " channels"],
-    bias: Float[Array, " channels"],
-) -> Float[Array, "batch time channels"]:
-    """Each channel to mean 0 and variance 1 over the valid frames, in float32.
-
-    The means are products with a row of weights, because a matrix product sums over
-    time faster than a reduction does on CPUs; hence the precision.
-    """
-    weights = valid / jnp.maximum(jnp.sum(valid, axis=1, keepdims=True), 1)
-    weights = weights.astype(jnp.float32)[:, None]
-    mean = jnp.matmul(weights, x, precision="highest")
-    variance = jnp.matmul(weights, jnp.square(x - mean), precision="highest")
-    return (x - mean) * (jax.lax.rsqrt(variance + CONVOLUTION_EPS) * scale) + bias
-
-
-class Convolution(nnx.Module):
-    """One layer of the stack: `kernel` [width, channels, features], norm, GELU."""
-
-    def __init__(self, config: MertConfig, index: int, *, rngs: nnx.Rngs):
-        channels = config.conv_dim[index - 1] if index else 1
-        shape = (config.conv_kernel[index], channels, config.conv_dim[index])
-        scale = (2 / (shape[0] * shape[1])) ** 0.5
-        self.kernel = parameter(
-            scale * jax.random.normal(rngs.params(), shape), (None, None, None)
-        )
-        bias = jnp.zeros(shape[2])
-        self.bias = parameter(bias, (None,)) if config.conv_bias else None
-        by_group = config.feat_extract_norm == "group"
-        norm = Norm(shape[2], bias=True, eps=CONVOLUTION_EPS)
-        self.norm = None if by_group and index else norm
-        self.by_group = by_group
-        self.stride = config.conv_stride[index]
-
-    def __call__(
-        self, x: Float[Array, "batch time channels"], frames: Int[Array, " batch"]
-    ) -> Float[Array, "batch frames features"]:
-        x = strided_convolution(x, self.kernel[...], self.stride)
-        if self.bias is not None:
-            x += self.bias[...].astype(jnp.float32)
-        if self.norm is not None and self.by_group:
-            valid = valid_mask(frames, x.shape[1])
-            x = group_norm(x, valid, self.norm.scale[...], self.norm.bias[...])
-        elif self.norm is not None:
-            x = self.norm(x)
-        return gelu(x)
-
-
-class PositionalConvolution(nnx.Module):
-    """Tells frames apart by their surroundings: a wide grouped convolution.
-
-    `kernel` [frames, channels per group, width] is stored as the product of what the
-    released files keep as weight norm's magnitude and direction.
-    """
-
-    def __init__(self, config: MertConfig, *, rngs: nnx.Rngs):
-        width, size = config.hidden_size, config.num_conv_pos_embeddings
-        self.groups = config.num_conv_pos_embedding_groups
-        shape = (size, width // self.groups, width)
-        scale = (2 / (shape[0] * shape[1])) ** 0.5
-        self.kernel = parameter(
-            scale * jax.random.normal(rngs.params(), shape), (None, None, None)
-        )
-        self.bias = parameter(jnp.zeros(width), (None,))
-
-    def __call__(
-        self, x: Float[Array, "batch time width"]
-    ) -> Float[Array, "batch time width"]:
-        y = grouped_convolution(x, self.kernel[...], self.groups)
-        return gelu(y + self.bias[...].astype(jnp.float32))
 
 
 class MertLayer(nnx.Module):
@@ -134,7 +44,10 @@ class MertLayer(nnx.Module):
         width, inner = config.hidden_size, config.intermediate_size
         eps = config.layer_norm_eps
 
-        def linear(fan_in: int, fan_out: int, *axes: str) -> Linear:
+        def linear(
+            fan_in: int, fan_out: int, fan_in_axis: str, fan_out_axis: str
+        ) -> Linear:
+            axes = fan_in_axis, fan_out_axis
             return Linear(fan_in, fan_out, axes=axes, bias=True, rngs=rngs)
 
         self.query = linear(width, width, "embed", "heads")
@@ -151,6 +64,7 @@ class MertLayer(nnx.Module):
     def attend(
         self, x: Float[Array, "batch time width"], valid: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time width"]:
+        """Attention from every frame to all valid frames."""
         batch, time, width = x.shape
         dtype = self.query.kernel.dtype
         query, key, value = (
@@ -162,7 +76,7 @@ class MertLayer(nnx.Module):
             key,
             value,
             valid[:, None],
-            cpu=attention_in_turn,
+            cpu=cpu.one_head_at_a_time(attention),
             default=attention,
         )
         return self.out(mixed.reshape(batch, time, width))
@@ -170,6 +84,7 @@ class MertLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch time width"], valid: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time width"]:
+        """The next hidden state."""
         if self.pre_norm:
             x = x + self.attend(self.attention_norm(x), valid)
             return x + self.down(gelu(self.up(self.mlp_norm(x))))
@@ -202,29 +117,29 @@ class Mert(nnx.Module):
         keys = jax.random.split(rngs.params(), config.num_hidden_layers)
         self.layers = jax.vmap(lambda key: MertLayer(config, rngs=nnx.Rngs(key)))(keys)
 
-    def frames(self, lengths: Int[Array, " batch"]) -> Int[Array, " batch"]:
-        """Frames that the convolutional stack makes of so many samples."""
-        return self.config.frames(lengths)
+    def frames(self, lengths: Int[Array | ndarray, " batch"]) -> Int[Array, " batch"]:
+        """Frames that the convolutional stack makes of `lengths` samples."""
+        return jnp.asarray(self.config.frames(lengths))
 
     def __call__(
         self,
-        waveform: Float[Array, "batch samples"],
-        lengths: Int[Array, " batch"],
+        waveform: Float[Array | ndarray, "batch samples"],
+        lengths: Int[Array | ndarray, " batch"],
         *,
         reduce: Reduce,
         remat: bool,
     ) -> Any:
         """The mean over all hidden states of a reduction of each.
 
-        The states are reduced and summed as they come: no stack of them is ever held.
+        States are reduced and summed as they are computed, and never stacked.
 
         Args:
-          waveform: at `config.sample_rate`; what lies beyond `lengths` has no effect.
+          waveform: at `config.sample_rate`; samples beyond `lengths` have no effect.
           lengths: samples of each clip.
           reduce: (hidden state [batch, time, width], which frames are valid
             [batch, time]) → array or pytree of arrays.
-          remat: compute the layers again in the backward pass instead of keeping what
-            is inside them.
+          remat: recompute the inside of each layer in the backward pass instead of
+            keeping it.
         """
         x, valid = self.embed(waveform, lengths)
 
@@ -243,8 +158,8 @@ class Mert(nnx.Module):
 
     def each(
         self,
-        waveform: Float[Array, "batch samples"],
-        lengths: Int[Array, " batch"],
+        waveform: Float[Array | ndarray, "batch samples"],
+        lengths: Int[Array | ndarray, " batch"],
         *,
         reduce: Reduce,
     ) -> Any:
@@ -263,23 +178,19 @@ class Mert(nnx.Module):
             lambda first, end: jnp.concatenate([first, end[None]]), reduced, last
         )
 
-    def hidden_states(
-        self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
-    ) -> Float[Array, "states batch time width"]:
-        """All depth + 1 hidden states, the last one after the final norm."""
-        return self.each(waveform, lengths, reduce=lambda x, valid: x)
-
     def embed(
-        self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
+        self,
+        waveform: Float[Array | ndarray, "batch samples"],
+        lengths: Int[Array | ndarray, " batch"],
     ) -> tuple[Float[Array, "batch time width"], Bool[Array, "batch time"]]:
         """The transformer's input (hidden state 0), and which frames are valid."""
         config = self.config
-        waveform = waveform.astype(jnp.float32)
+        waveform = jnp.asarray(waveform, jnp.float32)
         within = valid_mask(lengths, waveform.shape[1])
         waveform = jnp.where(within, waveform, 0)
         if config.do_normalize:
             waveform = normalize(waveform, within)
-        x, frames = waveform[:, :, None], lengths
+        x, frames = waveform[:, :, None], jnp.asarray(lengths)
         for convolution in self.convolutions:
             width = convolution.kernel.shape[0]
             frames = (frames - width) // convolution.stride + 1
@@ -306,14 +217,14 @@ class Mert(nnx.Module):
     def finish(
         self, x: Float[Array, "batch time width"]
     ) -> Float[Array, "batch time width"]:
-        """What follows the last layer: the final norm, when pre-norm."""
+        """Applies the final norm of a pre-norm encoder to the last hidden state."""
         return self.norm(x) if self.config.do_stable_layer_norm else x
 
 
 def normalize(
     waveform: Float[Array, "batch samples"], within: Bool[Array, "batch samples"]
 ) -> Float[Array, "batch samples"]:
-    """Each clip to mean 0 and variance 1; 1e-7 is that of the released extractor."""
+    """Each clip to mean 0 and variance 1; the released extractor, too, adds 1e-7."""
     count = jnp.maximum(jnp.sum(within, axis=1, keepdims=True), 1)
     mean = jnp.sum(waveform, axis=1, keepdims=True) / count
     centred = jnp.where(within, waveform - mean, 0)
@@ -322,12 +233,13 @@ def normalize(
 
 
 def read_weight_norm(magnitude: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """g · v / ‖v‖, the norm being over all axes but time; then the axes reversed."""
+    """g · v / ‖v‖, the norm over all axes but time; then the axes reversed."""
     norm = np.sqrt(np.sum(np.square(direction), axis=(0, 1), keepdims=True))
     return np.ascontiguousarray((magnitude * direction / norm).T)
 
 
 def write_weight_norm(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel as direction, and its norm as magnitude: undoes `read_weight_norm`."""
     direction = np.ascontiguousarray(kernel.T)
     return np.sqrt(np.sum(np.square(direction), axis=(0, 1), keepdims=True)), direction
 
@@ -340,7 +252,7 @@ def _norm_names(ours: str, theirs: str) -> Names:
     return {f"{ours}.scale": f"{theirs}.weight", f"{ours}.bias": f"{theirs}.bias"}
 
 
-# More rows than any released model has convolutions; a model uses its own.
+# More than any released model has; a model uses the names of its own convolutions.
 CONVOLUTIONS = 12
 _CONVOLUTION = "feature_extractor.conv_layers"
 _LAYER = "encoder.layers.{}"
@@ -380,9 +292,11 @@ NAMES: Names = {
     **_norm_names("layers.mlp_norm", f"{_LAYER}.final_layer_norm"),
 }
 
-# Tensors of released files that no feature depends on, as regular expressions: the
-# vector that stands for masked frames, and heads of the pre-training task or of CTC.
 IGNORED = (
     r"masked_spec_embed",
     r"(final_proj|label_embs_concat|lm_head|project_hid|project_q|quantizer)(\..*)?",
 )
+"""Tensors of released files that no feature depends on, as regular expressions.
+
+The vector that replaces masked frames, and the heads of pre-training and of CTC.
+"""

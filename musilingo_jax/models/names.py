@@ -11,9 +11,9 @@ class Derived:
     """A parameter computed from several released tensors.
 
     Attributes:
-      spellings: the alternatives under which the released tensors are found, each a
-        tuple of names (with `{}` for the layer index, if stacked). The first spelling
-        is the one that we write.
+      spellings: the alternative names of the released tensors, each alternative a
+        tuple of names (with `{}` for the layer index, if stacked). The first one is
+        written.
       read: released arrays, in the order of a spelling → our array.
       write: our array → released arrays, in the same order; `read(*write(x))` is x.
     """
@@ -24,3 +24,4 @@ class Derived:
 
 
 Names = dict[str, str | Derived]
+"""Our parameter path → the released name, or how it is derived from several."""

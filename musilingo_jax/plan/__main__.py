@@ -1,17 +1,17 @@
-"""Would it fit, and how fast could it be? Asks the TPU's compiler, without a TPU.
+"""Tells whether training fits on a TPU, and how fast it can be, without a TPU.
 
     python -m musilingo_jax.plan --config=finetune_musiccaps --topology=v5e-8
     python -m musilingo_jax.plan --config=tiny --topology=v5e-8 --config.mesh.fsdp=8
     python -m musilingo_jax.plan --config=tiny --topology=v5e-8,v4-32 --search
 
-Compiles the update of a stage at full size for the named slice of a TPU and tells what
-a chip would have to hold, to compute and to exchange. Nothing is downloaded: shapes of
-released models are known by name, those of others are read from their `config.json`.
-The compiler needs a minute or so per program and 1.5 GB of this machine's memory:
-`pip install -e '.[plan]'`.
+Compiles the update of a stage at full size for a TPU slice, with the TPU's own compiler
+(`pip install -e '.[plan]'`), and prints what a chip holds, computes and exchanges.
+Nothing is downloaded: shapes of released models are known by name, those of others are
+read from their `config.json`. Each program takes about a minute and 1.5 GB of this
+machine's memory.
 
-`--search` tries the meshes that a slice has, and the ways of splitting an update into
-batches, the promising ones first, and ends with the flags to paste.
+`--search` tries meshes and ways of splitting an update into batches, the most promising
+ones first, and ends with the flags to train with.
 """
 
 import json
@@ -35,19 +35,19 @@ from musilingo_jax.training.stage_config import StageConfig
 
 
 def define_flags() -> None:
-    """The flags of this program, besides those of the config."""
+    """Defines the flags of this program, besides those of the config."""
     flags.DEFINE_list(
         "topology", [], "TPU slices, e.g. v5e-8,v4-32, or grids of chips: v5e:2x4"
     )
     flags.DEFINE_string("stage", "", "the stage to plan; default: the last one")
     flags.DEFINE_integer(
-        "length", 0, "tokens per row; 0: as many as a row can have", lower_bound=0
+        "length", 0, "tokens per row; 0: the longest possible", lower_bound=0
     )
     flags.DEFINE_integer(
-        "windows", 0, "audio vectors per row; 0: as many as it can have", lower_bound=0
+        "windows", 0, "audio vectors per row; 0: the most possible", lower_bound=0
     )
     flags.DEFINE_integer(
-        "answers", 0, "target tokens per row; 0: as many as it can have", lower_bound=0
+        "answers", 0, "target tokens per row; 0: the most possible", lower_bound=0
     )
     flags.DEFINE_string(
         "language_model_config", "", "config.json or released model to take shapes from"
@@ -55,7 +55,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "encoder_width", 0, "width of the features; 0: the encoder's", lower_bound=0
     )
-    flags.DEFINE_boolean("search", False, "find the mesh and the batch that fit best")
+    flags.DEFINE_boolean("search", False, "search for the fastest mesh and batch")
     flags.DEFINE_integer(
         "search_minutes", 10, "minutes per topology after which no program starts", 1
     )
@@ -70,46 +70,46 @@ def main(argv: list[str]) -> None:
     """Reads the flags and prints the plans."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
-    said = flags.FLAGS
+    given = flags.FLAGS
     config = cli.required_config("stages", "model", "mesh")
-    if not said.topology:
+    if not given.topology:
         raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
-    if said.json and said.markdown:
+    if given.json and given.markdown:
         raise UsageError("choose --json or --markdown")
-    slices = [Topology.parse(name) for name in said.topology]
+    slices = [Topology.parse(name) for name in given.topology]
     plans_made = []
     for topology in slices:
         job = job_of(config, topology)
-        if said.search:
+        if given.search:
             found = search.search(
-                job, programs=said.search_programs, seconds=60 * said.search_minutes
+                job, programs=given.search_programs, seconds=60 * given.search_minutes
             )
             plan = found[0]
         else:
             mesh = plan_jobs.mesh_sizes(dict(config.mesh), topology)
             plan, found = _compiled(replace(job, mesh=mesh)), []
         plans_made.append(plan)
-        if said.json:
+        if given.json:
             tried = [other.to_dict() for other in found]
             print(json.dumps(plan.to_dict() | ({"tried": tried} if found else {})))
-        elif not said.markdown:
+        elif not given.markdown:
             if found:
                 print(tables.ranking(found), end="\n\n")
             print(tables.describe(plan), end="\n\n")
             if found:
-                print(f"to train so:\n  {' '.join(pasted(plan, config))}\n")
-    if said.markdown:
+                print(f"train with:\n  {' '.join(pasted(plan, config))}\n")
+    if given.markdown:
         print(tables.markdown(plans_made))
 
 
 def job_of(config: ConfigDict, topology: Topology) -> Job:
-    """What the flags and the config ask for, with a mesh still to be chosen.
+    """The job that flags and config describe, with the mesh still to be chosen.
 
     Raises:
-      UserError: there is no such stage, or a number of it or a model is impossible.
+      UserError: the config lacks the stage, or a setting is invalid.
     """
-    said = flags.FLAGS
-    name = said.stage or (config.stages[-1] if config.stages else "")
+    given = flags.FLAGS
+    name = given.stage or (config.stages[-1] if config.stages else "")
     if name not in config.stages:
         raise UserError(
             f"--stage={name}: config.stages has {', '.join(config.stages) or 'none'}"
@@ -121,14 +121,14 @@ def job_of(config: ConfigDict, topology: Topology) -> Job:
         name=name,
         stage=stage,
         row=RowShape(
-            length=said.length or largest.length,
-            windows=said.windows or largest.windows,
-            answers=min(said.answers or largest.answers, said.length or 10**9),
+            length=given.length or largest.length,
+            windows=given.windows or largest.windows,
+            answers=min(given.answers or largest.answers, given.length or 10**9),
         ),
         shapes=model_shapes.shapes(
             config,
-            language_model_config=said.language_model_config,
-            encoder_width=said.encoder_width,
+            language_model_config=given.language_model_config,
+            encoder_width=given.encoder_width,
         ),
         dtype=model.dtype,
         quantization=model.quantization,
@@ -138,25 +138,27 @@ def job_of(config: ConfigDict, topology: Topology) -> Job:
 
 
 def pasted(plan: CompiledPlan, config: ConfigDict) -> list[str]:
-    """The flags that make a config what was planned."""
+    """The flags that turn a config into the planned one."""
     job, stage = plan.job, plan.job.stage
-    wanted: Mapping[str, str | int] = {
+    planned: Mapping[str, str | int] = {
         **{f"mesh.{axis}": size for axis, size in job.mesh.items()},
         f"{job.name}.batch_size": stage.batch_size,
         f"{job.name}.rows": stage.rows,
         f"{job.name}.accumulate": stage.accumulate,
         "model.quantization": job.quantization,
     }
-    flat = {key: _get(config, key) for key in wanted}
     return [
-        f"--config.{key}={value}" for key, value in wanted.items() if flat[key] != value
+        f"--config.{key}={value}"
+        for key, value in planned.items()
+        if _get(config, key) != value
     ] or ["(the config as it is)"]
 
 
 def _get(config: ConfigDict, key: str) -> str | int:
-    for part in key.split("."):
-        config = config[part]
-    return config
+    *sections, last = key.split(".")
+    for section in sections:
+        config = config[section]
+    return config[last]
 
 
 def _compiled(job: Job) -> CompiledPlan:

@@ -1,10 +1,13 @@
-"""The text of a compiled program, as instructions and how often each is executed.
+"""Parses the text of a compiled program into instructions and their execution counts.
 
-XLA writes a program as computations, lists of instructions in which one may call
-another computation: a fusion, or the body of a loop. What a program costs is what its
-instructions cost, times how often they run. XLA's own `cost_analysis` counts the body
-of a loop once, however often it runs, and a transformer scanned over its layers *is*
-such a body: hence this reader.
+XLA writes a program as computations. A computation is a list of instructions, some of
+which call other computations: a fusion, or the body of a loop. A program costs what its
+instructions cost, times how often each runs. XLA's own `cost_analysis` counts the body
+of a loop once, however often it runs; and nearly all of a transformer that is scanned
+over its layers is such a body. Hence this parser.
+
+The text is not a stable format. Whatever is not understood here raises a `ValueError`
+or another error of parsing; `program_costs.costs_of` turns it into "unknown".
 
     %body (x: (s32[], f32[8,512])) -> (s32[], f32[8,512]) {
       %w = bf16[1024,512]{1,0:T(8,128)(2,1)S(1)} fusion(%x), kind=kLoop, calls=%f
@@ -36,7 +39,7 @@ _UNCHANGED = ("bitcast", "copy", "reshape", "convert", "copy-start", "copy-done"
 
 @dataclass(frozen=True)
 class HloShape:
-    """An array's type, sizes, and the memory that it lies in."""
+    """An array's type and sizes, and whether it is in the device's main memory."""
 
     dtype: str
     sizes: tuple[int, ...]
@@ -44,7 +47,7 @@ class HloShape:
 
     @property
     def bytes(self) -> float:
-        """Without the padding of tiles."""
+        """Size without the padding of tiles."""
         digits = re.search(r"\d+", self.dtype)
         bits = _SIZES.get(self.dtype, int(digits.group()) if digits else 8)
         return math.prod(self.sizes) * bits / 8
@@ -59,10 +62,11 @@ class Instruction:
       opcode: such as "fusion".
       shapes: of its output; several if it is a tuple.
       operands: names of its operands.
-      literal: what stands between the parentheses, for constants and parameters.
-      attributes: all that comes after, as text.
-      calls: computations by the role in which they are called.
-      is_root: whether it is what its computation returns.
+      literal: the text in parentheses, which is the value of a constant and the number
+        of a parameter.
+      attributes: the rest of the line.
+      calls: the computations that it calls, by their role.
+      is_root: whether its computation returns it.
     """
 
     name: str
@@ -79,18 +83,29 @@ class Instruction:
         found = re.search(pattern, self.attributes)
         return found.group(1) if found else None
 
+    def required(self, pattern: str) -> str:
+        """`attribute` where its absence is an error.
+
+        Raises:
+          ValueError: nothing matches.
+        """
+        found = self.attribute(pattern)
+        if found is None:
+            raise ValueError(f"{self.opcode} {self.name} has no {pattern}")
+        return found
+
 
 @dataclass(frozen=True)
 class Executed:
-    """An instruction where it is executed.
+    """An instruction in the course of the program.
 
     Attributes:
-      instruction: itself.
-      times: how often, in one run of the program.
-      computation: the one that it stands in.
-      fused: whether it is a part of a fusion, so that its operands and its output may
+      instruction: the instruction.
+      times: how often it runs in one run of the program.
+      computation: the computation that contains it.
+      fused: whether it is part of a fusion, so that its operands and its output may
         never be in memory.
-      among: the computation, entry or body of a loop, that it is executed among.
+      among: the computation, entry or body of a loop, that runs it or its fusion.
     """
 
     instruction: Instruction
@@ -105,40 +120,52 @@ class Program:
 
     Attributes:
       computations: by name, each with its instructions by name, in their order.
-      entry: name of the one that is the program.
-      partitions: devices that it runs on.
-      unknown_loops: names of loops whose number of trips is not in the text; they are
-        counted as one trip.
+      entry: name of the computation that is the program.
+      partitions: number of devices that it runs on.
+      unknown_loops: names of loops whose number of iterations is not in the text; they
+        are counted as one iteration.
     """
 
     def __init__(self, text: str):
-        """Reads what `jax.stages.Compiled.as_text` returns."""
+        """Parses what `jax.stages.Compiled.as_text` returns.
+
+        Raises:
+          ValueError: the text is not that of a program, or has another syntax.
+        """
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.unknown_loops: list[str] = []
         self.entry = ""
         found = re.search(r"\bnum_partitions=(\d+)", text)
         self.partitions = int(found.group(1)) if found else 1
-        current: dict[str, Instruction] = {}
+        current: dict[str, Instruction] | None = None
         for line in text.splitlines():
             if header := _HEADER.match(line):
                 current = self.computations[header.group(2)] = {}
                 if header.group(1):
                     self.entry = header.group(2)
-            elif said := _LINE.match(line):
-                instruction = _instruction(said.group(2), said.group(3), said.group(1))
-                current[instruction.name] = instruction
+            elif line.startswith("}"):
+                current = None
+            elif current is not None:
+                # A line that were skipped would make the costs too low.
+                parts = _LINE.match(line)
+                if parts is None:
+                    raise ValueError(f"not an instruction: {line.strip()[:80]!r}")
+                root, name, rest = parts.groups()
+                current[name] = _instruction(name, rest, root)
         if not self.entry:
             raise ValueError("this is not the text of a compiled program")
 
-    def operand(self, computation: str, instruction: Instruction, index: int):
-        """The instruction that makes an operand."""
+    def operand(
+        self, computation: str, instruction: Instruction, index: int
+    ) -> Instruction:
+        """The instruction that computes an operand."""
         return self.computations[computation][instruction.operands[index]]
 
     @cached_property
     def executed(self) -> tuple[Executed, ...]:
-        """All instructions that are executed, with loops multiplied out.
+        """All instructions that run, with the iterations of loops multiplied.
 
-        Of a conditional, every branch is counted: what is executed at most.
+        Every branch of a conditional counts: this is an upper bound.
         """
         return tuple(self._walk(self.entry, 1, fused=False, among=self.entry))
 
@@ -160,9 +187,9 @@ class Program:
                     yield from self._walk(called, times, fused=fused, among=among)
 
     def trips(self, computation: str, loop: Instruction) -> int:
-        """How often the body of a loop runs.
+        """The number of iterations of a loop.
 
-        XLA's note of it, if there is one; else, for a loop that counts up to a constant
+        From XLA's note, if it left one; else, for a loop that counts up to a constant
         as `jax.lax.scan` does, from its first value, its step and its bound.
         """
         if noted := loop.attribute(r'"known_trip_count":(\{[^}]*\})'):
@@ -175,22 +202,30 @@ class Program:
 
     def _counted(self, computation: str, loop: Instruction) -> int | None:
         condition, body = loop.calls["condition"][0], loop.calls["body"][0]
-        compared = self._root(condition)
+        compared = self.root(condition)
         if compared.opcode != "compare" or "direction=LT" not in compared.attributes:
             return None
         counter = self.operand(condition, compared, 0)
         bound = self._constant(condition, compared.operands[1])
         if counter.opcode != "get-tuple-element" or bound is None:
             return None
-        index = int(counter.attribute(r"index=(\d+)"))
+        index = int(counter.required(r"index=(\d+)"))
         start = self._element(computation, loop.operands[0], index)
         step = self._step(body, index)
         if start is None or not step:
             return None
         return max(0, -(-(bound - start) // step))
 
-    def _root(self, computation: str) -> Instruction:
-        return next(i for i in self.computations[computation].values() if i.is_root)
+    def root(self, computation: str) -> Instruction:
+        """The instruction that a computation returns.
+
+        Raises:
+          ValueError: none is marked.
+        """
+        for instruction in self.computations[computation].values():
+            if instruction.is_root:
+                return instruction
+        raise ValueError(f"computation {computation} returns nothing")
 
     def _constant(self, computation: str, name: str) -> int | None:
         found = self.computations[computation][name]
@@ -206,16 +241,16 @@ class Program:
         return self._constant(computation, made.operands[index])
 
     def _step(self, body: str, index: int) -> int | None:
-        """By how much a body raises an element of its tuple."""
-        root = self._root(body)
+        """How much the body of a loop adds to an element of its tuple."""
+        root = self.root(body)
         if root.opcode != "tuple":
             return None
         raised = self.operand(body, root, index)
         while raised.opcode in _UNCHANGED:
             raised = self.operand(body, raised, 0)
         if raised.opcode == "fusion":
-            # The addition alone, wrapped: its operands are those of the fusion.
-            wrapped = self._root(raised.calls["calls"][0])
+            # A fusion of the addition alone, which has the same operands.
+            wrapped = self.root(raised.calls["calls"][0])
             if wrapped.opcode != "add":
                 return None
             inside = raised.calls["calls"][0]
@@ -258,10 +293,10 @@ def _instruction(name: str, text: str, root: str | None) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` is closed."""
+    """The index of the parenthesis that closes the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)
         if depth == 0:
             return place
-    raise ValueError(f"a parenthesis is not closed in {text[:80]!r}")
+    raise ValueError(f"a parenthesis is not closed: {text[:80]!r}")

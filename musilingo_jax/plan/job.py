@@ -1,4 +1,4 @@
-"""An update to be planned: of which stage, in which rows, on which chips."""
+"""The update to plan: its stage, its rows, and the chips that it is to run on."""
 
 import math
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from musilingo_jax.training.stage_config import StageConfig
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be compiled.
+    """An update to compile.
 
     Attributes:
       name: of the stage, for messages.
-      stage: its numbers.
+      stage: its configuration.
       row: size of a row of tokens.
       shapes: of the models.
       dtype: of the frozen weights.
       quantization: of the frozen weights; "" for none.
       mesh: sizes of the axes, none of them −1.
-      topology: where it is to run.
+      topology: the slice.
     """
 
     name: str
@@ -39,23 +39,23 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """Of tokens, in an update."""
+        """Rows of tokens in an update."""
         return self.stage.rows * self.stage.accumulate
 
     @property
     def tokens(self) -> int:
-        """Places for tokens, in an update."""
+        """Positions for tokens in an update."""
         return self.rows * self.row.length
 
     @property
     def model_flops(self) -> float:
-        """Of an update on all chips: rows full of examples of equal lengths."""
+        """Model FLOPs of an update on all chips, its rows full of equal examples."""
         examples = self.stage.batch_size * self.stage.accumulate
         length = self.tokens / examples
         return self.step_flops(attended=examples * length * (length + 1) / 2)
 
     def step_flops(self, *, attended: float) -> float:
-        """The same with so many pairs of attention; see `costs.step_flops`."""
+        """Model FLOPs with `attended` pairs of attention; see `flops.step_flops`."""
         return flops.step_flops(
             self.shapes.language_model,
             encoder_width=self.shapes.encoder_width,
@@ -69,8 +69,8 @@ class Job:
 def largest_row(stage: StageConfig) -> RowShape:
     """The largest row of tokens that a batch of the stage can have.
 
-    Lengths depend on the data; no row is longer than as many of the longest examples as
-    share one.
+    Lengths depend on the data, but a row is never longer than the number of examples
+    that share it, times the longest example.
     """
     examples = -(-stage.batch_size // stage.rows)
     answer = min(stage.prompt.max_answer_tokens, stage.max_tokens)
@@ -82,10 +82,10 @@ def largest_row(stage: StageConfig) -> RowShape:
 
 
 def mesh_sizes(mesh: Mapping[str, int], topology: Topology) -> dict[str, int]:
-    """The sizes of a config's mesh on a topology, with −1 worked out.
+    """The sizes of a config's mesh on a topology, with −1 resolved.
 
     Raises:
-      UserError: it does not take all chips.
+      UserError: the mesh does not use all chips.
     """
     sizes = dict(make_mesh(**mesh, devices=topology.devices()).shape)
     if math.prod(sizes.values()) != topology.chips:
@@ -100,12 +100,12 @@ def mesh_sizes(mesh: Mapping[str, int], topology: Topology) -> dict[str, int]:
 def resized(
     job: Job, *, mesh: Mapping[str, int], accumulate: int, examples_per_row: int
 ) -> Job:
-    """The same update, of the same examples, dealt out otherwise.
+    """The same update of the same examples, split into other batches and rows.
 
     Args:
       job: the update.
       mesh: sizes of the axes.
-      accumulate: batches that make an update, a divisor of its examples.
+      accumulate: batches per update, a divisor of its examples.
       examples_per_row: a divisor of a batch's examples.
     """
     stage, row = job.stage, job.row

@@ -1,7 +1,7 @@
-"""Shapes of released models by their names, for planning without a connection.
+"""Shapes of released models by name, for planning without a network.
 
-A plan needs shapes only. They are facts about the released files (their `config.json`),
-so that a name is enough; of any other model, the `config.json` itself is read.
+A plan needs only shapes. Those of released models are written down here, so that a name
+is enough; for any other model, its `config.json` is read.
 """
 
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ _LLAMA_7B = LlamaConfig(
 _LLAMA_13B = replace(
     _LLAMA_7B, width=5120, depth=40, heads=40, key_heads=40, mlp_width=13_824
 )
-# Vicuna v0 has a padding token more; LLaMA 2, and Vicuna v1.5 made of it, other norms.
+# Vicuna v0 adds a padding token. LLaMA 2, and so Vicuna v1.5, has another epsilon.
 _VICUNA_7B, _VICUNA_13B = (replace(c, vocab=32_001) for c in (_LLAMA_7B, _LLAMA_13B))
 _LLAMA_2_7B, _LLAMA_2_13B = (replace(c, norm_eps=1e-5) for c in (_LLAMA_7B, _LLAMA_13B))
 
@@ -58,43 +58,44 @@ ENCODER_WIDTHS = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a plan must know of the models.
+    """What a plan needs to know about the models.
 
     Attributes:
-      language_model: its numbers.
+      language_model: its configuration.
       encoder_width: of a feature vector.
-      told_by: where these come from, for people.
+      source: where these come from, for people.
     """
 
     language_model: LlamaConfig
     encoder_width: int
-    told_by: str
+    source: str
 
 
 def shapes(
     config: ConfigDict, *, language_model_config: str, encoder_width: int
 ) -> Shapes:
-    """Of the models that a config names: by their names, or from their files.
+    """Shapes of the models of a config, by their names or from their files.
 
     Args:
       config: the experiment.
-      language_model_config: a `config.json`, or a name of `LANGUAGE_MODELS`, to take
-        instead of the config's; "" for the config's.
-      encoder_width: to take instead of the encoder's; 0 for the encoder's.
+      language_model_config: a `config.json`, or a name in `LANGUAGE_MODELS`, that
+        replaces the config's language model; "" for the config's.
+      encoder_width: replaces the encoder's width; 0 for the encoder's.
 
     Raises:
-      UserError: a model is neither known nor at hand.
+      UserError: a model is not known by name, and its files are not on this machine.
     """
     if language_model_config:
-        llama, told = _said(language_model_config)
+        llama, source = _given(language_model_config)
     else:
-        llama, told = _language_model(model_config.named(config, "language_model"))
+        llama, source = _language_model(model_config.named(config, "language_model"))
     if not encoder_width:
         encoder_width = _encoder_width(model_config.named(config, "encoder"))
-    return Shapes(llama, encoder_width, told)
+    return Shapes(llama, encoder_width, source)
 
 
-def _said(named: str) -> tuple[LlamaConfig, str]:
+def _given(named: str) -> tuple[LlamaConfig, str]:
+    """What --language_model_config names, and a description of it."""
     if Path(named).is_file():
         try:
             return LlamaConfig.from_dict(read_json(Path(named))), named
@@ -103,12 +104,13 @@ def _said(named: str) -> tuple[LlamaConfig, str]:
     if named in LANGUAGE_MODELS:
         return LANGUAGE_MODELS[named], f"shapes of {named}, known by name"
     raise UserError(
-        f"--language_model_config={named}: is no file, and none of the names that are "
-        f"known: {', '.join(LANGUAGE_MODELS)}"
+        f"--language_model_config={named}: this is neither a file nor one of the known "
+        f"names: {', '.join(LANGUAGE_MODELS)}"
     )
 
 
 def _language_model(source: str) -> tuple[LlamaConfig, str]:
+    """The language model of the config, and where its shapes come from."""
     known = LANGUAGE_MODELS.get(source.partition("@")[0])
     if known and not Path(source).is_dir():
         return known, f"shapes of {source}, known by name"
@@ -117,8 +119,8 @@ def _language_model(source: str) -> tuple[LlamaConfig, str]:
     except UserError as error:
         raise UserError(
             f"the shapes of config.model.language_model = {source!r} are not known by "
-            f"name, and it is not at hand ({error}); give its config.json, or the name "
-            "of a model of the same shapes, with --language_model_config"
+            f"name, and its files cannot be read ({error}); give its config.json, or "
+            "the name of a model with the same shapes, with --language_model_config"
         ) from error
     return weights.blueprint(part).module.config, f"config.json of {source}"
 
@@ -132,6 +134,6 @@ def _encoder_width(source: str) -> int:
     except UserError as error:
         raise UserError(
             f"the width of config.model.encoder = {source!r} is not known by name, and "
-            f"it is not at hand ({error}); give it with --encoder_width"
+            f"its files cannot be read ({error}); give the width with --encoder_width"
         ) from error
     return weights.blueprint(part).module.config.hidden_size

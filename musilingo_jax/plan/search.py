@@ -1,9 +1,9 @@
-"""Which mesh, and how many rows at once: tries what a topology has, the best first.
+"""Searches for the mesh and the batch with which an update is fastest on a slice.
 
-Every update is of the same examples, so that nothing is learnt otherwise; what is open
-is on which devices they are, how many at once, and in how many rows: as few as the
-config has them in, unless there are more devices than that. A rough estimate puts the
-candidates in order and the compiler, which takes a minute for each, decides.
+Every candidate updates on the same examples, so that training gives the same adapter.
+Candidates differ in the mesh, in the number of examples per batch, and in the number of
+rows, which is the smallest that the config packs them into and the mesh can divide. A
+rough estimate ranks them; then the compiler, which takes a minute for each, decides.
 """
 
 import sys
@@ -16,18 +16,18 @@ from musilingo_jax.plan.job import Job, resized
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training import flops
 
-# Candidates whose estimate is above the memory by more than this are not compiled.
+# Candidates whose estimated memory exceeds that of a chip by more are not compiled.
 _DOUBT = 1.15
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to run the update, and what is expected of it per chip.
+    """A way to run the update, and its estimated costs per chip.
 
     Attributes:
-      job: the way.
+      job: the update.
       memory: bytes.
-      seconds: a rough time of an update, if nothing went on at the same time.
+      seconds: rough time of an update, if nothing overlapped.
     """
 
     job: Job
@@ -38,31 +38,31 @@ class Candidate:
 def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
     """Compiles the promising candidates.
 
-    If none can fit in the type that the job has for its weights, int8 is tried.
+    If none can fit with the job's type of weights, int8 is tried.
 
     Args:
-      job: the update; its mesh is not looked at.
-      programs: to compile at most.
-      seconds: after which no further one is begun.
+      job: the update; its mesh is ignored.
+      programs: the most programs to compile.
+      seconds: time after which no further program is started.
 
     Returns:
-      The plans that were made: those that fit first, the fastest of them first.
+      The compiled plans: those that fit before the others, the fastest first.
 
     Raises:
-      UserError: no mesh can hold it.
+      UserError: no mesh has enough memory.
     """
     promising = _promising(job)
     if not promising and not job.quantization:
         print(
-            f"{job.topology.sold_as}: no room for weights in {job.dtype}; trying int8",
+            f"{job.topology.sold_as}: weights in {job.dtype} do not fit; trying int8",
             file=sys.stderr,
         )
         promising = _promising(replace(job, quantization="int8"))
     if not promising:
         raise UserError(
-            f"{job.topology.sold_as}: nothing fits, by a rough estimate, for no mesh "
-            f"of its {job.topology.chips} chips leaves room for a row; name a larger "
-            "slice, or a smaller --length"
+            f"{job.topology.sold_as}: nothing fits, by a rough estimate: no mesh of "
+            f"its {job.topology.chips} chips has room for a row beside the weights; "
+            "name a larger slice, or a smaller --length"
         )
     started, made = time.monotonic(), []
     for number, candidate in enumerate(promising[:programs], start=1):
@@ -81,11 +81,17 @@ def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
             file=sys.stderr,
         )
         made.append(make_plan(candidate.job))
-    return sorted(made, key=lambda plan: (not plan.fits, plan.apart_seconds))
+    return sorted(made, key=_rank)
+
+
+def _rank(plan: CompiledPlan) -> tuple[bool, bool, float]:
+    """Sorts what fits first, and by time, unknown times last."""
+    times = plan.roofline
+    return not plan.fits, times is None, times.apart_seconds if times else 0.0
 
 
 def candidates(job: Job) -> Iterator[Candidate]:
-    """All meshes, and all ways of splitting an update, that divide."""
+    """All meshes and all splits of the update into batches that divide evenly."""
     chips, llama = job.topology.chips, job.shapes.language_model
     densest = -(-job.stage.batch_size // job.stage.rows)
     examples = job.stage.batch_size * job.stage.accumulate
@@ -99,17 +105,17 @@ def candidates(job: Job) -> Iterator[Candidate]:
             mesh = {"data": data, "fsdp": fsdp, "tensor": tensor}
             for accumulate in _divisors(examples):
                 batch_size = examples // accumulate
-                dealt = [
+                per_row = [
                     each
                     for each in _divisors(batch_size)
                     if each <= densest and batch_size // each % (data * fsdp) == 0
                 ]
-                if dealt:
+                if per_row:
                     way = resized(
                         job,
                         mesh=mesh,
                         accumulate=accumulate,
-                        examples_per_row=max(dealt),
+                        examples_per_row=max(per_row),
                     )
                     yield estimate(way)
 
@@ -117,9 +123,9 @@ def candidates(job: Job) -> Iterator[Candidate]:
 def estimate(job: Job) -> Candidate:
     """Rough memory and time of a way to run the update, without compiling it.
 
-    Time is the sum of three, as in `CompiledPlan.seconds`: arithmetic, with masked pairs;
-    the weights, read for each batch forward, again forward (if layers are recomputed)
-    and backward; what fsdp gathers and what tensor adds up, which is done as often.
+    The time is the sum of the three in `Roofline.seconds`: arithmetic, masked pairs
+    included; reading the weights, for each batch forward, once more if layers are
+    recomputed, and backward; gathering over fsdp and summing over tensor, as often.
     """
     llama, stage, topology = job.shapes.language_model, job.stage, job.topology
     fsdp, tensor = job.mesh["fsdp"], job.mesh["tensor"]
@@ -153,14 +159,14 @@ def estimate(job: Job) -> Candidate:
         * (2 * (tensor - 1))
         / tensor
     )
-    seconds = compute / flops.peak_flops(chip.device_kind) + read / chip.bandwidth
+    seconds = compute / chip.peak_flops + read / chip.bandwidth
     if topology.exchange:
         seconds += (gathered + summed) / topology.exchange
     return Candidate(job, memory, seconds)
 
 
 def _promising(job: Job) -> list[Candidate]:
-    """Those with a chance to fit, the fastest first."""
+    """The candidates that may fit, the fastest first."""
     room = _DOUBT * job.topology.chip.memory
     fitting = [found for found in candidates(job) if found.memory <= room]
     return sorted(fitting, key=lambda found: found.seconds)

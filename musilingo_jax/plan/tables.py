@@ -1,8 +1,10 @@
-"""Plans, written for people."""
+"""Writes plans as text for people."""
 
 from collections.abc import Sequence
 
 from musilingo_jax.plan.compile import CompiledPlan, gib
+from musilingo_jax.plan.program_costs import ProgramCosts
+from musilingo_jax.plan.roofline import Roofline
 
 _MEMORY = {
     "weights": "frozen weights",
@@ -14,13 +16,13 @@ _MEMORY = {
     "program": "program",
 }
 _NOTE = (
-    "Time: no update can be faster than the longest of the three, at published rates;"
-    " it will be slower."
+    "Time: a lower bound, the longest of the three at published rates; an update takes "
+    "longer."
 )
 
 
 def describe(plan: CompiledPlan) -> str:
-    """All that is known of one plan."""
+    """One plan in full."""
     job, chip = plan.job, plan.job.topology.chip
     topology, stage, llama = job.topology, job.stage, job.shapes.language_model
     mesh = " ".join(f"{axis}={size}" for axis, size in job.mesh.items())
@@ -28,10 +30,10 @@ def describe(plan: CompiledPlan) -> str:
         f"{topology.sold_as}: {topology.chips} × {chip.device_kind} ({topology.name}), "
         f"mesh {mesh}",
         f"  language model    {llama.depth} layers × {llama.width}, "
-        f"{job.quantization or job.dtype} ({job.shapes.told_by})",
+        f"{job.quantization or job.dtype} ({job.shapes.source})",
         f"  update of {job.name}  {stage.batch_size * stage.accumulate} examples in "
         f"{stage.accumulate} × {stage.rows} rows of {job.row.length:,} tokens, "
-        f"{job.row.windows} of them audio, {job.row.answers} to be said",
+        f"{job.row.windows} of them audio, {job.row.answers} of answers",
         "",
         "memory per chip",
     ]
@@ -48,57 +50,69 @@ def describe(plan: CompiledPlan) -> str:
             "accumulate more; --search tries.",
         ]
         return "\n".join(lines)
-    part = plan.total / chip.memory
-    lines += [
-        f"  {'total':22} {gib(plan.total):>12}   fits: {part:.0%} of the "
-        f"{gib(chip.memory)} that a program may use",
+    share = plan.total / chip.memory
+    lines.append(
+        f"  {'total':22} {gib(plan.total):>12}   fits: {share:.0%} of the "
+        f"{gib(chip.memory)} that a program may use"
+    )
+    if plan.costs is None or plan.roofline is None:
+        lines += ["", f"computation, exchange and time: unknown ({plan.unknown})"]
+    else:
+        lines += _costs(plan, plan.costs, plan.roofline)
+    lines.append(f"(compiled in {plan.compile_seconds:.0f} s)")
+    return "\n".join(lines)
+
+
+def _costs(plan: CompiledPlan, costs: ProgramCosts, roofline: Roofline) -> list[str]:
+    """The lines on computation, exchange and time."""
+    job, ridge = plan.job, plan.job.topology.chip.ridge
+    lines = [
         "",
         "computation per chip and update",
         f"  {'model FLOPs':22} {_si(plan.model_flops, 'FLOP'):>12}   all chips: "
         f"{_si(job.model_flops, 'FLOP')}",
-        f"  {'executed FLOPs':22} {_si(plan.flops, 'FLOP'):>12}   "
-        f"{plan.flops / plan.model_flops:.2f} × (recomputed layers, masked pairs)",
-        f"  {'to and from HBM':22} {_si(plan.traffic, 'B'):>12}",
-        f"  {'intensity':22} {plan.intensity:>7,.0f} FLOP/B   the chip's ridge is at "
-        f"{plan.ridge:,.0f}: "
-        + ("computes" if plan.intensity >= plan.ridge else "waits for memory"),
+        f"  {'executed FLOPs':22} {_si(costs.flops, 'FLOP'):>12}   "
+        f"{costs.flops / plan.model_flops:.2f} × (recomputed layers, masked pairs)",
+        f"  {'to and from HBM':22} {_si(costs.traffic, 'B'):>12}",
+        f"  {'intensity':22} {roofline.intensity:>7,.0f} FLOP/B   the chip's ridge is "
+        f"at {ridge:,.0f}: "
+        + ("compute-bound" if roofline.intensity >= ridge else "memory-bound"),
         "",
         "exchange per chip and update",
     ]
-    if not plan.exchanges:
+    if not costs.exchanges:
         lines.append("  none")
     lines += [
         f"  {exchange.kind:22} {_si(exchange.bytes, 'B'):>12}   sent, in "
         f"{exchange.count:,}"
-        for exchange in plan.exchanges
+        for exchange in costs.exchanges
     ]
     lines += ["", "time of an update, at least"]
-    bound = max(plan.seconds, key=plan.seconds.get)
     lines += [
-        f"  {name:22} {seconds * 1e3:>9,.1f} ms" + ("   ← the bound" * (name == bound))
-        for name, seconds in plan.seconds.items()
+        f"  {name:22} {seconds * 1e3:>9,.1f} ms"
+        + ("   ← the bound" * (name == roofline.bound))
+        for name, seconds in roofline.seconds.items()
     ]
     lines += [
-        f"  at most {job.tokens / plan.least_seconds:,.0f} tokens/s and "
+        f"  at most {job.tokens / roofline.least_seconds:,.0f} tokens/s and "
         f"{plan.most_utilisation:.0%} of the peak in model FLOPs",
         _NOTE,
-        f"(compiled in {plan.compile_seconds:.0f} s)",
     ]
-    if plan.unknown_loops:
+    if costs.unknown_loops:
         lines.append(
-            f"Loops counted once, whose trips the compiler does not tell: "
-            f"{', '.join(plan.unknown_loops)}"
+            "Counted as one iteration, because their number is not in the program: "
+            f"{', '.join(costs.unknown_loops)}"
         )
-    return "\n".join(lines)
+    return lines
 
 
-def ranking(found: Sequence[CompiledPlan]) -> str:
-    """What a search has compiled, the best first.
+def ranking(plans: Sequence[CompiledPlan]) -> str:
+    """A table of the plans of a search, in their order.
 
-    "update ≥": the longest of the three times; "apart": their sum, as if nothing went
-    on at the same time, by which they are ranked.
+    "update ≥" is the longest of the three times; "apart" is their sum, by which plans
+    are ranked.
     """
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "mesh d×f×t",
             "weights",
@@ -109,17 +123,23 @@ def ranking(found: Sequence[CompiledPlan]) -> str:
             "bound by",
         )
     ]
-    for plan in found:
-        bound = max(plan.seconds, key=plan.seconds.get)
+    for plan in plans:
+        times = ("", "", "")
+        if plan.roofline is not None:
+            times = (
+                f"{plan.roofline.least_seconds * 1e3:,.0f} ms",
+                f"{plan.roofline.apart_seconds * 1e3:,.0f} ms",
+                plan.roofline.bound,
+            )
+        elif plan.fits:
+            times = ("unknown", "unknown", "unknown")
         rows.append(
             (
                 "×".join(str(size) for size in plan.job.mesh.values()),
                 plan.job.quantization or plan.job.dtype,
                 _rows(plan),
                 gib(plan.total) if plan.fits else "does not fit",
-                f"{plan.least_seconds * 1e3:,.0f} ms" if plan.fits else "",
-                f"{plan.apart_seconds * 1e3:,.0f} ms" if plan.fits else "",
-                bound if plan.fits else "",
+                *times,
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -129,8 +149,8 @@ def ranking(found: Sequence[CompiledPlan]) -> str:
     )
 
 
-def markdown(made: Sequence[CompiledPlan]) -> str:
-    """A table of plans, a line each."""
+def markdown(plans: Sequence[CompiledPlan]) -> str:
+    """A table with a line for each plan."""
     head = (
         "slice",
         "weights",
@@ -144,8 +164,8 @@ def markdown(made: Sequence[CompiledPlan]) -> str:
         "bound by",
     )
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    for plan in made:
-        job = plan.job
+    for plan in plans:
+        job, chip = plan.job, plan.job.topology.chip
         cells = [
             job.topology.sold_as,
             job.quantization or job.dtype,
@@ -153,19 +173,23 @@ def markdown(made: Sequence[CompiledPlan]) -> str:
             _rows(plan),
         ]
         if plan.fits:
-            bound = max(plan.seconds, key=plan.seconds.get)
-            sent = sum(exchange.bytes for exchange in plan.exchanges)
-            cells += [
+            cells.append(
                 f"{gib(plan.memory['weights'])} + {gib(plan.memory['temporary'])}, "
-                f"{gib(plan.total)} of {gib(job.topology.chip.memory)}",
-                _si(plan.flops, "FLOP"),
-                f"{plan.intensity:,.0f} ({plan.ridge:,.0f})",
+                f"{gib(plan.total)} of {gib(chip.memory)}"
+            )
+        else:
+            cells.append(f"does not fit: {plan.refusal}")
+        if plan.costs is not None and plan.roofline is not None:
+            sent = plan.roofline.sent
+            cells += [
+                _si(plan.costs.flops, "FLOP"),
+                f"{plan.roofline.intensity:,.0f} ({chip.ridge:,.0f})",
                 _si(sent, "B") if sent else "nothing",
-                f"{plan.least_seconds * 1e3:,.0f} ms",
-                bound,
+                f"{plan.roofline.least_seconds * 1e3:,.0f} ms",
+                plan.roofline.bound,
             ]
         else:
-            cells += [f"does not fit: {plan.refusal}", "", "", "", "", ""]
+            cells += ["unknown" if plan.fits else ""] * 5
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

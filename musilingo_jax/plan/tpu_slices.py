@@ -1,8 +1,10 @@
-"""TPU slices by the names that people pay for, and what their chips can do.
+"""TPU slices by the names that they are sold under, and what their chips can do.
 
-A slice's name counts cores on v4 and v5p, whose chips have two of them, and chips on
-v5e and v6e; JAX shows a chip as one device on all four. So v4-32 and v5p-32 are 16
-devices, v5e-32 and v6e-32 are 32. (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e)
+The name of a slice counts cores on v4 and v5p, whose chips have two, and chips on v5e
+and v6e. JAX shows a chip as one device on all four. So v4-32 and v5p-32 are 16 devices,
+v5e-32 and v6e-32 are 32. (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e)
+
+To add a TPU type: a line in `CHIPS` here, and one in `PEAK_FLOPS` of training/flops.py.
 """
 
 import math
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 import jax
 
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.training import flops
 
 GIB = 2**30
 
@@ -25,14 +28,14 @@ class Chip:
     Attributes:
       name: as in the names of slices.
       device_kind: as JAX calls it.
-      memory: bytes of HBM that the compiler lets a program use: what it says is
-        available when it refuses one that is too large. The data sheets say 32 GB
-        (v4), 16 GB (v5e), 95 GB (v5p) and 32 GB (v6e); the rest is the system's.
+      memory: bytes of HBM that the compiler lets a program use, from its message when a
+        program is too large. The data sheets say 32 GB (v4), 16 GB (v5e), 95 GB (v5p)
+        and 32 GB (v6e); the system uses the rest.
       bandwidth: bytes per second of HBM.
-      link: bytes per second that a link to a neighbour carries, one way: the published
-        bandwidth between chips by the number of its links and by both directions.
-      cores: it has; two work as one device.
-      slices: of these names, the shape of the chips.
+      link: bytes per second of a link to a neighbour, one way: the published bandwidth
+        between chips, divided by the number of links and by the two directions.
+      cores: number of cores; two work as one device.
+      slices: number in the name of a slice → its grid of chips.
     """
 
     name: str
@@ -42,6 +45,19 @@ class Chip:
     link: float
     cores: int
     slices: dict[int, tuple[int, ...]]
+
+    @property
+    def peak_flops(self) -> float:
+        """bfloat16 operations per second."""
+        peak = flops.peak_flops(self.device_kind)
+        if peak is None:
+            raise LookupError(f"training/flops.py has no peak of a {self.device_kind}")
+        return peak
+
+    @property
+    def ridge(self) -> float:
+        """Operations per byte at which HBM and arithmetic take equally long."""
+        return self.peak_flops / self.bandwidth
 
 
 _PLANE = {
@@ -67,9 +83,20 @@ _SPACE = {
     4096: (8, 16, 16),
 }
 
-# HBM and links: "HBM bandwidth per chip" and "Bidirectional inter-chip interconnect
-# bandwidth per chip" of the pages named above (v5e 400, v5p 1200, v6e 800 GB/s, over 4,
-# 6 and 4 links); v4's links, 50 GB/s each way, are in Jouppi et al. 2023, "TPU v4".
+# To add a TPU type, write a line below. As v6e was added, from left to right:
+#
+#   name         "v6e", as in "v6e-8" and in the compiler's "v6e:2x4"
+#   device_kind  "TPU v6 lite": what `jax.devices()[0].device_kind` is on such a chip
+#   memory       31.25 GiB: compiled a program that is too large; the error says it
+#   bandwidth    1638 GB/s: "HBM bandwidth per chip" of the page named above
+#   link         100 GB/s: "Bidirectional inter-chip interconnect bandwidth per chip",
+#                800 GB/s, over 4 links and both directions (v5e: 400 over 4; v5p: 1200
+#                over 6; v4: 50 GB/s each way in Jouppi et al. 2023, "TPU v4")
+#   cores        1: the 8 in "v6e-8" counts chips; 2 where it counts cores
+#   slices       `_PLANE`: grids of two dimensions; `_SPACE` where they have three
+#
+# and a line in `PEAK_FLOPS` of training/flops.py. `pytest tests/plan` checks both; with
+# the `plan` extra installed, also that the compiler knows the slices by these names.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -86,8 +113,8 @@ class Topology:
     """A slice: chips of one kind, in a grid.
 
     Attributes:
-      chip: of which kind.
-      shape: of the grid, two sizes or three.
+      chip: the kind of chip.
+      shape: of the grid, two or three sizes.
     """
 
     chip: Chip
@@ -95,17 +122,17 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """How many there are, and so how many devices JAX shows."""
+        """The number of chips, which is the number of JAX devices."""
         return math.prod(self.shape)
 
     @property
     def name(self) -> str:
-        """As the compiler calls it, e.g. "v5e:2x4"."""
+        """The compiler's name for it, e.g. "v5e:2x4"."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
     @property
     def sold_as(self) -> str:
-        """As it is rented, e.g. "v5e-8"; the compiler's name if it is none of those."""
+        """The name that it is sold under, e.g. "v5e-8"; if none, the compiler's."""
         for number, shape in self.chip.slices.items():
             if shape == self.shape:
                 return f"{self.chip.name}-{number}"
@@ -113,10 +140,10 @@ class Topology:
 
     @property
     def exchange(self) -> float:
-        """Bytes per second that a chip can send at most, over all its links.
+        """The most bytes per second that a chip can send, over all its links.
 
-        A grid that is 2 long joins two chips by one link; a longer one may be closed to
-        a ring, so that a chip has two.
+        Along a side of 2 chips, a chip has one link. A longer side may be closed to a
+        ring, in which each chip has two.
         """
         links = sum(min(size - 1, 2) for size in self.shape)
         return links * self.chip.link
@@ -126,14 +153,14 @@ class Topology:
         """Reads "v5e-8", "v5e:2x4" or "v5litepod-8".
 
         Raises:
-          UserError: it is none that is known.
+          UserError: the name is not that of a known slice.
         """
-        said = name.strip().lower().replace("v5litepod", "v5e")
-        if found := re.fullmatch(r"(v\d\w?)-(\d+)", said):
+        lowered = name.strip().lower().replace("v5litepod", "v5e")
+        if found := re.fullmatch(r"(\w+)-(\d+)", lowered):
             chip = CHIPS.get(found.group(1))
             if chip and (shape := chip.slices.get(int(found.group(2)))):
                 return cls(chip, shape)
-        elif found := re.fullmatch(r"(v\d\w?):(\d+(?:x\d+){1,2})", said):
+        elif found := re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", lowered):
             chip = CHIPS.get(found.group(1))
             shape = tuple(int(size) for size in found.group(2).split("x"))
             if chip and all(shape):
@@ -145,22 +172,24 @@ class Topology:
             f"{chip.name}-" + "|".join(map(str, chip.slices)) for chip in CHIPS.values()
         )
         raise UserError(
-            f"--topology={name}: no such TPU slice is known; choose one of {known} (v4 "
-            "and v5p count cores, two a chip), or a grid of chips such as v5e:2x4 or "
-            "v5p:2x2x4"
+            f"--topology={name}: this is not a known TPU slice; choose one of {known} "
+            "(v4 and v5p count cores, two to a chip), or a grid of chips such as "
+            "v5e:2x4 or v5p:2x2x4"
         )
 
-    def devices(self) -> Sequence[jax.Device]:
-        """Stand-ins for its chips, for which programs can be compiled.
+    def devices(
+        self,
+    ) -> Sequence[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]: a variable
+        """Descriptions of its chips, for which programs can be compiled.
 
         `prepare` must have been called before JAX was first used.
 
         Raises:
-          UserError: the TPU compiler is not installed, or knows no such grid.
+          UserError: the TPU compiler is not installed, or does not know the grid.
         """
         from jax.experimental import topologies
 
-        # A host has 2 × 2 chips, or is a part of one that has a single chip.
+        # A host has 2 × 2 chips, or is a virtual machine with a single one.
         host = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}
         cores = {"chip_config_name": "megacore"} if self.chip.cores == 2 else {}
         try:
@@ -175,22 +204,22 @@ class Topology:
                 ) from error
             reason = str(error).partition("\n")[0]
             raise UserError(
-                f"--topology: the TPU compiler knows no {self.name} ({reason})"
+                f"--topology: the TPU compiler does not know {self.name} ({reason})"
             ) from error
         return described.devices
 
 
 def prepare() -> None:
-    """Lets the TPU compiler run where there is no TPU; to be called before JAX starts.
+    """Lets the TPU compiler run on a machine without a TPU. Call it before JAX starts.
 
-    JAX itself is told to stay on the CPU, and the compiler not to ask the cloud's
-    metadata service what machine this is, which off the cloud takes minutes to fail.
+    JAX itself stays on the CPU, and the compiler does not ask the cloud's metadata
+    service for the type of this machine, which outside the cloud fails after minutes.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    # Several programs may plan at once, for none of them takes hold of a TPU.
+    # Several programs may plan at the same time, because none uses a TPU.
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    # Or else it says on stderr that it does not know on which machine it is.
+    # Otherwise the compiler warns on stderr that it does not know the machine.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
     jax.config.update("jax_platforms", "cpu")

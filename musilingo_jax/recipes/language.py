@@ -24,7 +24,7 @@ from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora import questions, synthetic
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.evaluation.metrics.naming import named_value
-from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.llama import Llama, unstacked
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch, answer_loss
 from musilingo_jax.pretrained.tokenizer import Tokenizer
@@ -223,7 +223,9 @@ def reading_accuracy(
     words = np.asarray(value_embeddings(llama, value_tokens(tokenizer)))
     width = llama.config.width
     unchanged = start.linear_adapter(np.eye(width), np.zeros(width))
-    answerer = Answerer(unchanged, llama, tokenizer)
+    # A copy, because `unstacked` deletes its argument.
+    decoding = unstacked(jax.tree.map(jnp.copy, llama))
+    answerer = Answerer(unchanged, decoding, tokenizer)
     requests, expected = [], []
     for index in range(pieces):
         rng = np.random.default_rng([recipe.seed, 3, index])

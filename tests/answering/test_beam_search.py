@@ -45,7 +45,7 @@ def search(llama, processors, *, beams: int, length_penalty: float):
     """
     vocab = llama.config.vocab
     return search_each(
-        PromptReader(tiny.adapter(32), llama, mesh=None),
+        PromptReader(tiny.adapter(32), tiny.decoding(llama), mesh=None),
         TokenRule(Choice(processors, Greedy()), tiny.ending_with(ends(vocab), vocab)),
         prompts(),
         texts=5 * beams,

@@ -44,7 +44,9 @@ def generate(
 ) -> list[list[int]]:
     """The answers' tokens, in the order of the prompts."""
     job = ContinuousBatch(
-        PromptReader(tiny.adapter(llama.config.width), llama, mesh=None),
+        PromptReader(
+            tiny.adapter(llama.config.width), tiny.decoding(llama), mesh=None
+        ),
         TokenRule(choice, stops),
         waiting,
         rows=rows,
@@ -105,11 +107,10 @@ def test_cached_equals_uncached():
 
     @jax.jit
     def likeliest(read):
-        hidden, _ = llama(
+        hidden = llama(
             read,
             positions=jnp.broadcast_to(jnp.arange(time), (4, time)),
             attend=jnp.broadcast_to(jnp.tri(time, dtype=bool), (4, time, time)),
-            cache=None,
             remat=False,
         )
         return jnp.argmax(llama.logits(hidden), axis=-1)

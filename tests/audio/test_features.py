@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.hidden_states import hidden_states
 from helpers.small_cache import FEATURES
 from ml_collections import ConfigDict
 
@@ -151,7 +152,7 @@ def test_the_number_of_threads_changes_nothing(mert, mesh, monkeypatch):
 
 @jax.jit
 def states(mert, waveform):
-    return mert.hidden_states(waveform[None], jnp.asarray([len(waveform)]))[:, 0]
+    return hidden_states(mert, waveform[None], jnp.asarray([len(waveform)]))[:, 0]
 
 
 @pytest.mark.parametrize("frames", [20, 52])

@@ -23,7 +23,7 @@ from musilingo_jax.answering.padded_prompts import PromptTokens
 from musilingo_jax.answering.prompts import PromptConfig, encode
 from musilingo_jax.answering.stop_texts import Stops
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.llama import Llama, UnstackedLlama, unstacked
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
@@ -148,6 +148,11 @@ def llama(shape: str = "LLAMA_1") -> Llama:
     return model
 
 
+def decoding(model: Llama) -> UnstackedLlama:
+    """A copy of a model, for decoding."""
+    return unstacked(jax.tree.map(jnp.copy, model))
+
+
 def parrot(script: list[int]) -> Llama:
     """A model that answers every prompt with `script`; its tokens must differ.
 
@@ -179,13 +184,13 @@ def _mute() -> Llama:
 @functools.cache
 def answerer() -> Answerer:
     """The random language model with an adapter."""
-    return Answerer(adapter(32), llama(), tokenizer())
+    return Answerer(adapter(32), decoding(llama()), tokenizer())
 
 
 def parrot_answerer(script: list[int]) -> Answerer:
     """An `Answerer` with a `parrot`."""
     llama = parrot(script)
-    return Answerer(adapter(llama.config.width), llama, tokenizer())
+    return Answerer(adapter(llama.config.width), decoding(llama), tokenizer())
 
 
 def ending_with(ends: list[int], vocab: int) -> Stops:

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.quick_jit import quick_jit
+from helpers.random_weights import random_module
 
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama import Llama, LlamaConfig
+from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch, answer_loss, attend_mask, splice
 
 VOCAB, WIDTH_IN, WIDTH = 31, 6, 16
@@ -31,12 +34,10 @@ def models():
         tied=False,
     )
 
-    @jax.jit
-    def make():
-        rngs = nnx.Rngs(0)
-        return Adapter(WIDTH_IN, WIDTH, rngs=rngs), Llama(config, rngs=rngs)
-
-    return make()
+    return (
+        random_module(lambda: Adapter(WIDTH_IN, WIDTH, rngs=nnx.Rngs(0))),
+        random_module(lambda: Llama(config, rngs=nnx.Rngs(0))),
+    )
 
 
 def example(seed, time, windows, answer):
@@ -55,7 +56,7 @@ def example(seed, time, windows, answer):
     return Batch(**{name: jnp.asarray(array) for name, array in arrays.items()})
 
 
-loss_of = jax.jit(answer_loss, static_argnames="remat")
+loss_of = quick_jit(answer_loss, static_argnames="remat")
 
 
 def test_splice_is_as_drawn():
@@ -91,12 +92,11 @@ def test_loss_is_the_cross_entropy_of_the_answer(models):
     total, count = loss_of(adapter, llama, batch, remat=False)
     embeddings = np.array(llama.embed(batch.tokens))
     embeddings[:, 1:3] = adapter(batch.features)
-    hidden, _ = jax.jit(Llama.__call__, static_argnames="remat")(
+    hidden = quick_jit(Llama.__call__, static_argnames="remat")(
         llama,
         jnp.asarray(embeddings),
         positions=batch.positions,
         attend=jnp.tril(jnp.ones((1, 10, 10), bool)),
-        cache=None,
         remat=False,
     )
     chances = jax.nn.log_softmax(llama.logits(hidden))[0]
@@ -108,8 +108,8 @@ def test_loss_is_the_cross_entropy_of_the_answer(models):
 
 def test_the_adapter_learns_from_the_answer_through_the_frozen_model(models):
     adapter, llama = models
-    batch = example(1, time=8, windows=2, answer=2)
-    grad = jax.jit(jax.grad(lambda a: answer_loss(a, llama, batch, remat=True)[0]))(
+    batch = example(1, time=10, windows=2, answer=3)
+    grad = quick_jit(jax.grad(lambda a: answer_loss(a, llama, batch, remat=True)[0]))(
         adapter
     )
     assert jax.tree.structure(grad) == jax.tree.structure(adapter)
@@ -132,7 +132,7 @@ def test_the_adapter_learns_from_the_answer_through_the_frozen_model(models):
 
 def test_unused_targets_and_all_kinds_of_padding_change_nothing(models):
     adapter, llama = models
-    batch = example(2, time=9, windows=2, answer=3)
+    batch = example(2, time=10, windows=2, answer=3)
     total, count = loss_of(adapter, llama, batch, remat=False)
 
     def pad(array, amount, filling):
@@ -158,7 +158,7 @@ def test_unused_targets_and_all_kinds_of_padding_change_nothing(models):
 
 def test_two_examples_in_one_row_are_two_rows(models):
     adapter, llama = models
-    first = example(3, time=7, windows=2, answer=2)
+    first = example(3, time=10, windows=2, answer=3)
     second = example(4, time=6, windows=1, answer=3)
     beside = {
         name: jnp.concatenate([getattr(first, name), getattr(second, name)], axis=1)
@@ -168,10 +168,10 @@ def test_two_examples_in_one_row_are_two_rows(models):
     packed = Batch(
         audio_slot=jnp.concatenate([first.audio_slot, shifted], axis=1),
         segments=jnp.concatenate([first.segments, second.segments + 1], axis=1),
-        targets=jnp.concatenate([first.targets, second.targets + 7], axis=1),
+        targets=jnp.concatenate([first.targets, second.targets + 10], axis=1),
         **beside,
     )
     total, count = loss_of(adapter, llama, packed, remat=False)
     apart = [loss_of(adapter, llama, batch, remat=False) for batch in (first, second)]
-    assert int(count) == 5
+    assert int(count) == 6
     np.testing.assert_allclose(total, sum(float(t) for t, _ in apart), rtol=1e-5)

@@ -21,6 +21,7 @@ import soundfile
 import soxr
 import torch
 import transformers
+from helpers.hidden_states import hidden_states
 from helpers.released_configs import (
     CODE_LLAMA_7B,
     LLAMA_1_7B,
@@ -43,14 +44,13 @@ from musilingo_jax.models.mert import NAMES
 from musilingo_jax.pretrained import weights
 
 TOLERANCE = 1e-4
-WINDOW = 325  # frames
 ASSETS = Path(weights.__file__).parents[1] / "assets"
 CLIP = ASSETS / "musilingo-tiny-corpus" / "clips" / "00002.ogg"
 
 SMALL_MERT = {
     "conv_dim": [16] * 7,
     "hidden_size": 32,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 64,
     "num_conv_pos_embeddings": 16,
@@ -72,7 +72,7 @@ SMALL_LLAMA = {
     "vocab_size": 96,
     "hidden_size": 48,
     "intermediate_size": 80,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
 UNGROUPED, GROUPED = {"num_key_value_heads": 4}, {"num_key_value_heads": 2}
@@ -143,7 +143,7 @@ def hubert_states(model, waveform):
 @jax.jit
 def mert_states(mert, waveform):
     lengths = jnp.full(len(waveform), waveform.shape[1])
-    return mert.hidden_states(waveform, lengths)
+    return hidden_states(mert, waveform, lengths)
 
 
 @partial(jax.jit, static_argnames="window")
@@ -157,7 +157,7 @@ def pooled(mert, waveform, lengths, window):
 
 
 def music(samples):
-    """So many samples at 24 kHz, of the file that MUSILINGO_TEST_SONG names, if any."""
+    """The first samples at 24 kHz of a song; MUSILINGO_TEST_SONG may name another."""
     path = Path(os.environ.get("MUSILINGO_TEST_SONG", CLIP))
     channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
     waveform = soxr.resample(channels.mean(axis=1), rate, 24_000)[:samples]
@@ -171,24 +171,29 @@ def test_every_hidden_state_of_a_mert(tmp_path, name):
     model = hubert(MERTS[name], noise=0.1, folder=tmp_path, old_spelling=old)
     waveform = np.stack([music(9_000), music(10_000)[1_000:]])
     expected = hubert_states(model, waveform)
-    assert len(expected) == 4
+    assert len(expected) == 3
     mert = weights.load_encoder(tmp_path, dtype=np.float32, mesh=None)
     for ours, theirs in zip(mert_states(mert, waveform), expected, strict=True):
         assert_close(ours, theirs)
 
 
-def check_padded_batch(mert, model):
-    """Clips of 3, 7 and 10 s together, against each alone through the torch model."""
-    lengths = np.array([72_000, 168_000, 240_000])
+def check_padded_batch(mert, model, *, window):
+    """Three clips together, against each alone through the torch model.
+
+    Of 0.7, 1.6 and 2.3 windows; a frame is 320 samples.
+    """
+    lengths = np.array([224, 512, 736]) * window
     # What follows a clip is loud, not zero, and has no effect.
-    batch = np.stack([music(240_000)[::-1]] * 3)
+    batch = np.stack([music(lengths[-1])[::-1]] * 3)
     for row, length in enumerate(lengths):
         batch[row, :length] = music(length)
-    together = pooled(mert, batch, lengths, WINDOW)
+    together = pooled(mert, batch, lengths, window)
     for row, (length, windows) in enumerate(zip(lengths, (1, 2, 3), strict=True)):
         states = np.stack(hubert_states(model, music(length)[None]))[:, 0]
         frames = states.mean(axis=0)
-        parts = [frames[start : start + WINDOW] for start in range(0, 975, WINDOW)]
+        parts = [
+            frames[start : start + window] for start in range(0, 3 * window, window)
+        ]
         expected = np.stack([part.mean(axis=0) for part in parts if len(part)])
         assert len(expected) == windows
         assert_close(together[row, :windows], expected)
@@ -199,7 +204,7 @@ def test_a_padded_batch_gives_each_clip_its_own_features(tmp_path):
     config = MERTS["330M"]
     model = hubert(config, noise=0.1, folder=tmp_path, old_spelling=True)
     mert = weights.load_encoder(tmp_path, dtype=np.float32, mesh=None)
-    check_padded_batch(mert, model)
+    check_padded_batch(mert, model, window=25)
 
 
 @pytest.mark.slow
@@ -219,7 +224,7 @@ def test_ten_seconds_of_music_through_a_whole_mert(tmp_path, config):
     )
     for ours, theirs in zip(states, expected, strict=True):
         assert_close(ours, theirs)
-    check_padded_batch(mert, model)
+    check_padded_batch(mert, model, window=325)
 
 
 def llama_model(config_json, folder):
@@ -271,10 +276,10 @@ def llama_states(llama):
     states = [x]
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
-        x, _ = layer(x, None, index=index, **where)
+        x = layer(x, **where)
         states.append(x)
     states[-1] = llama.norm(x)
-    hidden, _ = llama(embeddings, cache=None, remat=False, **where)
+    hidden = llama(embeddings, remat=False, **where)
     return [*states, llama.logits(states[-1])], [hidden, llama.logits(hidden)]
 
 
@@ -282,7 +287,7 @@ def llama_states(llama):
 def test_every_hidden_state_and_the_logits_of_a_llama(tmp_path, name):
     model = llama_model(small_llama(name), tmp_path)
     expected = llama_torch_states(model)
-    assert len(expected) == 5
+    assert len(expected) == 4
     llama = weights.load_language_model(
         tmp_path, dtype=np.float32, quantization="", mesh=None
     )

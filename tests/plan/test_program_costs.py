@@ -1,17 +1,28 @@
 """The reader of compiled programs, on small programs whose costs are known."""
 
 import functools
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from plan import recorded_programs
 
 from musilingo_jax.plan import program_costs
+from musilingo_jax.plan.collectives import Exchange, exchanges, group_size
 from musilingo_jax.plan.hlo import Instruction, Program
-from musilingo_jax.plan.program_costs import Exchange
+from musilingo_jax.plan.memory_traffic import traffic
+from musilingo_jax.plan.program_costs import ProgramCosts, costs_of
 from musilingo_jax.runtime.sharding import make_mesh
+
+ROOT = Path(__file__).parents[2]
 
 
 def program(function, *shapes: jax.ShapeDtypeStruct, **options) -> Program:
@@ -168,7 +179,7 @@ def test_exchanges_of_a_sharded_program():
     assert found.partitions == 8
     # [4, 64] float32 on each device, 2 · 3/4 of it sent, 5 times.
     sent = 5 * 2 * 3 / 4 * (4 * 64 * 4)
-    assert program_costs.exchanges(found) == (Exchange("all-reduce", 5, sent),)
+    assert exchanges(found) == (Exchange("all-reduce", 5, sent),)
 
 
 def test_gathering():
@@ -176,7 +187,7 @@ def test_gathering():
     split, whole = NamedSharding(mesh, P("fsdp")), NamedSharding(mesh, P())
     found = program(lambda x: x, array(64, 4, sharding=split), out_shardings=whole)
     # Each device begins with an eighth, and passes on seven eighths.
-    (exchange,) = program_costs.exchanges(found)
+    (exchange,) = exchanges(found)
     assert exchange == Exchange("all-gather", 1, 7 / 8 * 64 * 4 * 4)
 
 
@@ -195,7 +206,7 @@ def test_gathering():
 )
 def test_groups(attributes, expected):
     instruction = Instruction("c", "all-reduce", (), (), "", attributes, {}, False)
-    assert program_costs.group_size(instruction, 16) == expected
+    assert group_size(instruction, 16) == expected
 
 
 def test_a_collective_in_three_fusions_is_one():
@@ -227,7 +238,7 @@ ENTRY %main (c: f32[4,8]) -> f32[1,8] {
   ROOT %three = f32[1,8]{1,0} fusion(%two), kind=kCustom, calls=%all-reduce-scatter.1
 }
 """  # noqa: E501
-    assert program_costs.exchanges(Program(text)) == (
+    assert exchanges(Program(text)) == (
         Exchange("all-gather", 1, 4 * 8 * 4),
         Exchange("reduce-scatter", 1, 7 / 8 * 8 * 8 * 4),
     )
@@ -255,9 +266,92 @@ ENTRY %main (weights: bf16[32,64,64], layer: s32[], rows: f32[8,64]) -> f32[8,64
 }
 """  # noqa: E501
     # One layer of 32, the rows, and nothing written: that stays on the core.
-    assert program_costs.traffic(Program(text)) == 64 * 64 * 2 + 8 * 64 * 4
+    assert traffic(Program(text)) == 64 * 64 * 2 + 8 * 64 * 4
 
 
-def test_a_text_that_is_no_program():
+def costs_by_hand(name):
+    """Of the recorded layers: flops and exchanges per chip."""
+    mesh = recorded_programs.SLICES[name]
+    depth, rows, width, inner = (
+        recorded_programs.DEPTH,
+        recorded_programs.ROWS // (mesh["data"] * mesh["fsdp"]),
+        recorded_programs.WIDTH,
+        recorded_programs.INNER // mesh["tensor"],
+    )
+    # Two products forward, the first of them again, and two backward.
+    operations = depth * 5 * 2 * rows * width * inner
+    # Both kernels are gathered forward and backward, from the other half.
+    gathered = depth * 4 * (2 * width * inner / mesh["fsdp"])
+    # The residual stream is summed forward, and its gradient backward.
+    summed = depth * 2 * 4 * rows * width
+    return operations, (
+        Exchange("all-gather", depth * 4, gathered),
+        Exchange("all-reduce", depth * 2, summed),
+    )
+
+
+@pytest.mark.parametrize("name", recorded_programs.SLICES)
+def test_costs_of_recorded_programs_are_those_counted_by_hand(name):
+    costs = costs_of(recorded_programs.read(name))
+    assert isinstance(costs, ProgramCosts)
+    assert (costs.flops, costs.exchanges) == costs_by_hand(name)
+    assert not costs.unknown_loops
+    # At least the kernels are read, forward and backward, and not many times.
+    kernels = 2 * 2 * math.prod((3, 256, 1024 // 2)) / 2
+    assert kernels < costs.traffic < 4 * kernels
+
+
+def test_the_installed_compiler_still_writes_what_is_read():
+    pytest.importorskip("libtpu")
+    code = (
+        "from musilingo_jax.plan import tpu_slices; tpu_slices.prepare()\n"
+        "import json, recorded_programs, dataclasses\n"
+        "from musilingo_jax.plan.program_costs import costs_of\n"
+        "costs = costs_of(recorded_programs.compiled('v5e-8'))\n"
+        "print(costs if isinstance(costs, str) else"
+        " json.dumps(dataclasses.asdict(costs)))"
+    )
+    folders = [str(ROOT), str(ROOT / "tests/plan"), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    costs = json.loads(done.stdout)
+    operations, found = costs_by_hand("v5e-8")
+    assert costs["flops"] == operations
+    assert [Exchange(**exchange) for exchange in costs["exchanges"]] == list(found)
+
+
+DAMAGES = {
+    "another file": lambda text: "nothing of the kind",
+    "no text": lambda text: "",
+    "cut off": lambda text: text[: len(text) // 2],
+    "another sign for operands": lambda text: text.replace("(%", "<%"),
+    "another word for contracted axes": lambda text: text.replace(
+        "dim_labels", "dimension_labels"
+    ),
+    "another word for bodies": lambda text: text.replace("body=", "loop_body="),
+    "names without their mark": lambda text: text.replace("%", "@"),
+    "a line in between": lambda text: text.replace(
+        "\n  ROOT", "\n  # the root follows\n  ROOT"
+    ),
+    "another word for products": lambda text: text.replace(
+        " convolution(", " tensor_product("
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_text_of_another_kind_has_unknown_costs_and_a_reason(damage):
+    text = DAMAGES[damage](recorded_programs.read("v5e-8"))
+    reason = costs_of(text)
+    assert isinstance(reason, str)
+    assert reason.startswith("this version of XLA writes its programs differently: ")
+
+
+def test_a_text_that_is_not_a_program():
     with pytest.raises(ValueError, match="compiled program"):
         Program("nothing of the kind")
