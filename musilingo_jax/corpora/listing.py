@@ -84,8 +84,8 @@ def check_name(path: Path | str) -> None:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{printable(str(path))}: its name is not UTF-8, so results cannot name it; "
-            "rename it (`convmv` does that for many files)"
+            f"{printable(str(path))}: its name is not UTF-8, so results cannot name "
+            "it; rename it (`convmv` does that for many files)"
         ) from error
 
 

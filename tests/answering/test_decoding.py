@@ -44,9 +44,7 @@ def generate(
 ) -> list[list[int]]:
     """The answers' tokens, in the order of the prompts."""
     job = ContinuousBatch(
-        PromptReader(
-            tiny.adapter(llama.config.width), tiny.decoding(llama), mesh=None
-        ),
+        PromptReader(tiny.adapter(llama.config.width), tiny.decoding(llama), mesh=None),
         TokenRule(choice, stops),
         waiting,
         rows=rows,
