@@ -38,8 +38,10 @@ from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import causes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds after which a signal that came during garbage collection is sent again.
+# Seconds after which a signal that came during garbage collection is sent again, and
+# between later attempts.
 _SEND_AGAIN_AFTER = 0.01
+_SEND_AGAIN_EVERY = 0.25
 
 
 class Interrupted(KeyboardInterrupt):
@@ -218,29 +220,41 @@ def _first_signal(
     Args:
       react: what handles the signal.
       raises: whether it raises an exception. A signal that arrives during garbage
-        collection, where that would be ignored, is then sent again a moment later.
+        collection, where that would be ignored, is then sent again until it is handled
+        elsewhere.
     """
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    postponed: _Arrived | None = None
     ended = False
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def send_again(arrived: _Arrived) -> None:
-        time.sleep(_SEND_AGAIN_AFTER)
-        if not (arrived.raised or ended):
-            os.kill(os.getpid(), arrived.number)
+    def send_again(number: int) -> None:
+        # Once is not enough: a signal in the instant before `input` or `sleep` begins
+        # to wait does not end the wait. That instant is likely to be met, for there
+        # the main thread releases the interpreter to this one.
+        process, kill, sleep = os.getpid(), os.kill, time.sleep
+        sleep(_SEND_AGAIN_AFTER)
+        while not ended:
+            # No other thread runs between the check and this call: a signal after the
+            # block would be a second one.
+            kill(process, number)
+            sleep(_SEND_AGAIN_EVERY)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        arrived = _Arrived(number)
+        nonlocal postponed, ended
         if raises and _within_garbage_collection(frame):
-            _pending.append(arrived)
-            # Not `threading`, whose locks the interrupted code may hold.
-            _thread.start_new_thread(send_again, (arrived,))
+            if postponed is None:
+                postponed = _Arrived(number)
+                _pending.append(postponed)
+                # Not `threading`, whose locks the interrupted code may hold.
+                _thread.start_new_thread(send_again, (number,))
             return
+        ended = True
         restore()
-        react(arrived)
+        react(postponed or _Arrived(number))
 
     for number in _SIGNALS:
         signal.signal(number, handle)

@@ -1,6 +1,7 @@
 """Command lines are parsed in every documented form, or refused in one sentence."""
 
 import pytest
+from absl import logging
 from helpers import programs
 from helpers.programs import ROOT
 
@@ -81,7 +82,12 @@ def test_a_source_is_inspected_without_a_command(line):
 
 
 def test_flags_of_absl_may_stand_anywhere():
-    given = parsed("--verbosity", "1", "split", "--verbosity=0", "A", "--out=DIR")
+    before = logging.get_verbosity()
+    try:
+        given = parsed("--verbosity", "1", "split", "--verbosity=0", "A", "--out=DIR")
+        assert logging.get_verbosity() == logging.INFO
+    finally:
+        logging.set_verbosity(before)
     assert given["source"] == "A"
 
 

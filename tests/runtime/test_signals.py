@@ -182,8 +182,8 @@ def shared(monkeypatch):
     """The key-value store of what seem to be two processes."""
     store = {}
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(distributed, "propose", store.setdefault)
-    monkeypatch.setattr(distributed, "told", store.get)
+    monkeypatch.setattr(distributed, "set_once", store.setdefault)
+    monkeypatch.setattr(distributed, "get_now", store.get)
     monkeypatch.setattr(distributed, "finish", lambda: None)
     return store
 
