@@ -17,7 +17,7 @@ from musilingo_jax.pretrained import model_config, model_folder, sources
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 
 @dataclass(frozen=True)

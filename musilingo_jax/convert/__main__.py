@@ -36,7 +36,7 @@ from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.signals import Interrupted
 

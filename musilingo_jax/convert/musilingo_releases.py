@@ -25,7 +25,7 @@ from musilingo_jax.pretrained.sources import PREFIXES, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.pretrained.weights import blueprint, is_delta
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 # The authors' checkpoints hold the trained parameters, and the buffers of the frozen
 # models, which nothing reads.

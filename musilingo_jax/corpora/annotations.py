@@ -1,12 +1,12 @@
 """Reads published annotation files: finds them, and checks every row that is used."""
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import read_any_json
 
 # AudioSet's clips, hence those of MusicCaps and MusicInstruct.
 CLIP_SECONDS = 10.0
@@ -40,18 +40,6 @@ def need(source: Path, *names: str) -> Path:
     )
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-      UserError: the file cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
-
-
 def json_rows(path: Path, key: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of an array, which is the whole file or the value of `key`.
 
@@ -61,7 +49,7 @@ def json_rows(path: Path, key: str | None) -> Iterator[tuple[str, dict[str, Any]
     Raises:
       UserError: the file does not hold an array of objects.
     """
-    rows = read_json(path)
+    rows = read_any_json(path)
     if key is not None:
         if not isinstance(rows, dict) or key not in rows:
             raise UserError(f"{path}: must be a JSON object with the key {key!r}")

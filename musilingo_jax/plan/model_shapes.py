@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 _LLAMA_7B = LlamaConfig(
     vocab=32_000,

@@ -16,7 +16,7 @@ from musilingo_jax.pretrained.pytorch_files import BIN, BIN_INDEX
 from musilingo_jax.pretrained.safetensors_file import Tensor, read_header
 from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractBufferedFile

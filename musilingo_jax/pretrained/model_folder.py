@@ -20,7 +20,7 @@ from musilingo_jax.pretrained import hub
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 Layout = Literal["part", "whole", "run", "release"]
 

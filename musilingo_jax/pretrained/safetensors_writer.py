@@ -19,7 +19,7 @@ from musilingo_jax.pretrained.safetensors_file import (
 )
 from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.storage import sync, write_failure, write_text
 
 # The files that this writer makes.

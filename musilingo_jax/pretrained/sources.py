@@ -23,7 +23,7 @@ from musilingo_jax.pretrained.model_config import KINDS, named
 from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 PREFIXES = {
     "encoder": "model.audio_encoder.",

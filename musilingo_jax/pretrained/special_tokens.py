@@ -7,7 +7,7 @@ from typing import Any
 
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 # The decoding settings of the transformers library.
 GENERATION_CONFIG = "generation_config.json"

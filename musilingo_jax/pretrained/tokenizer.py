@@ -35,7 +35,7 @@ from musilingo_jax.pretrained.pieces import sentencepiece_text
 from musilingo_jax.pretrained.special_tokens import SpecialTokens
 from musilingo_jax.pretrained.tokenizer_json import TokenizerJson
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 SENTENCEPIECE, LIBRARY = "tokenizer.model", "tokenizer.json"
 

@@ -26,7 +26,7 @@ from musilingo_jax.pretrained.pieces import (
     sentencepiece_text,
 )
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 # Two of LLaMA's pieces, which identify its vocabulary.
 _LLAMA = {SPACE * 2: 259, SPACE: 29871}

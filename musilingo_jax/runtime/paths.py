@@ -5,12 +5,11 @@ the `fsspec` package of that store, such as `gcsfs`.
 """
 
 import errno
-import json
 import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from etils import epath
 
@@ -24,23 +23,6 @@ def user_cache(name: str) -> Path:
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "musilingo_jax" / name
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-      UserError: the file cannot be read, or contains something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold a JSON object; download it again")
-    return content
 
 
 def stat_regular_file(path: Path) -> os.stat_result:
@@ -59,6 +41,25 @@ def stat_regular_file(path: Path) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return status
+
+
+def open_regular_file(path: Path) -> BinaryIO:
+    """Opens a regular file to be read, at once.
+
+    Raises:
+      OSError: as `stat_regular_file`.
+    """
+    # Not `stat` first: between the two, the file could be replaced by a pipe.
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return file
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def open_folder(name: str | os.PathLike | None) -> epath.Path:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter, write_config
 from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS, open_tensors
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 
 def names(folder):

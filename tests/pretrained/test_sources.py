@@ -17,7 +17,7 @@ from musilingo_jax.pretrained import model_folder, sources, weights
 from musilingo_jax.pretrained.model_config import KINDS, ModelConfig
 from musilingo_jax.pretrained.sources import PREFIXES
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 EMBEDDED = model_folder.resolve("musilingo-tiny")
 

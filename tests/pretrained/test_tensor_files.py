@@ -11,7 +11,7 @@ from musilingo_jax.pretrained import pytorch_files
 from musilingo_jax.pretrained.lazy_tensors import under
 from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS, open_tensors
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import read_json
+from musilingo_jax.runtime.json_files import read_json
 
 
 def test_names_under_a_prefix():
