@@ -20,7 +20,8 @@ Published: learning rate 1e-4 → 8e-5, 4 epochs of 1,000 micro-batches of 2, ea
 which is an update, and a warm-up of 1,000. So steps = 4,000, and 8,000 clips are drawn:
 each about three times.
 
-Differences: those in `docs/differences.md`. With two examples per update, as published,
+Differences: those in `docs/differences.md`. The original cannot run this stage: its
+data set adds an instruction where the template has no place for one. With two examples per update, as published,
 the loss of single updates is noisy.
 
 Expected: 13.5 GB of memory for the weights in bfloat16, over all devices together

@@ -8,7 +8,8 @@
 Without `--run` and `--model` the embedded model answers. The `config.json` of a run
 determines how features are made (`features`), how a question is put (the last of
 `stages` that learns from questions) and how answers are decoded (`generate`). For the
-releases of MusiLingo, folders or names on the hub, `answering/released.py` does.
+releases of MusiLingo, folders or names on the hub, `answering/released.py` does: as
+their authors' evaluation does it, or with `--style=demo` as their demo does.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
+from musilingo_jax.answering import released
 from musilingo_jax.answering.conversation import Chat, Excerpt
 from musilingo_jax.audio import waveforms
 from musilingo_jax.runtime import cli, signals
@@ -131,7 +133,7 @@ def main(argv: list[str]) -> None:
     if not song.exists():  # Before seconds are spent on loading the model.
         raise UserError(f"{song}: there is no such file")
     keep_compiled_programs()
-    chat = Chat.load(given.run or given.model or MODEL, given.adapter)
+    chat = Chat.load(given.run or given.model or MODEL, given.adapter, given.style)
     excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)
     if not given.ask:
@@ -151,6 +153,13 @@ if __name__ == "__main__":
         "model", None, f"folder of a model, or its name; default: {MODEL}"
     )
     flags.DEFINE_string("adapter", None, "folder of another adapter for the model")
+    flags.DEFINE_enum(
+        "style",
+        None,
+        list(released.STYLES),
+        "whose prompt and decoding a release gets: the authors' evaluation (default) "
+        "or demo",
+    )
     flags.DEFINE_float(
         "start", None, "second of the song to start at; default: around its middle", 0
     )

@@ -157,14 +157,16 @@ def _decode(
     if not prompts:
         return
     if config.beams > 1:
+        at_first_beam = config.stopping == "first_beam"
         yield from search_each(
             answerer.reader,
-            TokenRule(config.choice, answerer.stops(texts)),
+            TokenRule(config.choice, answerer.stops(() if at_first_beam else texts)),
             prompts,
             texts=config.batch_size,
             max_new_tokens=config.max_new_tokens,
             beams=config.beams,
             length_penalty=config.length_penalty,
+            first_beam=answerer.stops(texts) if at_first_beam else None,
         )
     else:
         yield from _continuous_batch(answerer, prompts, texts, config).answers()

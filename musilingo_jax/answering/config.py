@@ -31,9 +31,13 @@ class GenerateConfig:
       top_k, top_p, min_p: see there, too; ignored if the temperature is 0. 0, 1 and 0
         keep all tokens.
       repetition_penalty: see `sampling.RepetitionPenalty`; 1 for none.
-      beams: texts that a beam search follows; 1 for no search.
+      beams: texts that a beam search follows; 1 for no search. With a temperature above
+        0, their continuations are drawn (`beam_search.py`).
       length_penalty: how a beam search compares texts of different lengths, see
         `beam_search.py`; ignored without one.
+      stopping: "each_beam" ends each text of a beam search at its own stop text;
+        "first_beam" ends the search at that of the best text, as MusiLingo's demo does.
+        Without a beam search there is only one text, so both are the same.
       stop: texts that end an answer, besides the prompt's end sign.
       seed: what the draws are derived from.
       batch_size: rows that are decoded together; changes the speed, not the answers.
@@ -48,6 +52,7 @@ class GenerateConfig:
     repetition_penalty: float = setting(above=0, at_most=_LARGEST)
     beams: int = setting(at_least=1)
     length_penalty: float = setting(at_least=-_LARGEST, at_most=_LARGEST)
+    stopping: str = setting(choices=("each_beam", "first_beam"), before="each_beam")
     stop: tuple[str, ...] = setting()
     seed: int = setting()
     batch_size: int = setting(at_least=1)
@@ -67,12 +72,6 @@ class GenerateConfig:
             raise UserError(
                 f"generate.min_new_tokens is {self.min_new_tokens}: it must be less "
                 f"than generate.max_new_tokens, {self.max_new_tokens}"
-            )
-        if self.beams > 1 and self.temperature > 0:
-            raise UserError(
-                f"generate.beams is {self.beams}, but a beam search follows the "
-                "likeliest texts and draws nothing: set generate.temperature to 0, or "
-                "generate.beams to 1"
             )
         if "" in self.stop:
             raise UserError(
@@ -129,6 +128,7 @@ GREEDY = GenerateConfig(
     repetition_penalty=1.0,
     beams=1,
     length_penalty=1.0,
+    stopping="each_beam",
     stop=(),
     seed=0,
     batch_size=8,

@@ -65,18 +65,21 @@ class Chat:
     mesh: Mesh
 
     @classmethod
-    def load(cls, source: str | Path, adapter: str | None) -> "Chat":
+    def load(
+        cls, source: str | Path, adapter: str | None, style: str | None = None
+    ) -> "Chat":
         """Loads a model onto the first device.
 
         Args:
           source: a folder or a name, as in `Usage.of`.
           adapter: another adapter, or None.
+          style: as in `Usage.of`.
 
         Raises:
           UserError: as in `Usage.of`; or a part is missing, or the parts do not fit
             together.
         """
-        usage = Usage.of(source, adapter)
+        usage = Usage.of(source, adapter, style)
         model = usage.model
         mesh = make_mesh(data=1, fsdp=1, tensor=1)
         # The adapter first: it is small, and what an unfinished run lacks.

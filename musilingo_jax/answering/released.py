@@ -5,10 +5,10 @@ The configs of experiments start from them, and `chat` uses them for a release.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from musilingo_jax.answering.config import GREEDY
+from musilingo_jax.answering.config import GREEDY, GenerateConfig
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained.sources import RELEASED_WINDOW_FRAMES
@@ -30,20 +30,73 @@ FEATURES = FeatureConfig(
     batch_size=4,
     reduction="pooled",
 )
-# As the original evaluates; its demo has sliders for both.
-GENERATE = replace(GREEDY, temperature=0.1, top_p=0.5)
+# `top_k` is in none of their files: it is the default of `transformers` 4.28, which
+# they used, for every answer that is drawn.
+GENERATE = replace(GREEDY, temperature=0.1, top_k=50, top_p=0.5)
 
 
-def prompt_of(config: Mapping[str, Any]) -> PromptConfig:
-    """The prompt of a release, whose `config.json` may name another template.
+@dataclass(frozen=True)
+class Style:
+    """How one of the authors' two programs asks the model.
 
-    The end sign and the length of answers in that file are not read: they belong to
-    the first stage, in which no questions were asked.
+    Attributes:
+      prompt: the conversation around a question.
+      generate: how answers are decoded.
+    """
+
+    prompt: PromptConfig
+    generate: GenerateConfig
+
+
+EVALUATION, DEMO = "evaluation", "demo"
+STYLES = {
+    # `qa.py`, whose answers are those that the papers score. Its length penalty of 100
+    # has no effect without a beam search.
+    EVALUATION: Style(PROMPT, GENERATE),
+    # `demo.py`: the song is a turn of its own, after a system text, and there is no
+    # space at the end. Temperature (0.1 to 2) and beams (1 to 10) are sliders.
+    DEMO: Style(
+        replace(
+            PROMPT,
+            template="Give the following music: <Audio>AudioContent</Audio>. You will "
+            "be able to see the music once I provide it to you. Please answer my "
+            "questions.###Human: {}###Assistant:",
+            instruction="<Audio><AudioHere></Audio>###Human: {}",
+        ),
+        replace(GENERATE, temperature=1.0, top_p=0.9, stopping="first_beam"),
+    ),
+}
+
+
+def style_of(name: str) -> Style:
+    """The style of that name.
 
     Raises:
-      UserError: the template is not text, or does not have one `{}`.
+      UserError: there is no such style.
     """
-    template = config.get("prompt_template") or PROMPT.template
+    if name not in STYLES:
+        raise UserError(f"{name!r} is not a style: choose {' or '.join(STYLES)}")
+    return STYLES[name]
+
+
+def prompt_of(style: str, config: Mapping[str, Any]) -> PromptConfig:
+    """The prompt of a release, whose `config.json` may name another template.
+
+    The demo does not read that template. The end sign and the length of answers in that
+    file are not read: they belong to the first stage, in which no questions were asked.
+
+    Args:
+      style: a name in `STYLES`.
+      config: the content of the release's `config.json`.
+
+    Raises:
+      UserError: the style is unknown; or the template is not text, or does not have one
+        `{}`.
+    """
+    prompt = style_of(style).prompt
+    template = config.get("prompt_template")
+    if not template or style == DEMO:
+        return prompt
     if not isinstance(template, str):
         raise UserError(f"prompt_template = {template!r} in config.json is not text")
-    return replace(PROMPT, template=template)
+    return replace(prompt, template=template)

@@ -61,7 +61,7 @@ def stops_of(tokenizer: Tokenizer, texts: tuple[str, ...], vocab: int) -> Stops:
 
     Args:
       tokenizer: the language model's; its end tokens end an answer, too.
-      texts: what ends an answer; none is empty.
+      texts: what ends an answer, besides end tokens; none is empty.
       vocab: the language model's number of tokens, at least the tokenizer's.
     """
     step = _automaton([text.encode() for text in texts])
@@ -88,7 +88,7 @@ def _automaton(signs: list[bytes]) -> Int16[np.ndarray, "states bytes"]:
     Each other state is a beginning of a sign. The next state is the longest beginning
     that the text then ends with.
     """
-    beginnings = {sign[:size] for sign in signs for size in range(len(sign))}
+    beginnings = {b""} | {sign[:size] for sign in signs for size in range(len(sign))}
     states = sorted(beginnings, key=lambda text: (len(text), text))
     number = {text: index for index, text in enumerate(states)}
     step = np.zeros((len(states) + 1, 256), np.int16)

@@ -41,17 +41,22 @@ class Usage:
     generate: GenerateConfig
 
     @classmethod
-    def of(cls, source: str | Path, adapter: str | None) -> "Usage":
+    def of(
+        cls, source: str | Path, adapter: str | None, style: str | None = None
+    ) -> "Usage":
         """Reads how a run, an embedded model or a MusiLingo release is used.
 
         Args:
           source: a folder or a name; its `config.json` decides which of them it is.
           adapter: another adapter for the same encoder and language model; None for
             the source's own.
+          style: of `released.STYLES`, for a release; None for its "evaluation", and for
+            everything else, whose config says how it is used.
 
         Raises:
           UserError: the source is not a whole model, cannot be read, or never learnt to
-            answer questions.
+            answer questions; or the style is unknown, or is given for something else
+            than a release.
         """
         source = str(source)
         # Without the weights, which may be large, and not needed in the end.
@@ -59,14 +64,19 @@ class Usage:
         path = folder / CONFIG
         described = read_json(path) if path.is_file() else {}
         if model_folder.is_release(described):
-            return cls._of_release(source, adapter, described)
+            return cls._of_release(source, adapter, described, style)
         if model_folder.is_run(described):
+            if style is not None:
+                raise UserError(
+                    f"{path}: says how this model is used; a style ({style!r}) is for "
+                    "released MusiLingo models only"
+                )
             return cls._of_run(source, adapter, path, ConfigDict(described))
         if sources.kinds(source) == list(model_config.KINDS):
             # A release that was split into parts. The adapter's config holds what is
             # left of the one for all.
             described = read_json(folder / "adapter" / CONFIG)
-            return cls._of_release(source, adapter, described)
+            return cls._of_release(source, adapter, described, style)
         raise UserError(
             f"{folder}: holds no whole model; name a run, a MusiLingo release, or "
             "leave out --run and --model for the embedded model"
@@ -103,10 +113,15 @@ class Usage:
 
     @classmethod
     def _of_release(
-        cls, source: str, adapter: str | None, described: Mapping[str, Any]
+        cls,
+        source: str,
+        adapter: str | None,
+        described: Mapping[str, Any],
+        style: str | None,
     ) -> "Usage":
         """As in the code of its authors; its `config.json` names little of it."""
-        generate = released.GENERATE
+        name = released.EVALUATION if style is None else style
+        generate = released.style_of(name).generate
         window_frames = sources.released_window(described)
         return cls(
             model=ModelConfig(
@@ -116,7 +131,7 @@ class Usage:
                 dtype=released.DTYPE,
                 quantization="",
             ),
-            prompt=released.prompt_of(described),
+            prompt=released.prompt_of(name, described),
             max_windows=released.MAX_WINDOWS,
             max_tokens=context_of(source) - generate.max_new_tokens,
             features=replace(released.FEATURES, window_frames=window_frames),

@@ -163,7 +163,7 @@ def test_other_texts_may_end_an_answer():
         {"min_new_tokens": -1},
         {"batch_size": 0},
         {"beams": 0},
-        {"beams": 2, "temperature": 1.0},
+        {"stopping": "any_beam"},
         {"stop": ("",)},
         {"temperature": math.nan},
         {"top_p": math.nan},
