@@ -157,8 +157,7 @@ if __name__ == "__main__":
         "style",
         None,
         list(released.STYLES),
-        "whose prompt and decoding a release gets: the authors' evaluation (default) "
-        "or demo",
+        "of a release: as in its authors' evaluation (default) or demo",
     )
     flags.DEFINE_float(
         "start", None, "second of the song to start at; default: around its middle", 0

@@ -118,6 +118,9 @@ def test_chat_with_a_release(release, tmp_path):
     del said["window_frames"]
     (copy / "config.json").write_text(json.dumps(said))
     assert Usage.of(str(copy), None).features.window_frames == 325
+    demo = Usage.of(str(release), None, "demo")
+    assert (demo.generate.temperature, demo.generate.top_p) == (1.0, 0.9)
+    assert demo.prompt.template.startswith("Give the following music")
 
     chat = Chat.load(str(release), None)
     heard = chat.hear(SONG, start=None, seconds=10)
