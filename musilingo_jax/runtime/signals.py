@@ -21,7 +21,6 @@ before it waits is handled only at the next key or signal (measured: once in 3,0
 """
 
 import _thread
-import gc
 import os
 import signal
 import sys
@@ -30,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 
@@ -38,7 +37,7 @@ from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import causes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds after which a signal that came during garbage collection is sent again, and
+# Seconds after which a signal is sent again whose exception Python has ignored, and
 # between later attempts.
 _SEND_AGAIN_AFTER = 0.01
 _SEND_AGAIN_EVERY = 0.25
@@ -64,16 +63,16 @@ class _Arrived:
 
     Attributes:
       number: SIGINT or SIGTERM.
-      raised: whether it has raised `Interrupted`, which may have been ignored.
+      exception: the `Interrupted` that it has raised, if Python has not ignored it.
     """
 
     number: int
-    raised: bool = False
+    exception: Interrupted | None = None
 
     def interrupt(self) -> NoReturn:
         """Raises `Interrupted`."""
-        self.raised = True
-        raise Interrupted(self.number)
+        self.exception = Interrupted(self.number)
+        raise self.exception
 
 
 _pending: list[_Arrived] = []
@@ -195,7 +194,7 @@ def _no_signal_lost() -> Iterator[None]:
     try:
         yield
         for arrived in _pending[before:]:
-            if not arrived.raised:
+            if arrived.exception is None:
                 arrived.interrupt()
     except Exception as error:
         # A library may catch `Interrupted` and raise an error of its own: JAX does,
@@ -204,7 +203,7 @@ def _no_signal_lost() -> Iterator[None]:
             if isinstance(cause, Interrupted):
                 raise Interrupted(cause.signal) from error
         for arrived in _pending[before:]:
-            if not arrived.raised:
+            if arrived.exception is None:
                 raise Interrupted(arrived.number) from error
         raise
     finally:
@@ -219,17 +218,22 @@ def _first_signal(
 
     Args:
       react: what handles the signal.
-      raises: whether it raises an exception. A signal that arrives during garbage
-        collection, where that would be ignored, is then sent again until it is handled
-        elsewhere.
+      raises: whether it raises an exception. Where Python prints and ignores it, as in
+        `__del__` and in callbacks of the garbage collector and of weak references, the
+        signal is sent again until it is handled elsewhere.
     """
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    postponed: _Arrived | None = None
-    ended = False
+    report_ignored = sys.unraisablehook
+    first: _Arrived | None = None
+    waiting = ended = False
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first, waiting
+        del frame
+        waiting = False
+        restore()
+        first = first or _Arrived(number)
+        react(first)
 
     def send_again(number: int) -> None:
         # Once is not enough: a signal in the instant before `input` or `sleep` begins
@@ -237,43 +241,36 @@ def _first_signal(
         # the main thread releases the interpreter to this one.
         process, kill, sleep = os.getpid(), os.kill, time.sleep
         sleep(_SEND_AGAIN_AFTER)
-        while not ended:
+        while waiting and not ended:
             # No other thread runs between the check and this call: a signal after the
             # block would be a second one.
             kill(process, number)
             sleep(_SEND_AGAIN_EVERY)
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal postponed, ended
-        if raises and _within_garbage_collection(frame):
-            if postponed is None:
-                postponed = _Arrived(number)
-                _pending.append(postponed)
-                # Not `threading`, whose locks the interrupted code may hold.
-                _thread.start_new_thread(send_again, (number,))
+    def notice_ignored(ignored: Any) -> None:
+        nonlocal waiting
+        if first is None or ignored.exc_value is not first.exception:
+            report_ignored(ignored)
             return
-        ended = True
-        restore()
-        react(postponed or _Arrived(number))
+        first.exception = None
+        waiting = True
+        for number in _SIGNALS:
+            signal.signal(number, handle)
+        # Not `threading`, whose locks the interrupted code may hold.
+        _thread.start_new_thread(send_again, (first.number,))
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     for number in _SIGNALS:
         signal.signal(number, handle)
+    if raises:
+        sys.unraisablehook = notice_ignored
     try:
         yield
     finally:
         ended = True
         restore()
-
-
-def _within_garbage_collection(frame: FrameType | None) -> bool:
-    """Whether a frame was called by the garbage collector.
-
-    Python prints an exception that is raised in a callback of `gc.callbacks`, and
-    ignores it. JAX has such a callback.
-    """
-    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None:
-        if frame.f_code in callbacks:
-            return True
-        frame = frame.f_back
-    return False
+        if raises:
+            sys.unraisablehook = report_ignored

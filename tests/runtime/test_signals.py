@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 
 import jax
 import pytest
@@ -44,20 +45,43 @@ def test_an_ignored_exception_is_raised_again_at_the_next_step_of_a_bar():
     assert steps == 1
 
 
-def test_a_signal_during_garbage_collection_is_remembered_and_not_printed():
-    """JAX has a callback there; Python would print and ignore what it raised."""
+def interrupt(*unused):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def collect_garbage():
+    """JAX has a callback there."""
+    callback = lambda phase, info: interrupt() if phase == "start" else None  # noqa: E731
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+
+
+def delete_an_object():
+    """Progress bars have such a method."""
+    type("Bar", (), {"__del__": interrupt})()
+
+
+def end_a_weak_reference():
+    subject = type("Subject", (), {})()
+    reference = weakref.ref(subject, interrupt)
+    del subject
+    assert reference() is None
+
+
+IGNORING = [collect_garbage, delete_an_object, end_a_weak_reference]
+
+
+@pytest.mark.parametrize("ignore", IGNORING)
+def test_a_signal_whose_exception_is_ignored_is_remembered_and_not_printed(ignore):
+    """Python would print and ignore what is raised there."""
     unraisable = []
     before, sys.unraisablehook = sys.unraisablehook, unraisable.append
-
-    def interrupt(phase, info):
-        if phase == "start":
-            os.kill(os.getpid(), signal.SIGINT)
-
-    gc.callbacks.append(interrupt)
     try:
         with pytest.raises(signals.Interrupted) as ended, signals.raise_at_once():
-            gc.collect()
-            gc.callbacks.remove(interrupt)
+            ignore()
             signals.check_signals()
     finally:
         sys.unraisablehook = before
@@ -65,21 +89,25 @@ def test_a_signal_during_garbage_collection_is_remembered_and_not_printed():
     assert unraisable == []
 
 
-def test_a_signal_during_garbage_collection_ends_what_waits_without_checks():
+@pytest.mark.parametrize("ignore", IGNORING)
+def test_a_signal_whose_exception_is_ignored_ends_what_waits_without_checks(ignore):
     """As `input` does: it would wait for a second Ctrl-C."""
-
-    def interrupt(phase, info):
-        if phase == "start":
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(signals.Interrupted), signals.raise_at_once():
-        gc.callbacks.append(interrupt)
-        try:
-            gc.collect()
-        finally:
-            gc.callbacks.remove(interrupt)
+        ignore()
         time.sleep(600)
     assert not signals._pending
+
+
+def test_other_exceptions_that_are_ignored_are_still_reported():
+    unraisable = []
+    before, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    try:
+        with signals.raise_at_once():
+            type("Broken", (), {"__del__": lambda self: 1 / 0})()
+    finally:
+        sys.unraisablehook = before
+    (ignored,) = unraisable
+    assert isinstance(ignored.exc_value, ZeroDivisionError)
 
 
 def test_between_steps_a_signal_is_only_remembered():
