@@ -45,7 +45,7 @@ def loaded(model) -> Chat:
 
 def typed(monkeypatch, **given):
     """What `main` finds in its flags."""
-    values = dict(ask=QUESTIONS, run=None, model=None, adapter=None)
+    values = dict(ask=QUESTIONS, run=None, model=None, adapter=None, style=None)
     values |= dict(start=None, seconds=30.0) | given
     flags = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
     monkeypatch.setattr(chat, "flags", flags)
