@@ -35,7 +35,7 @@ def make(folder: epath.Path) -> FeatureCache:
     """A cache of noise."""
     generator = np.random.default_rng(0)
     names = [[f"{n}/{clip}" for clip in range(CLIPS)] for n in range(SHARDS)]
-    identity = Identity("noise", 24_000, 325, 3, "pooled", "float32", FORMAT)
+    identity = Identity("noise", 24_000, 325, 3, "pooled", "float32", FORMAT, 0.0)
     plans = shard_plan.read(folder)
     ids = [clip for shard in names for clip in shard]
     shard_plan.add(folder, identity, plans, ids, shard_clips=CLIPS)
@@ -43,7 +43,7 @@ def make(folder: epath.Path) -> FeatureCache:
         with ShardWriter(folder, number, identity) as writer:
             for clip in clips:
                 features = generator.standard_normal(SHAPE, np.float32)
-                writer.add(CachedClip(clip, features, 10.0, clip, silent=False))
+                writer.add(CachedClip(clip, features, 10.0, clip, silent=False, notices=[]))
             writer.finish()
     cache_state.write_index(folder, cache_state.read(folder, identity))
     return FeatureCache.open(folder, identity)

@@ -54,6 +54,7 @@ def encode(path: Path) -> dict[str, float]:
         chunk_windows=3,
         batch_size=8,
         reduction=REDUCTION.value,
+        level=0.0,
     )
     before, began = peak(), time.monotonic()
     song = waveforms.read(path, sample_rate=mert.config.sample_rate)

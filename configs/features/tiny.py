@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.features.chunk_windows = 3
     config.features.batch_size = 8
     config.features.reduction = "pooled"
+    config.features.level = 0.1  # Of the clips that the encoder learnt from.
     config.features.shard_clips = 16
     config.features.cache = "runs/features/tiny"
     config.features.allow_missing = False

@@ -13,9 +13,11 @@ from musilingo_jax.answering.prompts import encode as encode_prompt
 from musilingo_jax.answering.usage import Usage
 from musilingo_jax.audio import waveforms
 from musilingo_jax.audio.features import encode
+from musilingo_jax.audio.level import brought_to, is_silent
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.sharding import make_mesh
 
 
@@ -28,6 +30,7 @@ class Excerpt:
       start, stop: where the excerpt begins and ends, in seconds.
       seconds: the length of the whole song.
       silent: whether all of the excerpt is silence.
+      notices: what the listener should know: clauses whose subject is the song.
       features: pooled features of the excerpt.
     """
 
@@ -36,12 +39,15 @@ class Excerpt:
     stop: float
     seconds: float
     silent: bool
+    notices: tuple[str, ...]
     features: Features
 
     def __str__(self) -> str:
+        """One line for what was heard, and one for each notice."""
         heard = f"{clock(self.start)}–{clock(self.stop)} of {clock(self.seconds)}"
         silence = " (it is silent: expect no sensible answer)" if self.silent else ""
-        return f"{self.path}: heard {heard}{silence}"
+        lines = [f"heard {heard}{silence}", *self.notices]
+        return printable("\n".join(f"{self.path}: {line}" for line in lines))
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,8 @@ class Chat:
           UserError: the song cannot be read, or ends before `start`.
         """
         rate = self.mert.config.sample_rate
-        waveform = waveforms.load(path, sample_rate=rate)
+        notices: list[str] = []
+        waveform = waveforms.load(path, sample_rate=rate, tell=notices.append)
         total = len(waveform) / rate
         length = min(seconds, self.max_seconds)
         if start is None:
@@ -122,8 +129,16 @@ class Chat:
                 f"hear from second {start:g} on: choose an earlier --start"
             )
         stop = min(total, start + length)
+        if length < min(seconds, total - start):
+            notices.append(
+                f"was heard for {length:.1f} s and not {min(seconds, total):.1f}: this "
+                "model hears no more at once, as in its training; --start chooses the "
+                "part"
+            )
         heard = waveform[round(start * rate) : round(stop * rate)]
-        ((_, features),) = encode(self.mert, [[heard]], self.usage.features, self.mesh)
+        level = self.usage.features.level
+        blocks = brought_to(level, lambda tell: iter([heard]), notices.append)
+        ((_, features),) = encode(self.mert, [blocks], self.usage.features, self.mesh)
         if isinstance(features, UserError):
             raise UserError(f"{path}: {features}")
         return Excerpt(
@@ -131,7 +146,8 @@ class Chat:
             start=start,
             stop=stop,
             seconds=total,
-            silent=waveforms.is_silent(heard),
+            silent=is_silent(heard),
+            notices=tuple(notices),
             features=features,
         )
 

@@ -29,6 +29,7 @@ FEATURES = FeatureConfig(
     chunk_windows=MAX_WINDOWS,
     batch_size=4,
     reduction="pooled",
+    level=0.0,  # Of MERT-v1, too: its extractor normalises.
 )
 # `top_k` is in none of their files: it is the default of `transformers` 4.28, which
 # they used, for every answer that is drawn.

@@ -54,12 +54,16 @@ class FeatureConfig:
       batch_size: chunks that are encoded together.
       reduction: one of `REDUCTIONS`. Adapters of this package read "pooled"; the others
         are for other tools.
+      level: root mean square that a song is brought to before it is encoded, 1 being
+        full scale; 0 to encode it as it was recorded. For encoders that learnt from
+        clips of one level and do not normalise their input.
     """
 
     window_frames: int = setting(at_least=1)
     chunk_windows: int = setting(at_least=1)
     batch_size: int = setting(at_least=1)
     reduction: str = setting(choices=REDUCTIONS, before="pooled")
+    level: float = setting(at_least=0, at_most=1, before=0.0)
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "FeatureConfig":

@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -19,19 +20,20 @@ from jaxtyping import Float
 
 from musilingo_jax.audio.formats.open_sound import open_sound
 from musilingo_jax.audio.formats.sound import Sound
+from musilingo_jax.audio.level import Block, Tell
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.threads import MOST_THREADS
 
 SHORTEST_SECONDS = 0.5
 # How much earlier than `end` a song may end: times in annotations are rounded.
 SLACK_SECONDS = 0.5
-SILENCE_PEAK = 1e-4  # −80 dB of full scale: less than the last of 14 bits.
 # Samples need not be scaled to ±1, but values beyond this are damage.
 _LOUDEST = 1e6
+# Above any mix, 24 dB over full scale: whole numbers that were written as fractions.
+_NEVER_SCALED = 16.0
 # Blocks, of about a second, that are queued of each song that is decoded ahead.
 _BLOCKS_AHEAD = 30
-
-Block = Float[np.ndarray, " _"]  # Of any length; songs have blocks of several.
 
 
 def read(
@@ -41,6 +43,7 @@ def read(
     npy_rate: int | None = None,
     start: float | None = None,
     end: float | None = None,
+    tell: Tell | None = None,
 ) -> Generator[Block, None, None]:
     """A song in blocks: the mean of its channels, in float32, resampled.
 
@@ -55,6 +58,8 @@ def read(
       npy_rate: samples per second of a NumPy file, which does not store its own.
       start: where to begin, in seconds; at the beginning if None.
       end: where to stop, in seconds; at the end if None.
+      tell: called at the end with each notice: sound that is missing, that is in the
+        file and not heard, or that is clipped. None to print them to stderr.
 
     Yields:
       Blocks that together have round(seconds · sample_rate) samples, full scale = 1.
@@ -63,54 +68,28 @@ def read(
       UserError: the file is missing, empty, damaged or not sound; its rate or its
         number of channels is impossible; what is asked for is shorter than half a
         second; it ends more than half a second before `end`; it has samples that are
-        NaN or infinite; or it is cut off, as far as its format tells
-        (`formats.truncation` says which do).
+        NaN or infinite; it holds several streams of sound at once; or it is cut off,
+        as far as its format tells (`formats.pieces` says which do).
     """
+    def tell_stderr(notice: str) -> None:
+        print(printable(f"note: {path}: {notice}"), file=sys.stderr)
+
+    tell = tell or tell_stderr
     try:
-        yield from _read(Path(path), sample_rate, npy_rate, start or 0.0, end)
+        yield from _read(Path(path), sample_rate, npy_rate, start or 0.0, end, tell)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def load(path: Path | str, *, sample_rate: int) -> Block:
-    """A whole song: the blocks that `read` yields, joined.
+def load(
+    path: Path | str, *, sample_rate: int, tell: Tell | None = None
+) -> Block:
+    """A whole song: the blocks that `read` yields, joined; arguments as there.
 
     Raises:
       UserError: as in `read`.
     """
-    return np.concatenate(list(read(path, sample_rate=sample_rate)))
-
-
-class Meter:
-    """Passes blocks on and measures them.
-
-    Attributes:
-      samples: how many have been passed on.
-      peak: the largest of their absolute values.
-    """
-
-    def __init__(self, blocks: Iterable[Block]):
-        self._blocks = blocks
-        self.samples, self.peak = 0, 0.0
-
-    def __iter__(self) -> Iterator[Block]:
-        for block in self._blocks:
-            self.samples += len(block)
-            self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-            yield block
-
-    @property
-    def silent(self) -> bool:
-        """Whether no sample so far was above −80 dB of full scale.
-
-        The clip may be silence, or its two channels may cancel each other out.
-        """
-        return self.peak < SILENCE_PEAK
-
-
-def is_silent(waveform: Float[np.ndarray, " samples"]) -> bool:
-    """Whether no sample is above −80 dB of full scale, as in `Meter`."""
-    return bool(np.abs(waveform).max(initial=0.0) < SILENCE_PEAK)
+    return np.concatenate(list(read(path, sample_rate=sample_rate, tell=tell)))
 
 
 def cut(
@@ -250,6 +229,7 @@ def _read(
     npy_rate: int | None,
     start: float,
     end: float | None,
+    tell: Tell,
 ) -> Iterator[Block]:
     # Skipping whole seconds keeps the resampler's output at the same moments. At least
     # a second before the excerpt is resampled too, to fill the resampler's filter.
@@ -258,8 +238,10 @@ def _read(
     first = round(start * sample_rate) - skip * sample_rate
     last = None if end is None else round(end * sample_rate) - skip * sample_rate
     place = yielded = 0
-    with contextlib.closing(sound.blocks):
-        for block in _resampled(_checked(path, sound), sound.rate, sample_rate):
+    with contextlib.closing(sound.blocks), contextlib.closing(
+        _checked(path, sound)
+    ) as checked:
+        for block in _resampled(checked, sound.rate, sample_rate):
             piece = block[max(0, first - place) : last and max(0, last - place)]
             place += len(block)
             yielded += len(piece)
@@ -278,22 +260,34 @@ def _read(
             f"{path}: too short: it lasts {skip + place / sample_rate:.2f} s, but its "
             f"part up to {end:g} s was asked for; correct `end`, or get the whole file"
         )
+    for notice in sound.notices:
+        tell(notice)
 
 
-def _checked(path: Path, sound: Sound) -> Iterator[Block]:
+def _checked(path: Path, sound: Sound) -> Generator[Block, None, None]:
     """The blocks of a file, none of which holds impossible samples."""
-    for block in sound.blocks:
-        peak = np.abs(block).max(initial=0.0)
-        if not np.isfinite(peak):
-            raise UserError(
-                f"{path}: contains samples that are NaN or infinite; export it again"
+    highest = 0.0
+    try:
+        for block in sound.blocks:
+            peak = np.abs(block).max(initial=0.0)
+            if not np.isfinite(peak):
+                raise UserError(
+                    f"{path}: contains samples that are NaN or infinite; export it "
+                    "again"
+                )
+            if peak > _LOUDEST:
+                raise UserError(
+                    f"{path}: contains samples of {peak:.0e} times full scale; it is "
+                    "damaged, or was never scaled to ±1"
+                )
+            highest = max(highest, float(peak))
+            yield block
+    finally:
+        if highest > _NEVER_SCALED:
+            sound.notices.append(
+                f"reaches {highest:,.0f} times full scale, as whole numbers do that "
+                "were never scaled to ±1"
             )
-        if peak > _LOUDEST:
-            raise UserError(
-                f"{path}: contains samples of {peak:.0e} times full scale; it is "
-                "damaged, or was never scaled to ±1"
-            )
-        yield block
 
 
 def _resampled(blocks: Iterable[Block], rate: int, sample_rate: int) -> Iterator[Block]:

@@ -15,8 +15,9 @@ from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.training import sections
 
 MODEL = "musilingo-tiny"
+# The level is that of the rendered clips which the encoder learnt from.
 FEATURES = FeatureConfig(
-    window_frames=108, chunk_windows=3, batch_size=8, reduction="pooled"
+    window_frames=108, chunk_windows=3, batch_size=8, reduction="pooled", level=0.1
 )
 # The most likely token. A temperature above 0 draws from the likelier half.
 GENERATE = replace(GREEDY, max_new_tokens=160, top_p=0.5, batch_size=16)

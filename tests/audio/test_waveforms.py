@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from musilingo_jax.audio import waveforms
+from musilingo_jax.audio import level, waveforms
 from musilingo_jax.audio.formats import ffmpeg, libsndfile
 from musilingo_jax.runtime.errors import UserError
 
@@ -49,13 +49,13 @@ def test_channels_are_averaged(tmp_path):
     soundfile.write(tmp_path / "left.wav", stereo, RATE, subtype="FLOAT")
     waveform = waveforms.load(tmp_path / "left.wav", sample_rate=RATE)
     np.testing.assert_allclose(waveform, tone(1.0, RATE) / 2, atol=1e-6)
-    assert not waveforms.is_silent(waveform)
+    assert not level.is_silent(waveform)
 
 
 def test_opposite_channels_are_silent(tmp_path):
     stereo = np.stack([tone(1.0, RATE), -tone(1.0, RATE)], axis=1)
     soundfile.write(tmp_path / "opposite.wav", stereo, RATE)
-    assert waveforms.is_silent(
+    assert level.is_silent(
         waveforms.load(tmp_path / "opposite.wav", sample_rate=RATE)
     )
 
@@ -249,12 +249,6 @@ def without_middle(folder):
     return content[: pages[3]] + content[pages[4] :]
 
 
-def last_page_unmarked(folder):
-    content = bytearray(encoded(folder, "ogg"))
-    content[content.rindex(b"OggS") + 5] &= ~4
-    return content
-
-
 BAD = {
     "missing.wav": (lambda folder: None, "no such file"),
     "empty.mp3": (lambda folder: b"", "empty"),
@@ -265,15 +259,16 @@ BAD = {
     "picture.ogg": (lambda folder: b"\x89PNG\r\n\x1a\n" + bytes(999), "a picture"),
     "zeros.raw": (lambda folder: bytes(99_999), "nothing but zeros"),
     "noise.raw": (lambda folder: bytes(range(256)) * 99, "damaged or not sound"),
-    "cut.wav": (cut("wav", 0.99), "cut off: .* bytes of"),
-    "cut.rf64": (cut("rf64", 0.99, format="RF64"), "cut off: .* bytes of"),
+    "cut.wav": (cut("wav", 0.9), "cut off: .* bytes of"),
+    "cut.rf64": (cut("rf64", 0.9, format="RF64"), "cut off: .* bytes of"),
+    "cut.w64": (cut("w64", 0.9, format="W64"), "cut off: .* bytes of"),
+    "cut.caf": (cut("caf", 0.9), "cut off: .* bytes of|damaged"),
     "cut.aiff": (cut("aiff", 0.5), "cut off: .* bytes of"),
     "cut.au": (cut("au", 0.5), "cut off: .* bytes of"),
     "cut.flac": (cut("flac", 0.4), "damaged after"),
     "cut.ogg": (cut("ogg", 0.97), "last Ogg page is incomplete"),
     "cut.opus": (cut("ogg", 0.5), "last Ogg page"),
-    "hole.ogg": (without_middle, "cut off after .* or damaged inside"),
-    "unmarked.ogg": (last_page_unmarked, "last Ogg page does not end"),
+    "hole.ogg": (without_middle, "damaged: 1 of its Ogg pages are missing"),
     "cut.mp3": (cut("mp3", 0.7), "cut off: .* bytes of"),
     "none.wav": (with_channels(0), "damaged .Channel count is zero"),
     "many.wav": (with_channels(900), "it has 900 channels"),
@@ -469,12 +464,12 @@ def test_an_unexpected_error_is_not_lost():
 
 
 def test_a_meter_counts_samples_and_keeps_the_peak():
-    meter = waveforms.Meter(
+    meter = level.Meter(
         iter([np.zeros(5, np.float32), np.full(3, -0.5, np.float32)])
     )
     assert len(list(meter)) == 2
     assert (meter.samples, meter.peak, meter.silent) == (8, 0.5, False)
-    assert waveforms.Meter(iter([])).silent
+    assert level.Meter(iter([])).silent
 
 
 @pytest.mark.parametrize("block", [1, 3, 4, 5, 100])

@@ -141,12 +141,13 @@ def write_mutants(folder: Path, sources: list[Path], count: int, seed: int) -> N
 def decode(paths: list[Path]) -> None:
     """In the process that may die: a line before and after each file."""
     from musilingo_jax.audio import waveforms
+    from musilingo_jax.audio.level import Meter
     from musilingo_jax.runtime.errors import UserError
 
     print("ready", flush=True)  # The time of imports is not part of any file's.
     for path in paths:
         began = time.monotonic()
-        meter = waveforms.Meter(
+        meter = Meter(
             waveforms.read(path, sample_rate=SAMPLE_RATE, npy_rate=RATE)
         )
         try:

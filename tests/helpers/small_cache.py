@@ -22,7 +22,7 @@ from musilingo_jax.runtime.sharding import make_mesh, shardings
 
 RATE = 24_000
 FEATURES = FeatureConfig(
-    window_frames=10, chunk_windows=2, batch_size=2, reduction="pooled"
+    window_frames=10, chunk_windows=2, batch_size=2, reduction="pooled", level=0.0
 )
 IDENTITY = Identity(
     encoder="tiny",
@@ -32,6 +32,7 @@ IDENTITY = Identity(
     reduction="pooled",
     dtype="float32",
     format=FORMAT,
+    level=0.0,
 )
 ENCODER = {
     "model_type": "mert_model",

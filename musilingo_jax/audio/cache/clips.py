@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from musilingo_jax.audio import waveforms
+from musilingo_jax.audio.level import Block, Tell
 from musilingo_jax.corpora import records
 from musilingo_jax.runtime.errors import UserError
 
@@ -59,8 +60,13 @@ def check_file(clip: Clip) -> None:
         )
 
 
-def read(clip: Clip, sample_rate: int) -> Iterator[waveforms.Block]:
+def read(clip: Clip, sample_rate: int, tell: Tell) -> Iterator[Block]:
     """The clip's waveform in blocks, if its file does not change while it is read.
+
+    Args:
+      clip: the clip.
+      sample_rate: samples per second of the result.
+      tell: as in `waveforms.read`.
 
     Raises:
       UserError: as in `waveforms.read`; `Unavailable` if the file is the reason.
@@ -73,6 +79,7 @@ def read(clip: Clip, sample_rate: int) -> Iterator[waveforms.Block]:
             npy_rate=clip.rate,
             start=clip.start,
             end=clip.end,
+            tell=tell,
         )
     except UserError as error:
         cause = error.__cause__

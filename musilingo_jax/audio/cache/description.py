@@ -20,6 +20,8 @@ def summary(
         disk for all 95 clips)
         1 silent:
           songs/a.ogg:160291:0d5b57a1a2b3c4d5
+        1 with notices:
+          songs/c.ogg: lacks 4.7 ms at its end: …
         1 skipped:
           songs/b.ogg: the file is empty (0 bytes)
 
@@ -37,6 +39,13 @@ def summary(
     ]
     if silent := sorted(cache.silent & set(clips)):
         lines += [f"{len(silent)} silent:", *(f"  {clip}" for clip in silent)]
+    if noticed := sorted(cache.notices.keys() & set(clips)):
+        lines += [f"{len(noticed)} with notices:"]
+        lines += [
+            f"  {cache.path(clip)}: {notice}"
+            for clip in noticed
+            for notice in cache.notices[clip]
+        ]
     skipped = sorted(cache.skipped.keys() & set(clips))
     if skipped and reasons:
         lines += [f"{len(skipped)} skipped:"]
@@ -71,6 +80,7 @@ def inspection(folder: epath.Path) -> tuple[str, str | None]:
         "feature bytes": f"{size:,}" + (f", {size // clips:,} a clip" if clips else ""),
         "bytes on disk": f"{cache.disk_bytes:,}",
         "silent": f"{len(cache.silent):,}",
+        "with notices": f"{len(cache.notices):,}",
         "skipped": f"{len(cache.skipped):,}",
         "of them missing": f"{len(cache.missing):,}",
         "not encoded yet": f"{pending:,}",
@@ -80,6 +90,8 @@ def inspection(folder: epath.Path) -> tuple[str, str | None]:
         lines.append(f"unfinished shards: {', '.join(map(str, state.unfinished))}")
     silent = sorted(cache.silent & set(cache.ids))
     lines += [f"silent: {cache.path(clip)}" for clip in silent]
+    for clip, told in sorted(cache.notices.items()):
+        lines += [f"notice: {cache.path(clip)}: {notice}" for notice in told]
     lines += [f"skipped: {reason}" for _, reason in sorted(cache.skipped.items())]
     return printable("\n".join(lines)), _problem(folder, state)
 

@@ -8,6 +8,7 @@ it, and whatever was made before it.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from musilingo_jax.audio.cache.clips import Clip, Unavailable
 from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.cache.shards import CachedClip, EarlierShard, ShardWriter
 from musilingo_jax.audio.features import FeatureConfig, encode
+from musilingo_jax.audio.level import Block, Meter, brought_to
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
@@ -98,12 +100,14 @@ class _Result(NamedTuple):
       features: its features, or why it has none.
       seconds: how much of it was decoded.
       silent: whether nothing in that is above −80 dB of full scale.
+      notices: what its listener should know.
     """
 
     clip: Clip
     features: Float[np.ndarray, "rows width"] | UserError
     seconds: float
     silent: bool
+    notices: list[str]
 
 
 def _encode_clips(
@@ -114,29 +118,33 @@ def _encode_clips(
         return
     mert, mesh = encoder
     sample_rate = mert.config.sample_rate
-    metered: dict[int, tuple[Clip, waveforms.Meter]] = {}
+    metered: dict[int, tuple[Clip, Meter]] = {}
+    notices: dict[str, list[str]] = {}
 
-    def sounds() -> Iterator[Iterator[waveforms.Block] | None]:
+    def sounds() -> Iterator[Iterator[Block] | None]:
         for shard in work:
             for clip in shard.clips.values():
-                yield clips.read(clip, sample_rate)
+                told = notices[clip.id] = []
+                read = functools.partial(clips.read, clip, sample_rate)
+                yield brought_to(config.level, read, told.append)
             yield None
 
-    def songs(decoded: Iterable) -> Iterator[waveforms.Meter | None]:
+    def songs(decoded: Iterable) -> Iterator[Meter | None]:
         numbered = enumerate(clip for shard in work for clip in shard.clips.values())
         for blocks in decoded:
             if blocks is None:
                 yield None
                 continue
             number, clip = next(numbered)
-            meter = waveforms.Meter(blocks)
+            meter = Meter(blocks)
             metered[number] = clip, meter
             yield meter
 
     with contextlib.closing(waveforms.read_ahead(sounds())) as decoded:
         for number, features in encode(mert, songs(decoded), config, mesh):
             clip, meter = metered.pop(number)
-            yield _Result(clip, features, meter.samples / sample_rate, meter.silent)
+            seconds, told = meter.samples / sample_rate, notices.pop(clip.id)
+            yield _Result(clip, features, seconds, meter.silent, told)
 
 
 def _add(
@@ -148,8 +156,16 @@ def _add(
     that it has.
     """
     if result is not None and isinstance(features := result.features, np.ndarray):
-        path = str(result.clip.path)
-        writer.add(CachedClip(id, features, result.seconds, path, result.silent))
+        writer.add(
+            CachedClip(
+                id,
+                features,
+                result.seconds,
+                str(result.clip.path),
+                result.silent,
+                result.notices,
+            )
+        )
     elif result is not None and not isinstance(result.features, Unavailable):
         writer.add_skipped(id, _reason(result))
     elif kept := earlier.get(id):

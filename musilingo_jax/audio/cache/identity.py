@@ -17,10 +17,11 @@ from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime import settings
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import setting
 
 FORMAT = 3
 
-StoredIdentity = Mapping[str, str | int]
+StoredIdentity = Mapping[str, str | int | float]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Identity:
       window_frames, chunk_windows, reduction: as in `FeatureConfig`.
       dtype: of the encoder's weights while it ran.
       format: of the cache folder.
+      level: as in `FeatureConfig`.
     """
 
     encoder: str
@@ -42,6 +44,7 @@ class Identity:
     reduction: str
     dtype: str
     format: int
+    level: float = setting(before=0.0)
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Identity":
@@ -61,6 +64,7 @@ class Identity:
             reduction=features.reduction,
             dtype=config.model.dtype,
             format=FORMAT,
+            level=features.level,
         )
 
     def stored(self) -> StoredIdentity:

@@ -47,6 +47,7 @@ class FeatureCache:
       skipped: clip → why it has no features.
       missing: those of them whose files were not available; each job looks for them.
       silent: the clips in which nothing is above −80 dB of full scale.
+      notices: clip → what its listener should know, in clauses about its file.
       disk_bytes: of all shards.
     """
 
@@ -57,6 +58,11 @@ class FeatureCache:
         notes = [state.notes[number] for number in sorted(state.notes)]
         self.disk_bytes: int = sum(note["bytes"] for note in notes)
         self.silent = frozenset(itertools.chain(*(note["silent"] for note in notes)))
+        self.notices: dict[str, list[str]] = {
+            clip: told
+            for note in notes
+            for clip, told in shards.notices_of(note).items()
+        }
         self._entries = {
             clip: _Entry(number, row, *rest)
             for number in sorted(state.notes)

@@ -5,7 +5,7 @@
                               "features": 24576, "identity": {…},
                               "clips": [["a.ogg:…", 2, 8.66, "songs/a.ogg"], …],
                               "silent": […], "skipped": {…}, "missing": {…},
-                              "absent": […]}
+                              "absent": […], "notices": {…}}
 
 Entry i of `clips` describes record i: the id of the clip, its rows, its seconds, the
 path of its file. `silent` lists those of them without sound. The other lists say why
@@ -14,6 +14,9 @@ clips of the plan have no record:
     skipped    clip → reason: its file cannot be decoded
     missing    clip → reason: its file does not exist, cannot be read, or has changed
     absent     it is no longer in the corpus
+
+`notices` says of clips with a record what their listener should know, such as a few
+milliseconds that are missing at the end; it is left out if there are none.
 
 The note is written last. A shard with a note is finished.
 """
@@ -50,6 +53,7 @@ class CachedClip(NamedTuple):
       seconds: the clip's length.
       path: its file when it was encoded.
       silent: whether nothing in it is above −80 dB of full scale.
+      notices: what its listener should know.
     """
 
     id: str
@@ -57,6 +61,7 @@ class CachedClip(NamedTuple):
     seconds: float
     path: str
     silent: bool
+    notices: list[str]
 
 
 class ShardWriter:
@@ -109,6 +114,8 @@ class ShardWriter:
         )
         if clip.silent:
             self._note["silent"].append(clip.id)
+        if clip.notices:
+            self._note.setdefault("notices", {})[clip.id] = clip.notices
 
     def add_skipped(self, id: str, reason: str) -> None:
         """Notes that the next clip cannot be decoded."""
@@ -196,7 +203,8 @@ class EarlierShard:
             features = read_record(self._records, row, count)
         except RuntimeError as error:
             raise damaged(self._path) from error
-        return CachedClip(id, features, seconds, path, id in self._note["silent"])
+        silent, notices = id in self._note["silent"], notices_of(self._note)
+        return CachedClip(id, features, seconds, path, silent, notices.get(id, []))
 
     def _local(self) -> Path:
         if paths.is_local(self._path):
@@ -254,10 +262,17 @@ def clips_of(note: Any) -> list[str] | None:
         sizes = int(note["bytes"]), int(note["features"])
         held = [clip for clip, _, _, _ in note["clips"]]
         others = (dict(note["skipped"]), dict(note["missing"]), list(note["absent"]))
-        valid = isinstance(note["identity"], Mapping) and min(sizes) >= 0
+        notices = dict(note.get("notices", {})).values()
+        texts = all(isinstance(text, str) for some in notices for text in list(some))
+        valid = isinstance(note["identity"], Mapping) and min(sizes) >= 0 and texts
     except (LookupError, TypeError, ValueError):
         return None
     return [*held, *(clip for some in others for clip in some)] if valid else None
+
+
+def notices_of(note: Note) -> dict[str, list[str]]:
+    """Clip → what its listener should know, as its shard's note says."""
+    return note.get("notices", {})
 
 
 def is_whole(number: int, note: Note, sizes: Mapping[str, int | None]) -> bool:

@@ -8,17 +8,29 @@ import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from musilingo_jax.audio.formats.sound import Sound, block_frames, check, check_start
+from musilingo_jax.audio.formats.sound import (
+    Mixer,
+    Sound,
+    block_frames,
+    check,
+    check_start,
+)
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import open_regular_file
 
 # It decodes hundreds of seconds of sound per second: if this long none comes, it hangs.
 STALL_SECONDS = 60.0
+# Format → bytes of the header of a box.
+_BOX_HEADERS = {"mov": 8, "asf": 24}
+_MOST_BOXES = 1_000_000
+# Boxes of which each song has one: `moov` of MP4, and the header object of WMA.
+_HEADERS = (b"moov", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c")
 
 
 def open_pipe(path: Path, kind: str, skip: int) -> Sound:
@@ -33,12 +45,14 @@ def open_pipe(path: Path, kind: str, skip: int) -> Sound:
       skip: seconds at the beginning to leave out.
 
     Raises:
-      UserError: ffmpeg is not installed, finds no sound in the file, or finds
-        impossible values.
+      UserError: ffmpeg is not installed, finds no sound in the file, or finds several
+        streams of it or impossible values; or another song follows in the file.
     """
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror"]
-    command += ["-protocol_whitelist", "file", "-f", kind, "-i", f"file:{path}"]
-    command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    _check_single(path, kind)
+    source = ["-protocol_whitelist", "file", "-f", kind, "-i", f"file:{path}"]
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", *source]
+    # All streams of sound: an AU file cannot hold several, so ffmpeg refuses them.
+    command += ["-map", "0:a", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     try:
         pipe = _Pipe(path, command)
     except OSError as error:
@@ -49,6 +63,12 @@ def open_pipe(path: Path, kind: str, skip: int) -> Sound:
     try:
         header = pipe.read(24)
         if len(header) < 24:
+            if (count := _streams(source)) > 1:
+                raise UserError(
+                    f"{path}: holds {count} streams of sound at once, so which one is "
+                    "meant is unclear; take one out, as by `ffmpeg -i … -map 0:a:0 "
+                    "song.flac`"
+                )
             pipe.check_end(0.0)
             raise UserError(f"{path}: cannot be decoded: ffmpeg finds no sound in it")
         _, size, _, _, rate, channels = struct.unpack(">4s5I", header)
@@ -57,7 +77,62 @@ def open_pipe(path: Path, kind: str, skip: int) -> Sound:
     except UserError:
         pipe.close()
         raise
-    return Sound(rate, _blocks(pipe, rate, channels, skip))
+    notices: list[str] = []
+    return Sound(rate, _blocks(pipe, rate, channels, skip, notices), notices)
+
+
+def _check_single(path: Path, kind: str) -> None:
+    """Checks that no second song follows, which ffmpeg would leave out.
+
+    Raises:
+      UserError: one does, as after `cat a.m4a b.m4a`.
+    """
+    headers = sum(name in _HEADERS for name in _boxes(path, kind))
+    if headers > 1:
+        raise UserError(
+            f"{path}: holds {headers} songs one after the other, of which ffmpeg decodes "
+            "the first one only; split it"
+        )
+
+
+def _boxes(path: Path, kind: str) -> Iterator[bytes]:
+    """The names of the boxes (of MP4) or objects (of WMA) that the file consists of."""
+    if kind not in _BOX_HEADERS:
+        return
+    header = _BOX_HEADERS[kind]
+    place = 0
+    with open_regular_file(path) as file:
+        end = os.fstat(file.fileno()).st_size
+        for _ in range(_MOST_BOXES):
+            file.seek(place)
+            head = file.read(24)
+            if len(head) < header or place >= end:
+                return
+            if kind == "mov":
+                size, name = int.from_bytes(head[:4], "big"), head[4:8]
+                size = int.from_bytes(head[8:16], "big") if size == 1 else size
+            else:
+                size, name = int.from_bytes(head[16:24], "little"), head[:16]
+            yield name
+            if size < header:  # 0 is "to the end of the file".
+                return
+            place += size
+
+
+def _streams(source: list[str]) -> int:
+    """How many streams of sound ffmpeg finds; 0 if it does not say."""
+    command = ["ffmpeg", "-nostdin", "-hide_banner", *source]
+    try:
+        probe = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=STALL_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return len(re.findall(rb"^ *Stream #.*: Audio: ", probe.stderr, re.MULTILINE))
 
 
 class _Pipe:
@@ -133,18 +208,20 @@ class _Pipe:
 
 
 def _blocks(
-    pipe: _Pipe, rate: int, channels: int, skip: int
+    pipe: _Pipe, rate: int, channels: int, skip: int, notices: list[str]
 ) -> Generator[Float[np.ndarray, " frames"], None, None]:
+    mixer = Mixer(notices)
     frame = 4 * channels
     first = skip * rate
     done = 0
-    with contextlib.closing(pipe):
+    with contextlib.closing(pipe), contextlib.ExitStack() as stack:
+        stack.callback(mixer.finish)
         while data := pipe.read(frame * block_frames(rate, channels)):
             count = len(data) // frame
             block = np.frombuffer(data[: count * frame], ">f4").reshape(-1, channels)
             block = block[max(0, first - done) :]
             done += count
             if len(block):
-                yield block.mean(axis=1, dtype=np.float32)
+                yield mixer.mix(block)
         pipe.check_end(done / rate)
         check_start(pipe.path, seconds=done / rate, skip=skip)

@@ -1,5 +1,6 @@
 """Sound in NumPy files, the format in which MusiLingo's authors keep MusicCaps."""
 
+import contextlib
 import tokenize
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -8,8 +9,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from musilingo_jax.audio.formats.sound import Sound, block_frames, check, check_start
+from musilingo_jax.audio.formats.sound import (
+    Mixer,
+    Sound,
+    block_frames,
+    check,
+    check_start,
+)
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import open_regular_file
 
 MAGIC = b"\x93NUMPY"
 
@@ -90,7 +98,13 @@ def open_array(path: Path, rate: int | None, skip: int) -> Sound:
             "it again"
         )
     check_start(path, seconds=layout.samples / rate, skip=skip)
-    return Sound(rate, _blocks(path, layout, rate, skip))
+    notices = []
+    if actual > expected:
+        notices.append(
+            f"has {actual - expected:,} bytes after its array, which are not heard: "
+            "another array, perhaps"
+        )
+    return Sound(rate, _blocks(path, layout, rate, skip, notices), notices)
 
 
 def _layout(path: Path) -> _Layout:
@@ -100,7 +114,7 @@ def _layout(path: Path) -> _Layout:
       UserError: the header is damaged, or the array cannot be sound.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             readers = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
@@ -133,11 +147,14 @@ def _layout(path: Path) -> _Layout:
 
 
 def _blocks(
-    path: Path, layout: _Layout, rate: int, skip: int
+    path: Path, layout: _Layout, rate: int, skip: int, notices: list[str]
 ) -> Generator[Float[np.ndarray, " frames"], None, None]:
     channels, samples, dtype = layout.channels, layout.samples, layout.dtype
     size = block_frames(rate, channels)
-    with path.open("rb") as file:
+    mixer = Mixer(notices)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_regular_file(path))
+        stack.callback(mixer.finish)
 
         def numbers(first: int, count: int) -> np.ndarray:
             file.seek(layout.offset + first * dtype.itemsize)
@@ -160,4 +177,8 @@ def _blocks(
                 if dtype.kind == "u":
                     mean -= 2**7
                 mean = (mean / _FULL_SCALES[dtype]).astype(np.float32)
+                values = block.astype(np.float32)
+                if dtype.kind == "u":
+                    values -= 2**7
+                mixer.look(values / _FULL_SCALES[dtype], mean)
             yield mean

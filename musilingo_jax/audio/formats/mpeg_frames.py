@@ -1,0 +1,112 @@
+"""The frames of an MP3, and the index that its first frame may hold.
+
+The index (`Xing` or `Info`) says how many frames and bytes the song has. Decoders stop
+there. What follows was appended later: another song by `cat`, or an advertisement by
+the host of a podcast.
+"""
+
+import os
+from typing import BinaryIO, NamedTuple
+
+# kbit/s by index, for version 1 layers 1, 2, 3 and version 2 layers 1, 2 and 3.
+_RATES = {
+    (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000)}
+_SAMPLE_RATES[0] = (11_025, 12_000, 8_000)
+# Where the index may begin in a frame: after the header, an optional checksum, and side
+# information of 9, 17 or 32 bytes, by MPEG version and number of channels.
+_XING = (13, 15, 21, 23, 36, 38)
+_BUFFER = 1 << 20
+# Decoders find the next frame after this many bytes of something else.
+_MOST_JUNK = 1 << 16
+
+
+class Index(NamedTuple):
+    """What the first frame says of the song; None if it does not say it.
+
+    Attributes:
+      frames: how many there are, without the one of the index.
+      bytes: how many there are, with the frame of the index.
+    """
+
+    frames: int | None
+    bytes: int | None
+
+
+def frame_length(header: bytes) -> int | None:
+    """Bytes of the frame that begins with these four bytes; None if none does.
+
+    Frames of a free bit rate, which hardly any program writes, are not recognised.
+    """
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    rate, sampling, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
+    if version == 1 or layer == 4 or rate in (0, 15) or sampling == 3:
+        return None
+    first = version == 3
+    bits = _RATES[1 if first else 2, layer][rate - 1] * 1000
+    sample_rate = _SAMPLE_RATES[version][sampling]
+    if layer == 1:
+        return (12 * bits // sample_rate + padding) * 4
+    return (144 if first or layer == 2 else 72) * bits // sample_rate + padding
+
+
+def index(frame: bytes) -> Index | None:
+    """The index in a frame; None if it has none."""
+    places = (p for p in _XING if frame[p : p + 4] in (b"Xing", b"Info"))
+    place = next(places, None)
+    if frame[:1] != b"\xff" or place is None:
+        return None
+    flags = int.from_bytes(frame[place + 4 : place + 8], "big")
+    numbers = [
+        int.from_bytes(frame[place + 8 + 4 * n : place + 12 + 4 * n], "big")
+        for n in range(2)
+    ]
+    return Index(
+        frames=numbers[0] if flags & 1 else None,
+        bytes=numbers[flags & 1] if flags & 2 else None,
+    )
+
+
+def begins_at(file: BinaryIO, place: int) -> bool:
+    """Whether two MPEG frames follow each other from `place` on."""
+    for _ in range(2):
+        file.seek(place)
+        length = frame_length(file.read(4))
+        if length is None:
+            return False
+        place += length
+    return True
+
+
+def after_frames(file: BinaryIO, start: int, frames: int) -> int | None:
+    """Where so many frames end, counted from the one at `start`; None if there are less.
+
+    Junk between frames is skipped, as decoders do.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    size = os.fstat(file.fileno()).st_size
+    file.seek(start)
+    buffer, base, place = file.read(_BUFFER), start, start
+    junk = 0
+    while frames and place + 4 <= size:
+        if place + 4 > base + len(buffer):
+            file.seek(place)
+            buffer, base = file.read(_BUFFER), place
+        length = frame_length(buffer[place - base : place - base + 4])
+        if length is None:
+            place, junk = place + 1, junk + 1
+            if junk > _MOST_JUNK:
+                return None
+            continue
+        place, frames, junk = place + length, frames - 1, 0
+    return None if frames else min(place, size)
