@@ -35,9 +35,12 @@ def plainly(mert: Mert, waveform: np.ndarray) -> jax.Array:
     return mert(waveform[None], lengths, reduce=lambda x, valid: x, remat=False)[0]
 
 
-def alone(mert: Mert, path: Path, window: int, chunk: int) -> np.ndarray:
+def alone(
+    mert: Mert, path: Path, window: int, chunk: int, level: float
+) -> np.ndarray:
     """The pooled features of a song by the plain definition."""
     waveform = waveforms.load(path, sample_rate=mert.config.sample_rate)
+    waveform *= level / np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
     hop = window * chunk * mert.config.samples_per_frame
     most = mert.config.samples_for_frames(window * chunk + 1) - 1
     vectors, start, end = [], 0, 0
@@ -66,7 +69,7 @@ def main(argv: list[str]) -> None:
     sizes = config.features.window_frames, config.features.chunk_windows
     for record in records:
         expected, cached = (
-            alone(mert, record.audio, *sizes),
+            alone(mert, record.audio, *sizes, config.features.level),
             found.features(record.clip),
         )
         assert expected.shape == cached.shape, (expected.shape, cached.shape)

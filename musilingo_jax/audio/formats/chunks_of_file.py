@@ -86,6 +86,8 @@ def read(file: BinaryIO, start: int, size: int) -> Chunks | None:
     header = kind.name + kind.size
     sizes = (place - start, kind.size)
     for _ in range(_MOST_CHUNKS):
+        if place >= size:
+            return None
         name, length = _chunk(file, place, kind)
         if name is None or length is None:
             return None

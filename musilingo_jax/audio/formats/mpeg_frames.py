@@ -5,7 +5,9 @@ there. What follows was appended later: another song by `cat`, or an advertiseme
 the host of a podcast.
 """
 
+import itertools
 import os
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 # kbit/s by index, for version 1 layers 1, 2, 3 and version 2 layers 1, 2 and 3.
@@ -75,9 +77,9 @@ def index(frame: bytes) -> Index | None:
     )
 
 
-def begins_at(file: BinaryIO, place: int) -> bool:
-    """Whether two MPEG frames follow each other from `place` on."""
-    for _ in range(2):
+def begin_at(file: BinaryIO, place: int, frames: int) -> bool:
+    """Whether so many MPEG frames follow each other from `place` on."""
+    for _ in range(frames):
         file.seek(place)
         length = frame_length(file.read(4))
         if length is None:
@@ -86,8 +88,8 @@ def begins_at(file: BinaryIO, place: int) -> bool:
     return True
 
 
-def after_frames(file: BinaryIO, start: int, frames: int) -> int | None:
-    """Where so many frames end, counted from the one at `start`; None if there are less.
+def headers(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
+    """Where each frame ends, and its first four bytes.
 
     Junk between frames is skipped, as decoders do.
 
@@ -95,18 +97,54 @@ def after_frames(file: BinaryIO, start: int, frames: int) -> int | None:
       OSError: the file cannot be read.
     """
     size = os.fstat(file.fileno()).st_size
-    file.seek(start)
-    buffer, base, place = file.read(_BUFFER), start, start
-    junk = 0
-    while frames and place + 4 <= size:
+    buffer, base, place, junk = b"", start, start, 0
+    while place + 4 <= size and junk <= _MOST_JUNK:
         if place + 4 > base + len(buffer):
             file.seek(place)
             buffer, base = file.read(_BUFFER), place
-        length = frame_length(buffer[place - base : place - base + 4])
+        header = buffer[place - base : place - base + 4]
+        length = frame_length(header)
         if length is None:
             place, junk = place + 1, junk + 1
-            if junk > _MOST_JUNK:
-                return None
             continue
-        place, frames, junk = place + length, frames - 1, 0
-    return None if frames else min(place, size)
+        place, junk = place + length, 0
+        if place <= size:
+            yield place, header
+
+
+def after_frames(file: BinaryIO, start: int, frames: int) -> int | None:
+    """Where so many frames end, counted from the one at `start`; None if there are less.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    ends = itertools.islice(headers(file, start), frames - 1, None)
+    return next((end for end, _ in ends), None)
+
+
+def index_for(file: BinaryIO, start: int) -> bytes | None:
+    """A frame with the index that a song of changing bit rate lacks.
+
+    Without it decoders take the bit rate of the first frame for that of all, and the
+    song for shorter or longer than it is.
+
+    Returns:
+      The frame, to be put before the one at `start`; None if all have one bit rate.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    first, rates, count = b"", set(), 0
+    for _, header in headers(file, start):
+        first = first or header
+        rates.add(header[2] >> 4)
+        count += 1
+    if len(rates) < 2 or first[1] >> 1 & 3 != 1:  # Only layer 3 has such an index.
+        return None
+    # Of the highest bit rate, so that there is room, and without a checksum.
+    header = bytes([first[0], first[1] | 1, 14 << 4 | first[2] & 0x0C, first[3]])
+    version_1, mono = header[1] >> 3 & 3 == 3, header[3] >> 6 == 3
+    side = (17 if mono else 32) if version_1 else (9 if mono else 17)
+    text = b"Xing" + (1).to_bytes(4, "big") + count.to_bytes(4, "big")
+    frame = header + bytes(side) + text
+    return frame.ljust(frame_length(header) or 0, b"\0")

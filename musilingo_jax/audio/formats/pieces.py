@@ -27,7 +27,11 @@ from musilingo_jax.runtime.paths import open_regular_file
 _FLAC = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
 # Tag editors do not always correct the index, so it may be wrong by this many bytes.
 _MP3_SLACK = 8_192
+_MP3_TAG = 128  # Bytes of the tag at the end of many an MP3.
+# Fewer frames after those that the index counts are a mistake of the encoder.
+_MP3_FRAMES = 8
 _TAGS = (b"TAG", b"APETAGEX", b"ID3", b"LYRICSBEGIN", b"3DI")
+_FEW_BYTES = 512  # Less than can be heard.
 _MOST_PIECES = 10_000
 _SCAN = 1 << 22
 
@@ -38,11 +42,13 @@ class Piece(NamedTuple):
     Attributes:
       start, stop: its bytes.
       repair: place, counted from `start` → bytes that are read there instead.
+      before: what is read before its first byte.
     """
 
     start: int
     stop: int
     repair: Mapping[int, bytes]
+    before: bytes = b""
 
 
 @dataclass
@@ -124,7 +130,7 @@ class Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        size = self._piece.stop - self._piece.start
+        size = self._piece.stop - self._piece.start + len(self._piece.before)
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: size}[whence]
         self._place = max(0, base + offset)
         return self._place
@@ -134,18 +140,23 @@ class Window(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
-        start, stop, repair = self._piece
-        place = self._place
-        count = max(0, min(len(view), stop - start - place))
-        self._file.seek(start + place)
-        content = bytearray(self._file.read(count))
-        for at, new in repair.items():
-            for shift, byte in enumerate(new, at - place):
-                if 0 <= shift < len(content):
-                    content[shift] = byte
+        start, stop, _, before = self._piece
+        content = bytearray(before[self._place :][: len(view)])
+        if not content:
+            place = self._place - len(before)
+            self._file.seek(start + place)
+            content += self._file.read(max(0, min(len(view), stop - start - place)))
+            self._mend(content, place)
         view[: len(content)] = content
         self._place += len(content)
         return len(content)
+
+    def _mend(self, content: bytearray, place: int) -> None:
+        """Puts into the bytes from `place` on what is read there instead."""
+        for at, new in self._piece.repair.items():
+            for shift, byte in enumerate(new, at - place):
+                if 0 <= shift < len(content):
+                    content[shift] = byte
 
 
 def _ogg(path: Path, file: BinaryIO, contents: Contents) -> None:
@@ -266,11 +277,14 @@ def _mp3(file: BinaryIO, size: int, contents: Contents) -> None:
         frame = file.read(256)
         index = mpeg_frames.index(frame)
         stop = size if index is None else _end_of_mp3(file, start, size, index)
-        if not _sound_follows(file, stop, size):
+        if not _sound_follows(file, stop):
             stop = size  # Tags, which decoders know.
         if index is not None and index.bytes and start + index.bytes > size + _MP3_SLACK:
             _cut(contents, size - start, index.bytes)
-        contents.pieces.append(Piece(place, stop, {}))
+        before = b""
+        if index is None or not index.frames:
+            before = mpeg_frames.index_for(file, start) or b""
+        contents.pieces.append(Piece(start if before else place, stop, {}, before))
         if stop == size:
             return
         place = stop
@@ -278,24 +292,24 @@ def _mp3(file: BinaryIO, size: int, contents: Contents) -> None:
 
 def _end_of_mp3(file: BinaryIO, start: int, size: int, index: Index) -> int:
     """Where decoders stop, who count the frames of the index and one for itself."""
-    if not index.frames or (index.bytes and start + index.bytes + _MP3_SLACK >= size):
+    if not index.frames or (index.bytes and start + index.bytes + _MP3_TAG >= size):
         return size
     return mpeg_frames.after_frames(file, start, index.frames + 1) or size
 
 
-def _sound_follows(file: BinaryIO, place: int, size: int) -> bool:
+def _sound_follows(file: BinaryIO, place: int) -> bool:
     """Whether MPEG frames follow, after a tag perhaps."""
-    if place + _MP3_SLACK >= size:
-        return False
     file.seek(place)
-    return mpeg_frames.begins_at(file, place + after_id3(file.read(10)))
+    start = place + after_id3(file.read(10))
+    return mpeg_frames.begin_at(file, start, _MP3_FRAMES)
 
 
 def _rest(file: BinaryIO, place: int, size: int) -> str | None:
     """What is known of the bytes after the last piece; None for tags and zeros."""
     file.seek(place)
     beginning = file.read(1 << 16)
-    if beginning.startswith(_TAGS) or not any(beginning):
+    few = size - place < _FEW_BYTES
+    if few or beginning.startswith(_TAGS) or not any(beginning):
         return None
     return (
         f"has {size - place:,} bytes after the end of its sound, by its header, which "
