@@ -43,7 +43,9 @@ def make(folder: epath.Path) -> FeatureCache:
         with ShardWriter(folder, number, identity) as writer:
             for clip in clips:
                 features = generator.standard_normal(SHAPE, np.float32)
-                writer.add(CachedClip(clip, features, 10.0, clip, silent=False, notices=[]))
+                writer.add(
+                    CachedClip(clip, features, 10.0, clip, silent=False, notices=[])
+                )
             writer.finish()
     cache_state.write_index(folder, cache_state.read(folder, identity))
     return FeatureCache.open(folder, identity)

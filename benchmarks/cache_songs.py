@@ -35,9 +35,7 @@ def plainly(mert: Mert, waveform: np.ndarray) -> jax.Array:
     return mert(waveform[None], lengths, reduce=lambda x, valid: x, remat=False)[0]
 
 
-def alone(
-    mert: Mert, path: Path, window: int, chunk: int, level: float
-) -> np.ndarray:
+def alone(mert: Mert, path: Path, window: int, chunk: int, level: float) -> np.ndarray:
     """The pooled features of a song by the plain definition."""
     waveform = waveforms.load(path, sample_rate=mert.config.sample_rate)
     waveform *= level / np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))

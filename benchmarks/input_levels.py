@@ -84,11 +84,15 @@ def scores(
     """Attribute → right answers; answers that changed; questions with a value."""
     right, changed, total = (collections.Counter() for _ in range(3))
     values = facts.vocabulary((r.attribute, r.value) for r in records)
-    rows = [AnsweredQuestion.of(r, text) for r, text in zip(records, given, strict=True)]
+    rows = [
+        AnsweredQuestion.of(r, text) for r, text in zip(records, given, strict=True)
+    ]
     found = facts.score(rows, given, values).scores
     # The strictest score of each row: for a key the exact one.
     scored = np.fmin.reduce(np.stack([*found.values()]), axis=0)
-    for record, score, text, earlier in zip(records, scored, given, before, strict=True):
+    for record, score, text, earlier in zip(
+        records, scored, given, before, strict=True
+    ):
         if np.isnan(score) or record.attribute is None:
             continue
         total[record.attribute] += 1

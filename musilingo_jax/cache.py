@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import flags
 
 from musilingo_jax.audio.cache import description, feature_cache
 from musilingo_jax.audio.cache import export as exports
@@ -162,8 +163,16 @@ def encode(given: argparse.Namespace) -> None:
 
 
 def _folder(given: argparse.Namespace) -> str:
-    """The cache that the command line names."""
+    """The cache that the command line names.
+
+    Raises:
+      UsageError: it names two, or none.
+    """
     if given.folder is not None:
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+            raise UsageError(
+                f"{given.folder} and --config both name a cache: give one of them"
+            )
         return given.folder
     return cli.required_config("features").features.cache
 

@@ -13,6 +13,7 @@ their authors' evaluation does it, or with `--style=demo` as their demo does.
 """
 
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from absl import flags
 from musilingo_jax.answering import released
 from musilingo_jax.answering.conversation import Chat, Excerpt
 from musilingo_jax.audio import waveforms
+from musilingo_jax.audio.formats.open_sound import beginning
 from musilingo_jax.runtime import cli, signals
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
@@ -127,11 +129,15 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--ask is empty: {USAGE}")
     if not given.ask and not sys.stdin.isatty():
         raise UsageError(f"questions are typed at a terminal only: give --ask. {USAGE}")
+    for flag in ("run", "model", "adapter"):
+        if getattr(given, flag) == "":
+            raise UsageError(f"--{flag} is empty: leave it out, or name a folder")
     if not given.seconds >= waveforms.SHORTEST_SECONDS:  # NaN is not, either.
         raise UsageError(f"--seconds must be at least {waveforms.SHORTEST_SECONDS}")
+    if given.start is not None and math.isnan(given.start):
+        raise UsageError("--start is not a number")
     song = Path(argv[1])
-    if not song.exists():  # Before seconds are spent on loading the model.
-        raise UserError(f"{song}: there is no such file")
+    beginning(song)  # Refused before seconds are spent on loading the model.
     keep_compiled_programs()
     chat = Chat.load(given.run or given.model or MODEL, given.adapter, given.style)
     excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
@@ -162,5 +168,10 @@ if __name__ == "__main__":
     flags.DEFINE_float(
         "start", None, "second of the song to start at; default: around its middle", 0
     )
-    flags.DEFINE_float("seconds", 30.0, "how much of the song to hear, at most")
+    flags.DEFINE_float(
+        "seconds",
+        30.0,
+        "how much of the song to hear, at most; no model hears more at once than in "
+        "its training, which is 34 s for the embedded one",
+    )
     cli.run(main, arguments="SONG")

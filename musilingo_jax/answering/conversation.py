@@ -131,9 +131,8 @@ class Chat:
         stop = min(total, start + length)
         if length < min(seconds, total - start):
             notices.append(
-                f"was heard for {length:.1f} s and not {min(seconds, total):.1f}: this "
-                "model hears no more at once, as in its training; --start chooses the "
-                "part"
+                f"lasts longer than the {length:.1f} s that this model hears at once, "
+                "which is what it heard in training: choose a part by --start"
             )
         heard = waveform[round(start * rate) : round(stop * rate)]
         level = self.usage.features.level

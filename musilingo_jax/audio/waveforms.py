@@ -71,6 +71,7 @@ def read(
         NaN or infinite; it holds several streams of sound at once; or it is cut off,
         as far as its format tells (`formats.pieces` says which do).
     """
+
     def tell_stderr(notice: str) -> None:
         print(printable(f"note: {path}: {notice}"), file=sys.stderr)
 
@@ -81,9 +82,7 @@ def read(
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def load(
-    path: Path | str, *, sample_rate: int, tell: Tell | None = None
-) -> Block:
+def load(path: Path | str, *, sample_rate: int, tell: Tell | None = None) -> Block:
     """A whole song: the blocks that `read` yields, joined; arguments as there.
 
     Raises:
@@ -238,9 +237,10 @@ def _read(
     first = round(start * sample_rate) - skip * sample_rate
     last = None if end is None else round(end * sample_rate) - skip * sample_rate
     place = yielded = 0
-    with contextlib.closing(sound.blocks), contextlib.closing(
-        _checked(path, sound)
-    ) as checked:
+    with (
+        contextlib.closing(sound.blocks),
+        contextlib.closing(_checked(path, sound)) as checked,
+    ):
         for block in _resampled(checked, sound.rate, sample_rate):
             piece = block[max(0, first - place) : last and max(0, last - place)]
             place += len(block)

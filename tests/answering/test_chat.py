@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,37 @@ def test_no_more_is_heard_than_in_training(loaded, model):
     heard = loaded.hear(model / "long.wav", start=None, seconds=30.0)
     assert heard.stop - heard.start == pytest.approx(1.6)
     assert len(heard.features) == 4
+    limit = "long.wav: lasts longer than the 1.6 s that this model hears at once"
+    assert len(heard.notices) == 1 and limit in str(heard)
+    short = loaded.hear(model / "long.wav", start=None, seconds=1.5)
+    end = loaded.hear(model / "long.wav", start=64.0, seconds=30.0)
+    whole = loaded.hear(model / "short.wav", start=None, seconds=30.0)
+    assert not short.notices and not end.notices and not whole.notices
+
+
+def test_what_is_to_be_known_of_a_song_is_shown(loaded, model, tmp_path):
+    content = (model / "short.wav").read_bytes()
+    (tmp_path / "cut\x1b.wav").write_bytes(content[:-8])
+    shown = str(loaded.hear(tmp_path / "cut\x1b.wav", start=None, seconds=30.0))
+    first, second = shown.split("\n")
+    assert first.endswith("cut\\x1b.wav: heard 00:00–00:01 of 00:01")
+    assert "cut\\x1b.wav: lacks 4.0 ms at its end" in second
+
+
+def test_a_quiet_song_is_heard_as_the_same_song_louder(loaded, model, tmp_path):
+    features = replace(loaded.usage.features, level=0.1)
+    levelled = replace(loaded, usage=replace(loaded.usage, features=features))
+    wave, rate = soundfile.read(model / "long.wav", dtype="float32")
+    soundfile.write(tmp_path / "quiet.wav", wave / 32, rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "loud.wav", wave, rate, subtype="FLOAT")
+
+    def heard(chat, name):
+        found = chat.hear(tmp_path / name, start=10.0, seconds=1.0).features
+        return np.asarray(found)
+
+    same = heard(levelled, "quiet.wav"), heard(levelled, "loud.wav")
+    np.testing.assert_array_equal(*same)
+    assert np.abs(heard(loaded, "quiet.wav") - heard(loaded, "loud.wav")).max() > 1e-3
 
 
 def test_a_silent_song_is_reported_as_silent(loaded, model):
@@ -151,6 +183,10 @@ def test_conversation_ends_with_the_input(loaded, model, monkeypatch, end):
         (["a.wav"], {"ask": None}, "give --ask"),
         (["a.wav"], {"seconds": 0.1}, "--seconds must be at least"),
         (["a.wav"], {"seconds": float("nan")}, "--seconds must be at least"),
+        (["a.wav"], {"start": float("nan")}, "--start is not a number"),
+        (["a.wav"], {"model": ""}, "--model is empty: leave it out, or name"),
+        (["a.wav"], {"run": ""}, "--run is empty"),
+        (["a.wav"], {"adapter": ""}, "--adapter is empty"),
     ],
 )
 def test_wrong_command_lines(monkeypatch, songs, given, reason):
@@ -164,6 +200,8 @@ def test_a_missing_song_is_refused_before_the_model_is_loaded(monkeypatch):
     typed(monkeypatch, model="nowhere")
     with pytest.raises(UserError, match=r"nothing.ogg: there is no such file"):
         chat.main(["chat", "nothing.ogg"])
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        chat.main(["chat", "a" * 300])
 
 
 def test_a_run_without_config_or_adapter_is_refused(model, tmp_path):

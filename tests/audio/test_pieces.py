@@ -48,7 +48,9 @@ def test_songs_one_after_the_other_are_all_heard(tmp_path, kind):
     part = waveforms.read(path, sample_rate=RATE, start=1.5, end=3.5, tell=told.append)
     part = np.concatenate(list(part))
     assert len(part) == 2 * RATE
-    np.testing.assert_allclose(part, joined[round(1.5 * RATE) :][: len(part)], atol=1e-4)
+    np.testing.assert_allclose(
+        part, joined[round(1.5 * RATE) :][: len(part)], atol=1e-4
+    )
 
 
 def test_frames_after_the_end_of_an_mp3_are_heard(tmp_path):
@@ -80,7 +82,9 @@ def test_an_mp3_of_changing_bit_rate_is_heard_whole_without_an_index(
     # Without the index the encoder's delay is not known.
     delay = np.argmax(np.correlate(heard[: 4 * rate], whole[rate : 2 * rate])) - rate
     if order == 1:
-        np.testing.assert_allclose(heard[delay:][: 2 * rate], whole[: 2 * rate], atol=1e-3)
+        np.testing.assert_allclose(
+            heard[delay:][: 2 * rate], whole[: 2 * rate], atol=1e-3
+        )
 
 
 def test_songs_with_different_sample_rates_are_refused(tmp_path):
@@ -96,7 +100,9 @@ def test_streams_at_once_are_refused(tmp_path):
         for subtype in ("VORBIS", "OPUS")
     )
     together = [first[0], second[0], *first[1:], *second[1:]]
-    with pytest.raises(UserError, match=r"2 streams .* \(Vorbis and Opus\).*-map 0:a:0"):
+    with pytest.raises(
+        UserError, match=r"2 streams .* \(Vorbis and Opus\).*-map 0:a:0"
+    ):
         hear(write(tmp_path, b"".join(together)))
 
 
@@ -155,9 +161,7 @@ def test_a_few_milliseconds_that_a_wav_lacks_are_told(tmp_path):
     content = encoded(tmp_path, "wav", tone(2.0))
     heard, told = hear(write(tmp_path, content[:-480]))
     assert len(heard) == 2 * RATE - 240
-    assert told == [
-        "lacks 10.0 ms at its end: its sound has 95,520 bytes of 96,000"
-    ]
+    assert told == ["lacks 10.0 ms at its end: its sound has 95,520 bytes of 96,000"]
 
 
 def place_of(content, name, shift):
@@ -254,7 +258,9 @@ def test_whole_numbers_that_were_never_scaled_are_told(tmp_path):
 def test_without_a_listener_notices_go_to_stderr(tmp_path, capsys):
     path = write(tmp_path, encoded(tmp_path, "wav", tone(1.0)) + b"more" * 999, "a.wav")
     waveforms.load(path, sample_rate=RATE)
-    assert capsys.readouterr().err.startswith(f"note: {path}: has 3,996 bytes after the end")
+    assert capsys.readouterr().err.startswith(
+        f"note: {path}: has 3,996 bytes after the end"
+    )
 
 
 @given(
@@ -277,8 +283,24 @@ def test_a_window_reads_like_a_file_of_its_own(content, ends, repair, reads):
     assert window.seek(0, os.SEEK_END) == len(expected)
 
 
-BEGINNINGS = [*chunks_of_file.KINDS, b"OggS\0", b".snd", b"fLaC\0\0\0\x22", b"\xff\xfb", b""]
-WORDS = [b"data", b"fmt ", b"SSND", b"ds64", b"OggS\0", b"Xing", b"\xff\xfb\x90\0", b"ID3"]
+BEGINNINGS = [
+    *chunks_of_file.KINDS,
+    b"OggS\0",
+    b".snd",
+    b"fLaC\0\0\0\x22",
+    b"\xff\xfb",
+    b"",
+]
+WORDS = [
+    b"data",
+    b"fmt ",
+    b"SSND",
+    b"ds64",
+    b"OggS\0",
+    b"Xing",
+    b"\xff\xfb\x90\0",
+    b"ID3",
+]
 BYTES = st.one_of(st.sampled_from(WORDS), st.binary(max_size=40))
 
 
@@ -308,7 +330,9 @@ def test_all_bytes_of_an_ogg_are_accounted_for(tmp_path_factory, described, rest
     content, firsts, opening = b"", 0, False
     for number, (marks, serial, body) in enumerate(described):
         segments = [255] * (len(body) // 255) + [len(body) % 255]
-        header = struct.pack("<5sBqIIIB", b"OggS\0", marks, 0, serial, number, 0, len(segments))
+        header = struct.pack(
+            "<5sBqIIIB", b"OggS\0", marks, 0, serial, number, 0, len(segments)
+        )
         content += header + bytes(segments) + body
         firsts += bool(marks & 2) and not opening
         opening = bool(marks & 2)

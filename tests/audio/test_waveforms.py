@@ -55,9 +55,7 @@ def test_channels_are_averaged(tmp_path):
 def test_opposite_channels_are_silent(tmp_path):
     stereo = np.stack([tone(1.0, RATE), -tone(1.0, RATE)], axis=1)
     soundfile.write(tmp_path / "opposite.wav", stereo, RATE)
-    assert level.is_silent(
-        waveforms.load(tmp_path / "opposite.wav", sample_rate=RATE)
-    )
+    assert level.is_silent(waveforms.load(tmp_path / "opposite.wav", sample_rate=RATE))
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 24_000, 44_101])
@@ -249,6 +247,11 @@ def without_middle(folder):
     return content[: pages[3]] + content[pages[4] :]
 
 
+def speex(folder):
+    content = encoded(folder, "ogg")
+    return content[:28] + b"Speex   1.2" + content[39:]
+
+
 BAD = {
     "missing.wav": (lambda folder: None, "no such file"),
     "empty.mp3": (lambda folder: b"", "empty"),
@@ -257,6 +260,14 @@ BAD = {
     "page.mp3": (lambda folder: b"\n<!DOCTYPE html><html>" * 99, "it is a web page"),
     "pointer.wav": (lambda folder: b"version https://git-lfs.x", "a Git LFS pointer"),
     "picture.ogg": (lambda folder: b"\x89PNG\r\n\x1a\n" + bytes(999), "a picture"),
+    "render.mid": (lambda folder: b"MThd" + bytes(range(99)), "it is MIDI: notes"),
+    "riff.mid": (lambda folder: b"RIFF\x99\0\0\0RMID" + bytes(99), "it is MIDI: notes"),
+    "a.avi": (lambda folder: b"RIFF\x99\0\0\0AVI " + bytes(99), "it is an AVI video"),
+    "a.wv": (lambda folder: b"wvpk" + bytes(99), "it is WavPack, .*convert it to FLAC"),
+    "a.spx": (lambda folder: speex(folder), "it is Speex, which is not read; convert"),
+    "a.xm": (lambda folder: b"Extended Module: a" + bytes(99), "it is a tracker"),
+    "a.mod": (lambda folder: bytes(1080) + b"M.K." + bytes(99), "it is a tracker"),
+    "a.m3u": (lambda folder: b"\xef\xbb\xbf#EXTM3U\nsong.mp3\n", "it is a playlist"),
     "zeros.raw": (lambda folder: bytes(99_999), "nothing but zeros"),
     "noise.raw": (lambda folder: bytes(range(256)) * 99, "damaged or not sound"),
     "cut.wav": (cut("wav", 0.9), "cut off: .* bytes of"),
@@ -405,6 +416,44 @@ def test_ffmpeg_ends_when_its_reader_stops(fake_ffmpeg, tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def box(name, content=b""):
+    return (8 + len(content)).to_bytes(4, "big") + name + content
+
+
+def test_several_streams_of_sound_are_refused_by_ffmpeg_too(fake_ffmpeg):
+    """ffmpeg refuses to write them into one AU file; the second start counts them."""
+    path = fake_ffmpeg(0, "")
+    program = path.parent / "bin/ffmpeg"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        "if '-map' not in sys.argv:\n"
+        "    for n in (0, 1): print(f'  Stream #0:{n}[0x1](und): Audio: aac',"
+        " file=sys.stderr)\n"
+        "    print('  Stream #0:2: Video: h264', file=sys.stderr)\n"
+        "sys.exit('only one stream is supported')\n"
+    )
+    with pytest.raises(UserError, match=r"a\.m4a: holds 2 streams of sound at once"):
+        waveforms.load(path, sample_rate=RATE)
+
+
+def test_songs_that_ffmpeg_would_leave_out_are_refused(fake_ffmpeg):
+    path = fake_ffmpeg(3, "")
+    one = box(b"ftyp", b"M4A ") + box(b"moov", bytes(90)) + box(b"mdat", bytes(999))
+    path.write_bytes(one)
+    assert len(waveforms.load(path, sample_rate=RATE)) == 3 * RATE
+    path.write_bytes(one + one)
+    with pytest.raises(UserError, match=r"a\.m4a: holds 2 songs one after the other"):
+        waveforms.load(path, sample_rate=RATE)
+    header = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+    objects = header, bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+    one = b"".join(name + (99).to_bytes(8, "little") + bytes(75) for name in objects)
+    path.write_bytes(one)
+    assert len(waveforms.load(path, sample_rate=RATE)) == 3 * RATE
+    path.write_bytes(one * 3)
+    with pytest.raises(UserError, match=r"a\.m4a: holds 3 songs one after the other"):
+        waveforms.load(path, sample_rate=RATE)
+
+
 def test_without_ffmpeg_the_error_asks_for_it(fake_ffmpeg, monkeypatch, tmp_path):
     path = fake_ffmpeg(1, "")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -464,9 +513,7 @@ def test_an_unexpected_error_is_not_lost():
 
 
 def test_a_meter_counts_samples_and_keeps_the_peak():
-    meter = level.Meter(
-        iter([np.zeros(5, np.float32), np.full(3, -0.5, np.float32)])
-    )
+    meter = level.Meter(iter([np.zeros(5, np.float32), np.full(3, -0.5, np.float32)]))
     assert len(list(meter)) == 2
     assert (meter.samples, meter.peak, meter.silent) == (8, 0.5, False)
     assert level.Meter(iter([])).silent

@@ -8,7 +8,9 @@ import soundfile
 RATE = 24_000
 
 
-def tone(seconds: float, frequency: float = 440.0, amplitude: float = 0.5) -> np.ndarray:
+def tone(
+    seconds: float, frequency: float = 440.0, amplitude: float = 0.5
+) -> np.ndarray:
     """A sine at `RATE`."""
     moments = np.arange(int(seconds * RATE)) / RATE
     return amplitude * np.sin(2 * np.pi * frequency * moments)

@@ -147,9 +147,7 @@ def decode(paths: list[Path]) -> None:
     print("ready", flush=True)  # The time of imports is not part of any file's.
     for path in paths:
         began = time.monotonic()
-        meter = Meter(
-            waveforms.read(path, sample_rate=SAMPLE_RATE, npy_rate=RATE)
-        )
+        meter = Meter(waveforms.read(path, sample_rate=SAMPLE_RATE, npy_rate=RATE))
         try:
             for block in meter:
                 assert block.dtype == np.float32 and np.isfinite(block).all()

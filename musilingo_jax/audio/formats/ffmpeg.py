@@ -30,7 +30,10 @@ STALL_SECONDS = 60.0
 _BOX_HEADERS = {"mov": 8, "asf": 24}
 _MOST_BOXES = 1_000_000
 # Boxes of which each song has one: `moov` of MP4, and the header object of WMA.
-_HEADERS = (b"moov", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c")
+_HEADERS = (
+    b"moov",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
+)
 
 
 def open_pipe(path: Path, kind: str, skip: int) -> Sound:

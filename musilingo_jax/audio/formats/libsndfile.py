@@ -61,10 +61,7 @@ def open_file(path: Path, skip: int) -> Sound:
     contents = pieces.find(path)
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(open_regular_file(path))
-        files = [
-            stack.enter_context(_open(raw, piece))
-            for piece in contents.pieces
-        ]
+        files = [stack.enter_context(_open(raw, piece)) for piece in contents.pieces]
         rate = files[0].samplerate
         for file in files:
             check(path, rate=file.samplerate, channels=file.channels)
@@ -122,9 +119,7 @@ def _check_end(path: Path, contents: Contents, seconds: float) -> None:
     missing = seconds * contents.missing / max(1 - contents.missing, 1e-9)
     if missing > _MISSING_SECONDS or not seconds:
         raise UserError(f"{path}: cut off: {contents.cut}; get or export it again")
-    contents.notices.append(
-        f"lacks {1000 * missing:.1f} ms at its end: {contents.cut}"
-    )
+    contents.notices.append(f"lacks {1000 * missing:.1f} ms at its end: {contents.cut}")
 
 
 def _blocks(

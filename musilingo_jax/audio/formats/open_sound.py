@@ -82,7 +82,7 @@ def open_sound(path: Path, *, npy_rate: int | None, skip: int) -> Sound:
         its header has impossible values. While `blocks` are read: it is damaged or ends
         too early.
     """
-    head = _head(path)
+    head = beginning(path)
     if head.startswith(numpy_arrays.MAGIC):
         return numpy_arrays.open_array(path, npy_rate, skip)
     if kind := _ffmpeg_kind(path, head):
@@ -94,7 +94,7 @@ def open_sound(path: Path, *, npy_rate: int | None, skip: int) -> Sound:
         raise UserError(f"{path}: cannot be decoded: it is {what}") from error
 
 
-def _head(path: Path) -> bytes:
+def beginning(path: Path) -> bytes:
     """The first bytes of a file.
 
     Raises:

@@ -99,7 +99,9 @@ def find(path: Path) -> Contents:
             contents.notices.append(rest)
     if len(contents.pieces) > 1:
         count = len(contents.pieces)
-        contents.notices.append(f"holds {count} songs one after the other; all are heard")
+        contents.notices.append(
+            f"holds {count} songs one after the other; all are heard"
+        )
     return contents
 
 
@@ -279,7 +281,11 @@ def _mp3(file: BinaryIO, size: int, contents: Contents) -> None:
         stop = size if index is None else _end_of_mp3(file, start, size, index)
         if not _sound_follows(file, stop):
             stop = size  # Tags, which decoders know.
-        if index is not None and index.bytes and start + index.bytes > size + _MP3_SLACK:
+        if (
+            index is not None
+            and index.bytes
+            and start + index.bytes > size + _MP3_SLACK
+        ):
             _cut(contents, size - start, index.bytes)
         before = b""
         if index is None or not index.frames:
