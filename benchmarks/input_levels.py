@@ -4,14 +4,15 @@
     python benchmarks/input_levels.py --level=0      # without bringing them to a level
     python benchmarks/input_levels.py --bits=16      # stored as 16-bit samples
 
-Each clip is multiplied by a gain, its louder samples clipped if it is stored in 16 bits,
-brought to a level, and asked all questions of the embedded corpus about it. Prints for
-each gain how many questions with a known answer are answered rightly, and how many
-answers are not those at gain 1, by attribute.
+Each clip is multiplied by a gain, its louder samples clipped if it is stored in 16
+bits, and brought to a level; then all questions of the embedded corpus about it are
+asked. Prints for each gain how many questions with a known answer are answered rightly,
+and how many answers are not those at gain 1, by attribute.
 """
 
 import collections
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ def stored(waveform: np.ndarray, bits: int) -> np.ndarray:
     return (whole / scale).astype(np.float32)
 
 
+def at_level(waveform: np.ndarray) -> Iterator[np.ndarray]:
+    """The waveform in one block, brought to the level that the flag says."""
+    return brought_to(LEVEL.value, lambda tell: iter([waveform]), print)
+
+
 def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
@@ -53,16 +59,11 @@ def main(argv: list[str]) -> None:
     waves = [waveforms.load(path, sample_rate=rate) for _, path in clips]
     answers: dict[float, list[str]] = {}
     for gain in dict.fromkeys([1.0, *GAINS.value]):
-        songs = [
-            brought_to(
-                LEVEL.value,
-                lambda tell, w=wave: iter([stored(w * np.float32(gain), BITS.value)]),
-                print,
-            )
-            for wave in waves
-        ]
-        found = encode(chat.mert, songs, chat.usage.features, chat.mesh)
-        features = {clips[number][0]: vectors for number, vectors in found}
+        songs = [at_level(stored(w * np.float32(gain), BITS.value)) for w in waves]
+        features = {}
+        for number, vectors in encode(chat.mert, songs, chat.usage.features, chat.mesh):
+            assert isinstance(vectors, np.ndarray), vectors
+            features[clips[number][0]] = vectors
         requests = [(features[r.clip], r.question) for r in records]
         usage = chat.usage
         answers[gain] = answer(chat.answerer, usage.prompt, requests, usage.generate)

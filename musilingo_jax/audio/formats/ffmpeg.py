@@ -93,8 +93,8 @@ def _check_single(path: Path, kind: str) -> None:
     headers = sum(name in _HEADERS for name in _boxes(path, kind))
     if headers > 1:
         raise UserError(
-            f"{path}: holds {headers} songs one after the other, of which ffmpeg decodes "
-            "the first one only; split it"
+            f"{path}: holds {headers} songs one after the other, of which ffmpeg "
+            "decodes the first one only; split it"
         )
 
 

@@ -4,14 +4,14 @@ import contextlib
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
 from musilingo_jax.audio.formats import pieces
-from musilingo_jax.audio.formats.pieces import Contents, Piece, Window
+from musilingo_jax.audio.formats.pieces import Contents
 from musilingo_jax.audio.formats.sound import (
     Mixer,
     Sound,
@@ -19,6 +19,7 @@ from musilingo_jax.audio.formats.sound import (
     check,
     check_start,
 )
+from musilingo_jax.audio.formats.window import Piece, Window
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
 
@@ -95,7 +96,7 @@ def _open(raw: BinaryIO, piece: Piece) -> soundfile.SoundFile:
     try:
         if whole:
             return _Forwards(raw.fileno(), closefd=False)
-        return _Forwards(Window(raw, piece))
+        return _Forwards(cast(BinaryIO, Window(raw, piece)))
     except soundfile.LibsndfileError as error:
         if error.code == _UNRECOGNISED:
             raise Unreadable(None) from error
@@ -184,6 +185,6 @@ def _missing(path: Path, file: soundfile.SoundFile, done: int) -> str | None:
             "or damaged inside; get or export it again"
         )
     return (
-        f"promises {1000 * missing / rate:.1f} ms more than the {done / rate:.1f} s that "
-        "it decodes to: they are missing at its end, or inside"
+        f"promises {1000 * missing / rate:.1f} ms more than the {done / rate:.1f} s "
+        "that it decodes to: they are missing at its end, or inside"
     )

@@ -113,7 +113,7 @@ def headers(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def after_frames(file: BinaryIO, start: int, frames: int) -> int | None:
-    """Where so many frames end, counted from the one at `start`; None if there are less.
+    """Where so many frames end, counted from the one at `start`; None if it has fewer.
 
     Raises:
       OSError: the file cannot be read.

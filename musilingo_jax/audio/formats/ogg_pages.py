@@ -1,4 +1,4 @@
-"""The pages of an Ogg file (RFC 3533): which streams it holds, and whether all is there.
+"""The pages of an Ogg file (RFC 3533): its streams, and whether all of it is there.
 
 A stream begins with a page that is marked as its first and ends with one that is marked
 as its last. Streams that sound at once have their first pages together, and their other

@@ -1,7 +1,7 @@
 """The pieces of a file that are heard one after the other, each a file of its own.
 
-Most files are one piece. But whoever joins songs with `cat`, or records a radio station,
-gets a file with several, of which decoders read the first one only:
+Most files are one piece. But whoever joins songs with `cat`, or records a radio
+station, gets a file with several, of which decoders read the first one only:
 
     OggS … last page │ OggS … last page │          chained Ogg
     ID3 Xing … frames │ frames …                   MP3 with something appended
@@ -11,15 +11,14 @@ What is missing at the end of the last piece, and what follows it, is noted too.
 without an index does not tell its end. FLAC's decoder counts samples itself.
 """
 
-import io
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from musilingo_jax.audio.formats import chunks_of_file, mpeg_frames, ogg_pages
 from musilingo_jax.audio.formats.mpeg_frames import Index
+from musilingo_jax.audio.formats.window import Piece
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
 
@@ -32,23 +31,8 @@ _MP3_TAG = 128  # Bytes of the tag at the end of many an MP3.
 _MP3_FRAMES = 8
 _TAGS = (b"TAG", b"APETAGEX", b"ID3", b"LYRICSBEGIN", b"3DI")
 _FEW_BYTES = 512  # Less than can be heard.
-_MOST_PIECES = 10_000
+_MOST_PIECES = 1_000  # Each has a decoder of its own, which takes memory.
 _SCAN = 1 << 22
-
-
-class Piece(NamedTuple):
-    """A stretch of a file.
-
-    Attributes:
-      start, stop: its bytes.
-      repair: place, counted from `start` → bytes that are read there instead.
-      before: what is read before its first byte.
-    """
-
-    start: int
-    stop: int
-    repair: Mapping[int, bytes]
-    before: bytes = b""
 
 
 @dataclass
@@ -76,7 +60,7 @@ def find(path: Path) -> Contents:
     """Looks at the headers of a file.
 
     Raises:
-      UserError: it holds several streams of sound at once.
+      UserError: it holds several streams of sound at once, or too many songs.
       OSError: it cannot be read.
     """
     with open_regular_file(path) as file:
@@ -99,6 +83,11 @@ def find(path: Path) -> Contents:
             contents.notices.append(rest)
     if len(contents.pieces) > 1:
         count = len(contents.pieces)
+        if count > _MOST_PIECES:
+            raise UserError(
+                f"{path}: holds more than {_MOST_PIECES:,} songs one after the other; "
+                "split it"
+            )
         contents.notices.append(
             f"holds {count} songs one after the other; all are heard"
         )
@@ -116,49 +105,6 @@ def after_id3(head: bytes) -> int:
     for byte in head[6:10]:
         size = size << 7 | byte & 0x7F
     return 10 + size
-
-
-class Window(io.RawIOBase):
-    """A piece of a file, as a file of its own; decoders read it like any other."""
-
-    def __init__(self, file: BinaryIO, piece: Piece):
-        super().__init__()
-        self._file, self._piece, self._place = file, piece, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        size = self._piece.stop - self._piece.start + len(self._piece.before)
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: size}[whence]
-        self._place = max(0, base + offset)
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        start, stop, _, before = self._piece
-        content = bytearray(before[self._place :][: len(view)])
-        if not content:
-            place = self._place - len(before)
-            self._file.seek(start + place)
-            content += self._file.read(max(0, min(len(view), stop - start - place)))
-            self._mend(content, place)
-        view[: len(content)] = content
-        self._place += len(content)
-        return len(content)
-
-    def _mend(self, content: bytearray, place: int) -> None:
-        """Puts into the bytes from `place` on what is read there instead."""
-        for at, new in self._piece.repair.items():
-            for shift, byte in enumerate(new, at - place):
-                if 0 <= shift < len(content):
-                    content[shift] = byte
 
 
 def _ogg(path: Path, file: BinaryIO, contents: Contents) -> None:
@@ -182,8 +128,8 @@ def _ogg(path: Path, file: BinaryIO, contents: Contents) -> None:
         contents.damaged = "cut off: its last Ogg page is incomplete"
     elif not pages.links[-1].sounds.keys() <= pages.links[-1].ended:
         contents.notices.append(
-            "does not mark its last Ogg page as the last, as if it went on: the end may "
-            "be missing"
+            "does not mark its last Ogg page as the last, as if it went on: the end "
+            "may be missing"
         )
     if pages.other:
         contents.notices.append(
@@ -193,7 +139,7 @@ def _ogg(path: Path, file: BinaryIO, contents: Contents) -> None:
 
 def _chunks(file: BinaryIO, size: int, contents: Contents) -> None:
     place = 0
-    for _ in range(_MOST_PIECES):
+    for _ in range(_MOST_PIECES + 1):
         found = chunks_of_file.read(file, place, size)
         if found is None:
             return
@@ -221,7 +167,7 @@ def _magic(file: BinaryIO, place: int) -> bytes:
 
 def _au(file: BinaryIO, size: int, contents: Contents) -> None:
     place = 0
-    for _ in range(_MOST_PIECES):
+    for _ in range(_MOST_PIECES + 1):
         file.seek(place)
         head = file.read(16)
         if head[:4] not in (b".snd", b"dns."):
@@ -272,7 +218,7 @@ def _flac(file: BinaryIO, size: int, contents: Contents) -> None:
 
 def _mp3(file: BinaryIO, size: int, contents: Contents) -> None:
     place = 0
-    for _ in range(_MOST_PIECES):
+    for _ in range(_MOST_PIECES + 1):
         file.seek(place)
         start = place + after_id3(file.read(10))
         file.seek(start)
