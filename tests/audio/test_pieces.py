@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musilingo_jax.audio import waveforms
-from musilingo_jax.audio.formats import chunks_of_file, mpeg_frames, ogg_pages, pieces
+from musilingo_jax.audio.formats import (
+    chunks_of_file,
+    ffmpeg,
+    mpeg_frames,
+    ogg_pages,
+    pieces,
+)
 from musilingo_jax.audio.formats.window import Piece, Window
 from musilingo_jax.runtime.errors import UserError
 
@@ -317,6 +323,13 @@ def test_any_header_is_cut_into_pieces_within_the_file(tmp_path_factory, magic, 
     places = [place for piece in found.pieces for place in piece[:2]]
     assert places == sorted(places) and places[0] >= 0 and places[-1] <= len(content)
     assert 0 <= found.missing <= 1
+
+
+@given(st.sampled_from(["mov", "asf"]), st.lists(BYTES, max_size=20))
+def test_any_boxes_are_walked_through(tmp_path_factory, kind, content):
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes(b"".join(content))
+    assert len(list(ffmpeg._boxes(path, kind))) <= len(b"".join(content)) / 8
 
 
 PAGE = st.tuples(

@@ -107,9 +107,11 @@ def _boxes(path: Path, kind: str) -> Iterator[bytes]:
     with open_regular_file(path) as file:
         end = os.fstat(file.fileno()).st_size
         for _ in range(_MOST_BOXES):
+            if place >= end:  # As far as a damaged size leads.
+                return
             file.seek(place)
             head = file.read(24)
-            if len(head) < header or place >= end:
+            if len(head) < header:
                 return
             if kind == "mov":
                 size, name = int.from_bytes(head[:4], "big"), head[4:8]

@@ -25,8 +25,7 @@ _SAMPLE_RATES[0] = (11_025, 12_000, 8_000)
 # information of 9, 17 or 32 bytes, by MPEG version and number of channels.
 _XING = (13, 15, 21, 23, 36, 38)
 _BUFFER = 1 << 20
-# Decoders find the next frame after this many bytes of something else.
-_MOST_JUNK = 1 << 16
+_MOST_JUNK = 1 << 20  # Bytes between frames; with more of them it is no MP3.
 
 
 class Index(NamedTuple):
@@ -102,12 +101,15 @@ def headers(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
         if place + 4 > base + len(buffer):
             file.seek(place)
             buffer, base = file.read(_BUFFER), place
-        header = buffer[place - base : place - base + 4]
+        at = place - base
+        header = buffer[at : at + 4]
         length = frame_length(header)
         if length is None:
-            place, junk = place + 1, junk + 1
+            found = buffer.find(b"\xff", at + 1)
+            skipped = (found if found > 0 else len(buffer)) - at
+            place, junk = place + skipped, junk + skipped
             continue
-        place, junk = place + length, 0
+        place += length
         if place <= size:
             yield place, header
 
@@ -129,17 +131,21 @@ def index_for(file: BinaryIO, start: int) -> bytes | None:
     song for shorter or longer than it is.
 
     Returns:
-      The frame, to be put before the one at `start`; None if all have one bit rate.
+      The frame, to be put before the one at `start`; None if all have one bit rate, or
+      the file is no MP3.
 
     Raises:
       OSError: the file cannot be read.
     """
-    first, rates, count = b"", set(), 0
-    for _, header in headers(file, start):
-        first = first or header
+    if not begin_at(file, start, 3):
+        return None
+    first, rates, count, place = b"", set(), 0, start
+    for end, header in headers(file, start):
+        first, place = first or header, end
         rates.add(header[2] >> 4)
         count += 1
-    if len(rates) < 2 or first[1] >> 1 & 3 != 1:  # Only layer 3 has such an index.
+    whole = place + _MOST_JUNK > os.fstat(file.fileno()).st_size
+    if len(rates) < 2 or not whole or first[1] >> 1 & 3 != 1:  # It is for layer 3 only.
         return None
     # Of the highest bit rate, so that there is room, and without a checksum.
     header = bytes([first[0], first[1] | 1, 14 << 4 | first[2] & 0x0C, first[3]])
