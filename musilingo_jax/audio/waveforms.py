@@ -28,6 +28,7 @@ from musilingo_jax.runtime.threads import MOST_THREADS
 SHORTEST_SECONDS = 0.5
 # How much earlier than `end` a song may end: times in annotations are rounded.
 SLACK_SECONDS = 0.5
+_TOLD_SECONDS = 0.1  # More of that is told.
 # Samples need not be scaled to ±1, but values beyond this are damage.
 _LOUDEST = 1e6
 # Above any mix, 24 dB over full scale: whole numbers that were written as fractions.
@@ -259,6 +260,11 @@ def _read(
         raise UserError(
             f"{path}: too short: it lasts {skip + place / sample_rate:.2f} s, but its "
             f"part up to {end:g} s was asked for; correct `end`, or get the whole file"
+        )
+    if last is not None and place < last - _TOLD_SECONDS * sample_rate:
+        tell(
+            f"ends {(last - place) / sample_rate:.1f} s before its part up to {end:g} "
+            "s does, which was asked for"
         )
     for notice in sound.notices:
         tell(notice)

@@ -135,6 +135,9 @@ def test_a_cache_lists_what_is_to_be_known_of_its_songs(tmp_path, mert):
     summary = description.summary(found, "abc")
     assert "2 with notices:\n" in summary
     assert f"  {tmp_path / 'a.wav'}: is clipped: " in summary
+    line = description.notice_line(found, "abc")
+    assert line is not None and "of 3 songs 0 are silent and 2 have notices" in line
+    assert description.notice_line(found, "c") is None
     table, problem = description.inspection(found.folder)
     assert problem is None and f"notice: {tmp_path / 'b.wav'}: lacks 2.0 ms" in table
     # The shard is made again when its missing song is found; it keeps the notices.

@@ -49,7 +49,7 @@ def test_songs_one_after_the_other_are_all_heard(tmp_path, kind):
     apart = [hear(write(tmp_path, content))[0] for content in both]
     joined, told = hear(write(tmp_path, b"".join(both)))
     np.testing.assert_allclose(joined, np.concatenate(apart), atol=1e-5)
-    assert told == ["holds 2 songs one after the other; all are heard"]
+    assert told == ["holds 2 songs one after the other, which are taken as one"]
     path = tmp_path / "song"
     part = waveforms.read(path, sample_rate=RATE, start=1.5, end=3.5, tell=told.append)
     part = np.concatenate(list(part))
@@ -250,6 +250,28 @@ def test_channels_that_cancel_each_other_out_are_told(tmp_path):
         soundfile.write(tmp_path / "a.wav", both, RATE, subtype="FLOAT")
         _, told = hear(tmp_path / "a.wav")
         assert any("cancel each other out" in notice for notice in told) == cancels
+
+
+def test_more_than_two_channels_are_told(tmp_path):
+    sound = np.stack([tone(1.0, 100.0 * n) for n in range(1, 7)], axis=1)
+    soundfile.write(tmp_path / "a.wav", sound, RATE)
+    heard, told = hear(tmp_path / "a.wav")
+    np.testing.assert_allclose(heard, sound.mean(axis=1), atol=1e-4)
+    assert told == ["has 6 channels, of which the mean is heard"]
+
+
+def test_a_part_that_ends_too_early_is_told(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(2.0), RATE)
+    for end, expected in (
+        (2.05, []),
+        (2.3, ["ends 0.3 s before its part up to 2.3 s"]),
+    ):
+        told = []
+        blocks = waveforms.read(
+            tmp_path / "a.wav", sample_rate=RATE, end=end, tell=told.append
+        )
+        assert sum(map(len, blocks)) == 2 * RATE
+        assert [notice[:38] for notice in told] == expected
 
 
 def test_whole_numbers_that_were_never_scaled_are_told(tmp_path):

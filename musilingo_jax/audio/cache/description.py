@@ -55,6 +55,32 @@ def summary(
     return printable("\n".join(lines))
 
 
+def notice_line(cache: FeatureCache, clips: Collection[str]) -> str | None:
+    """One line about the songs whose listener should know something, in UTF-8.
+
+    Args:
+      cache: the cache.
+      clips: those that matter.
+
+    Returns:
+      The line; None if there is nothing to be known.
+    """
+    silent = [clip for clip in clips if clip in cache.silent and clip in cache.ids]
+    noticed = [clip for clip in clips if clip in cache.notices and clip in cache.ids]
+    if not silent and not noticed:
+        return None
+    first = (
+        f"{cache.path(noticed[0])}: {cache.notices[noticed[0]][0]}"
+        if noticed
+        else f"{cache.path(silent[0])}: is silent"
+    )
+    return printable(
+        f"note: of {len(clips)} songs {len(silent)} are silent and {len(noticed)} have "
+        f"notices, such as {first}; `python -m musilingo_jax.cache inspect "
+        f"{cache.folder}` lists them"
+    )
+
+
 def inspection(folder: epath.Path) -> tuple[str, str | None]:
     """A table of what a cache holds, and why it cannot be used yet.
 

@@ -1,5 +1,6 @@
 """The feature cache of an experiment: filled, and refused if songs cannot be read."""
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from musilingo_jax.audio.cache import cache_state
+from musilingo_jax.audio.cache import cache_state, description
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.cache_state import CacheState
 from musilingo_jax.audio.cache.clips import Clip
@@ -77,9 +78,12 @@ def prepare(
     state = fill(config, clips, share, mesh, retry=False, others=False)
     settings = CacheConfig.from_config(config)
     cache = FeatureCache(paths.open_folder(settings.cache), state)
-    cache.fetch(clip.id for clip in clips)
+    ids = [clip.id for clip in clips]
+    cache.fetch(ids)
+    if share.task == 0 and (line := description.notice_line(cache, ids)):
+        print(line, file=sys.stderr)
     if not settings.allow_missing:
-        refuse_skipped(cache, [clip.id for clip in clips])
+        refuse_skipped(cache, ids)
     return cache
 
 

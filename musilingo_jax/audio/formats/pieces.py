@@ -89,7 +89,7 @@ def find(path: Path) -> Contents:
                 "split it"
             )
         contents.notices.append(
-            f"holds {count} songs one after the other; all are heard"
+            f"holds {count} songs one after the other, which are taken as one"
         )
     return contents
 
@@ -151,7 +151,7 @@ def _chunks(file: BinaryIO, size: int, contents: Contents) -> None:
         if found.unfinished:
             contents.notices.append(
                 "has a header that was never finished: it says 0 bytes of sound, but "
-                f"{size - found.samples:,} follow, and all are heard"
+                f"{size - found.samples:,} follow, which are taken for it"
             )
         if found.end is not None and found.end > size:
             _cut(contents, size - found.samples, found.end - found.samples)
@@ -184,7 +184,7 @@ def _au(file: BinaryIO, size: int, contents: Contents) -> None:
             if not count and rest > 0:
                 contents.notices.append(
                     "has a header that was never finished: it says 0 bytes of sound, "
-                    f"but {rest:,} follow, and all are heard"
+                    f"but {rest:,} follow, which are taken for it"
                 )
             return
         if place + start + count > size:

@@ -46,6 +46,7 @@ class Mixer:
         self._notices = notices
         self._values = self._flat = 0
         self._power = self._mean_power = 0.0
+        self._channels = 1
 
     def mix(
         self, block: Float[np.ndarray, "frames channels"]
@@ -66,12 +67,17 @@ class Mixer:
             flat = (block[1:] == block[:-1]) & (np.abs(block[1:]) >= _CLIPPED)
             self._flat += int(np.count_nonzero(flat))
             self._values += block.size
+            self._channels = block.shape[1]
             if block.shape[1] > 1:
                 self._power += float(np.square(block, dtype=np.float64).mean(1).sum())
                 self._mean_power += float(np.square(mean, dtype=np.float64).sum())
 
     def finish(self) -> None:
         """Adds what was noticed to the notices."""
+        if self._channels > 2:
+            self._notices.append(
+                f"has {self._channels} channels, of which the mean is heard"
+            )
         if self._flat > _CLIPPED_SHARE * self._values:
             share = 100 * self._flat / self._values
             self._notices.append(
