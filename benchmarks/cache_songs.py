@@ -38,7 +38,8 @@ def plainly(mert: Mert, waveform: np.ndarray) -> jax.Array:
 def alone(mert: Mert, path: Path, window: int, chunk: int, level: float) -> np.ndarray:
     """The pooled features of a song by the plain definition."""
     waveform = waveforms.load(path, sample_rate=mert.config.sample_rate)
-    waveform *= level / np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
+    waveform -= waveform.mean(dtype=np.float64)
+    waveform *= level / np.std(waveform, dtype=np.float64)
     hop = window * chunk * mert.config.samples_per_frame
     most = mert.config.samples_for_frames(window * chunk + 1) - 1
     vectors, start, end = [], 0, 0

@@ -2,7 +2,8 @@
 
 An encoder that learnt from clips of one level hears another key in the same song at
 half of it. So a song, or the part of it that is heard, is multiplied by the one number
-that brings its root mean square to the level of those clips:
+that brings its root mean square to the level of those clips. A constant that a cheap
+converter has added is taken away first, for it is not heard:
 
     recorded at      ▁▂▁▁▂▁        ▃▆▃▃▆▃        ▅█▅▅█▅
     encoded at       ▃▆▃▃▆▃        ▃▆▃▃▆▃        ▃▆▃▃▆▃
@@ -23,6 +24,7 @@ Tell = Callable[[str], None]
 """Takes what the listener should know: a clause whose subject is the file."""
 
 SILENCE_PEAK = 1e-4  # −80 dB of full scale: less than the last of 14 bits.
+_SILENCE_LEVEL = 1e-5  # −100 dB: a constant, or a click in ten seconds of silence.
 # A song that must be raised by more has little above the noise of its recording.
 _MUCH_DB = 40.0
 # Samples of a song that are kept while its level is measured: two minutes at 24 kHz.
@@ -35,17 +37,18 @@ class Meter:
     Attributes:
       samples: how many have been passed on.
       peak: the largest of their absolute values.
-      power: the sum of their squares.
+      total, power: the sum of them, and of their squares.
     """
 
     def __init__(self, blocks: Iterable[Block]):
         self._blocks = blocks
-        self.samples, self.peak, self.power = 0, 0.0, 0.0
+        self.samples, self.peak, self.total, self.power = 0, 0.0, 0.0, 0.0
 
     def __iter__(self) -> Iterator[Block]:
         for block in self._blocks:
             self.samples += len(block)
             self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+            self.total += float(block.sum(dtype=np.float64))
             self.power += float(np.square(block, dtype=np.float64).sum())
             yield block
 
@@ -59,8 +62,13 @@ class Meter:
 
     @property
     def level(self) -> float:
-        """The root mean square so far, 1 being full scale."""
-        return math.sqrt(self.power / max(1, self.samples))
+        """The root mean square about the mean so far, 1 being full scale."""
+        return math.sqrt(max(0.0, self.power / max(1, self.samples) - self.mean**2))
+
+    @property
+    def mean(self) -> float:
+        """The mean so far, which is near 0 for sound without a constant in it."""
+        return self.total / max(1, self.samples)
 
 
 def is_silent(waveform: Float[np.ndarray, " samples"]) -> bool:
@@ -92,15 +100,18 @@ def brought_to(
             held.append(block)
         if meter.samples > _HELD_SAMPLES:
             held = None
-    gain = _gain(level, meter, tell)
+    mean, gain = _line(level, meter, tell)
     for block in read(lambda notice: None) if held is None else held:
-        yield block * gain
+        yield (block - mean) * gain
 
 
-def _gain(level: float, meter: Meter, tell: Tell) -> np.float32:
-    """What brings a measured song to a level."""
+def _line(level: float, meter: Meter, tell: Tell) -> tuple[np.float32, np.float32]:
+    """What to take away from a measured song, and then to multiply it by."""
     if meter.silent:
-        return np.float32(1)
+        return np.float32(0), np.float32(1)
+    if meter.level < _SILENCE_LEVEL:
+        tell("is silent but for a constant, or for a click: expect no sensible answer")
+        return np.float32(meter.mean), np.float32(1)
     gain = level / meter.level
     decibels = 20 * math.log10(gain)
     if decibels > _MUCH_DB:
@@ -108,4 +119,4 @@ def _gain(level: float, meter: Meter, tell: Tell) -> np.float32:
             f"is very quiet: it was raised by {decibels:.0f} dB to be heard, and the "
             "noise of its recording with it"
         )
-    return np.float32(gain)
+    return np.float32(meter.mean), np.float32(gain)

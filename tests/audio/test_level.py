@@ -36,7 +36,8 @@ def test_a_meter_measures_what_it_passes_on():
     meter = Meter(np.array_split(wave, 4))
     np.testing.assert_array_equal(np.concatenate(list(meter)), wave)
     assert meter.samples == len(wave) and meter.peak == np.abs(wave).max()
-    assert meter.level == pytest.approx(np.sqrt(np.mean(wave.astype(float) ** 2)))
+    assert meter.level == pytest.approx(np.std(wave.astype(float)))
+    assert meter.mean == pytest.approx(np.mean(wave.astype(float)))
     assert not meter.silent and Meter([]).silent and Meter([]).level == 0
 
 
@@ -67,6 +68,18 @@ def test_silence_stays_silence_and_level_0_is_as_recorded():
         assert not told
     wave = noise(amplitude=3.0)
     np.testing.assert_array_equal(bring(wave, to=0.0)[0], wave)
+
+
+def test_a_constant_is_taken_away():
+    expected, _ = bring(noise(amplitude=0.01))
+    brought, told = bring(noise(amplitude=0.01) + np.float32(0.5))
+    np.testing.assert_allclose(brought, expected, atol=1e-5)
+    assert not told
+    brought, told = bring(np.full(RATE, 0.5, np.float32))
+    np.testing.assert_array_equal(brought, 0)
+    assert told == [
+        "is silent but for a constant, or for a click: expect no sensible answer"
+    ]
 
 
 def test_much_amplification_is_told():

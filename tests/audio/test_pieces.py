@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from musilingo_jax.audio import waveforms
 from musilingo_jax.audio.formats import (
-    chunks_of_file,
+    chunked_files,
     ffmpeg,
     mpeg_frames,
     ogg_pages,
@@ -312,7 +312,7 @@ def test_a_window_reads_like_a_file_of_its_own(content, ends, repair, reads):
 
 
 BEGINNINGS = [
-    *chunks_of_file.KINDS,
+    *chunked_files.KINDS,
     b"OggS\0",
     b".snd",
     b"fLaC\0\0\0\x22",

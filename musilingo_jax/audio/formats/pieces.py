@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from musilingo_jax.audio.formats import chunks_of_file, mpeg_frames, ogg_pages
+from musilingo_jax.audio.formats import chunked_files, mpeg_frames, ogg_pages
 from musilingo_jax.audio.formats.mpeg_frames import Index
 from musilingo_jax.audio.formats.window import Piece
 from musilingo_jax.runtime.errors import UserError
@@ -69,7 +69,7 @@ def find(path: Path) -> Contents:
         contents = Contents()
         if head[:4] == b"OggS":
             _ogg(path, file, contents)
-        elif head[:4] in chunks_of_file.KINDS:
+        elif head[:4] in chunked_files.KINDS:
             _chunks(file, size, contents)
         elif head[:4] in (b".snd", b"dns."):
             _au(file, size, contents)
@@ -140,7 +140,7 @@ def _ogg(path: Path, file: BinaryIO, contents: Contents) -> None:
 def _chunks(file: BinaryIO, size: int, contents: Contents) -> None:
     place = 0
     for _ in range(_MOST_PIECES + 1):
-        found = chunks_of_file.read(file, place, size)
+        found = chunked_files.read(file, place, size)
         if found is None:
             return
         # libsndfile takes all that follows the header of a W64 for samples.
@@ -156,7 +156,7 @@ def _chunks(file: BinaryIO, size: int, contents: Contents) -> None:
         if found.end is not None and found.end > size:
             _cut(contents, size - found.samples, found.end - found.samples)
         place = contents.after = found.after
-        if _magic(file, place) not in chunks_of_file.KINDS:
+        if _magic(file, place) not in chunked_files.KINDS:
             return
 
 
@@ -174,7 +174,7 @@ def _au(file: BinaryIO, size: int, contents: Contents) -> None:
             return
         order = "big" if head[:1] == b"." else "little"
         start, count = (int.from_bytes(head[i : i + 4], order) for i in (4, 8))
-        if count >= chunks_of_file.UNKNOWN or not count:
+        if count >= chunked_files.UNKNOWN or not count:
             rest = size - place - start
             contents.pieces.append(
                 Piece(place, size, {8: min(rest, 2**32 - 1).to_bytes(4, order)})
