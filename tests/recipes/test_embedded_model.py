@@ -19,6 +19,7 @@ from musilingo_jax.pretrained import weights
 from musilingo_jax.recipes import cards, render
 from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.runtime import cli
+from musilingo_jax.training import embedded
 
 ASSETS = Path(musilingo_jax.__file__).parent / "assets"
 PARTS = ("encoder", "language_model", "adapter")
@@ -186,3 +187,22 @@ def test_progress_says_rate_and_time_left(capsys):
     assert "stage1:  50%" in (printed := capsys.readouterr().err)
     assert "step/s" in printed or "s/step" in printed
     assert "<" in printed  # elapsed < left
+
+
+def test_quiet_and_loud_copies_get_the_same_answers(tmp_path):
+    chat = Chat.load("musilingo-tiny", None)
+    assert chat.usage.features == embedded.FEATURES
+    records = [r for r in songs.load("musilingo-tiny-corpus") if r.question]
+    clip = records[0].audio
+    questions = [record.question for record in records if record.audio == clip]
+    wave, rate = soundfile.read(clip, dtype="float32")
+
+    def answers(gain):
+        path = tmp_path / "copy.wav"
+        soundfile.write(path, wave * np.float32(gain), rate, subtype="FLOAT")
+        return chat.ask(chat.hear(path, start=None, seconds=30), questions)
+
+    expected = answers(1.0)
+    assert len(set(expected)) > 4
+    for gain in (0.05, 0.5, 2.5):
+        assert answers(gain) == expected, gain
