@@ -31,9 +31,14 @@ from musilingo_jax.audio.cache import export as exports
 from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.runtime import cli, command_line, distributed, paths
+from musilingo_jax.runtime import (
+    cli,
+    command_line,
+    distributed,
+    paths,
+    platforms,
+)
 from musilingo_jax.runtime.command_line import CommandParser
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.sharding import make_mesh
 
@@ -133,7 +138,6 @@ def encode(given: argparse.Namespace) -> None:
     started = time.monotonic()
     config = cli.required_config("corpus", "features", "model", "mesh")
     share = _share(given)
-    keep_compiled_programs()
     if given.allow_missing:
         config.features.allow_missing = True
     clips = feature_cache.clips_of(mixture.load(config.corpus))
@@ -173,8 +177,10 @@ def _share(given: argparse.Namespace) -> Share:
 
     Raises:
       UsageError: the flags contradict each other.
+      UserError: as in `platforms.start`.
     """
     distributed.start()
+    platforms.start()
     together = Share.of_this_process()
     if together.tasks > 1:
         if given.tasks > 1:

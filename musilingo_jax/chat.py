@@ -23,8 +23,7 @@ from absl import flags
 from musilingo_jax.answering import released
 from musilingo_jax.answering.conversation import Chat, Excerpt
 from musilingo_jax.audio import waveforms
-from musilingo_jax.runtime import cli, signals
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime import cli, platforms, signals
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
@@ -132,7 +131,7 @@ def main(argv: list[str]) -> None:
     song = Path(argv[1])
     if not song.exists():  # Before seconds are spent on loading the model.
         raise UserError(f"{song}: there is no such file")
-    keep_compiled_programs()
+    platforms.start()
     chat = Chat.load(given.run or given.model or MODEL, given.adapter, given.style)
     excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)

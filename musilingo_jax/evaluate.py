@@ -24,8 +24,7 @@ from musilingo_jax.evaluation import report_data
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.evaluation.scoring import Scored
-from musilingo_jax.runtime import cli, distributed
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime import cli, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.paths import check_writable_file
 from musilingo_jax.runtime.storage import write_text
@@ -50,7 +49,7 @@ def main(argv: list[str]) -> None:
             "seed", "run", "stages", "corpus", "features", "model", "generate", "mesh"
         )
         distributed.start()
-        keep_compiled_programs()
+        platforms.start()
         out, scored = evaluate(
             config, given.adapter, out, bertscore=bertscore, layer=layer
         )

@@ -18,8 +18,7 @@ from musilingo_jax.answering.answer_file import AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.runtime import cli, distributed
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime import cli, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
 
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> None:
     out = Path(flags.FLAGS.out)
     check_writable_file(out, flag="--out")
     distributed.start()
-    keep_compiled_programs()
+    platforms.start()
     adapter = corpus_answers.adapter_of(config, given)
     model = corpus_answers.model_of(config, adapter)
     split = flags.FLAGS.split or config.corpus.test_split

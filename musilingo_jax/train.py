@@ -50,8 +50,7 @@ from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
-from musilingo_jax.runtime import cli, distributed
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime import cli, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.settings import identity_of
 from musilingo_jax.runtime.sharding import make_mesh, shardings
@@ -100,7 +99,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
       SystemExit: the program was asked to stop, and has saved.
     """
     started = time.monotonic()
-    keep_compiled_programs()
+    platforms.start()
     stages = read_stages(config)
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be at least 0")

@@ -13,7 +13,7 @@ so the folder must be on a disk that they share.
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from ml_collections import ConfigDict
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained.model_config import ModelConfig
-from musilingo_jax.runtime import distributed
+from musilingo_jax.runtime import distributed, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import with_before
-from musilingo_jax.runtime.storage import lock_folder, write_failure, write_text
+from musilingo_jax.runtime.storage import lock_folder, write_text
 from musilingo_jax.training import metrics_rows
 from musilingo_jax.training.metrics_rows import MetricsRow
 from musilingo_jax.training.stage_config import StageConfig
@@ -230,21 +230,14 @@ class RunFolder:
             )
 
 
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Turns a failure to write below the folder of a run into one sentence.
 
     Raises:
       UserError: the disk is full, or the folder is gone or not writable.
     """
-    try:
-        yield
-    except Exception as error:
-        again = "run the same command again, which resumes from the newest checkpoint"
-        failure = write_failure(folder, error, again=again)
-        if failure is None:
-            raise
-        raise failure from error
+    again = "run the same command again, which resumes from the newest checkpoint"
+    return storage.writing(folder, again=again)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
