@@ -53,6 +53,8 @@ def explain(error: BaseException) -> UserError | None:
             return UserError(
                 f"{where}{os.strerror(number)}: {remedy} and run the same command again"
             )
+    if isinstance(error, OSError) and (sentence := _about_file(error)):
+        return UserError(sentence)
     for cause in causes(error):
         if isinstance(cause, MemoryError) or any(t in str(cause) for t in _NO_MEMORY):
             reason = printable(str(cause)).partition("\n")[0]
@@ -76,3 +78,14 @@ def _numbers(error: BaseException) -> Iterator[tuple[int, BaseException]]:
         for reason, number in _QUOTED_TEXTS.items():
             if reason in text:
                 yield number, cause
+
+
+def _about_file(error: OSError) -> str | None:
+    """One sentence about an `OSError` that can hardly be a bug; None for others.
+
+    Whatever a user names may be a file in a folder that is closed to them, a name that
+    is too long, or a folder in place of a file.
+    """
+    if error.filename is None or error.errno in (None, errno.ENOENT, errno.EEXIST):
+        return None
+    return f"{printable(os.fsdecode(error.filename))}: {error.strerror}"

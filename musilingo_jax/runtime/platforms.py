@@ -51,8 +51,9 @@ def failure(error: BaseException) -> UserError | None:
         if isinstance(cause, RuntimeError) and str(cause).startswith(_NOT_STARTED):
             return _problem(named, "", cause)
         # If no GPU is visible, JAX skips `cuda` and asserts that something is left.
-        frames = traceback.extract_tb(cause.__traceback__)
-        if isinstance(cause, AssertionError) and frames[-1].name == "backends":
+        frames = traceback.extract_tb(cause.__traceback__)[-1:]
+        asserted = isinstance(cause, AssertionError)
+        if asserted and any(frame.name == "backends" for frame in frames):
             return _problem(named, "cuda", cause)
     return None
 
