@@ -1,15 +1,17 @@
 """Atomic writes, and a lock for folders with a single writer."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
@@ -41,12 +43,13 @@ def lock_folder(folder: Path, *, doing: str) -> None:
       doing: what this process does there, for the message to the next one.
 
     Raises:
-      UserError: another process holds the lock.
+      UserError: another process holds the lock, or there can be none.
     """
     path = folder / "lock"
     if path in _locks:
         return
-    file = path.open("w")
+    with writing(path, again="run the same command again"):
+        file = open_lock(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -56,6 +59,20 @@ def lock_folder(folder: Path, *, doing: str) -> None:
             "another folder"
         ) from error
     _locks[path] = file
+
+
+def open_lock(path: str | os.PathLike) -> IO[str]:
+    """Opens a file to be locked, which is made if it does not exist.
+
+    Raises:
+      OSError: it cannot be opened, or is not a regular file. Opening a pipe as usual
+        would wait until another program reads from it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
+    return os.fdopen(descriptor, "r+")
 
 
 @contextlib.contextmanager

@@ -165,7 +165,7 @@ def _claim(folder: epath.Path, share: Share) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, kind in locks:
             # The system releases the lock of a process that ends, however it ends.
-            lock = stack.enter_context(open(folder / name, "a+"))
+            lock = stack.enter_context(storage.open_lock(folder / name))
             try:
                 fcntl.flock(lock, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:

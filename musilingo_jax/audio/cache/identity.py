@@ -9,6 +9,7 @@ another. It is made by `settings.identity_of`: a field that `Identity` gets late
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -66,6 +67,13 @@ class Identity:
     def stored(self) -> StoredIdentity:
         """The form in which files hold it and in which it is compared."""
         return settings.identity_of(self)
+
+
+def is_identity(value: Any) -> bool:
+    """Whether a value of a file has the form of `Identity.stored`."""
+    return isinstance(value, dict) and all(
+        type(entry) in (str, int) for entry in value.values()
+    )
 
 
 def check_equal(
