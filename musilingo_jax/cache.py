@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import flags
 
 from musilingo_jax.audio.cache import description, feature_cache
 from musilingo_jax.audio.cache import export as exports
@@ -166,8 +167,19 @@ def encode(given: argparse.Namespace) -> None:
 
 
 def _folder(given: argparse.Namespace) -> str:
-    """The cache that the command line names."""
+    """The cache that the command line names.
+
+    Raises:
+      UsageError: it names several or none, or has flags that only encoding uses.
+    """
+    for name in distributed.FLAGS:
+        if flags.FLAGS[name].present:
+            raise UsageError(f"--{name} is for encoding, not for {given.command}")
     if given.folder is not None:
+        if flags.FLAGS["config"].present:
+            raise UsageError(
+                f"{given.folder} and --config both name a cache: give one of them"
+            )
         return given.folder
     return cli.required_config("features").features.cache
 

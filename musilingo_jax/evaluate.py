@@ -16,15 +16,19 @@ Several processes (`--distributed`) share the questions.
 """
 
 import json
+import sys
 from pathlib import Path
 
+import jax
 from absl import flags
 
+from musilingo_jax.answering import unused_settings
+from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.evaluation import report_data
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.evaluation.scoring import Scored
-from musilingo_jax.runtime import cli, distributed, platforms
+from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.paths import check_writable_file
 from musilingo_jax.runtime.storage import write_text
@@ -50,6 +54,10 @@ def main(argv: list[str]) -> None:
         )
         distributed.start()
         platforms.start()
+        if jax.process_index() == 0:
+            decoding = GenerateConfig.from_config(config)
+            for note in unused_settings.notes(decoding, command_line.typed_keys()):
+                print(note, file=sys.stderr)
         out, scored = evaluate(
             config, given.adapter, out, bertscore=bertscore, layer=layer
         )

@@ -45,6 +45,11 @@ def define_config() -> None:
     )
 
 
+def typed_keys() -> set[str]:
+    """The keys of the config that the command line sets: `generate.top_p`, …"""
+    return set(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def required_config(*keys: str) -> ConfigDict:
     """The config that `--config` names.
 
@@ -79,8 +84,10 @@ def parse_flags(argv: list[str], *, known_only: bool = False) -> list[str]:
       known_only: whether to leave flags that absl does not know to another parser.
 
     Raises:
-      UsageError: a flag is unknown or has a wrong value, or the config is wrong.
+      UsageError: a flag is unknown, has a wrong value or several, or the config is
+        wrong.
     """
+    _check_given_once(argv)
     argv = _with_config_found(argv)
     try:
         rest = flags.FLAGS(argv, known_only=known_only)
@@ -205,6 +212,36 @@ def _command_first(words: list[str]) -> list[str]:
         if not word.startswith("-") and not is_value:
             return [word, *words[:place], *words[place + 1 :]]
     return words
+
+
+def _check_given_once(argv: list[str]) -> None:
+    """Checks that no flag is given twice with different values.
+
+    absl and argparse take the last one.
+
+    Raises:
+      UsageError: one is.
+    """
+    given: dict[str, str] = {}
+    words = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if not re.match(r"--?[A-Za-z]", word):
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals:
+            value = "" if following.startswith("-") else following
+        flag = flags.FLAGS[name] if name in flags.FLAGS else None
+        if isinstance(flag, flags.MultiFlag):
+            continue
+        if flag is None and name.startswith("no") and name[2:] in flags.FLAGS:
+            name, value = name[2:], "false"
+        elif flag is not None and flag.boolean:
+            value = value if equals else "true"
+        if given.setdefault(name, value) != value:
+            raise UsageError(
+                f"--{name} is given twice, as {given[name]!r} and as {value!r}: give "
+                "it once"
+            )
 
 
 def _with_config_found(argv: list[str]) -> list[str]:

@@ -197,6 +197,11 @@ def _address_from_flags() -> tuple[str | None, int | None, int | None] | None:
     given = flags.FLAGS
     address = given.coordinator, given.processes, given.process
     if address == (None, None, None):
+        if given["connect_seconds"].present and not given.distributed:
+            raise UsageError(
+                "--connect_seconds is for several processes: give --distributed, or "
+                "--coordinator, --processes and --process"
+            )
         return address if given.distributed else None
     if None in address:
         raise UsageError(

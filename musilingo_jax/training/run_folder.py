@@ -209,16 +209,19 @@ class RunFolder:
             else key
             for key, (before, now) in changed.items()
         ]
-        folder = shlex.quote(str(self.path))
-        start = (
-            f" (to start from the adapter of this one, add "
-            f"--config.model.adapter={folder})"
-        )
-        trained = (self.path / "adapter" / "config.json").is_file()
+        start = why = ""
+        if (self.path / "adapter" / "config.json").is_file():
+            folder = shlex.quote(str(self.path))
+            start = (
+                " (to start from the adapter of this one, add "
+                f"--config.model.adapter={folder})"
+            )
+        if any(key.endswith(".steps") for key in changed):
+            why = ". The steps of a stage set the learning rate of all its updates"
         return (
             f"{self.path} holds a run that differs in {', '.join(words)}: choose "
-            f"another folder with --config.run=…{start if trained else ''}, or change "
-            "that back, or delete the folder to start again"
+            f"another folder with --config.run=…{start}, or change that back, or "
+            f"delete the folder to start again{why}"
         )
 
     def _free(self, key: str) -> bool:
