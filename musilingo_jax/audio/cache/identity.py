@@ -25,6 +25,13 @@ StoredIdentity = Mapping[str, str | int]
 
 
 @dataclass(frozen=True)
+class _EncoderSection:
+    """The part of the section `model` that a cache needs besides the encoder."""
+
+    dtype: str = settings.setting(choices=model_config.DTYPES)
+
+
+@dataclass(frozen=True)
 class Identity:
     """Two caches with equal identities have the same features of the same sound.
 
@@ -54,6 +61,7 @@ class Identity:
         source = model_config.named(config, "encoder")
         encoder = sources.find(source, "encoder")
         features = FeatureConfig.from_config(config)
+        settings.check_keys(_EncoderSection, config.model, ("dtype",), "config.model")
         return cls(
             encoder=weights.digest(source, "encoder"),
             sample_rate=weights.blueprint(encoder).module.config.sample_rate,
