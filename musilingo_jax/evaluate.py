@@ -29,9 +29,9 @@ from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.evaluation.scoring import Scored
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
-from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
-from musilingo_jax.runtime.storage import write_text
+from musilingo_jax.runtime.storage import write_text, writing
 
 
 def main(argv: list[str]) -> None:
@@ -101,10 +101,8 @@ def _write_scores(path: Path, scored: Scored) -> None:
       UserError: the file cannot be written.
     """
     content = json.dumps(report_data.summary(scored), indent=2, ensure_ascii=False)
-    try:
+    with writing(f"--json={path}", again="run the same command again"):
         write_text(path, content + "\n")
-    except OSError as error:
-        raise UserError(f"--json={path} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

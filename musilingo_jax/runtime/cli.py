@@ -1,7 +1,6 @@
 """Runs a program: from the command line to an exit status."""
 
 import contextlib
-import io
 import os
 import select
 import signal
@@ -28,7 +27,7 @@ from musilingo_jax.runtime.command_line import (
     required_config,
 )
 from musilingo_jax.runtime.errors import UserError, causes
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import printable, protect_output
 
 __all__ = ["define_config", "progress", "required_config", "run"]
 
@@ -91,11 +90,7 @@ def run(
     """
     # Orbax logs every thread that it starts; `--verbosity=0` shows that.
     logging.set_verbosity(logging.WARNING)
-    # A name in another encoding, or a terminal that has fewer letters than our messages,
-    # must not raise an error: such letters are printed as `\\udcff`.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    protect_output()
     # A second signal, or one after `main` has ended, ends the process at once. Python's
     # own handler of Ctrl-C would print a traceback.
     signals.restore_system_handlers()
