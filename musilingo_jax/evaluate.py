@@ -50,7 +50,16 @@ def main(argv: list[str]) -> None:
         )
     else:
         config = cli.required_config(
-            "seed", "run", "stages", "corpus", "features", "model", "generate", "mesh"
+            "seed",
+            "run",
+            "stages",
+            "corpus",
+            "corpus.train_split",
+            "corpus.test_split",
+            "features",
+            "model",
+            "generate",
+            "mesh",
         )
         distributed.start()
         platforms.start()

@@ -30,8 +30,9 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     given = flags.FLAGS.adapter
+    split = [] if flags.FLAGS.split else ["corpus.test_split"]
     config = cli.required_config(
-        "run", "stages", "corpus", "features", "model", "generate", "mesh"
+        "run", "stages", "corpus", *split, "features", "model", "generate", "mesh"
     )
     if flags.FLAGS.out is None:
         raise UsageError("--out is missing: name a file, as in --out=answers.jsonl")

@@ -79,7 +79,16 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     config = cli.required_config(
-        "seed", "run", "stages", "corpus", "features", "model", "mesh", "wandb"
+        "seed",
+        "run",
+        "stages",
+        "corpus",
+        "corpus.train_split",
+        "corpus.validation_split",
+        "features",
+        "model",
+        "mesh",
+        "wandb",
     )
     distributed.start()
     typed = summary.config_arguments(flags.FLAGS)

@@ -46,7 +46,7 @@ def define_config() -> None:
 
 
 def typed_keys() -> set[str]:
-    """The keys of the config that the command line sets: `generate.top_p`, …"""
+    """The keys of the config that the command line sets, such as "generate.top_p"."""
     return set(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
@@ -54,7 +54,7 @@ def required_config(*keys: str) -> ConfigDict:
     """The config that `--config` names.
 
     Args:
-      *keys: what the program reads of it, at its top level.
+      *keys: what the program reads of it, as in `check_top_level`.
 
     Raises:
       UsageError: there is no `--config`, or the config lacks one of the keys or has
@@ -64,7 +64,7 @@ def required_config(*keys: str) -> ConfigDict:
     if config is None:
         raise UsageError("--config is missing: name a config, as in --config=tiny")
     path = config_flags.get_config_filename(flags.FLAGS["config"])
-    if missing := [key for key in keys if key not in config]:
+    if missing := [k for k in keys if "." not in k and k not in config]:
         raise UsageError(
             f"--config={path}: the config lacks {', '.join(missing)}; see "
             "configs/tiny.py for a config that has all keys"
@@ -230,13 +230,14 @@ def _check_given_once(argv: list[str]) -> None:
         name, equals, value = word.lstrip("-").partition("=")
         if not equals:
             value = "" if following.startswith("-") else following
-        flag = flags.FLAGS[name] if name in flags.FLAGS else None
-        if isinstance(flag, flags.MultiFlag):
-            continue
-        if flag is None and name.startswith("no") and name[2:] in flags.FLAGS:
+        if name in flags.FLAGS:
+            flag = flags.FLAGS[name]
+            if isinstance(flag, flags.MultiFlag):
+                continue
+            if flag.boolean and not equals:
+                value = "true"
+        elif name.startswith("no") and name[2:] in flags.FLAGS:
             name, value = name[2:], "false"
-        elif flag is not None and flag.boolean:
-            value = value if equals else "true"
         if given.setdefault(name, value) != value:
             raise UsageError(
                 f"--{name} is given twice, as {given[name]!r} and as {value!r}: give "

@@ -47,8 +47,8 @@ def explain(error: BaseException) -> UserError | None:
     """
     for number, cause in _numbers(error):
         if number in _BROKEN:
-            named = isinstance(cause, OSError) and cause.filename is not None
-            where = f"{printable(os.fsdecode(cause.filename))}: " if named else ""
+            file = cause.filename if isinstance(cause, OSError) else None
+            where = "" if file is None else f"{printable(os.fsdecode(file))}: "
             remedy = "free some" if number in NO_SPACE else "repair that"
             return UserError(
                 f"{where}{os.strerror(number)}: {remedy} and run the same command again"
@@ -68,10 +68,9 @@ def explain(error: BaseException) -> UserError | None:
 def _numbers(error: BaseException) -> Iterator[tuple[int, BaseException]]:
     """The system's numbers in an exception and its causes, each with its exception."""
     for cause in causes(error):
-        if isinstance(cause, OSError):
-            if cause.errno is not None:
-                yield cause.errno, cause
-                continue
+        if isinstance(cause, OSError) and cause.errno is not None:
+            yield cause.errno, cause
+            continue
         text = str(cause)
         if quoted := _QUOTED_NUMBER.search(text):
             yield int(quoted[1]), cause

@@ -14,7 +14,7 @@ A byte order mark, which editors on Windows write, is skipped.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from etils import epath
 
@@ -104,7 +104,7 @@ def kind_of(value: Any) -> str:
     return kinds[type(value)]
 
 
-def is_texts(value: Any) -> bool:
+def is_texts(value: Any) -> TypeGuard[list[str]]:
     """Whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
@@ -134,7 +134,7 @@ def _text(path: Path | epath.Path, where: str) -> str:
     try:
         if not is_local(path):
             return _download(path).decode()
-        with open_regular_file(path) as file:
+        with open_regular_file(Path(path)) as file:
             return file.read().decode()
     except OSError as error:
         reason = error.strerror or str(error)

@@ -16,9 +16,7 @@ def printable(text: str) -> str:
 
     Names of files, tensors and clips come from downloads. Line ends and tabs are kept.
     """
-    return _UNSAFE.sub(
-        lambda found: found[0].encode("unicode_escape").decode(), text
-    )
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class PrintableOutput(io.TextIOWrapper):

@@ -36,8 +36,8 @@ class CorpusSection:
     Attributes:
       path: of the corpus; "" if there is a mixture.
       mixture: name → path and weight of several corpora.
-      train_split, validation_split, test_split: "" for no validation. A config for a
-        feature cache has none of them.
+      train_split, validation_split, test_split: "" for no validation. A config has
+        those that its programs read; one for a feature cache has none.
     """
 
     path: str
@@ -77,20 +77,20 @@ def check_top_level(
 
     Args:
       config: of an experiment.
-      keys: what is read of it. With "stages", all names of splits are, too.
+      keys: what is read of it; of the section `corpus`, the names of splits by
+        themselves, as "corpus.test_split".
       where: what to call the config in messages.
 
     Raises:
       UserError: one of them is missing or has a value of another kind; or the section
         of the corpus has a key that nothing reads.
     """
-    check_keys(TopLevel, config, keys, where)
+    check_keys(TopLevel, config, [key for key in keys if "." not in key], where)
     if "corpus" in keys:
         known = [entry.name for entry in fields(CorpusSection)]
         corpus = plain(config["corpus"], f"{where}.corpus")
-        read = {"path", *corpus.keys()}
-        if "stages" in keys:
-            read |= {name for name in known if name.endswith("_split")}
+        splits = {key.partition(".")[2] for key in keys if key.startswith("corpus.")}
+        read = {"path", *splits, *corpus.keys()}
         if unknown := sorted(map(str, read.difference(known))):
             raise UserError(
                 f"{where}.corpus has {', '.join(unknown)}, which nothing reads: is it "

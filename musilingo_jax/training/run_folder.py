@@ -198,7 +198,7 @@ class RunFolder:
         }
 
     def _difference(self, changed: Mapping[str, tuple[Any, Any]]) -> str:
-        """Why the run in this folder cannot go on, and how to train with these settings.
+        """Why the run in this folder cannot go on, and how to train all the same.
 
         Args:
           changed: as of `_changed`, not empty.

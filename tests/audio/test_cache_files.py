@@ -14,7 +14,21 @@ from musilingo_jax.audio.cache import cache_state, shard_plan, shards
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.runtime.errors import UserError
 
-ODD = [None, True, -1, 1.5, 10**30, "x", "3", "\ud800", [], [[]], {}, {"a": [1]}, [None]]
+ODD = [
+    None,
+    True,
+    -1,
+    1.5,
+    10**30,
+    "x",
+    "3",
+    "\ud800",
+    [],
+    [[]],
+    {},
+    {"a": [1]},
+    [None],
+]
 DEEP = "[" * 100_000
 
 
@@ -117,7 +131,9 @@ def test_nan_in_a_record_names_shard_and_clip(cache):
     fine, damaged = list(found.ids)[2:]
     assert found.features(fine).tobytes() == before[fine]
     for _ in range(2):
-        with pytest.raises(UserError, match=rf"1\.array_record: .* {damaged} contain NaN"):
+        with pytest.raises(
+            UserError, match=rf"1\.array_record: .* {damaged} contain NaN"
+        ):
             found.features(damaged)
 
 

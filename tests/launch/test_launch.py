@@ -72,8 +72,9 @@ def test_local_refuses_what_is_no_number_of_processes(flag, value):
 @pytest.mark.parametrize("name", ["local.sh", "gpu.sh"])
 def test_a_value_with_the_word_of_help_in_it_is_none(tmp_path, name):
     executable(
-        tmp_path / "python", "#!/usr/bin/env bash\n[[ $1 != -c ]] || echo gpu 1\n"
-        "[[ $1 == -c ]] || printf '%s\\n' \"$@\"\n"
+        tmp_path / "python",
+        "#!/usr/bin/env bash\n[[ $1 != -c ]] || echo gpu 1\n"
+        "[[ $1 == -c ]] || printf '%s\\n' \"$@\"\n",
     )
     done = subprocess.run(
         ["bash", LAUNCH / name, "--config.wandb=a -h b"],

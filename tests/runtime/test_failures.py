@@ -33,7 +33,9 @@ FULL = [
 @pytest.mark.parametrize("error", FULL, ids=repr)
 def test_a_full_disk_is_found_in_whatever_a_library_raises(error):
     with (
-        pytest.raises(UserError, match=r"^runs/a: there is no space left \(.*try again$"),
+        pytest.raises(
+            UserError, match=r"^runs/a: there is no space left \(.*try again$"
+        ),
         storage.writing("runs/a", again="try again"),
     ):
         raise error

@@ -262,7 +262,11 @@ def test_a_flag_may_be_repeated_with_one_value(tmp_path):
         ("cache", "export A --config=tiny --out=x.npz", "both name a cache"),
         ("cache", "inspect A --distributed", "--distributed is for encoding, not for"),
         ("plan", "--config=tiny --topology=v5e-8 --search_minutes=3", "add --search"),
-        ("plan", "--config=tiny --topology=v5e-8,v5litepod-8", "v5e-8 twice: name each"),
+        (
+            "plan",
+            "--config=tiny --topology=v5e-8,v5litepod-8",
+            "v5e-8 twice: name each",
+        ),
     ],
 )
 def test_a_flag_that_would_not_be_used_is_refused(program, line, message):

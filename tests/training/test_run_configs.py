@@ -125,7 +125,9 @@ ROW = {"stage": "a", "step": 1, "time": 2.0, "loss": 3.0, "learning_rate": 1e-3}
 def test_a_row_of_metrics_is_whole_or_damaged(key, value):
     row = metrics_rows.parse(json.dumps(ROW | {key: value}).encode())
     if row is not None:
-        assert all(abs(number) < 2**63 for name, number in row.items() if name != "stage")
+        assert all(
+            abs(number) < 2**63 for name, number in row.items() if name != "stage"
+        )
         assert isinstance(row["stage"], str) and isinstance(row["step"], int)
 
 

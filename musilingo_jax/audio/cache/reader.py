@@ -55,7 +55,9 @@ class FeatureCache:
         """Reads the shards that are finished; `open` demands that all of them are."""
         self.folder = folder
         self._identity, self._notes = state.plans.identity, state.notes
-        self._widths = {n: shards.width_of(note) or 0 for n, note in self._notes.items()}
+        self._widths = {
+            n: shards.width_of(note) or 0 for n, note in self._notes.items()
+        }
         notes = [state.notes[number] for number in sorted(state.notes)]
         self.disk_bytes: int = sum(note["bytes"] for note in notes)
         self.silent = frozenset(itertools.chain(*(note["silent"] for note in notes)))

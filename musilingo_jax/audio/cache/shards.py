@@ -260,21 +260,27 @@ def clips_of(note: Any) -> list[str] | None:
     """All clips that a note describes, held ones first; None if it is not a note."""
     if not isinstance(note, dict):
         return None
-    held, others = note.get("clips"), [note.get(key) for key in _REASONS]
-    silent, absent = note.get("silent"), note.get("absent")
+    held, silent, absent = (note.get(key) for key in ("clips", "silent", "absent"))
     valid = (
         all(_is_size(note.get(key)) for key in ("bytes", "features"))
         and is_identity(note.get("identity"))
         and isinstance(held, list)
         and all(map(_is_held, held))
-        and all(isinstance(clips, dict) for clips in others)
-        and all(isinstance(v, str) for clips in others for v in clips.values())
+        and all(_are_reasons(note.get(key)) for key in _REASONS)
         and all(map(is_texts, (silent, absent)))
         and width_of(note) is not None
     )
     if not valid:
         return None
-    return [*(clip[0] for clip in held), *(c for some in others for c in some), *absent]
+    others = (*(note[key] for key in _REASONS), note["absent"])
+    return [
+        *(clip[0] for clip in note["clips"]),
+        *(clip for some in others for clip in some),
+    ]
+
+
+def _are_reasons(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
 
 
 def _is_size(value: Any) -> bool:
