@@ -47,8 +47,8 @@ def explain(error: BaseException) -> UserError | None:
     """
     for number, cause in _numbers(error):
         if number in _BROKEN:
-            file = cause.filename if isinstance(cause, OSError) else None
-            where = "" if file is None else f"{printable(os.fsdecode(file))}: "
+            file = _file_of(cause)
+            where = "" if file is None else f"{file}: "
             remedy = "free some" if number in NO_SPACE else "repair that"
             return UserError(
                 f"{where}{os.strerror(number)}: {remedy} and run the same command again"
@@ -85,6 +85,14 @@ def _about_file(error: OSError) -> str | None:
     Whatever a user names may be a file in a folder that is closed to them, a name that
     is too long, or a folder in place of a file.
     """
-    if error.filename is None or error.errno in (None, errno.ENOENT, errno.EEXIST):
+    file = _file_of(error)
+    if file is None or error.errno in (None, errno.ENOENT, errno.EEXIST):
         return None
-    return f"{printable(os.fsdecode(error.filename))}: {error.strerror}"
+    return f"{file}: {error.strerror}"
+
+
+def _file_of(error: BaseException) -> str | None:
+    """The file that an error is about, if it is known by name."""
+    name = error.filename if isinstance(error, OSError) else None
+    known = isinstance(name, str | bytes | os.PathLike)
+    return printable(os.fsdecode(name)) if known else None
