@@ -172,11 +172,11 @@ def _folder(given: argparse.Namespace) -> str:
     Raises:
       UsageError: it names several or none, or has flags that only encoding uses.
     """
-    for name in distributed.FLAGS:
-        if flags.FLAGS[name].present:
-            raise UsageError(f"--{name} is for encoding, not for {given.command}")
+    typed = {name for name in flags.FLAGS if flags.FLAGS[name].present}
+    if unused := sorted(typed.intersection(distributed.FLAGS)):
+        raise UsageError(f"--{unused[0]} is for encoding, not for {given.command}")
     if given.folder is not None:
-        if flags.FLAGS["config"].present:
+        if "config" in typed:
             raise UsageError(
                 f"{given.folder} and --config both name a cache: give one of them"
             )
