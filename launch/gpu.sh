@@ -10,10 +10,14 @@
 #   XLA_FLAGS  comes after the flags that this script sets, and so takes precedence
 #   XLA_PYTHON_CLIENT_MEM_FRACTION, NCCL_DEBUG  are kept if they are set
 set -euo pipefail
-if [[ " $* " =~ " "(-h|--help)" " ]]; then
-  sed -n -e '/^set -e/q' -e '1d' -e 's/^# \{0,1\}//p' "$0"
-  exit
-fi
+for flag; do
+  case "$flag" in
+    -h | --help)
+      sed -n -e '/^set -e/q' -e '1d' -e 's/^# \{0,1\}//p' "$0"
+      exit
+      ;;
+  esac
+done
 cd "$(dirname "$0")/.."
 
 python="${PYTHON:-python}"

@@ -21,20 +21,27 @@
 #   PROGRAM  runs another program instead, such as musilingo_jax.cache
 #   PYTHON   the interpreter; default: .venv/bin/python, if there is one
 set -euo pipefail
-if [[ " $* " =~ " "(-h|--help)" " ]]; then
-  sed -n -e '/^set -e/q' -e '1d' -e 's/^# \{0,1\}//p' "$0"
-  exit
-fi
+for flag; do
+  case "$flag" in
+    -h | --help)
+      sed -n -e '/^set -e/q' -e '1d' -e 's/^# \{0,1\}//p' "$0"
+      exit
+      ;;
+  esac
+done
 cd "$(dirname "$0")/.."
 
+# Bash counts in 64 bits, and reads 08 as a number to the base 8.
 positive() {
-  if ! [[ "${1#*=}" =~ ^[1-9][0-9]*$ ]]; then
-    echo "error: $1: must be a positive whole number" >&2
+  if ! [[ "${1#*=}" =~ ^[1-9][0-9]{0,4}$ ]]; then
+    echo "error: $1: must be a positive whole number below 100,000, without zeros" \
+      "before it" >&2
     exit 2
   fi
 }
 
-readonly GRACE_SECONDS="${GRACE_SECONDS:-10}"
+positive "GRACE_SECONDS=${GRACE_SECONDS:=10}"
+readonly GRACE_SECONDS
 processes=1
 flags=()
 for flag in "$@"; do

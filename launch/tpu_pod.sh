@@ -64,6 +64,7 @@ main() {
   [[ $# -eq 0 ]] || shift
   while (($#)); do
     case "$1" in
+      --*=) die "$1 is empty: give it a value, or leave it out" ;;
       --name=*) name="${1#*=}" ;;
       --zone=*) zone="${1#*=}" ;;
       --type=*) type="${1#*=}" ;;

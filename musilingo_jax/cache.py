@@ -32,9 +32,14 @@ from musilingo_jax.audio.cache import export as exports
 from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.runtime import cli, command_line, distributed, paths
+from musilingo_jax.runtime import (
+    cli,
+    command_line,
+    distributed,
+    paths,
+    platforms,
+)
 from musilingo_jax.runtime.command_line import CommandParser
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.sharding import make_mesh
 
@@ -134,7 +139,6 @@ def encode(given: argparse.Namespace) -> None:
     started = time.monotonic()
     config = cli.required_config("corpus", "features", "model", "mesh")
     share = _share(given)
-    keep_compiled_programs()
     if given.allow_missing:
         config.features.allow_missing = True
     clips = feature_cache.clips_of(mixture.load(config.corpus))
@@ -166,10 +170,13 @@ def _folder(given: argparse.Namespace) -> str:
     """The cache that the command line names.
 
     Raises:
-      UsageError: it names two, or none.
+      UsageError: it names several or none, or has flags that only encoding uses.
     """
+    typed = {name for name in flags.FLAGS if flags.FLAGS[name].present}
+    if unused := sorted(typed.intersection(distributed.FLAGS)):
+        raise UsageError(f"--{unused[0]} is for encoding, not for {given.command}")
     if given.folder is not None:
-        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+        if "config" in typed:
             raise UsageError(
                 f"{given.folder} and --config both name a cache: give one of them"
             )
@@ -182,8 +189,10 @@ def _share(given: argparse.Namespace) -> Share:
 
     Raises:
       UsageError: the flags contradict each other.
+      UserError: as in `platforms.start`.
     """
     distributed.start()
+    platforms.start()
     together = Share.of_this_process()
     if together.tasks > 1:
         if given.tasks > 1:

@@ -25,8 +25,7 @@ from musilingo_jax.answering import released
 from musilingo_jax.answering.conversation import Chat, Excerpt
 from musilingo_jax.audio import waveforms
 from musilingo_jax.audio.formats.open_sound import beginning
-from musilingo_jax.runtime import cli, signals
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime import cli, platforms, signals
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
@@ -138,7 +137,7 @@ def main(argv: list[str]) -> None:
         raise UsageError("--start is not a number")
     song = Path(argv[1])
     beginning(song)  # Refused before seconds are spent on loading the model.
-    keep_compiled_programs()
+    platforms.start()
     chat = Chat.load(given.run or given.model or MODEL, given.adapter, given.style)
     excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)

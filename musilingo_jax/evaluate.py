@@ -16,19 +16,22 @@ Several processes (`--distributed`) share the questions.
 """
 
 import json
+import sys
 from pathlib import Path
 
+import jax
 from absl import flags
 
+from musilingo_jax.answering import unused_settings
+from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.evaluation import report_data
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.evaluation.scoring import Scored
-from musilingo_jax.runtime import cli, distributed
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
-from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime import cli, command_line, distributed, platforms
+from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
-from musilingo_jax.runtime.storage import write_text
+from musilingo_jax.runtime.storage import write_text, writing
 
 
 def main(argv: list[str]) -> None:
@@ -47,10 +50,23 @@ def main(argv: list[str]) -> None:
         )
     else:
         config = cli.required_config(
-            "seed", "run", "stages", "corpus", "features", "model", "generate", "mesh"
+            "seed",
+            "run",
+            "stages",
+            "corpus",
+            "corpus.train_split",
+            "corpus.test_split",
+            "features",
+            "model",
+            "generate",
+            "mesh",
         )
         distributed.start()
-        keep_compiled_programs()
+        platforms.start()
+        if jax.process_index() == 0:
+            decoding = GenerateConfig.from_config(config)
+            for note in unused_settings.notes(decoding, command_line.typed_keys()):
+                print(note, file=sys.stderr)
         out, scored = evaluate(
             config, given.adapter, out, bertscore=bertscore, layer=layer
         )
@@ -94,10 +110,8 @@ def _write_scores(path: Path, scored: Scored) -> None:
       UserError: the file cannot be written.
     """
     content = json.dumps(report_data.summary(scored), indent=2, ensure_ascii=False)
-    try:
+    with writing(f"--json={path}", again="run the same command again"):
         write_text(path, content + "\n")
-    except OSError as error:
-        raise UserError(f"--json={path} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

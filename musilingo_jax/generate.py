@@ -8,18 +8,19 @@ same command resumes an interrupted run. Several processes (`--distributed`) sha
 questions. For songs and questions in memory see `answering.answer.answer`.
 """
 
+import sys
 from pathlib import Path
 
 import jax
 from absl import flags
 
-from musilingo_jax.answering import corpus_answers
+from musilingo_jax.answering import corpus_answers, unused_settings
 from musilingo_jax.answering.answer_file import AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
+from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.runtime import cli, distributed
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
 
@@ -29,15 +30,20 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     given = flags.FLAGS.adapter
+    split = [] if flags.FLAGS.split else ["corpus.test_split"]
     config = cli.required_config(
-        "run", "stages", "corpus", "features", "model", "generate", "mesh"
+        "run", "stages", "corpus", *split, "features", "model", "generate", "mesh"
     )
     if flags.FLAGS.out is None:
         raise UsageError("--out is missing: name a file, as in --out=answers.jsonl")
     out = Path(flags.FLAGS.out)
     check_writable_file(out, flag="--out")
     distributed.start()
-    keep_compiled_programs()
+    platforms.start()
+    if jax.process_index() == 0:
+        decoding = GenerateConfig.from_config(config)
+        for note in unused_settings.notes(decoding, command_line.typed_keys()):
+            print(note, file=sys.stderr)
     adapter = corpus_answers.adapter_of(config, given)
     model = corpus_answers.model_of(config, adapter)
     split = flags.FLAGS.split or config.corpus.test_split

@@ -50,8 +50,7 @@ from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
-from musilingo_jax.runtime import cli, distributed
-from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
+from musilingo_jax.runtime import cli, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.settings import identity_of
 from musilingo_jax.runtime.sharding import make_mesh, shardings
@@ -80,7 +79,16 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     config = cli.required_config(
-        "seed", "run", "stages", "corpus", "features", "model", "mesh", "wandb"
+        "seed",
+        "run",
+        "stages",
+        "corpus",
+        "corpus.train_split",
+        "corpus.validation_split",
+        "features",
+        "model",
+        "mesh",
+        "wandb",
     )
     distributed.start()
     typed = summary.config_arguments(flags.FLAGS)
@@ -100,7 +108,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
       SystemExit: the program was asked to stop, and has saved.
     """
     started = time.monotonic()
-    keep_compiled_programs()
+    platforms.start()
     stages = read_stages(config)
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be at least 0")

@@ -10,6 +10,7 @@ from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
+from musilingo_jax.runtime.top_level import check_top_level
 
 QUESTIONS: dict[str, Callable[[Record], bool]] = {
     "captions": lambda record: not record.question,
@@ -59,7 +60,11 @@ def question_format(
     Args:
       config: the config of an experiment.
       question: what is asked; "" for a caption.
+
+    Raises:
+      UserError: `stages` is not a list of names, or as in `QuestionFormat.of_stage`.
     """
+    check_top_level(config, ("stages",), "config")
     for name in reversed(config["stages"]):
         stage = QuestionFormat.of_stage(config, name)
         if stage.questions in ("all", "questions" if question else "captions"):

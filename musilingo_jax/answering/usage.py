@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from musilingo_jax.answering import released
 from musilingo_jax.answering.answerer import context_of
 from musilingo_jax.answering.config import GenerateConfig
@@ -18,6 +16,8 @@ from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.settings import make_config
+from musilingo_jax.runtime.top_level import check_top_level
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Usage:
                     f"{path}: says how this model is used; a style ({style!r}) is for "
                     "released MusiLingo models only"
                 )
-            return cls._of_run(source, adapter, path, ConfigDict(described))
+            return cls._of_run(source, adapter, path, described)
         if sources.kinds(source) == list(model_config.KINDS):
             # A release that was split into parts. The adapter's config holds what is
             # left of the one for all.
@@ -84,10 +84,12 @@ class Usage:
 
     @classmethod
     def _of_run(
-        cls, source: str, adapter: str | None, path: Path, config: ConfigDict
+        cls, source: str, adapter: str | None, path: Path, described: dict[str, Any]
     ) -> "Usage":
         """As its config says; the last stage that learnt from questions asks them."""
         try:
+            config = make_config(described, "config")
+            check_top_level(config, ("model",), "config")
             stage = question_format(config, "a question")
             model = ModelConfig.from_config(config)
             features = FeatureConfig.from_config(config)

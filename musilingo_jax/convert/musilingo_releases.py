@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.convert.write_folders import Output, copies, small_files
@@ -214,7 +212,10 @@ def _template(part: Part) -> str | None:
         config = read_json(path)
     if not model_folder.is_run(config):
         return None
-    stage = question_format(ConfigDict(config), "a question")
+    try:
+        stage = question_format(config, "a question")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     if stage is None:
         return None
     for name in ("instruction", "end_sign"):

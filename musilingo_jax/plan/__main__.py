@@ -76,7 +76,12 @@ def main(argv: list[str]) -> None:
         raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
     if given.json and given.markdown:
         raise UsageError("choose --json or --markdown")
+    for name in ("search_minutes", "search_programs"):
+        if given[name].present and not given.search:
+            raise UsageError(f"--{name} is for a search: add --search")
     slices = [Topology.parse(name) for name in given.topology]
+    if repeated := [s.sold_as for s in slices if slices.count(s) > 1]:
+        raise UsageError(f"--topology names {repeated[0]} twice: name each slice once")
     plans_made = []
     for topology in slices:
         job = job_of(config, topology)

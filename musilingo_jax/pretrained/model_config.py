@@ -22,6 +22,8 @@ from musilingo_jax.runtime.settings import read_section, setting
 
 KINDS = ("encoder", "language_model", "adapter")
 """The three parts of a model."""
+DTYPES = ("float32", "bfloat16", "float16")
+"""Types that the frozen parts may have in memory."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ModelConfig:
     encoder: str
     language_model: str
     adapter: str
-    dtype: str = setting(choices=("float32", "bfloat16", "float16"))
+    dtype: str = setting(choices=DTYPES)
     quantization: str = setting(choices=int8.CHOICES, before="")
 
     @classmethod
@@ -61,7 +63,7 @@ def named(config: Mapping[str, Any] | ConfigDict, kind: str) -> str:
     """The source of one part: its own key, else `config.model.pretrained`.
 
     Raises:
-      UserError: both keys are empty.
+      UserError: both keys are empty, or are not text.
     """
     model = config["model"]
     source = model.get(kind) or model.get("pretrained")
@@ -70,4 +72,6 @@ def named(config: Mapping[str, Any] | ConfigDict, kind: str) -> str:
             f"config.model.{kind} is empty: name a model there, or a whole model in "
             "config.model.pretrained"
         )
+    if not isinstance(source, str):
+        raise UserError(f"config.model.{kind} is {source!r}: it must be text")
     return source

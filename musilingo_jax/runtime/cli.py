@@ -13,14 +13,21 @@ from typing import IO, Any
 from absl import app, logging
 from tqdm import tqdm
 
-from musilingo_jax.runtime import command_line, distributed, signals, tested_versions
+from musilingo_jax.runtime import (
+    command_line,
+    distributed,
+    failures,
+    platforms,
+    signals,
+    tested_versions,
+)
 from musilingo_jax.runtime.command_line import (
     CommandParser,
     define_config,
     required_config,
 )
 from musilingo_jax.runtime.errors import UserError, causes
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import printable, protect_output
 
 __all__ = ["define_config", "progress", "required_config", "run"]
 
@@ -83,10 +90,10 @@ def run(
     """
     # Orbax logs every thread that it starts; `--verbosity=0` shows that.
     logging.set_verbosity(logging.WARNING)
-    # A second Ctrl-C, or one after `main` has ended, ends the process at once. Python's
-    # own handler would print a traceback.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    protect_output()
+    # A second signal, or one after `main` has ended, ends the process at once. Python's
+    # own handler of Ctrl-C would print a traceback.
+    signals.restore_system_handlers()
 
     def parse(argv: list[str]) -> Any:
         if parser is not None:
@@ -129,7 +136,8 @@ def _flush_output(outcome: BaseException) -> BaseException:
     """Writes what is left of the output, which Python would only do at its very end.
 
     Returns:
-      The outcome of the program: as it was, or that its output is closed.
+      The outcome of the program: as it was, or that its output is closed or cannot be
+      written.
     """
     write_failed = any(isinstance(e, BrokenPipeError) for e in causes(outcome))
     for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -138,6 +146,13 @@ def _flush_output(outcome: BaseException) -> BaseException:
             closed = write_failed and _has_no_reader(stream)
         except BrokenPipeError:
             closed = True
+        except OSError as error:
+            _discard(stream)
+            closed = False
+            # What else went wrong comes first.
+            if isinstance(outcome, SystemExit) and not outcome.code:
+                reason = error.strerror or str(error)
+                outcome = UserError(f"the output cannot be written ({reason})")
         if closed:
             _discard(stream)
             outcome = SystemExit(_CLOSED_OUTPUT)
@@ -180,14 +195,21 @@ def _explain(outcome: BaseException) -> tuple[int, str]:
                 "it was interrupted",
             )
             text = "interrupted: finished work is kept; the same command resumes."
+        case _ if failure := _failure_of_machine(outcome):
+            return _explain(failure)
         case _:
-            # Others fail first where an exchange broke because one of them had failed.
-            distributed.end_with_others()
             status, reason = 1, f"{type(outcome).__name__}: {outcome}"
             text = "".join(traceback.format_exception(outcome)).rstrip()
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         print(printable(text), file=sys.stderr)
     return status, reason
+
+
+def _failure_of_machine(outcome: BaseException) -> UserError | None:
+    """The message for an error that is no bug but a failure of the machine."""
+    # Others fail first where an exchange broke because one of them had failed.
+    distributed.end_with_others()
+    return platforms.failure(outcome) or failures.explain(outcome)
 
 
 def _limit_exit_time(status: int) -> None:

@@ -22,9 +22,11 @@ from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_dict import RequiredValueError
 
 from musilingo_jax.runtime.configs import find_config
 from musilingo_jax.runtime.errors import UsageError, UserError, causes
+from musilingo_jax.runtime.top_level import check_top_level
 
 # absl counts a flag among those of the module that defines it. This module defines
 # flags for the programs that call it.
@@ -43,29 +45,34 @@ def define_config() -> None:
     )
 
 
+def typed_keys() -> set[str]:
+    """The keys of the config that the command line sets, such as "generate.top_p"."""
+    return set(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def required_config(*keys: str) -> ConfigDict:
     """The config that `--config` names.
 
     Args:
-      *keys: what the program reads of it, at its top level.
+      *keys: what the program reads of it, as in `check_top_level`.
 
     Raises:
-      UsageError: there is no `--config`, or the config lacks one of the keys.
+      UsageError: there is no `--config`, or the config lacks one of the keys or has
+        a value of another kind there.
     """
     config = flags.FLAGS.config
     if config is None:
         raise UsageError("--config is missing: name a config, as in --config=tiny")
     path = config_flags.get_config_filename(flags.FLAGS["config"])
-    if not isinstance(config, ConfigDict):
-        raise UsageError(
-            f"--config={path}: get_config returned an object of type "
-            f"{type(config).__name__}; it must return a ConfigDict"
-        )
-    if missing := [key for key in keys if key not in config]:
+    if missing := [k for k in keys if "." not in k and k not in config]:
         raise UsageError(
             f"--config={path}: the config lacks {', '.join(missing)}; see "
             "configs/tiny.py for a config that has all keys"
         )
+    try:
+        check_top_level(config, keys, "config")
+    except UserError as error:
+        raise UsageError(str(error)) from error
     return config
 
 
@@ -77,19 +84,19 @@ def parse_flags(argv: list[str], *, known_only: bool = False) -> list[str]:
       known_only: whether to leave flags that absl does not know to another parser.
 
     Raises:
-      UsageError: a flag is unknown or has a wrong value, or the config is wrong.
+      UsageError: a flag is unknown, has a wrong value or several, or the config is
+        wrong.
     """
+    _check_given_once(argv)
     argv = _with_config_found(argv)
     try:
         rest = flags.FLAGS(argv, known_only=known_only)
         config: Any = flags.FLAGS.config if "config" in flags.FLAGS else None
-        # If its file could not be read, this first access raises an OSError.
-        if hasattr(config, "get") and config.get("run") == "":
-            raise UsageError("--config.run is empty: name a folder, e.g. runs/mine")
+        _check_returned(config, argv)
         return rest
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # The file may exit, and so may a flag of absl.
         if message := _message(error, argv):
             raise UsageError(message) from error
         raise
@@ -207,6 +214,37 @@ def _command_first(words: list[str]) -> list[str]:
     return words
 
 
+def _check_given_once(argv: list[str]) -> None:
+    """Checks that no flag is given twice with different values.
+
+    absl and argparse take the last one.
+
+    Raises:
+      UsageError: one is.
+    """
+    given: dict[str, str] = {}
+    words = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if not re.match(r"--?[A-Za-z]", word):
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals:
+            value = "" if following.startswith("-") else following
+        if name in flags.FLAGS:
+            flag = flags.FLAGS[name]
+            if isinstance(flag, flags.MultiFlag):
+                continue
+            if flag.boolean and not equals:
+                value = "true"
+        elif name.startswith("no") and name[2:] in flags.FLAGS:
+            name, value = name[2:], "false"
+        if given.setdefault(name, value) != value:
+            raise UsageError(
+                f"--{name} is given twice, as {given[name]!r} and as {value!r}: give "
+                "it once"
+            )
+
+
 def _with_config_found(argv: list[str]) -> list[str]:
     """The command line with the path of the config that `--config` names."""
     found = list(argv)
@@ -221,7 +259,7 @@ def _with_config_found(argv: list[str]) -> list[str]:
     return found
 
 
-def _message(error: Exception, argv: list[str]) -> str | None:
+def _message(error: BaseException, argv: list[str]) -> str | None:
     """Explains why flags could not be parsed; None if that is a bug of ours.
 
     config_flags runs the config's file and sets the overrides during parsing, so the
@@ -239,8 +277,19 @@ def _message(error: Exception, argv: list[str]) -> str | None:
         if lines:
             kind = type(cause).__name__
             return f"--config: {path}:{lines[-1]} raised {kind}: {cause}"
+        if isinstance(cause, RequiredValueError):
+            return f"--config={path}: a required value is not set ({cause})"
+        if isinstance(cause, AttributeError) and "FrozenConfigDict" in str(cause):
+            return (
+                f"--config={path}: get_config returned an object of type "
+                "FrozenConfigDict; it must return a ConfigDict"
+            )
         if isinstance(cause, AttributeError) and cause.name == "get_config":
             return f"--config: {path} has no function get_config"
+    if isinstance(error, flags.Error) and "whilst parsing config file" in str(error):
+        # The message has a traceback in it.
+        kind = type(chain[-1]).__name__
+        return f"--config: {path} cannot be used ({kind}: {chain[-1]})"
     if isinstance(error, flags.Error):
         # Required flags, which absl reports on a line each.
         if missing := re.findall(r"^flag --(\w+)=None: ", str(error), re.MULTILINE):
@@ -254,6 +303,30 @@ def _message(error: Exception, argv: list[str]) -> str | None:
     if isinstance(error, TypeError | ValueError):
         return f"--config: {chain[-1]}"
     return None
+
+
+def _check_returned(config: Any, argv: list[str]) -> None:
+    """Checks what `get_config` has returned, if there is a config at all.
+
+    Raises:
+      UsageError: it is not a config, or names no folder for the run.
+      OSError: the file could not be read.
+    """
+    path = _config_path(argv)
+    if path is None:
+        return
+    hasattr(config, "get")  # If the file cannot be read, this raises an OSError.
+    if type(config) is not ConfigDict:
+        raise UsageError(
+            f"--config={path}: get_config returned {_an_object(config)}; it must "
+            "return a ConfigDict"
+        )
+    if config.get("run") == "":
+        raise UsageError("--config.run is empty: name a folder, e.g. runs/mine")
+
+
+def _an_object(value: Any) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
 def _config_path(argv: list[str]) -> str | None:

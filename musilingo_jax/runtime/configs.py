@@ -13,8 +13,11 @@ from pathlib import Path
 
 import musilingo_jax
 from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.paths import stat_regular_file
 
 _PACKAGE = Path(musilingo_jax.__file__).parent
+# Bytes of a config, at most.
+_LARGEST = 10_000_000
 _FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
 
@@ -33,7 +36,7 @@ def find_config(named: str) -> str:
         those there are.
     """
     path, colon, argument = named.partition(":")
-    if Path(path).is_file():
+    if _exists(path):
         return named
     name = path.removeprefix("configs/").removesuffix(".py")
     for folder in _FOLDERS:
@@ -44,6 +47,30 @@ def find_config(named: str) -> str:
         f"--config={named}: there is no file {path!r} and no config of that name; "
         f"choose one of {', '.join(names())}, or give the path of a file"
     )
+
+
+def _exists(path: str) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+      UsageError: there is, but it cannot be a config.
+    """
+    try:
+        size = stat_regular_file(Path(path)).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        # A folder may have the name of a config.
+        if isinstance(error, IsADirectoryError) and not path.endswith(".py"):
+            return False
+        reason = error.strerror or str(error)
+        raise UsageError(f"--config={path}: cannot be read ({reason})") from error
+    if size > _LARGEST:
+        raise UsageError(
+            f"--config={path}: has {size:,} bytes, too many for a config: is it "
+            "another file?"
+        )
+    return True
 
 
 def names() -> list[str]:

@@ -29,6 +29,7 @@ from absl import flags
 from jax.errors import JaxRuntimeError
 
 from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.printable import printable
 
 # These flags belong to the programs that call `define_flags`.
 flags.disclaim_key_flags()
@@ -197,6 +198,11 @@ def _address_from_flags() -> tuple[str | None, int | None, int | None] | None:
     given = flags.FLAGS
     address = given.coordinator, given.processes, given.process
     if address == (None, None, None):
+        if given["connect_seconds"].present and not given.distributed:
+            raise UsageError(
+                "--connect_seconds is for several processes: give --distributed, or "
+                "--coordinator, --processes and --process"
+            )
         return address if given.distributed else None
     if None in address:
         raise UsageError(
@@ -290,7 +296,8 @@ def _end_because_of(message: str) -> None:
     if failure.startswith(f"process {process}:"):
         return
     _ending.acquire()
-    print(f"process {process} ends because of {failure}", file=sys.stderr)
+    words = printable(f"process {process} ends because of {failure}")
+    print(words, file=sys.stderr)
     _exit(int(status))
 
 

@@ -19,8 +19,20 @@ class UsageError(UserError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, the one that it was raised from or during, and so on."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+    """An exception, all that it was raised from or during, and those of groups.
+
+    The exception itself comes first, then those that are next to it:
+
+        RuntimeError ◀── ExceptionGroup ─┬─ OSError ◀── KeyboardInterrupt
+                                         └─ ValueError
+    """
+    found, queue = {id(error)}, [error]
+    for current in queue:  # It grows meanwhile.
+        yield current
+        others = [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            others += current.exceptions
+        for other in others:
+            if other is not None and id(other) not in found:
+                found.add(id(other))
+                queue.append(other)

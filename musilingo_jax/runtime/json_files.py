@@ -14,14 +14,19 @@ A byte order mark, which editors on Windows write, is skipped.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from etils import epath
 
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.paths import open_regular_file
+from musilingo_jax.runtime.paths import is_local, open_regular_file
 from musilingo_jax.runtime.printable import printable
 
+# Arrays and objects within each other, at most. Files of models have five or so.
+_DEEPEST = 100
 
-def read_json(path: Path) -> dict[str, Any]:
+
+def read_json(path: Path | epath.Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
@@ -34,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_any_json(path: Path) -> Any:
+def read_any_json(path: Path | epath.Path) -> Any:
     """The JSON value in a file.
 
     Raises:
@@ -44,7 +49,7 @@ def read_any_json(path: Path) -> Any:
     return parse_json(_text(path, where), where)
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path | epath.Path) -> Iterator[tuple[int, Any]]:
     """The number of each line, from 1, and its value. Empty lines are skipped.
 
     Raises:
@@ -71,10 +76,12 @@ def parse_json(text: str | bytes, where: str, *, unique_keys: bool = False) -> A
     try:
         if isinstance(text, bytes):
             text = text.decode()
-        return json.loads(
+        value = json.loads(
             text.removeprefix("\ufeff"),
             object_pairs_hook=_unique if unique_keys else None,
         )
+        _check_depth(text, value)
+        return value
     except _RepeatedKey as error:
         raise UserError(f"{where}: {printable(str(error))}") from error
     except RecursionError as error:
@@ -97,19 +104,52 @@ def kind_of(value: Any) -> str:
     return kinds[type(value)]
 
 
+def is_texts(value: Any) -> TypeGuard[list[str]]:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
 class _RepeatedKey(Exception):
     pass
 
 
-def _text(path: Path, where: str) -> str:
+def _check_depth(text: str, value: Any) -> None:
+    """Checks that functions which call themselves can walk through a value.
+
+    Raises:
+      RecursionError: it is nested too deeply.
+    """
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_DEEPEST + 1):
+        inside = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for some in inside for v in some if isinstance(v, dict | list)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _text(path: Path | epath.Path, where: str) -> str:
     try:
-        with open_regular_file(path) as file:
+        if not is_local(path):
+            return _download(path).decode()
+        with open_regular_file(Path(path)) as file:
             return file.read().decode()
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{where}: cannot be read ({reason})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: is not UTF-8 text ({error})") from error
+
+
+def _download(path: Path | epath.Path) -> bytes:
+    try:
+        return epath.Path(path).read_bytes()
+    except OSError:
+        raise
+    except Exception as error:  # Each store has errors of its own.
+        raise OSError(str(error)) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,14 @@
 """Makes text that others have written safe to print on a terminal."""
 
-import unicodedata
+import io
+import re
+import sys
 
-# Control characters, which include escape sequences, and halves of surrogate pairs,
-# which no encoding has.
-_UNSAFE = ("Cc", "Cs")
+# Control characters, which include escape sequences, but for line ends and tabs; marks
+# that reverse the text after them; halves of surrogate pairs, which no encoding has.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
@@ -12,9 +16,35 @@ def printable(text: str) -> str:
 
     Names of files, tensors and clips come from downloads. Line ends and tabs are kept.
     """
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _UNSAFE and character not in "\n\t"
-        else character
-        for character in text
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class PrintableOutput(io.TextIOWrapper):
+    """A text stream that makes everything printable."""
+
+    def write(self, text: str, /) -> int:
+        """Writes the text; returns its length as given."""
+        super().write(printable(text))
+        return len(text)
+
+
+def protect_output() -> None:
+    r"""Makes whatever this process prints printable from now on.
+
+    What the encoding of a stream lacks is written as `\u266a` and raises no error. Only
+    the standard output is searched for control characters: on stderr, progress bars use
+    them, and `cli` prints messages.
+    """
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+    before = sys.stdout
+    if type(before) is not io.TextIOWrapper:
+        return  # A test, or another program, has a stream of its own.
+    options = {
+        "encoding": before.encoding,
+        "line_buffering": before.line_buffering,
+        "write_through": before.write_through,
+    }
+    sys.stdout = sys.__stdout__ = PrintableOutput(
+        before.detach(), errors="backslashreplace", **options
     )

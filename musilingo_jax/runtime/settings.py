@@ -21,12 +21,15 @@ of that time keeps its identity as long as the field has this value.
 """
 
 import math
+import os
+import reprlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from musilingo_jax.runtime.errors import UserError
 
@@ -91,7 +94,7 @@ def setting(
 
 def read_section(
     kind: type[T],
-    section: Mapping[str, Any] | ConfigDict,
+    section: Any,
     where: str,
     *,
     allow_others: bool = False,
@@ -102,17 +105,17 @@ def read_section(
 
     Args:
       kind: a dataclass; fields without `setting` are checked by type only.
-      section: key → value.
+      section: key → value; anything else is refused, because it may come from a file.
       where: the section's name in messages, such as "config.stage1".
       allow_others: whether the section may have keys that are not fields.
 
     Raises:
-      UserError: a key is missing or unknown, or its value has another type or is out
-        of bounds.
+      UserError: it is not a section, a key is missing or unknown, or its value has
+        another type or is out of bounds.
     """
-    values = section.to_dict() if isinstance(section, ConfigDict) else dict(section)
+    values = plain(section, where)
     known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(values.keys() - known.keys()):
+    if unknown := sorted(map(str, values.keys() - known.keys())):
         if not allow_others:
             raise UserError(
                 f"{where} has {', '.join(unknown)}, which nothing reads: is it "
@@ -130,6 +133,61 @@ def read_section(
             for name, entry in known.items()
         }
     )
+
+
+def check_keys(kind: type, section: Any, names: Sequence[str], where: str) -> None:
+    """Checks some keys of a section as `read_section` does, and leaves the others.
+
+    Args:
+      kind: a dataclass with fields of these names.
+      section: as in `read_section`.
+      names: of the keys.
+      where: as in `read_section`.
+
+    Raises:
+      UserError: as in `read_section`, about one of these keys.
+    """
+    values = plain(section, where)
+    known = {entry.name: entry for entry in fields(kind)}
+    for name in names:
+        if name not in values:
+            raise UserError(f"{where} lacks {name}")
+        _checked(known[name], values[name], f"{where}.{name}")
+
+
+def make_config(content: Any, where: str) -> ConfigDict:
+    """The config that was saved as JSON.
+
+    Args:
+      content: what the file holds.
+      where: the file, for messages.
+
+    Raises:
+      UserError: it cannot be a config.
+    """
+    try:
+        return ConfigDict(plain(content, where))
+    except (AttributeError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}: is not a config ({error})") from error
+
+
+def plain(section: Any, where: str) -> dict[str, Any]:
+    """A section as a dict, with dicts in place of the sections within it.
+
+    Raises:
+      UserError: it is not a section, or a value in it was declared and never set.
+    """
+    if isinstance(section, ConfigDict):
+        try:
+            return section.to_dict()
+        except RequiredValueError as error:
+            raise UserError(
+                f"{where} has a required value that is not set: set it in the config "
+                "or on the command line"
+            ) from error
+    if not isinstance(section, Mapping):
+        raise UserError(f"{where} is {_shown(section)}: it must be a section with keys")
+    return dict(section)
 
 
 def check(settings: Any, where: str) -> None:
@@ -211,27 +269,48 @@ def _checked(entry: Field, value: Any, where: str) -> Any:
     value = tuple(value) if isinstance(value, list) else value
     wanted = _wanted(entry.type, value)
     if wanted is not None:
-        raise UserError(f"{where} is {value!r}: it must be {wanted}")
+        raise UserError(f"{where} is {_shown(value)}: it must be {wanted}")
     problem = _bounds(entry).problem(value) if value is not None else None
     if problem is not None:
-        raise UserError(f"{where} is {value!r}: {problem}")
+        raise UserError(f"{where} is {_shown(value)}: {problem}")
     return value
 
 
+def _shown(value: Any) -> str:
+    """A value in a message, where one of a file may be of any length."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
+
+
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether it is a whole number that arrays and libraries in C++ can hold."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and abs(value) < 2**63
 
 
 def _is_finite(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    try:
+        return number and math.isfinite(value)
+    except OverflowError:  # A whole number that is larger than every float.
+        return False
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is text that can be written; names of files may have other bytes."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # Half of a surrogate pair.
+        return False
 
 
 _KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (_is_whole, "a whole number"),
     float: (_is_finite, "a finite number"),
     bool: (lambda value: isinstance(value, bool), "True or False"),
-    str: (lambda value: isinstance(value, str), "text"),
+    str: (_is_text, "text"),
+    Mapping: (lambda value: isinstance(value, Mapping), "a section with keys"),
 }
 
 
@@ -247,5 +326,10 @@ def _wanted(annotation: Any, value: Any) -> str | None:
         return f"a list, each entry {wanted}"
     if annotation in _KINDS:
         fits, wanted = _KINDS[annotation]
+        if annotation is int and isinstance(value, int) and not _is_whole(value):
+            wanted += " below 2**63"
         return None if fits(value) else wanted
+    if is_dataclass(annotation):
+        fits = isinstance(value, annotation)  # type: ignore[arg-type]
+        return None if fits else "a section with keys"
     return None if isinstance(value, annotation) else annotation.__name__

@@ -22,6 +22,7 @@ before it waits is handled only at the next key or signal (measured: once in 3,0
 
 import _thread
 import os
+import re
 import signal
 import sys
 import time
@@ -33,13 +34,15 @@ from typing import Any, NoReturn
 
 import jax
 
-from musilingo_jax.runtime import distributed
+from musilingo_jax.runtime import distributed, start_up
 from musilingo_jax.runtime.errors import causes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds after which a signal is sent again whose exception Python has ignored, and
 # between later attempts.
 _SEND_AGAIN_AFTER = 0.01
+# How the texts of errors quote `Interrupted`, or a signal that Arrow has handled.
+_QUOTED = re.compile(r"\b(?:KeyboardInterrupt|Interrupted|received signal)\b")
 _SEND_AGAIN_EVERY = 0.25
 
 
@@ -76,6 +79,17 @@ class _Arrived:
 
 
 _pending: list[_Arrived] = []
+
+
+def restore_system_handlers() -> None:
+    """Lets a signal end the process at once, if it has no handler but the first ones.
+
+    Those are Python's own of Ctrl-C, and that of the time of imports (`start_up.py`).
+    """
+    first = (signal.default_int_handler, start_up.end_quietly)
+    for number in _SIGNALS:
+        if signal.getsignal(number) in first:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -196,14 +210,19 @@ def _no_signal_lost() -> Iterator[None]:
         for arrived in _pending[before:]:
             if arrived.exception is None:
                 arrived.interrupt()
-    except Exception as error:
+    except (Exception, BaseExceptionGroup) as error:
         # A library may catch `Interrupted` and raise an error of its own: JAX does,
-        # where a comparison of pytrees is interrupted.
-        for cause in causes(error):
+        # where a comparison of pytrees is interrupted. Libraries in C++ keep its text
+        # at best.
+        chain = list(causes(error))
+        for cause in chain:
             if isinstance(cause, Interrupted):
                 raise Interrupted(cause.signal) from error
+            if isinstance(cause, KeyboardInterrupt):  # Of a library.
+                raise Interrupted(signal.SIGINT) from error
+        quoted = any(_QUOTED.search(str(cause)) for cause in chain)
         for arrived in _pending[before:]:
-            if arrived.exception is None:
+            if quoted or arrived.exception is None:
                 raise Interrupted(arrived.number) from error
         raise
     finally:

@@ -6,16 +6,19 @@ import fcntl
 import os
 import re
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
+from musilingo_jax.runtime import failures
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import file_sizes, is_local
+from musilingo_jax.runtime.printable import printable
 
 PARTIAL = ".partial"
 
@@ -31,9 +34,6 @@ _LEFT_BEHIND = re.compile(
 # Seconds after which an unfinished file of another host counts as left behind.
 _ABANDONED_AFTER = 24 * 3600
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_GONE = (errno.ENOENT, errno.ESTALE)
-
 
 def lock_folder(folder: Path, *, doing: str) -> None:
     """Makes this process the only writer of a folder, until it ends.
@@ -43,12 +43,13 @@ def lock_folder(folder: Path, *, doing: str) -> None:
       doing: what this process does there, for the message to the next one.
 
     Raises:
-      UserError: another process holds the lock.
+      UserError: another process holds the lock, or there can be none.
     """
     path = folder / "lock"
     if path in _locks:
         return
-    file = path.open("w")
+    with writing(path, again="run the same command again"):
+        file = open_lock(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -58,6 +59,20 @@ def lock_folder(folder: Path, *, doing: str) -> None:
             "another folder"
         ) from error
     _locks[path] = file
+
+
+def open_lock(path: str | os.PathLike) -> IO[str]:
+    """Opens a file to be locked, which is made if it does not exist.
+
+    Raises:
+      OSError: it cannot be opened, or is not a regular file. Opening a pipe as usual
+        would wait until another program reads from it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
+    return os.fdopen(descriptor, "r+")
 
 
 @contextlib.contextmanager
@@ -156,6 +171,28 @@ def remove_partial_files(folder: epath.Path, beginning: str) -> None:
                 path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writing(where: str | os.PathLike, *, again: str) -> Iterator[None]:
+    """Turns a failure to write within the block into one sentence.
+
+    Args:
+      where: as in `write_failure`.
+      again: as in `write_failure`.
+
+    Raises:
+      UserError: the disk is full, for example; other errors are left as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        failure = write_failure(where, error, again=again)
+        if failure is None:
+            raise
+        raise failure from error
+
+
 def write_failure(
     where: str | os.PathLike, error: Exception, *, again: str
 ) -> UserError | None:
@@ -163,33 +200,22 @@ def write_failure(
 
     Args:
       where: the file or folder.
-      error: what was raised. Libraries that write in C++ quote the system's error in
-        their own: TensorStore as `os_error_code='28'`, ArrayRecord as text.
+      error: what was raised, by Python or by a library (`failures.system_error`).
       again: what to do once the cause is removed, such as "run the same command again".
     """
-    number = _system_error(error)
+    number = failures.system_error(error)
     if number is None:
         return None
     reason = os.strerror(number)
-    if number in _NO_SPACE:
+    if number in failures.NO_SPACE:
         problem = f"there is no space left ({reason}): free some and {again}"
-    elif number in _GONE:
+    elif number in failures.GONE:
         problem = (
             f"was moved or deleted while in use ({reason}): restore it and {again}"
         )
     else:
         problem = f"cannot be written ({reason}): make it writable and {again}"
-    return UserError(f"{os.fspath(where)}: {problem}")
-
-
-def _system_error(error: Exception) -> int | None:
-    """The system's error number in an exception; None if it has none."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    if quoted := re.search(r"os_error_code='(\d+)'", str(error)):
-        return int(quoted[1])
-    quoted_texts = {os.strerror(number): number for number in (*_NO_SPACE, *_GONE)}
-    return next((n for text, n in quoted_texts.items() if text in str(error)), None)
+    return UserError(f"{printable(os.fspath(where))}: {problem}")
 
 
 def _partial(path: str | os.PathLike) -> Path:

@@ -7,8 +7,10 @@ An `UpdateRow` is about an update, a `ValidationRow` about a validation. Both be
 the same three keys.
 """
 
-import json
 from typing import Any, NotRequired, TypedDict, final
+
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import parse_json
 
 
 class Speed(TypedDict):
@@ -74,15 +76,27 @@ MetricsRow = UpdateRow | ValidationRow
 def parse(line: bytes) -> MetricsRow | None:
     """The row in a line of metrics.jsonl; None if the line is damaged.
 
-    Only the keys that every version of this program has written are required.
+    Only the keys that every version of this program has written are required; all but
+    the stage are finite numbers.
     """
     try:
-        row: Any = json.loads(line)
-    except ValueError:  # Neither JSON nor UTF-8.
+        row = parse_json(line, "")
+    except UserError:
         return None
     if not isinstance(row, dict):
         return None
     loss = "validation_loss" if "validation_loss" in row else "loss"
-    kinds = {"stage": str, "step": int, "time": int | float, loss: int | float}
-    complete = all(isinstance(row.get(key), kind) for key, kind in kinds.items())
+    numbers = {key: value for key, value in row.items() if key != "stage"}
+    complete = (
+        isinstance(row.get("stage"), str)
+        and {"step", "time", loss} <= numbers.keys()
+        and all(map(_is_number, numbers.values()))
+        and isinstance(row["step"], int)
+    )
     return row if complete else None  # type: ignore[return-value]  # Just checked.
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number of which a plot can be made."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < 2**63

@@ -13,7 +13,8 @@ so the folder must be on a disk that they share.
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from ml_collections import ConfigDict
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained.model_config import ModelConfig
-from musilingo_jax.runtime import distributed
+from musilingo_jax.runtime import distributed, storage
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import is_texts, read_json
+from musilingo_jax.runtime.paths import open_regular_file
 from musilingo_jax.runtime.settings import with_before
-from musilingo_jax.runtime.storage import lock_folder, write_failure, write_text
+from musilingo_jax.runtime.storage import lock_folder, write_text
 from musilingo_jax.training import metrics_rows
 from musilingo_jax.training.metrics_rows import MetricsRow
 from musilingo_jax.training.stage_config import StageConfig
@@ -93,18 +96,14 @@ class RunFolder:
         if jax.process_index() == 0:
             lock_folder(self.path, doing="training")
         if any(self.path.glob("*/checkpoints/[0-9]*")):
-            changed = [
-                *self._changed(
-                    _settings(self.read("config.json")), _settings(self.config)
-                ),
-                *self._changed(self.read("inputs.json"), inputs),
-            ]
+            old, new = _settings(self.read("config.json")), _settings(self.config)
+            before, now = _flat(old), _flat(new)
+            changed = {
+                **self._changed(before, now),
+                **self._changed(_flat(self.read("inputs.json")), _flat(inputs)),
+            }
             if changed:
-                raise UserError(
-                    f"{self.path} holds a run that differs in {', '.join(changed)}: "
-                    "choose another folder with --config.run=…, or change that back, "
-                    "or delete the folder to start again"
-                )
+                raise UserError(self._difference(changed))
         self.write("config.json", json.dumps(self.config, indent=2) + "\n")
         self.write("inputs.json", json.dumps(inputs, indent=2) + "\n")
 
@@ -115,15 +114,11 @@ class RunFolder:
           UserError: it is missing or damaged.
         """
         try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("it is damaged: not a JSON object")
-            return content
-        except (OSError, ValueError) as error:
+            return read_json(self.path / name)
+        except UserError as error:
             raise UserError(
-                f"{self.path / name} cannot be read ({error}), so this run cannot be "
-                "resumed: restore the file, or choose another folder with "
-                "--config.run=…"
+                f"{error}. So this run cannot be resumed: restore the file, or choose "
+                "another folder with --config.run=…"
             ) from error
 
     def write(self, name: str, text: str) -> None:
@@ -168,7 +163,16 @@ class RunFolder:
 
     def _rows(self) -> list[MetricsRow]:
         path = self.path / "metrics.jsonl"
-        *lines, unfinished = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        try:
+            with open_regular_file(path) as file:
+                *lines, unfinished = file.read().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}), so this run cannot be "
+                "resumed: choose another folder with --config.run=…"
+            ) from error
         rows = []
         for number, line in enumerate(lines, start=1):
             row = metrics_rows.parse(line)
@@ -183,13 +187,41 @@ class RunFolder:
         last = metrics_rows.parse(unfinished)
         return rows if last is None else [*rows, last]
 
-    def _changed(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-        """The keys, dotted, whose values differ and must not."""
-        before, now = _flat(old), _flat(new)
-        return sorted(
-            key
-            for key in before.keys() | now.keys()
+    def _changed(
+        self, before: Mapping[str, Any], now: Mapping[str, Any]
+    ) -> dict[str, tuple[Any, Any]]:
+        """Key, dotted → both values, of those that differ and must not."""
+        return {
+            key: (before.get(key), now.get(key))
+            for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key) and not self._free(key)
+        }
+
+    def _difference(self, changed: Mapping[str, tuple[Any, Any]]) -> str:
+        """Why the run in this folder cannot go on, and how to train all the same.
+
+        Args:
+          changed: as of `_changed`, not empty.
+        """
+        words = [
+            f"{key} ({before}, now {now})"
+            if all(type(value) in (int, float, bool) for value in (before, now))
+            else key
+            for key, (before, now) in changed.items()
+        ]
+        start = why = ""
+        if (self.path / "adapter" / "config.json").is_file():
+            folder = shlex.quote(str(self.path))
+            start = (
+                " (to start from the adapter of this one, add "
+                f"--config.model.adapter={folder})"
+            )
+        if any(key.endswith(".steps") for key in changed):
+            why = ". The steps of a stage set the learning rate of all its updates"
+        return (
+            f"{self.path} holds a run that differs in {', '.join(words)}: choose "
+            f"another folder with --config.run=…{start}, or change that back, or "
+            f"delete the folder to start again{why}"
         )
 
     def _free(self, key: str) -> bool:
@@ -230,21 +262,14 @@ class RunFolder:
             )
 
 
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Turns a failure to write below the folder of a run into one sentence.
 
     Raises:
       UserError: the disk is full, or the folder is gone or not writable.
     """
-    try:
-        yield
-    except Exception as error:
-        again = "run the same command again, which resumes from the newest checkpoint"
-        failure = write_failure(folder, error, again=again)
-        if failure is None:
-            raise
-        raise failure from error
+    again = "run the same command again, which resumes from the newest checkpoint"
+    return storage.writing(folder, again=again)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,11 +278,13 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     A field that was added after a release says in `before` what older configs meant.
     With that filled in, a run of an older version equals one of today.
     """
+    stages = config.get("stages")
     kinds: dict[str, type] = {
         "model": ModelConfig,
         "features": FeatureConfig,
         "generate": GenerateConfig,
-        **dict.fromkeys(config.get("stages", ()), StageConfig),
+        # Of a file that was edited, the stages may be anything.
+        **dict.fromkeys(stages if is_texts(stages) else (), StageConfig),
     }
     sections = {
         name: with_before(kind, config[name])

@@ -9,6 +9,7 @@ from absl.flags import FlagValues
 from ml_collections import config_flags
 
 from musilingo_jax.audio.cache.reader import FeatureCache
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.training.metrics_rows import MetricsRow
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
@@ -52,7 +53,7 @@ def describe(
     lines += [f"This command took {_duration(seconds)}.", ""]
     lines += _skipped(features, clips)
     lines += _next_steps(run, typed)
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines) + "\n")
 
 
 def config_arguments(flags: FlagValues) -> list[str]:

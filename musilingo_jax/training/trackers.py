@@ -165,10 +165,16 @@ def _start_wandb(run: RunFolder, project: str) -> Any:
         ) from error
     if not (run.path / "wandb.json").exists():
         run.write("wandb.json", json.dumps({"id": secrets.token_hex(4)}) + "\n")
+    identity = run.read("wandb.json").get("id")
+    if not isinstance(identity, str):
+        raise UserError(
+            f"{run.path / 'wandb.json'}: has no id that is text: delete the file, and "
+            "Weights & Biases shows this run as a new one"
+        )
     try:
         return wandb.init(
             project=project,
-            id=run.read("wandb.json")["id"],
+            id=identity,
             name=run.path.name,
             dir=str(run.path),
             config=run.config,

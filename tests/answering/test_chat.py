@@ -246,7 +246,7 @@ def test_another_adapter_answers_otherwise(loaded, model, tmp_path):
 def test_what_is_printed(loaded, model, monkeypatch, capsys):
     song = model / "short.wav"
     typed(monkeypatch, run=str(model))
-    monkeypatch.setattr(chat, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(chat.platforms, "start", lambda: None)
     chat.main(["chat", str(song)])
     heard = loaded.hear(song, start=None, seconds=30.0)
     lines = [str(heard)]

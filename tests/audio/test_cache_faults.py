@@ -323,7 +323,7 @@ def test_damaged_plans_are_made_again(tmp_path, mert, monkeypatch, damage):
 def test_a_plan_that_is_damaged_before_anything_is_finished(tmp_path, mert):
     (tmp_path / "cache/plans").mkdir(parents=True)
     (tmp_path / "cache/plans/000.json").write_text("{")
-    with pytest.raises(UserError, match=r"000\.json: cannot be read .* which repairs"):
+    with pytest.raises(UserError, match=r"000\.json: is not JSON.* which repairs"):
         description.inspection(epath.Path(tmp_path / "cache"))
     clips = write_clips(tmp_path / "songs", 2)
     assert len(fill(clips, mert, tmp_path / "cache").ids) == 2

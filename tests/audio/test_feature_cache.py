@@ -193,7 +193,7 @@ def test_damage_is_noticed_and_repaired(tmp_path, mert):
     assert (folder / shards.SHARD_INDEX).read_text() == index
 
     (folder / "plans/000.json").write_text("no plan\n")
-    with pytest.raises(UserError, match=r"000\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"000\.json: is not JSON"):
         FeatureCache.open(folder, IDENTITY)
 
 

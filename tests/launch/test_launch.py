@@ -51,6 +51,40 @@ def test_help_is_the_usage_in_the_head_of_the_script(script):
     assert f"launch/{script.name}" in done.stdout
 
 
+@pytest.mark.parametrize("flag", ["--processes", "--devices", "GRACE_SECONDS"])
+@pytest.mark.parametrize(
+    "value", ["0", "08", "-1", "1.5", "x", "1 2", "9" * 20, "100000", "a[$(id)]"]
+)
+def test_local_refuses_what_is_no_number_of_processes(flag, value):
+    words = [f"{flag}={value}"] if flag.startswith("--") else []
+    # Empty, the variable has its default.
+    environment = {} if words else {flag: value}
+    done = subprocess.run(
+        ["bash", LAUNCH / "local.sh", *words],
+        env={"PATH": os.environ["PATH"], "PYTHON": "false"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {flag}={value}: must be a positive whole")
+
+
+@pytest.mark.parametrize("name", ["local.sh", "gpu.sh"])
+def test_a_value_with_the_word_of_help_in_it_is_none(tmp_path, name):
+    executable(
+        tmp_path / "python",
+        "#!/usr/bin/env bash\n[[ $1 != -c ]] || echo gpu 1\n"
+        "[[ $1 == -c ]] || printf '%s\\n' \"$@\"\n",
+    )
+    done = subprocess.run(
+        ["bash", LAUNCH / name, "--config.wandb=a -h b"],
+        env={"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "--config.wandb=a -h b"
+
+
 def test_local_and_make_use_the_settings_of_malloc(tmp_path):
     lines = (LAUNCH / "malloc.env").read_text().splitlines()
     settings = [line for line in lines if not line.startswith("#")]

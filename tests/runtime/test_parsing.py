@@ -84,7 +84,7 @@ def test_a_source_is_inspected_without_a_command(line):
 def test_flags_of_absl_may_stand_anywhere():
     before = logging.get_verbosity()
     try:
-        given = parsed("--verbosity", "1", "split", "--verbosity=0", "A", "--out=DIR")
+        given = parsed("--verbosity", "0", "split", "--verbosity=0", "A", "--out=DIR")
         assert logging.get_verbosity() == logging.INFO
     finally:
         logging.set_verbosity(before)
@@ -227,3 +227,50 @@ def test_a_config_is_found_by_name_from_any_folder(tmp_path):
     done = programs.run("train", "--config=tinny", cwd=ROOT)
     assert done.returncode == 2
     assert "there is no file 'tinny' and no config of that name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "flag"),
+    [
+        ("train", "--config=tiny --config=configs/own_songs.py", "config"),
+        ("train", "--config tiny --config.run=a --config.run b", "config.run"),
+        ("generate", "--config=tiny --out=a --out=b", "out"),
+        ("generate", "--config=tiny --distributed --nodistributed", "distributed"),
+        ("cache", "--config=tiny --tasks=2 --task=0 --task=1", "task"),
+        ("cache", "export A --out=a.npz --out=b.npz", "out"),
+        ("chat", "a.ogg --seconds=3 --seconds 4", "seconds"),
+    ],
+)
+def test_a_flag_with_two_values_is_refused(program, line, flag):
+    done = programs.run(program, *line.split())
+    assert done.returncode == 2
+    (printed,) = done.stderr.splitlines()
+    assert printed.startswith(f"error: --{flag} is given twice, as ")
+
+
+def test_a_flag_may_be_repeated_with_one_value(tmp_path):
+    for line in ("--config=tiny --config tiny", "--distributed --distributed=true"):
+        line += " --config=tiny --only_check_args"
+        assert programs.run("train", *line.split()) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "message"),
+    [
+        ("train", "--config=tiny --connect_seconds=9", "--connect_seconds is for sev"),
+        ("cache", "inspect A --config=tiny", "A and --config both name a cache"),
+        ("cache", "export A --config=tiny --out=x.npz", "both name a cache"),
+        ("cache", "inspect A --distributed", "--distributed is for encoding, not for"),
+        ("plan", "--config=tiny --topology=v5e-8 --search_minutes=3", "add --search"),
+        (
+            "plan",
+            "--config=tiny --topology=v5e-8,v5litepod-8",
+            "v5e-8 twice: name each",
+        ),
+    ],
+)
+def test_a_flag_that_would_not_be_used_is_refused(program, line, message):
+    done = programs.run(program, *line.split())
+    assert done.returncode == 2
+    (printed,) = done.stderr.splitlines()
+    assert printed.startswith("error: ") and message in printed

@@ -67,7 +67,7 @@ def test_a_section_becomes_a_dataclass():
         ("limit", -1, "config.outer.limit is -1: it must be at least 0"),
         ("inner", {"text": 1}, "config.outer.inner.text is 1: it must be text"),
         ("inner", {}, "config.outer.inner lacks text"),
-        ("inner", "x", "config.outer.inner is 'x': it must be Inner"),
+        ("inner", "x", "config.outer.inner is 'x': it must be a section with keys"),
         ("other", 1, "config.outer has other, which nothing reads"),
     ],
 )

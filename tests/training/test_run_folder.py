@@ -57,7 +57,7 @@ def test_damaged_inputs_are_named(run, content):
     (run.path / "a/checkpoints/1").mkdir(parents=True)
     run.claim({"records": "x"})
     (run.path / "inputs.json").write_text(content)
-    with pytest.raises(UserError, match=r"inputs\.json cannot be read"):
+    with pytest.raises(UserError, match=r"inputs\.json: .* this run cannot be resumed"):
         run.claim({"records": "x"})
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -453,8 +454,8 @@ def test_stage2_alone_starts_from_a_given_adapter(folder):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"seed": 1}, "seed"),
-        ({"stage2__steps": 9}, "stage2.steps"),
+        ({"seed": 1}, r"seed \(0, now 1\)"),
+        ({"stage2__steps": 9}, r"stage2\.steps \(\d, now 9\)"),
         ({"corpus__train_split": "test"}, "corpus.train_split, records"),
         ({"stage1__prompt__end_sign": "."}, "stage1.prompt.end_sign"),
     ],
@@ -462,6 +463,17 @@ def test_stage2_alone_starts_from_a_given_adapter(folder):
 def test_a_folder_of_another_run_is_refused(folder, change, named):
     with pytest.raises(UserError, match=f"differs in {named}: choose another folder"):
         training.train(small_config(folder, "whole", **ONE | VALIDATING | change))
+
+
+def test_a_finished_run_is_trained_for_longer_as_the_refusal_says(folder):
+    longer = ONE | VALIDATING | {"stage2__steps": 9}
+    with pytest.raises(UserError, match=r"with --config\.run=… \(to start") as refused:
+        training.train(small_config(folder, "whole", **longer))
+    (named,) = re.findall(r"--config\.model\.adapter=(\S+)\)", str(refused.value))
+    again = ONE | {"stages": ("stage2",), "model__adapter": named}
+    again |= {"stage2__steps": 1, "stage2__warmup_steps": 0}
+    training.train(small_config(folder, "continued", **again))
+    assert {stage for stage, *_ in losses(folder, "continued")} == {"stage2"}
 
 
 def test_two_programs_do_not_train_in_one_folder(folder):

@@ -56,11 +56,13 @@ from musilingo_jax.audio.cache.shard_plan import ShardPlans
 from musilingo_jax.audio.cache.shards import SHARD_INDEX, Note
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import json_lines
 from musilingo_jax.runtime.threads import MOST_THREADS
 
 TORN_REMEDY = f"what was finished is kept: {shards.REMEDY}, which repairs it"
 
-_NOTE = re.compile(r"\d{8}\.json")
+_NUMBER = re.compile(r"\d{8}", re.ASCII)
+_NOTE = re.compile(r"\d{8}\.json", re.ASCII)
 
 # What became of a clip. MISSING is not settled: each job looks for the file again.
 PENDING, HELD, SKIPPED, ABSENT = "pending", "held", "skipped", "absent"
@@ -181,14 +183,21 @@ def write_index(folder: epath.Path, state: CacheState) -> None:
 def _read_index(folder: epath.Path) -> tuple[dict[str, Any], dict[int, Note]]:
     """The header, and the notes by shard; nothing if the index cannot be read."""
     try:
-        lines = (folder / SHARD_INDEX).read_text().splitlines()
-        header, *lines = map(json.loads, lines)
-        common = {"identity": header["identity"]}
-        return header, {
-            int(line["shard"].split(".")[0]): line | common for line in lines
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        values = [value for _, value in json_lines(folder / SHARD_INDEX)]
+    except UserError:
         return {}, {}
+    if not values or not all(isinstance(value, dict) for value in values):
+        return {}, {}
+    header, *lines = values
+    names = [str(line.get("shard")).partition(".")[0] for line in lines]
+    if not identities.is_identity(header.get("identity")) or not all(
+        _NUMBER.fullmatch(name) for name in names
+    ):
+        return {}, {}
+    common = {"identity": header["identity"]}
+    return header, {
+        int(name): line | common for name, line in zip(names, lines, strict=True)
+    }
 
 
 def _read_plans(folder: epath.Path) -> tuple[ShardPlans | None, str | None]:

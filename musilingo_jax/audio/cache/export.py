@@ -42,12 +42,10 @@ def export(cache: FeatureCache, path: Path) -> None:
         raise UsageError(f"--out={path}: must end in .parquet or .npz")
     if not cache.ids:
         raise UserError(f"{cache.folder}: holds no clips that could be exported")
-    try:
+    with storage.writing(path, again="run the same command again"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with storage.atomic(epath.Path(path)) as partial:
             writers[path.suffix](cache, partial)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
     print(f"{len(cache.ids)} clips in {path}, {path.stat().st_size:,} bytes")
 
 

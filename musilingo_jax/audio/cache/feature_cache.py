@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import model_config, weights
 from musilingo_jax.runtime import paths
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.settings import read_section, setting
+from musilingo_jax.runtime.settings import plain, read_section, setting
 from musilingo_jax.runtime.sharding import local_mesh
 
 
@@ -45,8 +45,16 @@ class CacheConfig:
         """These fields of the section `features`, which has others, too.
 
         Raises:
-          UserError: a field is missing or out of bounds.
+          UserError: a field is missing or out of bounds, or the section has a key that
+            neither this class nor `FeatureConfig` reads.
         """
+        known = {entry.name for kind in (cls, FeatureConfig) for entry in fields(kind)}
+        section = plain(config.features, "config.features")
+        if unknown := sorted(map(str, section.keys() - known)):
+            raise UserError(
+                f"config.features has {', '.join(unknown)}, which nothing reads: is it "
+                "misspelt?"
+            )
         return read_section(cls, config.features, "config.features", allow_others=True)
 
 

@@ -35,6 +35,7 @@ from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 
 # Seconds after which all hosts see a file that one of them wrote, if they share it.
 _VISIBLE_WITHIN = 60.0
@@ -122,7 +123,11 @@ def run(
             "run the same command again, which keeps what is finished, or choose "
             "another folder with --config.features.cache=…"
         )
-        raise storage.write_failure(folder, error, again=again) or error from error
+        failure = storage.write_failure(folder, error, again=again)
+        if failure is None:  # One of a store, or of a library.
+            reason = printable(str(error))
+            failure = UserError(f"{folder}: cannot be written ({reason}): {again}")
+        raise failure from error
     _check_complete(folder, state, corpus)
 
 
@@ -160,7 +165,7 @@ def _claim(folder: epath.Path, share: Share) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, kind in locks:
             # The system releases the lock of a process that ends, however it ends.
-            lock = stack.enter_context(open(folder / name, "a+"))
+            lock = stack.enter_context(storage.open_lock(folder / name))
             try:
                 fcntl.flock(lock, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:

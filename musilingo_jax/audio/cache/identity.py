@@ -9,6 +9,7 @@ another. It is made by `settings.identity_of`: a field that `Identity` gets late
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -22,6 +23,13 @@ from musilingo_jax.runtime.settings import setting
 FORMAT = 3
 
 StoredIdentity = Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class _EncoderSection:
+    """The part of the section `model` that a cache needs besides the encoder."""
+
+    dtype: str = settings.setting(choices=model_config.DTYPES)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Identity:
         source = model_config.named(config, "encoder")
         encoder = sources.find(source, "encoder")
         features = FeatureConfig.from_config(config)
+        settings.check_keys(_EncoderSection, config.model, ("dtype",), "config.model")
         return cls(
             encoder=weights.digest(source, "encoder"),
             sample_rate=weights.blueprint(encoder).module.config.sample_rate,
@@ -70,6 +79,13 @@ class Identity:
     def stored(self) -> StoredIdentity:
         """The form in which files hold it and in which it is compared."""
         return settings.identity_of(self)
+
+
+def is_identity(value: Any) -> bool:
+    """Whether a value of a file has the form of `Identity.stored`."""
+    return isinstance(value, dict) and all(
+        type(entry) in (str, int, float) for entry in value.values()
+    )
 
 
 def check_equal(

@@ -22,6 +22,7 @@ from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import user_cache
+from musilingo_jax.runtime.printable import printable
 
 # Shards open at once, well below the usual limit of 1024 files per process.
 _OPEN_SHARDS = 128
@@ -55,6 +56,9 @@ class FeatureCache:
         """Reads the shards that are finished; `open` demands that all of them are."""
         self.folder = folder
         self._identity, self._notes = state.plans.identity, state.notes
+        self._widths = {
+            n: shards.width_of(note) or 0 for n, note in self._notes.items()
+        }
         notes = [state.notes[number] for number in sorted(state.notes)]
         self.disk_bytes: int = sum(note["bytes"] for note in notes)
         self.silent = frozenset(itertools.chain(*(note["silent"] for note in notes)))
@@ -79,6 +83,8 @@ class FeatureCache:
         )
         self._records = functools.lru_cache(_OPEN_SHARDS)(self._open_records)
         self._copying = threading.Lock()
+        # Clips whose features were checked for NaN and infinity: each is read often.
+        self._finite: set[str] = set()
 
     @classmethod
     def open(
@@ -136,15 +142,25 @@ class FeatureCache:
         """The features of the song.
 
         Raises:
-          UserError: the cache lacks the clip, or its shard cannot be read.
+          UserError: the cache lacks the clip, its shard cannot be read, or a number in
+            it is NaN or infinite.
         """
         entry = self._entry(clip)
+        path = self.folder / shards.record_name(entry.shard)
         try:
             records = self._records(entry.shard)
-            return shards.read_record(records, entry.row, entry.vectors)
+            width = self._widths[entry.shard]
+            features = shards.read_record(records, entry.row, entry.vectors, width)
         except RuntimeError as error:
-            path = self.folder / shards.record_name(entry.shard)
             raise shards.damaged(path) from error
+        if clip not in self._finite:
+            if not np.isfinite(features).all():
+                raise UserError(
+                    f"{path}: the features of {printable(clip)} contain NaN or "
+                    f"infinity; delete the file, then {shards.REMEDY}"
+                )
+            self._finite.add(clip)
+        return features
 
     def fetch(self, clips: Iterable[str]) -> None:
         """Copies the shards of these clips to this machine, if they are in a bucket.

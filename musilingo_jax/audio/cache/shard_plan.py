@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from musilingo_jax.audio.cache.identity import Identity, StoredIdentity
+from musilingo_jax.audio.cache.identity import Identity, StoredIdentity, is_identity
 from musilingo_jax.runtime import paths, storage
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import is_texts, read_json
 
 FOLDER = "plans"
 
@@ -55,13 +57,18 @@ def read(folder: epath.Path) -> ShardPlans:
     for number in range(len(names)):
         path = folder / FOLDER / _name(number)
         try:
-            plan = json.loads(path.read_text())
-            if identity not in (None, plan["identity"]):
-                raise ValueError("its identity is not that of the plans before it")
-            identity = plan["identity"]
-            shards += [tuple(clips) for clips in plan["shards"]]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise Torn(f"{path}: cannot be read ({error})") from error
+            plan = read_json(path)
+        except UserError as error:
+            raise Torn(str(error)) from error
+        planned = plan.get("shards")
+        if not is_identity(plan.get("identity")) or not (
+            isinstance(planned, list) and all(map(is_texts, planned))
+        ):
+            raise Torn(f"{path}: cannot be read (it is not a plan)")
+        if identity not in (None, plan["identity"]):
+            raise Torn(f"{path}: its identity is not that of the plans before it")
+        identity = plan["identity"]
+        shards += map(tuple, planned)
     return ShardPlans(identity, len(names), tuple(shards))
 
 

@@ -23,6 +23,7 @@ The note is written last. A shard with a note is finished.
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -34,14 +35,18 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 from jaxtyping import Float
 
-from musilingo_jax.audio.cache.identity import Identity
+from musilingo_jax.audio.cache.identity import Identity, is_identity
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import is_texts, read_any_json
 
 SHARD_INDEX = "index.jsonl"
 REMEDY = "run `python -m musilingo_jax.cache --config=…` with the same config"
 
 Note = dict[str, Any]
+
+# Keys of a note with clip → why it has no record.
+_REASONS = ("skipped", "missing")
 
 
 class CachedClip(NamedTuple):
@@ -200,7 +205,8 @@ class EarlierShard:
         try:
             if self._records is None:
                 self._records = open_records(self._local())
-            features = read_record(self._records, row, count)
+            width = width_of(self._note) or 0
+            features = read_record(self._records, row, count, width)
         except RuntimeError as error:
             raise damaged(self._path) from error
         silent, notices = id in self._note["silent"], notices_of(self._note)
@@ -220,16 +226,18 @@ def open_records(path: os.PathLike) -> ArrayRecordReader:
 
 
 def read_record(
-    records: ArrayRecordReader, row: int, count: int
-) -> Float[np.ndarray, "count width"]:
-    """Record `row` of a shard, which has `count` vectors.
+    records: ArrayRecordReader, row: int, count: int, width: int
+) -> Float[np.ndarray, "{count} {width}"]:
+    """Record `row` of a shard, which has `count` vectors of `width` numbers.
 
     Raises:
-      RuntimeError: the file is damaged.
+      RuntimeError: the file is damaged, or not the one that the note describes.
     """
     # Reading many records in one call takes ArrayRecord twice as long for each.
     (record,) = records.read([row])
-    return np.frombuffer(record, np.float32).reshape(count, -1)
+    if len(record) != count * width * np.float32().nbytes:
+        raise RuntimeError("a record has another size than its note says")
+    return np.frombuffer(record, np.float32).reshape(count, width)
 
 
 def damaged(path: epath.Path) -> UserError:
@@ -250,24 +258,63 @@ def note_name(number: int) -> str:
 def read_note(folder: epath.Path, number: int) -> Note | None:
     """The note of a shard; None if it does not exist or is damaged."""
     try:
-        note = json.loads((folder / note_name(number)).read_text())
-    except (OSError, ValueError):
+        note = read_any_json(folder / note_name(number))
+    except UserError:
         return None
     return None if clips_of(note) is None else note
 
 
 def clips_of(note: Any) -> list[str] | None:
     """All clips that a note describes, held ones first; None if it is not a note."""
-    try:
-        sizes = int(note["bytes"]), int(note["features"])
-        held = [clip for clip, _, _, _ in note["clips"]]
-        others = (dict(note["skipped"]), dict(note["missing"]), list(note["absent"]))
-        notices = dict(note.get("notices", {})).values()
-        texts = all(isinstance(text, str) for some in notices for text in list(some))
-        valid = isinstance(note["identity"], Mapping) and min(sizes) >= 0 and texts
-    except (LookupError, TypeError, ValueError):
+    if not isinstance(note, dict):
         return None
-    return [*held, *(clip for some in others for clip in some)] if valid else None
+    held, silent, absent = (note.get(key) for key in ("clips", "silent", "absent"))
+    valid = (
+        all(_is_size(note.get(key)) for key in ("bytes", "features"))
+        and is_identity(note.get("identity"))
+        and isinstance(held, list)
+        and all(map(_is_held, held))
+        and all(_are_reasons(note.get(key)) for key in _REASONS)
+        and all(map(is_texts, (silent, absent)))
+        and _are_notices(note.get("notices", {}))
+        and width_of(note) is not None
+    )
+    if not valid:
+        return None
+    others = (*(note[key] for key in _REASONS), note["absent"])
+    return [
+        *(clip[0] for clip in note["clips"]),
+        *(clip for some in others for clip in some),
+    ]
+
+
+def _are_reasons(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
+def _are_notices(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_texts, value.values()))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a value is the entry of a note for a clip that has a record."""
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    id, rows, seconds, path = value
+    texts = isinstance(id, str) and isinstance(path, str)
+    length = type(seconds) in (int, float) and 0 <= seconds < math.inf
+    return texts and length and _is_size(rows)
+
+
+def width_of(note: Note) -> int | None:
+    """Numbers per vector in a shard; None if the note contradicts itself."""
+    vectors = sum(rows for _, rows, *_ in note["clips"])
+    width, rest = divmod(note["features"], max(1, vectors) * np.float32().nbytes)
+    return None if rest or bool(width) != bool(vectors) else width
 
 
 def notices_of(note: Note) -> dict[str, list[str]]:
