@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import time
-import types
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +38,7 @@ from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora.records import clip_id, contents_of
 from musilingo_jax.runtime import paths, storage
-from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.errors import UserError
 
 
 def write_clips(folder, count):
@@ -374,22 +373,6 @@ def test_bytes_of_features_and_bytes_on_disk_are_distinguished(tmp_path, mert):
     text = description.summary(found, [clip.id for clip in clips])
     assert f"{size:,} bytes of features ({disk:,} bytes on disk for all 4" in text
     assert found.bytes(clips[3].id) == found.features(clips[3].id).nbytes
-
-
-def test_two_names_of_a_cache_are_refused(tmp_path, monkeypatch):
-    config = types.SimpleNamespace(features=types.SimpleNamespace(cache="other"))
-    named = types.SimpleNamespace(FLAGS=Flags(config=config))
-    monkeypatch.setattr(cache, "flags", named)
-    given = types.SimpleNamespace(folder=str(tmp_path))
-    with pytest.raises(UsageError, match="and --config both name a cache"):
-        cache.inspect(given)
-
-
-class Flags(types.SimpleNamespace):
-    """Flags that are asked for by name as absl's are."""
-
-    def __contains__(self, name):
-        return hasattr(self, name)
 
 
 def test_inspecting_an_unfinished_cache_fails(tmp_path, mert, capsys):
