@@ -172,7 +172,8 @@ def safetensors(source: str) -> list[Output]:
     """
     folder = model_folder.resolve(source)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    return [Output(copies(open_tensors(folder)), config, small_files(folder))]
+    pieces = copies(open_tensors(folder), folder)
+    return [Output(pieces, config, small_files(folder))]
 
 
 def _inspect(given: argparse.Namespace) -> None:

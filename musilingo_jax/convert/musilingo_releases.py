@@ -15,7 +15,12 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
-from musilingo_jax.convert.write_folders import Output, copies, small_files
+from musilingo_jax.convert.write_folders import (
+    FolderPart,
+    Output,
+    copies,
+    small_files,
+)
 from musilingo_jax.models import llama as llamas
 from musilingo_jax.pretrained import model_folder, pytorch_files, sources, tensor_map
 from musilingo_jax.pretrained.lazy_tensors import Tensors
@@ -50,7 +55,7 @@ def split(source: str) -> list[Output]:
     configs = {kind: part.config for kind, part in parts.items()}
     configs["adapter"] = _adapter_config(parts["adapter"])
     return [
-        Output(copies(_whole(part)), configs[kind], _tokenizer(part), kind)
+        Output(_copies(part), configs[kind], _tokenizer(part), kind)
         for kind, part in parts.items()
     ]
 
@@ -79,7 +84,7 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
     if window_frames is not None:
         config["window_frames"] = window_frames
     content = tensor_map.without(content, _BUFFERS)
-    return [Output(copies(_whole(replace(part, config=config), content)), config)]
+    return [Output(_copies(replace(part, config=config), content), config)]
 
 
 def _adapter(source: str) -> tuple[Part, Tensors]:
@@ -102,7 +107,7 @@ def export_adapter(source: str) -> list[Output]:
     """An adapter under the names that the original's checkpoints use."""
     part = sources.find(source, "adapter")
     sources.released_window(part.config, part.folder)
-    return [Output(copies(_whole(part)), part.config)]
+    return [Output(_copies(part), part.config)]
 
 
 def export(
@@ -148,7 +153,7 @@ def export(
     pieces = {
         PREFIXES[part.kind] + name: piece
         for part in parts
-        for name, piece in copies(_whole(part)).items()
+        for name, piece in _copies(part).items()
     }
     whole = {
         "architectures": ["MusilingoModel"],
@@ -163,7 +168,7 @@ def export(
     return [Output(pieces, config, _tokenizer(frozen[1]))]
 
 
-def _whole(part: Part, content: Tensors | None = None) -> Tensors:
+def _copies(part: Part, content: Tensors | None = None) -> dict[str, FolderPart]:
     """A part's tensors (or those given), checked to be complete and no more.
 
     Raises:
@@ -171,7 +176,7 @@ def _whole(part: Part, content: Tensors | None = None) -> Tensors:
     """
     content = part.tensors() if content is None else content
     tensor_map.check(*blueprint(part), content, source=str(part.folder))
-    return content
+    return copies(content, part.folder)
 
 
 def _tokenizer(part: Part) -> list[Path]:

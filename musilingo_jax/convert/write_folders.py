@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from musilingo_jax.pretrained.finite_tensors import finite
 from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.safetensors_file import TYPES
 from musilingo_jax.pretrained.safetensors_writer import (
@@ -67,16 +68,20 @@ class Output:
     folder: str = field(default="")
 
 
-def copies(tensors: Tensors) -> dict[str, FolderPart]:
-    """Each tensor as it is, to the bit.
+def copies(tensors: Tensors, source: str | Path) -> dict[str, FolderPart]:
+    """Each tensor as it is, to the bit, and checked for NaN and infinity.
+
+    Args:
+      tensors: by name.
+      source: the folder or file that they are in, for messages.
 
     Raises:
       UserError: one has a type that numpy lacks.
     """
     pieces = {}
-    for name, tensor in tensors.items():
+    for name, tensor in finite(tensors, str(source)).items():
         if tensor.dtype not in TYPES:
-            raise UserError(f"{name}: type {tensor.dtype} is not supported")
+            raise UserError(f"{tensor.where}: type {tensor.dtype} is not supported")
         read = partial(tensor.__getitem__, ...)
         pieces[name] = FolderPart(tuple(tensor.shape), TYPES[tensor.dtype], read)
     return pieces
