@@ -142,12 +142,13 @@ def cast_finite(
         return array
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
-    if _LOWEST.keys() >= {array.dtype, dtype} and _is_narrower(dtype, array.dtype):
-        if not is_finite(cast):
-            raise UserError(
-                f"{where} has numbers that are too large for {dtype.name}: use "
-                f"{'bfloat16' if dtype.itemsize == 2 else 'float32'} instead"
-            )
+    both = {array.dtype, dtype}
+    narrower = _LOWEST.keys() >= both and _is_narrower(dtype, array.dtype)
+    if narrower and not is_finite(cast):
+        raise UserError(
+            f"{where} has numbers that are too large for {dtype.name}: use "
+            f"{'bfloat16' if dtype.itemsize == 2 else 'float32'} instead"
+        )
     return cast
 
 

@@ -18,12 +18,13 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
 
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import open_regular_file
 
 TYPES = {
     "F64": np.dtype(np.float64),
@@ -80,14 +81,20 @@ class LocalFile:
     """
 
     def __init__(self, path: Path):
+        """Opens it; OSError if it cannot be read or is not a regular file."""
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        with open_regular_file(path) as file:
+            self._descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
         if hasattr(os, "posix_fadvise"):  # Not on macOS.
             # Several threads read blocks in turn, which the kernel takes for random
             # access; this advice makes it read ahead.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def handle(self) -> BinaryIO:
+        """The same file as libraries read it; to be closed."""
+        return os.fdopen(os.dup(self._descriptor), "rb")
 
     def read(self, into: memoryview, start: int) -> int:
         """As in `SafetensorsFile`."""

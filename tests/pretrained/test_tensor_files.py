@@ -44,7 +44,7 @@ def test_an_index_must_tell_the_truth(tmp_path):
     refused(json.dumps({"weight_map": where | {"a": ""}}), "outside its folder")
     refused("{}", "has no weight_map")
     refused('{"weight_map":', "index.json: is not JSON")
-    refused("[]", "must hold a JSON object")
+    refused("[]", "must contain a JSON object")
     gone = tmp_path / where["b"]
     kept = gone.read_bytes()
     gone.unlink()
