@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from musilingo_jax.pretrained import foreign_models
 from musilingo_jax.pretrained.pytorch_files import BIN, BIN_INDEX
 from musilingo_jax.pretrained.safetensors_file import Tensor, read_header
 from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS
@@ -130,7 +131,13 @@ def look_into(source: str, folder: str) -> Mapping[str, Tensor]:
     found = _weights(files(source), download(source, weights=False))
     parent = PurePosixPath(folder)
     inside = [name for name in found if PurePosixPath(name).parent == parent]
-    if not inside or not inside[0].endswith(".safetensors"):
+    if not inside:
+        below = download(source, weights=False) / folder
+        there = [name for name in files(source) if PurePosixPath(name).parent == parent]
+        names = [PurePosixPath(name).name for name in there]
+        known = foreign_models.recognised(below, names)
+        raise UserError(f"{source}: {known or 'has no weights in ' + (folder or 'it')}")
+    if not inside[0].endswith(".safetensors"):
         raise UserError(
             f"{source}: has no safetensors, and the tensors in PyTorch's files cannot "
             "be listed without downloading them; `python -m musilingo_jax.convert "

@@ -46,10 +46,7 @@ def open_index(index: Path, open_shard: Callable[[Path], Tensors]) -> Tensors:
     Raises:
       UserError: the index is not one, or a file or a tensor is not where it says.
     """
-    folder = index.parent
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not all(map(_is_text, where.values())):
-        raise UserError(f"{index}: has no weight_map; download it again")
+    folder, where = index.parent, _weight_map(index)
     files = sorted(set(where.values()))
     if outside := [name for name in files if not name or Path(name).name != name]:
         raise UserError(
@@ -76,6 +73,15 @@ def open_index(index: Path, open_shard: Callable[[Path], Tensors]) -> Tensors:
     return tensors | {name: opened[file][name] for name, file in where.items()}
 
 
+def shard_names(index: Path) -> list[str]:
+    """The names of the files that an index names.
+
+    Raises:
+      UserError: the index is not one.
+    """
+    return sorted(set(_weight_map(index).values()))
+
+
 def under(tensors: Tensors, prefix: str) -> Tensors:
     """The tensors whose names begin with the prefix, by the rest of their names."""
     return {
@@ -89,6 +95,15 @@ def shortened(names: Sequence[str]) -> str:
     """The first few names, each cut to 80 characters, for a message."""
     shown = [name if len(name) <= 80 else f"{name[:77]}…" for name in names[:5]]
     return ", ".join(shown) + (" …" if len(names) > 5 else "")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(map(_is_text, where.values())):
+        raise UserError(
+            f"{index}: has no weight_map (tensor → file); get it from its source again"
+        )
+    return where
 
 
 def _is_text(value: Any) -> bool:

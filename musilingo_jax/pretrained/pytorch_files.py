@@ -71,7 +71,7 @@ def open_tensors(source: Path) -> Tensors:
         holds objects that are not plain values, so that code would have to be run; or
         it is older than PyTorch 1.6, and PyTorch is not installed.
     """
-    if source.is_file():
+    if not source.is_dir():
         return _open_file(source)
     if (source / BIN).is_file():
         return _open_file(source / BIN)

@@ -17,7 +17,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,19 +104,19 @@ class Storage:
     """
 
     def __init__(
-        self, file: LocalFile, key: str, dtype: str | None, start: int, size: int
+        self,
+        file: LocalFile,
+        key: str,
+        dtype: str | None,
+        start: int,
+        size: int,
+        crc: int | None,
     ):
-        """Keeps where the values are."""
+        """Keeps where the values are, and their checksum; None if it is not needed."""
         self.file, self.key, self.dtype = file, key, dtype
         self.start, self.size = start, size
-        self._crc = 0
+        self._crc, self._checked = crc, crc is None
         self._lock = threading.Lock()
-        self._checked = False
-
-    def expect(self, crc: int) -> "Storage":
-        """Sets the checksum that the zip states."""
-        self._crc = crc
-        return self
 
     def check(self) -> None:
         """Compares the checksum, the first time that it is called.
@@ -184,6 +184,12 @@ class StoredTensor:
         view = np.lib.stride_tricks.as_strided(stretch[...], self.shape, strides)
         return np.array(view[index])
 
+    def unchecked(self) -> "StoredTensor":
+        """The same without comparing the checksum, for which all values are read."""
+        own = self.storage
+        storage = Storage(own.file, own.key, own.dtype, own.start, own.size, None)
+        return replace(self, storage=storage)
+
     def _is_contiguous(self) -> bool:
         expected = 1
         for size, stride in zip(self.shape[::-1], self.strides[::-1], strict=True):
@@ -239,8 +245,8 @@ def read(path: Path) -> Any:
             start, size = _place(file, entries[name])
             if size < count * _width(stored.dtype):
                 raise ValueError(f"{name} has fewer values than the file states")
-            found = Storage(file, name, stored.dtype, start, size)
-            storages[name] = found.expect(entries[name].CRC)
+            crc = entries[name].CRC
+            storages[name] = Storage(file, name, stored.dtype, start, size, crc)
         return storages[name]
 
     try:

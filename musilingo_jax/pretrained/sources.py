@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from musilingo_jax.models import adapter as adapters
-from musilingo_jax.pretrained import hub
+from musilingo_jax.pretrained import foreign_models, hub
 from musilingo_jax.pretrained.lazy_tensors import Tensors, under
 from musilingo_jax.pretrained.model_config import KINDS, named
 from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
@@ -325,7 +325,10 @@ def _configuration(
 
 
 def _open(folder: Path, remote: tuple[str, str] | None) -> Tensors:
-    return hub.look_into(*remote) if remote else open_tensors(folder)
+    if remote is None:
+        return open_tensors(folder)
+    foreign_models.check_no_lora(folder)
+    return hub.look_into(*remote)
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -31,6 +31,7 @@ from musilingo_jax.models.names import Names
 from musilingo_jax.pretrained import digests, module_writer, sources, tokenizer
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.sources import TOKENIZER_FILES, Part
+from musilingo_jax.pretrained.tensor_files import report_unread
 from musilingo_jax.pretrained.tensor_map import abstract, load, without
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
@@ -289,6 +290,8 @@ def _content_digest(tensor: LazyTensor) -> str:
 
 
 def _load(part: Part, described: Blueprint, dtype: DTypeLike, mesh: Mesh | None) -> Any:
+    if part.remote is None:
+        report_unread(part.folder)
     return load(
         *described,
         part.tensors(),

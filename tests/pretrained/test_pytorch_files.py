@@ -325,7 +325,7 @@ def test_a_program_that_is_compressed_or_huge_is_not_unpacked(tmp_path, monkeypa
 )
 def test_a_tensor_stays_within_its_storage(tmp_path, shape, strides, offset):
     file = safetensors_file.LocalFile(save({}, tmp_path / "any.bin"))
-    four = pytorch_zip.Storage(file, "data/0", "float32", 0, 16)
+    four = pytorch_zip.Storage(file, "data/0", "float32", 0, 16, None)
     with pytest.raises(ValueError):
         pytorch_zip.FUNCTIONS["torch._utils._rebuild_tensor"](
             four, offset, shape, strides
