@@ -49,8 +49,8 @@ _KINDS: Sequence[tuple[tuple[str, ...], str]] = (
     (
         ("consolidated*.pth", "consolidated*.safetensors", "params.json"),
         "is in the layout of Meta's (or Mistral's) own code, which is not read; get "
-        "the model in the layout of the transformers library, or convert it: `python -m "
-        "transformers.models.llama.convert_llama_weights_to_hf --input_dir={folder} "
+        "the model in the layout of the transformers library, or convert it: `python "
+        "-m transformers.models.llama.convert_llama_weights_to_hf --input_dir={folder} "
         "--model_size=7B --output_dir=…`",
     ),
     (
@@ -122,9 +122,8 @@ def recognised(folder: Path, names: Collection[str] | None = None) -> str | None
         if any(fnmatch(name, pattern) for name in here for pattern in patterns):
             return sentence.format(folder=folder)
     if "snapshots" in here and "refs" in here:
-        return (
-            f"is the hub's cache of a model; name {folder / 'snapshots'}/…, or its name"
-        )
+        inside = folder / "snapshots"
+        return f"is the hub's cache of a model; name a folder in {inside}"
     models = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if models:
         shown = ", ".join(models[:5]) + (" …" if len(models) > 5 else "")
