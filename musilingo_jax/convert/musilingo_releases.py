@@ -103,11 +103,20 @@ def _adapter(source: str) -> tuple[Part, Tensors]:
     return Part("adapter", source, folder, "", {}, None), open_tensors(folder)
 
 
-def export_adapter(source: str) -> list[Output]:
-    """An adapter under the names that the original's checkpoints use."""
+def export_adapter(source: str, *, checkpoint: bool = False) -> list[Output]:
+    """An adapter under the names that the original's checkpoints use.
+
+    Args:
+      source: of the adapter.
+      checkpoint: whether to write a `.pth`, which is all that the original's setting
+        `ckpt` reads: `torch.load(path)["model"]`.
+
+    Raises:
+      UserError: the source holds no adapter.
+    """
     part = sources.find(source, "adapter")
     sources.released_window(part.config, part.folder)
-    return [Output(_copies(part), part.config)]
+    return [Output(_copies(part), part.config, checkpoint=checkpoint)]
 
 
 def export(

@@ -111,6 +111,11 @@ def test_the_command_line(base, delta, tmp_path):
             {"out": "x", "adapter": TINY, "llama_model": "a/b"},
             "an adapter alone does not name other models",
         ),
+        (
+            ["export", TINY],
+            {"out": "x", "format": "pth"},
+            "--format=pth is for an adapter alone",
+        ),
     ],
 )
 def test_wrong_command_lines(arguments, flags, pattern):
