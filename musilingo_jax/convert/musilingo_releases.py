@@ -90,7 +90,7 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
 def _adapter(source: str) -> tuple[Part, Tensors]:
     """An adapter and its tensors; its configuration may be empty."""
     path = Path(source)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         alone = path.suffix == ".safetensors"
         content = open_file(path) if alone else pytorch_files.open_tensors(path)
         return Part("adapter", source, path, "", {}, None), content

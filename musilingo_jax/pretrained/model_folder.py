@@ -134,7 +134,7 @@ def _hub_name(source: str | Path) -> str:
     Raises:
       UserError: it cannot be one.
     """
-    if os.path.isfile(source):
+    if os.path.exists(source):
         raise UserError(f"{source}: is a file; name the folder of the model it is in")
     if hub.is_name(str(source)):
         return str(source)

@@ -162,8 +162,8 @@ class Tensor:
                 ) from error
             if not count:
                 raise UserError(
-                    f"{self.file.path}: was cut off while it was read; download or "
-                    "save it again"
+                    f"{self.file.path}: was cut off while it was read; let the program "
+                    "that writes it finish, or get it from its source again"
                 )
             start, left = start + count, left[count:]
         # Viewed as unsigned integers: numpy copies ml_dtypes' types slowly.
@@ -189,7 +189,7 @@ def open_file(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: broken or cut off ({error}); download or save it again"
+            f"{path}: broken or cut off ({error}); get it from its source again"
         ) from error
 
 
@@ -249,11 +249,13 @@ def _parse(
     tensors, spans = {}, []
     for name, entry in header.items():
         try:
-            dtype, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
-            begin, end = map(int, entry["data_offsets"])
-        # JSON may hold an infinite size, for which `int` raises an ArithmeticError.
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            dtype, shape = entry["dtype"], tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its header does not describe {name}") from error
+        numbers = (*shape, begin, end)
+        if type(dtype) is not str or any(type(number) is not int for number in numbers):
+            raise ValueError(f"its header does not describe {name}")
         fits = min(shape, default=0) >= 0 and 0 <= begin <= end
         if dtype in TYPES:
             fits = fits and end - begin == byte_count(shape, TYPES[dtype])

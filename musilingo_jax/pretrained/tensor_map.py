@@ -15,6 +15,7 @@ alike. Every other tensor is copied. Rows of the table that are neither are `Der
 """
 
 import contextlib
+import math
 import os
 import re
 from collections import defaultdict
@@ -158,13 +159,21 @@ def _check(
     """Raises one UserError that names all tensors which do not fit the module."""
     missing, misfits, used = [], [], set()
     for row in rows:
-        shapes = row.written_shapes()
         for names in row.spelling(tensors):
             used.update(names)
-            for name, shape in zip(names, shapes, strict=True):
-                if name not in tensors:
-                    missing.append(name)
-                    continue
+            absent = [name for name in names if name not in tensors]
+            missing += absent
+            held = sum(math.prod(tensors[n].shape) for n in names if n in tensors)
+            if absent or held < math.prod(row.layer_shape):
+                # So the size of what is computed is never more than that of the file.
+                misfits += [
+                    f"{name} {list(tensors[name].shape)} instead of what makes "
+                    f"{list(row.layer_shape)}"
+                    for name in names
+                    if not absent
+                ]
+                continue
+            for name, shape in zip(names, row.written_shapes(), strict=True):
                 found, kind = tuple(tensors[name].shape), tensors[name].dtype
                 if found != shape:
                     misfits.append(f"{name} {list(found)} instead of {list(shape)}")
