@@ -18,6 +18,7 @@ from musilingo_jax.pretrained.safetensors_file import Tensor, read_header
 from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.printable import printable
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractBufferedFile
@@ -155,7 +156,8 @@ def _header(source: str, name: str) -> Mapping[str, Tensor]:
         try:
             return read_header(_HubFile(source, name))
         except (ValueError, ArithmeticError, RecursionError) as error:
-            raise UserError(f"{source}: {name} is broken ({error})") from error
+            reason = printable(str(error))
+            raise UserError(f"{source}: {name} is broken ({reason})") from error
 
 
 class _HubFile:

@@ -25,6 +25,7 @@ import numpy as np
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
+from musilingo_jax.runtime.printable import printable
 
 TYPES = {
     "F64": np.dtype(np.float64),
@@ -189,7 +190,8 @@ def open_file(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: broken or cut off ({error}); get it from its source again"
+            f"{path}: broken or cut off ({printable(str(error))}); get it from its "
+            "source again"
         ) from error
 
 

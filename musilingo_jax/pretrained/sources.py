@@ -18,7 +18,7 @@ from typing import Any
 
 from musilingo_jax.models import adapter as adapters
 from musilingo_jax.pretrained import foreign_models, hub
-from musilingo_jax.pretrained.lazy_tensors import Tensors, under
+from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
 from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
@@ -230,7 +230,7 @@ def _part_of_release(release: ModelFolder, kind: str) -> Part:
     if strange := [n for n in tensors if not n.startswith(tuple(_BEGINNINGS.values()))]:
         raise UserError(
             f"{folder}: its {CONFIG} is that of a MusiLingo release, but a release has "
-            f"no such tensors: {', '.join(strange)}"
+            f"no such tensors: {shortened(strange)}"
         )
     part = Part(kind, release.name, folder, PREFIXES[kind], {}, None, remote)
     if kind == "adapter":
@@ -262,7 +262,8 @@ def _released_adapter_config(
     kernel = names[0]
     if len(shape := tensors[kernel].shape) != 2:
         raise UserError(
-            f"{folder}: {kernel} {list(shape)} is not a matrix; download it again"
+            f"{folder}: {kernel} {list(shape)} is not a matrix, so this is not the "
+            "adapter of a MusiLingo release"
         )
     return {
         "encoder_width": shape[1],

@@ -42,6 +42,7 @@ from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.parameters import Parameter, parameters
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.sharding import shardings
 from musilingo_jax.runtime.threads import MOST_THREADS
 
@@ -182,7 +183,11 @@ def _check(
                     misfits.append(f"{name} {kind} instead of floating-point numbers")
     unused = [name for name in sorted(without(tensors, ignored)) if name not in used]
     problems = {"missing": missing, "unused": unused, "misshapen": misfits}
-    found = [f"{kind}: {_listing(lines)}" for kind, lines in problems.items() if lines]
+    found = [
+        f"{kind}: {printable(_listing(lines))}"
+        for kind, lines in problems.items()
+        if lines
+    ]
     if found:
         raise UserError(
             f"{source}: the tensors do not fit its {CONFIG}; " + "; ".join(found)

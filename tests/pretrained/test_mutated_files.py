@@ -29,7 +29,7 @@ EMBEDDED = model_folder.resolve("musilingo-tiny")
 seeded = settings(
     derandomize=True,
     deadline=None,
-    max_examples=150,
+    max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
@@ -158,7 +158,7 @@ def test_a_zip_of_pytorch_with_damaged_bytes(tmp_path, edits):
     value_or_refusal(path, lambda: read_all(pytorch_files.open_tensors(tmp_path)))
 
 
-@settings(seeded, max_examples=500)
+@settings(seeded, max_examples=300)
 @given(EDITS)
 def test_a_program_with_damaged_bytes(tmp_path, edits):
     """Whose checksum is right, so that it is interpreted."""
@@ -206,7 +206,7 @@ def test_json_with_damaged_bytes(tmp_path, edits, name):
     value_or_refusal(path, lambda: read_json(path))
 
 
-@settings(seeded, max_examples=400)
+@settings(seeded, max_examples=200)
 @given(st.sampled_from(["encoder", "language_model"]), st.data())
 def test_a_config_with_any_other_values(kind, data):
     """Whatever is wrong with it, the message says which attribute."""

@@ -54,7 +54,7 @@ def test_an_index_must_tell_the_truth(tmp_path):
     gone = tmp_path / where["b"]
     kept = gone.read_bytes()
     gone.unlink()
-    refused(good, f"names files that do not exist: {gone.name}; download")
+    refused(good, f"names files that do not exist: {gone.name}; get")
     gone.write_bytes(kept[:-1])
     refused(good, f"{gone.name}: broken or cut off")
     gone.write_bytes(kept)
