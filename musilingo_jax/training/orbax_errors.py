@@ -51,8 +51,11 @@ def reason(error: Exception) -> str:
     TensorStore appends its whole request, and Orbax prints its objects into messages.
     """
     lines = str(error).splitlines() or [""]
-    text = re.split(r" \[tensorstore_spec|<bound method|TensorStore\(", lines[0])[0]
-    text = text.strip(" :") or type(error).__name__
+    text = re.split(
+        r" \[tensorstore_spec|<bound method|TensorStore\(|See full TensorStore",
+        lines[0],
+    )[0]
+    text = text.strip(" :.") or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
