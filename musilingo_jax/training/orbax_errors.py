@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 _RUN = "_run_sync_via_new_loop"
 _LONGEST = 300
+# How the requests and objects in their messages begin.
+_DUMP = r" \[tensorstore_spec|<bound method|TensorStore\(|See full TensorStore"
 _ORBAX = os.path.dirname(orbax.checkpoint.__file__)
 
 
@@ -51,10 +53,7 @@ def reason(error: Exception) -> str:
     TensorStore appends its whole request, and Orbax prints its objects into messages.
     """
     lines = str(error).splitlines() or [""]
-    text = re.split(
-        r" \[tensorstore_spec|<bound method|TensorStore\(|See full TensorStore",
-        lines[0],
-    )[0]
+    text = re.split(_DUMP, lines[0])[0]
     text = text.strip(" :.") or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
