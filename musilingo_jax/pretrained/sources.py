@@ -312,7 +312,11 @@ def _in_own_folder(
 def _configuration(
     folder: Path, kind: str, config: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """A `config.json`, with what an encoder's preprocessor says about the waveform."""
+    """A `config.json`, with what an encoder's preprocessor says about the waveform.
+
+    Raises:
+      UserError: the two contradict each other.
+    """
     if kind != "encoder" or not (folder / PREPROCESSOR).is_file():
         return config
     preprocessor = read_json(folder / PREPROCESSOR)
@@ -322,6 +326,12 @@ def _configuration(
         for theirs, ours in renamed.items()
         if theirs in preprocessor
     }
+    for key, value in added.items():
+        if key in config and config[key] != value:
+            raise UserError(
+                f"{folder}: {PREPROCESSOR} says {key} {value!r}, but {CONFIG} says "
+                f"{config[key]!r}; correct the one that is wrong"
+            )
     return {**added, **config}
 
 
