@@ -147,6 +147,8 @@ def mapping(pairs: Iterable[Any]) -> dict[Any, Any]:
 
 
 def _function(functions: Mapping[str, Any], module: Any, name: Any) -> Any:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError("it names a function by something else than text")
     full = f"{module}.{name}"
     if full not in functions:
         raise UnknownGlobal(full)

@@ -26,7 +26,12 @@ import numpy as np
 
 from musilingo_jax.pretrained import pytorch_zip
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors, open_index
-from musilingo_jax.pretrained.pytorch_zip import SPELLINGS, Special, StoredTensor
+from musilingo_jax.pretrained.pytorch_tensors import (
+    META,
+    SPELLINGS,
+    Special,
+    StoredTensor,
+)
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
 from musilingo_jax.runtime.printable import printable
@@ -194,7 +199,7 @@ def _old_tensor(tensor: Any) -> _OldTensor | Special:
 
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_meta:
-        return pytorch_zip.META
+        return META
     plain = tensor.layout == torch.strided and not tensor.is_nested
     if not plain or kind not in SPELLINGS:
         return Special(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musilingo_jax.pretrained.pytorch_zip import SPELLINGS, STORAGES
+from musilingo_jax.pretrained.pytorch_tensors import SPELLINGS, STORAGES
 from musilingo_jax.pretrained.safetensors_file import TYPES, Layout
 
 _ROOT = "archive"

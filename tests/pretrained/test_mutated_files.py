@@ -139,6 +139,10 @@ def test_an_index_with_damaged_bytes(tmp_path, edits):
     value_or_refusal(tmp_path, lambda: read_all(tensor_files.open_tensors(tmp_path)))
 
 
+# Sixty times, a pair of the value on the stack: as a text, it would have 2⁶⁰ pieces.
+DOUBLED = b"q\x00h\x00\x86" * 60
+
+
 def zipped(program, values):
     """A zip of PyTorch with any program, with the right checksums."""
     file = io.BytesIO()
@@ -185,7 +189,15 @@ def test_a_program_with_damaged_bytes(tmp_path, edits):
         b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",  # A text of exabytes.
         b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R.",
         b"\x80\x02N\x86" + b"\x86" * 60 + b"}s.",
-        b"\x80\x02}(N" + b"2\x86" * 60 + b"Nu.",  # The hash of 2⁶⁰ values.
+        b"\x80\x02}(N" + DOUBLED + b"Nu.",  # The hash of 2⁶⁰ values.
+        b"\x80\x02c__main__\n" + b"x" * 9 + b"\n.",
+        # Lists in lists, whose text would be as long: as a name, a key, a layout.
+        b"\x80\x04]" + DOUBLED + b"h\x00\x93.",
+        b"\x80\x02X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        + b"]"
+        + DOUBLED
+        + b"X\x03\x00\x00\x00cpuK\x01tQ.",
+        b"\x80\x02ctorch.serialization\n_get_layout\n]" + DOUBLED + b"\x85R.",
         b"\x80\x02X\x01\x00\x00\x00xQ.",
         b"\x80\x02ctorch\nFloatStorage\n)R.",
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",

@@ -15,6 +15,8 @@ import torch
 
 from musilingo_jax.pretrained import (
     pytorch_files,
+    pytorch_functions,
+    pytorch_tensors,
     pytorch_zip,
     safetensors_file,
     tensor_files,
@@ -276,13 +278,13 @@ def test_a_changed_value_is_found_by_its_checksum(tmp_path):
 
 def test_a_checksum_is_computed_once(tmp_path, monkeypatch):
     path = save({"a": torch.ones(3_000_000)}, tmp_path / "model.bin")
-    read, sizes = pytorch_zip.zlib.crc32, []
+    read, sizes = pytorch_tensors.zlib.crc32, []
 
     def counted(block, *so_far):
         sizes.append(len(block))
         return read(block, *so_far)
 
-    monkeypatch.setattr(pytorch_zip.zlib, "crc32", counted)
+    monkeypatch.setattr(pytorch_tensors.zlib, "crc32", counted)
     tensor = pytorch_files.open_tensors(path)["a"]
     small = sum(sizes)
     for _ in range(3):
@@ -325,8 +327,8 @@ def test_a_program_that_is_compressed_or_huge_is_not_unpacked(tmp_path, monkeypa
 )
 def test_a_tensor_stays_within_its_storage(tmp_path, shape, strides, offset):
     file = safetensors_file.LocalFile(save({}, tmp_path / "any.bin"))
-    four = pytorch_zip.Storage(file, "data/0", "float32", 0, 16, None)
+    four = pytorch_tensors.Storage(file, "data/0", "float32", 0, 16, None)
     with pytest.raises(ValueError):
-        pytorch_zip.FUNCTIONS["torch._utils._rebuild_tensor"](
+        pytorch_functions.FUNCTIONS["torch._utils._rebuild_tensor"](
             four, offset, shape, strides
         )
