@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from musilingo_jax.models.names import Names
 from musilingo_jax.pretrained import block_copy
-from musilingo_jax.pretrained.finite_tensors import cast_finite, check_finite
+from musilingo_jax.pretrained.finite_tensors import cast_finite, is_finite
 from musilingo_jax.pretrained.parameters import Parameter, parameters
 from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter, write_config
 from musilingo_jax.pretrained.tensor_map import number_type
@@ -132,7 +132,11 @@ def _on_host(array: Any) -> np.ndarray:
 
 def _cast(name: str, tensor: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The tensor in another type, in C order."""
-    check_finite(tensor, name)
+    if not is_finite(tensor):
+        raise UserError(
+            f"{name} contains NaN or infinity, so the module is of no use and is not "
+            "saved"
+        )
     cast = cast_finite(tensor, dtype, name)
     if cast.flags.c_contiguous or not cast.flags.f_contiguous:
         return np.asarray(cast, order="C")
