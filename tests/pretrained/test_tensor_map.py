@@ -304,9 +304,7 @@ def test_numbers_that_do_not_fit_are_not_saved(toy, tmp_path):
         save(large, tmp_path / "large", dtype="float16")
     assert not (tmp_path / "large").exists()
     infinite = jax.tree.map(lambda leaf: leaf.at[...].set(jnp.inf), toy)
-    with pytest.raises(
-        UserError, match="gain contains NaN or .* is not saved"
-    ):
+    with pytest.raises(UserError, match="gain contains NaN or .* is not saved"):
         save(infinite, tmp_path / "infinite", dtype="float16")
     assert not (tmp_path / "infinite").exists()
 
