@@ -5,6 +5,7 @@ r"""Converts released weights from one form into another.
     python -m musilingo_jax.convert split m-a-p/MusiLingo-long-v1 --out=DIR
     python -m musilingo_jax.convert adapter checkpoint_4.pth --out=DIR
     python -m musilingo_jax.convert export --adapter=runs/tiny --out=DIR
+    python -m musilingo_jax.convert export --adapter=runs/tiny --format=pth --out=DIR
     python -m musilingo_jax.convert export runs/tiny --out=DIR
     python -m musilingo_jax.convert --inspect m-a-p/MusiLingo-long-v1
 
@@ -105,6 +106,13 @@ def parser() -> CommandParser:
         export.add_argument(
             f"--{kind}", metavar="SOURCE", help=f"the {name}, if not that of SOURCE"
         )
+    export.add_argument(
+        "--format",
+        choices=("safetensors", "pth"),
+        default="safetensors",
+        help="pth: an adapter alone as DIR/checkpoint.pth, which the setting `ckpt` of "
+        "the original's configs reads (default: safetensors)",
+    )
     # The original's code calls `from_pretrained` with these two names.
     export.add_argument(
         "--mert_model", metavar="NAME", help="the encoder's name on the hub"
@@ -172,7 +180,8 @@ def safetensors(source: str) -> list[Output]:
     """
     folder = model_folder.resolve(source)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    return [Output(copies(open_tensors(folder)), config, small_files(folder))]
+    pieces = copies(open_tensors(folder), folder)
+    return [Output(pieces, config, small_files(folder))]
 
 
 def _inspect(given: argparse.Namespace) -> None:
@@ -203,9 +212,16 @@ def _export(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
                 "an adapter alone does not name other models: leave out --mert_model "
                 "and --llama_model"
             )
-        return musilingo_releases.export_adapter(adapter)
+        return musilingo_releases.export_adapter(
+            adapter, checkpoint=given.format == "pth"
+        )
     if encoder is None or language_model is None or adapter is None:
         parser.error("name all three parts, or the adapter alone")
+    if given.format == "pth":
+        parser.error(
+            "--format=pth is for an adapter alone, because the original's setting "
+            "`ckpt` reads nothing else: name --adapter only"
+        )
     return musilingo_releases.export(
         encoder,
         language_model,

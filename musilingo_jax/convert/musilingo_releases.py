@@ -13,7 +13,12 @@ from typing import Any
 
 from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
-from musilingo_jax.convert.write_folders import Output, copies, small_files
+from musilingo_jax.convert.write_folders import (
+    FolderPart,
+    Output,
+    copies,
+    small_files,
+)
 from musilingo_jax.models import llama as llamas
 from musilingo_jax.pretrained import model_folder, pytorch_files, sources, tensor_map
 from musilingo_jax.pretrained.lazy_tensors import Tensors
@@ -48,7 +53,7 @@ def split(source: str) -> list[Output]:
     configs = {kind: part.config for kind, part in parts.items()}
     configs["adapter"] = _adapter_config(parts["adapter"])
     return [
-        Output(copies(_whole(part)), configs[kind], _tokenizer(part), kind)
+        Output(_copies(part), configs[kind], _tokenizer(part), kind)
         for kind, part in parts.items()
     ]
 
@@ -77,13 +82,13 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
     if window_frames is not None:
         config["window_frames"] = window_frames
     content = tensor_map.without(content, _BUFFERS)
-    return [Output(copies(_whole(replace(part, config=config), content)), config)]
+    return [Output(_copies(replace(part, config=config), content), config)]
 
 
 def _adapter(source: str) -> tuple[Part, Tensors]:
     """An adapter and its tensors; its configuration may be empty."""
     path = Path(source)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         alone = path.suffix == ".safetensors"
         content = open_file(path) if alone else pytorch_files.open_tensors(path)
         return Part("adapter", source, path, "", {}, None), content
@@ -96,11 +101,20 @@ def _adapter(source: str) -> tuple[Part, Tensors]:
     return Part("adapter", source, folder, "", {}, None), open_tensors(folder)
 
 
-def export_adapter(source: str) -> list[Output]:
-    """An adapter under the names that the original's checkpoints use."""
+def export_adapter(source: str, *, checkpoint: bool = False) -> list[Output]:
+    """An adapter under the names that the original's checkpoints use.
+
+    Args:
+      source: of the adapter.
+      checkpoint: whether to write a `.pth`, which is all that the original's setting
+        `ckpt` reads: `torch.load(path)["model"]`.
+
+    Raises:
+      UserError: the source holds no adapter.
+    """
     part = sources.find(source, "adapter")
     sources.released_window(part.config, part.folder)
-    return [Output(copies(_whole(part)), part.config)]
+    return [Output(_copies(part), part.config, checkpoint=checkpoint)]
 
 
 def export(
@@ -146,7 +160,7 @@ def export(
     pieces = {
         PREFIXES[part.kind] + name: piece
         for part in parts
-        for name, piece in copies(_whole(part)).items()
+        for name, piece in _copies(part).items()
     }
     whole = {
         "architectures": ["MusilingoModel"],
@@ -161,7 +175,7 @@ def export(
     return [Output(pieces, config, _tokenizer(frozen[1]))]
 
 
-def _whole(part: Part, content: Tensors | None = None) -> Tensors:
+def _copies(part: Part, content: Tensors | None = None) -> dict[str, FolderPart]:
     """A part's tensors (or those given), checked to be complete and no more.
 
     Raises:
@@ -169,7 +183,7 @@ def _whole(part: Part, content: Tensors | None = None) -> Tensors:
     """
     content = part.tensors() if content is None else content
     tensor_map.check(*blueprint(part), content, source=str(part.folder))
-    return content
+    return copies(content, part.folder)
 
 
 def _tokenizer(part: Part) -> list[Path]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Shaped
 from musilingo_jax.convert.write_folders import FolderPart, Output, small_files
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import sources, tensor_map
+from musilingo_jax.pretrained.finite_tensors import finite
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor
 from musilingo_jax.pretrained.safetensors_file import TYPES
 from musilingo_jax.pretrained.weights import blueprint, is_delta
@@ -49,7 +50,9 @@ def merge(base: str, delta: str) -> list[Output]:
             f"{base} and {delta} do not belong together: they have "
             f"{', '.join(differences)}; use the base that the delta was made from"
         )
-    bases, deltas = below.tensors(), above.tensors()
+    bases, deltas = (
+        finite(part.tensors(), str(part.folder)) for part in (below, above)
+    )
     for plan, part, content in zip(plans, (below, above), (bases, deltas), strict=True):
         tensor_map.check(*plan, content, source=str(part.folder))
     if is_delta(bases):

@@ -8,7 +8,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from musilingo_jax.pretrained import pytorch_writer
+from musilingo_jax.pretrained.finite_tensors import finite
 from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.safetensors_file import TYPES
 from musilingo_jax.pretrained.safetensors_writer import (
@@ -28,6 +30,9 @@ from musilingo_jax.pretrained.safetensors_writer import (
 from musilingo_jax.pretrained.sources import PREPROCESSOR, TOKENIZER_FILES
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
+
+CHECKPOINT = "checkpoint.pth"
+"""The file of an `Output` with `checkpoint`."""
 
 # The files beside the weights of a part that say how to use them. No code.
 _SMALL_FILES = (PREPROCESSOR, "generation_config.json", *TOKENIZER_FILES)
@@ -59,24 +64,31 @@ class Output:
       config: the content of its `config.json`; None for no such file.
       beside: small files to copy.
       folder: its name in the folder that the user named; "" for that folder itself.
+      checkpoint: whether to write a `checkpoint.pth` as the original's trainer does,
+        {"model": tensors}, in place of safetensors.
     """
 
     pieces: Mapping[str, FolderPart]
     config: Mapping[str, Any] | None
     beside: Sequence[Path] = field(default=())
     folder: str = field(default="")
+    checkpoint: bool = field(default=False)
 
 
-def copies(tensors: Tensors) -> dict[str, FolderPart]:
-    """Each tensor as it is, to the bit.
+def copies(tensors: Tensors, source: str | Path) -> dict[str, FolderPart]:
+    """Each tensor as it is, to the bit, and checked for NaN and infinity.
+
+    Args:
+      tensors: by name.
+      source: the folder or file that they are in, for messages.
 
     Raises:
       UserError: one has a type that numpy lacks.
     """
     pieces = {}
-    for name, tensor in tensors.items():
+    for name, tensor in finite(tensors, str(source)).items():
         if tensor.dtype not in TYPES:
-            raise UserError(f"{name}: type {tensor.dtype} is not supported")
+            raise UserError(f"{tensor.where}: type {tensor.dtype} is not supported")
         read = partial(tensor.__getitem__, ...)
         pieces[name] = FolderPart(tuple(tensor.shape), TYPES[tensor.dtype], read)
     return pieces
@@ -116,16 +128,30 @@ def _write(
 ) -> None:
     """Writes the content of one folder; OSError as in `shutil.copyfile`."""
     layout = {name: (piece.shape, piece.dtype) for name, piece in output.pieces.items()}
-    with SafetensorsWriter(
-        folder, layout, shard_bytes=shard_bytes, metadata={}
-    ) as writer:
-        for name, array in _read_ahead(output.pieces):
-            writer.write(name, array)
-            progress(array.nbytes)
+    arrays = _counted(_read_ahead(output.pieces), progress)
+    if output.checkpoint:
+        path = folder / CHECKPOINT
+        pytorch_writer.write(path, "model", layout, arrays)
+        storage.sync(path)
+    else:
+        with SafetensorsWriter(
+            folder, layout, shard_bytes=shard_bytes, metadata={}
+        ) as writer:
+            for name, array in arrays:
+                writer.write(name, array)
     for path in output.beside:
         storage.sync(Path(shutil.copyfile(path, folder / path.name)))
     if output.config is not None:
         write_config(folder, output.config)
+
+
+def _counted(
+    arrays: Iterable[tuple[str, np.ndarray]], progress: Callable[[int], Any]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The same tensors; the size of each is reported once it was written."""
+    for name, array in arrays:
+        yield name, array
+        progress(array.nbytes)
 
 
 def _read_ahead(pieces: Mapping[str, FolderPart]) -> Iterator[tuple[str, np.ndarray]]:

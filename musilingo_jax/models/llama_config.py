@@ -1,13 +1,13 @@
 """The configuration of a LLaMA, read from a released `config.json`."""
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from musilingo_jax.models.released_config import AttributeGuard
+from musilingo_jax.models.released_config import LARGEST_SIZE, AttributeGuard
 from musilingo_jax.runtime.errors import UserError
 
 _GUARD = AttributeGuard(
@@ -285,7 +285,10 @@ def _positive(values: dict[str, Any], name: str, kind: type) -> Any:
     value = values[name]
     allowed = int if kind is int else (int, float)
     number = isinstance(value, allowed) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        described = "a positive whole number" if kind is int else "a positive number"
+    largest = LARGEST_SIZE if kind is int else sys.float_info.max
+    if not number or not 0 < value <= largest:
+        described = "a positive number"
+        if kind is int:
+            described = f"a positive whole number, at most {LARGEST_SIZE:,}"
         raise UserError(f"config.json: {name} is {value!r}: it must be {described}")
     return kind(value)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 from numpy import ndarray
 
 from musilingo_jax.models.cqt import OCTAVES, bin_frequencies
-from musilingo_jax.models.released_config import AttributeGuard
+from musilingo_jax.models.released_config import LARGEST_SIZE, AttributeGuard
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import check, setting
 
@@ -85,22 +85,22 @@ class MertConfig:
     """
 
     model_type: str = setting(choices=tuple(_SAMPLE_RATES))
-    sample_rate: int = setting(at_least=1)
+    sample_rate: int = setting(at_least=1, at_most=LARGEST_SIZE)
     do_normalize: bool = setting()
-    conv_dim: tuple[int, ...] = setting(at_least=1)
-    conv_kernel: tuple[int, ...] = setting(at_least=1)
-    conv_stride: tuple[int, ...] = setting(at_least=1)
+    conv_dim: tuple[int, ...] = setting(at_least=1, at_most=LARGEST_SIZE)
+    conv_kernel: tuple[int, ...] = setting(at_least=1, at_most=LARGEST_SIZE)
+    conv_stride: tuple[int, ...] = setting(at_least=1, at_most=LARGEST_SIZE)
     conv_bias: bool = setting()
     feat_extract_norm: str = setting(choices=("group", "layer"))
     feat_proj_layer_norm: bool = setting()
     feature_extractor_cqt: bool = setting()
-    feature_extractor_cqt_bins: int = setting(at_least=1)
-    num_conv_pos_embeddings: int = setting(at_least=1)
-    num_conv_pos_embedding_groups: int = setting(at_least=1)
-    hidden_size: int = setting(at_least=1)
+    feature_extractor_cqt_bins: int = setting(at_least=1, at_most=LARGEST_SIZE)
+    num_conv_pos_embeddings: int = setting(at_least=1, at_most=LARGEST_SIZE)
+    num_conv_pos_embedding_groups: int = setting(at_least=1, at_most=LARGEST_SIZE)
+    hidden_size: int = setting(at_least=1, at_most=LARGEST_SIZE)
     num_hidden_layers: int = setting(at_least=1, at_most=_MOST_LAYERS)
-    num_attention_heads: int = setting(at_least=1)
-    intermediate_size: int = setting(at_least=1)
+    num_attention_heads: int = setting(at_least=1, at_most=LARGEST_SIZE)
+    intermediate_size: int = setting(at_least=1, at_most=LARGEST_SIZE)
     do_stable_layer_norm: bool = setting()
     layer_norm_eps: float = setting(above=0)
 

@@ -16,6 +16,9 @@ from typing import Any
 
 from musilingo_jax.runtime.errors import UserError
 
+LARGEST_SIZE = 2**24
+"""More than any size of any model: a larger one is a damaged number."""
+
 IGNORED_EVERYWHERE: dict[str, str] = {
     "provenance of the file, and the type that its weights are stored in": """
         architectures _name_or_path name_or_path _commit_hash transformers_version

@@ -12,11 +12,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from musilingo_jax.pretrained import foreign_models
 from musilingo_jax.pretrained.pytorch_files import BIN, BIN_INDEX
 from musilingo_jax.pretrained.safetensors_file import Tensor, read_header
 from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.printable import printable
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractBufferedFile
@@ -130,7 +132,13 @@ def look_into(source: str, folder: str) -> Mapping[str, Tensor]:
     found = _weights(files(source), download(source, weights=False))
     parent = PurePosixPath(folder)
     inside = [name for name in found if PurePosixPath(name).parent == parent]
-    if not inside or not inside[0].endswith(".safetensors"):
+    if not inside:
+        below = download(source, weights=False) / folder
+        there = [name for name in files(source) if PurePosixPath(name).parent == parent]
+        names = [PurePosixPath(name).name for name in there]
+        known = foreign_models.recognised(below, names)
+        raise UserError(f"{source}: {known or 'has no weights in ' + (folder or 'it')}")
+    if not inside[0].endswith(".safetensors"):
         raise UserError(
             f"{source}: has no safetensors, and the tensors in PyTorch's files cannot "
             "be listed without downloading them; `python -m musilingo_jax.convert "
@@ -148,7 +156,8 @@ def _header(source: str, name: str) -> Mapping[str, Tensor]:
         try:
             return read_header(_HubFile(source, name))
         except (ValueError, ArithmeticError, RecursionError) as error:
-            raise UserError(f"{source}: {name} is broken ({error})") from error
+            reason = printable(str(error))
+            raise UserError(f"{source}: {name} is broken ({reason})") from error
 
 
 class _HubFile:

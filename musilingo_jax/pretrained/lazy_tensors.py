@@ -9,6 +9,7 @@ import numpy as np
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.printable import printable
 
 
 @runtime_checkable
@@ -46,21 +47,18 @@ def open_index(index: Path, open_shard: Callable[[Path], Tensors]) -> Tensors:
     Raises:
       UserError: the index is not one, or a file or a tensor is not where it says.
     """
-    folder = index.parent
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not all(map(_is_text, where.values())):
-        raise UserError(f"{index}: has no weight_map; download it again")
+    folder, where = index.parent, _weight_map(index)
     files = sorted(set(where.values()))
     if outside := [name for name in files if not name or Path(name).name != name]:
         raise UserError(
-            f"{index}: names files outside its folder: {shortened(outside)}; download "
-            "it again from a source that you trust"
+            f"{index}: names files outside its folder: {shortened(outside)}; get the "
+            "model from a source that you trust"
         )
     # Unlike pathlib's, this test accepts names of any length.
     if absent := [name for name in files if not os.path.isfile(folder / name)]:
         raise UserError(
-            f"{index}: names files that do not exist: {shortened(absent)}; download "
-            "them again"
+            f"{index}: names files that do not exist: {shortened(absent)}; get these, "
+            "too, from where the index is from"
         )
     opened = {name: open_shard(folder / name) for name in files}
     misplaced = [
@@ -69,11 +67,20 @@ def open_index(index: Path, open_shard: Callable[[Path], Tensors]) -> Tensors:
     if misplaced:
         raise UserError(
             f"{index}: names tensors that are not in their files: "
-            f"{', '.join(misplaced)}; download the files again"
+            f"{shortened(misplaced)}; get the index and the files from one source"
         )
     # A file may hold more than the index names; what the index names takes precedence.
     tensors = {name: t for shard in opened.values() for name, t in shard.items()}
     return tensors | {name: opened[file][name] for name, file in where.items()}
+
+
+def shard_names(index: Path) -> list[str]:
+    """The names of the files that an index names.
+
+    Raises:
+      UserError: the index is not one.
+    """
+    return sorted(set(_weight_map(index).values()))
 
 
 def under(tensors: Tensors, prefix: str) -> Tensors:
@@ -88,7 +95,16 @@ def under(tensors: Tensors, prefix: str) -> Tensors:
 def shortened(names: Sequence[str]) -> str:
     """The first few names, each cut to 80 characters, for a message."""
     shown = [name if len(name) <= 80 else f"{name[:77]}…" for name in names[:5]]
-    return ", ".join(shown) + (" …" if len(names) > 5 else "")
+    return printable(", ".join(shown) + (" …" if len(names) > 5 else ""))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(map(_is_text, where.values())):
+        raise UserError(
+            f"{index}: has no weight_map (tensor → file); get it from its source again"
+        )
+    return where
 
 
 def _is_text(value: Any) -> bool:

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from musilingo_jax.pretrained import hub
+from musilingo_jax.pretrained import foreign_models, hub
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
@@ -72,7 +72,10 @@ class ModelFolder:
         config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
         subfolders = tuple(kind for kind in KINDS if (folder / kind / CONFIG).is_file())
         if config is None and not subfolders:
-            raise UserError(f"{folder}: not a model folder, because it has no {CONFIG}")
+            names = hub.files(name) if remote else None
+            known = foreign_models.recognised(folder, names)
+            problem = known or f"not a model folder, because it has no {CONFIG}"
+            raise UserError(f"{folder}: {problem}")
         return cls(name, folder, config, subfolders, origin, remote)
 
     @property
@@ -131,7 +134,7 @@ def _hub_name(source: str | Path) -> str:
     Raises:
       UserError: it cannot be one.
     """
-    if os.path.isfile(source):
+    if os.path.exists(source):
         raise UserError(f"{source}: is a file; name the folder of the model it is in")
     if hub.is_name(str(source)):
         return str(source)

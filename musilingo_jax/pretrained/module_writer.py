@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 
 from musilingo_jax.models.names import Names
 from musilingo_jax.pretrained import block_copy
+from musilingo_jax.pretrained.finite_tensors import cast_finite, is_finite
 from musilingo_jax.pretrained.parameters import Parameter, parameters
 from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter, write_config
 from musilingo_jax.pretrained.tensor_map import number_type
@@ -132,15 +132,12 @@ def _on_host(array: Any) -> np.ndarray:
 
 def _cast(name: str, tensor: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The tensor in another type, in C order."""
-    with np.errstate(over="ignore"):
-        cast = tensor.astype(dtype, copy=False)
-    if jnp.finfo(dtype).max < jnp.finfo(tensor.dtype).max and np.any(
-        ~np.isfinite(cast) & np.isfinite(tensor)
-    ):
+    if not is_finite(tensor):
         raise UserError(
-            f"{name}: has numbers that are too large for {dtype.name}; save it as "
-            "float32"
+            f"{name} contains NaN or infinity, so the module is of no use and is not "
+            "saved"
         )
+    cast = cast_finite(tensor, dtype, name)
     if cast.flags.c_contiguous or not cast.flags.f_contiguous:
         return np.asarray(cast, order="C")
     copied = np.empty(cast.shape, dtype)

@@ -64,7 +64,13 @@ class Parameter:
         return (layer.T if self.reversed else layer,)
 
     def written_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the tensors of a layer, which a file must have."""
+        """The shapes of the tensors of a layer, which a file must have.
+
+        Those of a derived parameter are computed with an array of its size.
+        """
+        if self.derived is None:
+            shape = self.layer_shape
+            return [shape[::-1] if self.reversed else shape]
         layer = np.broadcast_to(np.float32(1), self.layer_shape)
         return [tensor.shape for tensor in self.write(layer)]
 

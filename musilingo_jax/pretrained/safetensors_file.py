@@ -15,15 +15,18 @@ import json
 import math
 import os
 import weakref
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
 
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import open_regular_file
+from musilingo_jax.runtime.printable import printable
 
 TYPES = {
     "F64": np.dtype(np.float64),
@@ -43,6 +46,12 @@ TYPES = {
     "BOOL": np.dtype(np.bool_),
 }
 """How the format spells the types of values."""
+
+CHECKSUMS = "crc32"
+"""The metadata in which our own files state the checksum of each tensor, as JSON."""
+
+CHECKED_BYTES = 2**27
+"""Files up to this size have checksums: adapters do; for a model they take too long."""
 
 _SPELLINGS = {dtype: spelling for spelling, dtype in TYPES.items()}
 _HEADER_BYTES = 100_000_000  # The library's own limit.
@@ -80,14 +89,20 @@ class LocalFile:
     """
 
     def __init__(self, path: Path):
+        """Opens it; OSError if it cannot be read or is not a regular file."""
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        with open_regular_file(path) as file:
+            self._descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
         if hasattr(os, "posix_fadvise"):  # Not on macOS.
             # Several threads read blocks in turn, which the kernel takes for random
             # access; this advice makes it read ahead.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def handle(self) -> BinaryIO:
+        """The same file as libraries read it; to be closed."""
+        return os.fdopen(os.dup(self._descriptor), "rb")
 
     def read(self, into: memoryview, start: int) -> int:
         """As in `SafetensorsFile`."""
@@ -155,8 +170,8 @@ class Tensor:
                 ) from error
             if not count:
                 raise UserError(
-                    f"{self.file.path}: was cut off while it was read; download or "
-                    "save it again"
+                    f"{self.file.path}: was cut off while it was read; let the program "
+                    "that writes it finish, or get it from its source again"
                 )
             start, left = start + count, left[count:]
         # Viewed as unsigned integers: numpy copies ml_dtypes' types slowly.
@@ -173,16 +188,24 @@ def byte_count(shape: tuple[int, ...], dtype: np.dtype) -> int:
 def open_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one file by name; only its header is read.
 
+    A small file that states checksums is read as a whole, to compare them.
+
     Raises:
-      UserError: the file cannot be read, or its header does not fit its size.
+      UserError: the file cannot be read, its header does not fit its size, or a
+        checksum is another one.
     """
     try:
-        return read_header(LocalFile(path))
+        file = LocalFile(path)
+        header, start = _header(file)
+        tensors = _parse(file, header, start)
+        _check(header, tensors)
+        return tensors
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: broken or cut off ({error}); download or save it again"
+            f"{path}: broken or cut off ({printable(str(error))}); get it from its "
+            "source again"
         ) from error
 
 
@@ -194,6 +217,12 @@ def read_header(file: SafetensorsFile) -> dict[str, Tensor]:
       ValueError, RecursionError: it has no valid header, or one that does not fit its
         size.
     """
+    header, start = _header(file)
+    return _parse(file, header, start)
+
+
+def _header(file: SafetensorsFile) -> tuple[dict[str, Any], int]:
+    """The JSON object of the header, and the byte at which the values begin."""
     first = _read_all(file, 8, 0)
     length = int.from_bytes(first, "little")
     if first == b"version ":
@@ -201,7 +230,22 @@ def read_header(file: SafetensorsFile) -> dict[str, Tensor]:
     if len(first) < 8 or length > min(file.size - 8, _HEADER_BYTES):
         raise ValueError("it ends before its header does")
     header = json.loads(_read_all(file, length, 8))
-    return _parse(file, header, 8 + length, file.size - 8 - length)
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    return header, 8 + length
+
+
+def _check(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Compares the checksums that a header states; ValueError if one differs."""
+    metadata = header.get("__metadata__")
+    stated = metadata.get(CHECKSUMS) if isinstance(metadata, dict) else None
+    if stated is None or sum(t.nbytes for t in tensors.values()) > CHECKED_BYTES:
+        return
+    expected = json.loads(stated)
+    for name, tensor in tensors.items():
+        content = tensor[...].reshape(-1).view(np.uint8).data
+        if f"{zlib.crc32(content):08x}" != expected.get(name):
+            raise ValueError(f"{name} does not match its checksum")
 
 
 def make_header(
@@ -233,20 +277,21 @@ def _read_all(file: SafetensorsFile, count: int, start: int) -> bytes:
 
 
 def _parse(
-    file: SafetensorsFile, header: Any, start: int, size: int
+    file: SafetensorsFile, header: Mapping[str, Any], start: int
 ) -> dict[str, Tensor]:
     """A header's tensors; ValueError if they are not exactly what the file holds."""
-    if not isinstance(header, dict):
-        raise ValueError("its header is not a JSON object")
-    header.pop("__metadata__", None)
-    tensors, spans = {}, []
+    tensors, spans, size = {}, [], file.size - start
     for name, entry in header.items():
+        if name == "__metadata__":
+            continue
         try:
-            dtype, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
-            begin, end = map(int, entry["data_offsets"])
-        # JSON may hold an infinite size, for which `int` raises an ArithmeticError.
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            dtype, shape = entry["dtype"], tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its header does not describe {name}") from error
+        numbers = (*shape, begin, end)
+        if type(dtype) is not str or any(type(number) is not int for number in numbers):
+            raise ValueError(f"its header does not describe {name}")
         fits = min(shape, default=0) >= 0 and 0 <= begin <= end
         if dtype in TYPES:
             fits = fits and end - begin == byte_count(shape, TYPES[dtype])

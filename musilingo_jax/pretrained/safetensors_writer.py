@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from musilingo_jax.pretrained.safetensors_file import (
+    CHECKED_BYTES,
+    CHECKSUMS,
     TYPES,
     Layout,
     byte_count,
@@ -81,6 +84,8 @@ class SafetensorsWriter:
         self._where = {name: file for file in self._files for name in file.offsets}
         self._open: tuple[_File, int] | None = None
         self._made: list[Path] = []
+        self._checksums: dict[str, str] = {}
+        self._metadata = metadata
 
     def __enter__(self) -> "SafetensorsWriter":
         parents = (self._folder, *self._folder.parents)
@@ -115,6 +120,8 @@ class SafetensorsWriter:
         file = self._where[name]
         start = len(file.header) + file.offsets[name]
         left = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        if file.checked:
+            self._checksums[name] = f"{zlib.crc32(left):08x}"
         try:
             if self._open is None or self._open[0] is not file:
                 self._close()
@@ -135,6 +142,7 @@ class SafetensorsWriter:
                     raise ValueError(f"not written: {', '.join(self._waiting[::-1])}")
                 try:
                     for file in self._files:
+                        self._state_checksums(file)
                         sync(self._partial(file))
                     self._replace()
                     sync(self._folder)
@@ -142,6 +150,16 @@ class SafetensorsWriter:
                     raise unwritable(self._folder, problem) from problem
         finally:
             self._clear()
+
+    def _state_checksums(self, file: "_File") -> None:
+        """Writes the header again, which had zeros in place of the checksums."""
+        if file.checked:
+            shard = {name: self._layout[name] for name in file.offsets}
+            sums = {name: self._checksums[name] for name in shard}
+            header, _ = make_header(shard, _with_checksums(self._metadata, sums))
+            assert len(header) == len(file.header)
+            with open(self._partial(file), "r+b") as opened:
+                opened.write(header)
 
     def _partial(self, file: "_File") -> Path:
         return self._folder / f"{file.name}.partial"
@@ -190,11 +208,15 @@ _STORABLE = {str(dtype) for dtype in TYPES.values()}
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """A file to be written: its name, header, and the offsets of tensors after it."""
+    """A file to be written: its name, header, and the offsets of tensors after it.
+
+    If it is `checked`, its header will state the checksums of its tensors.
+    """
 
     name: str
     header: bytes
     offsets: dict[str, int]
+    checked: bool
 
 
 def _plan(layout: Layout, shard_bytes: int, metadata: Mapping[str, str]) -> list[_File]:
@@ -207,14 +229,20 @@ def _plan(layout: Layout, shard_bytes: int, metadata: Mapping[str, str]) -> list
             room = shard_bytes
         shards[-1][name] = kind
         room -= byte_count(*kind)
-    count = len(shards)
-    return [
-        _File(
-            f"model-{number:05}-of-{count:05}.safetensors" if count > 1 else WEIGHTS,
-            *make_header(shard, metadata),
-        )
-        for number, shard in enumerate(shards, 1)
-    ]
+    files, count = [], len(shards)
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{count:05}.safetensors" if count > 1 else WEIGHTS
+        checked = sum(byte_count(*kind) for kind in shard.values()) <= CHECKED_BYTES
+        zeros = dict.fromkeys(shard, "0" * 8)
+        stated = _with_checksums(metadata, zeros) if checked else metadata
+        files.append(_File(name, *make_header(shard, stated), checked))
+    return files
+
+
+def _with_checksums(
+    metadata: Mapping[str, str], checksums: Mapping[str, str]
+) -> dict[str, str]:
+    return dict(metadata) | {CHECKSUMS: json.dumps(checksums, separators=(",", ":"))}
 
 
 def _weight_files(folder: Path) -> set[str]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from musilingo_jax.models import adapter as adapters
-from musilingo_jax.pretrained import hub
-from musilingo_jax.pretrained.lazy_tensors import Tensors, under
+from musilingo_jax.pretrained import foreign_models, hub
+from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
 from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
@@ -230,7 +230,7 @@ def _part_of_release(release: ModelFolder, kind: str) -> Part:
     if strange := [n for n in tensors if not n.startswith(tuple(_BEGINNINGS.values()))]:
         raise UserError(
             f"{folder}: its {CONFIG} is that of a MusiLingo release, but a release has "
-            f"no such tensors: {', '.join(strange)}"
+            f"no such tensors: {shortened(strange)}"
         )
     part = Part(kind, release.name, folder, PREFIXES[kind], {}, None, remote)
     if kind == "adapter":
@@ -262,7 +262,8 @@ def _released_adapter_config(
     kernel = names[0]
     if len(shape := tensors[kernel].shape) != 2:
         raise UserError(
-            f"{folder}: {kernel} {list(shape)} is not a matrix; download it again"
+            f"{folder}: {kernel} {list(shape)} is not a matrix, so this is not the "
+            "adapter of a MusiLingo release"
         )
     return {
         "encoder_width": shape[1],
@@ -311,7 +312,11 @@ def _in_own_folder(
 def _configuration(
     folder: Path, kind: str, config: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """A `config.json`, with what an encoder's preprocessor says about the waveform."""
+    """A `config.json`, with what an encoder's preprocessor says about the waveform.
+
+    Raises:
+      UserError: the two contradict each other.
+    """
     if kind != "encoder" or not (folder / PREPROCESSOR).is_file():
         return config
     preprocessor = read_json(folder / PREPROCESSOR)
@@ -321,11 +326,20 @@ def _configuration(
         for theirs, ours in renamed.items()
         if theirs in preprocessor
     }
+    for key, value in added.items():
+        if key in config and config[key] != value:
+            raise UserError(
+                f"{folder}: {PREPROCESSOR} says {key} {value!r}, but {CONFIG} says "
+                f"{config[key]!r}; correct the one that is wrong"
+            )
     return {**added, **config}
 
 
 def _open(folder: Path, remote: tuple[str, str] | None) -> Tensors:
-    return hub.look_into(*remote) if remote else open_tensors(folder)
+    if remote is None:
+        return open_tensors(folder)
+    foreign_models.check_no_lora(folder)
+    return hub.look_into(*remote)
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -15,11 +15,13 @@ alike. Every other tensor is copied. Rows of the table that are neither are `Der
 """
 
 import contextlib
+import math
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -31,10 +33,16 @@ from jax.typing import DTypeLike
 from musilingo_jax.models.names import Names
 from musilingo_jax.pretrained import block_copy
 from musilingo_jax.pretrained.device_parts import DeviceParts
+from musilingo_jax.pretrained.finite_tensors import (
+    FiniteTensor,
+    cast_finite,
+    finite,
+)
 from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.parameters import Parameter, parameters
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.sharding import shardings
 from musilingo_jax.runtime.threads import MOST_THREADS
 
@@ -70,11 +78,13 @@ def load(
 
     Raises:
       UserError: tensors are missing, unused, or have another shape or type than the
-        module's parameters (one message names all of them); or a file cannot be read.
+        module's parameters (one message names all of them); one contains NaN, infinity
+        or a number that is too large for `dtype`; or a file cannot be read.
     """
     dtype = number_type(dtype)
     rows = parameters(abstract_module, names)
     _check(rows, ignored, tensors, source)
+    checked = finite(tensors, source)
     leaves, structure = jax.tree.flatten(abstract_module)
     places = [None] * len(leaves)
     if mesh is not None:
@@ -87,7 +97,7 @@ def load(
             read = _read_quantized if row.quantized else _read
             here = places[len(arrays) :]
             # Accelerators copy in the background. Waiting bounds the host's memory.
-            arrays += jax.block_until_ready(read(row, here, tensors, dtype, pool))
+            arrays += jax.block_until_ready(read(row, here, checked, dtype, pool))
     finally:
         pool.shutdown(cancel_futures=True)
     return structure.unflatten(arrays)
@@ -150,13 +160,22 @@ def _check(
     """Raises one UserError that names all tensors which do not fit the module."""
     missing, misfits, used = [], [], set()
     for row in rows:
-        shapes = row.written_shapes()
         for names in row.spelling(tensors):
             used.update(names)
-            for name, shape in zip(names, shapes, strict=True):
-                if name not in tensors:
-                    missing.append(name)
-                    continue
+            absent = [name for name in names if name not in tensors]
+            missing += absent
+            held = sum(math.prod(tensors[n].shape) for n in names if n in tensors)
+            if absent:
+                continue
+            if row.derived is not None and held < math.prod(row.layer_shape):
+                # So what is computed is never larger than the file.
+                misfits += [
+                    f"{name} {list(tensors[name].shape)} instead of what makes "
+                    f"{list(row.layer_shape)}"
+                    for name in names
+                ]
+                continue
+            for name, shape in zip(names, row.written_shapes(), strict=True):
                 found, kind = tuple(tensors[name].shape), tensors[name].dtype
                 if found != shape:
                     misfits.append(f"{name} {list(found)} instead of {list(shape)}")
@@ -164,7 +183,11 @@ def _check(
                     misfits.append(f"{name} {kind} instead of floating-point numbers")
     unused = [name for name in sorted(without(tensors, ignored)) if name not in used]
     problems = {"missing": missing, "unused": unused, "misshapen": misfits}
-    found = [f"{kind}: {_listing(lines)}" for kind, lines in problems.items() if lines]
+    found = [
+        f"{kind}: {printable(_listing(lines))}"
+        for kind, lines in problems.items()
+        if lines
+    ]
     if found:
         raise UserError(
             f"{source}: the tensors do not fit its {CONFIG}; " + "; ".join(found)
@@ -190,7 +213,7 @@ def _listing(lines: Iterable[str]) -> str:
 def _read(
     row: Parameter,
     places: Sequence[Sharding | None],
-    tensors: Tensors,
+    tensors: Mapping[str, FiniteTensor],
     dtype: np.dtype,
     pool: ThreadPoolExecutor,
 ) -> list[jax.Array]:
@@ -204,9 +227,8 @@ def _read(
             continue
         if row.reversed:
             inside = {box[::-1]: part for box, part in inside.items()}
-        futures += block_copy.read(
-            tensors[names[0]], inside, pool, transposed=row.reversed
-        )
+        tensor = replace(tensors[names[0]], cast=dtype)
+        futures += block_copy.read(tensor, inside, pool, transposed=row.reversed)
     for future in futures:
         future.result()
     return [parts.on_devices()]
@@ -215,7 +237,7 @@ def _read(
 def _read_quantized(
     row: Parameter,
     places: Sequence[Sharding | None],
-    tensors: Tensors,
+    tensors: Mapping[str, FiniteTensor],
     dtype: np.dtype,
     pool: ThreadPoolExecutor,
 ) -> list[jax.Array]:
@@ -229,7 +251,8 @@ def _read_quantized(
     for layer, (name,) in enumerate(row.spelling(tensors)):
         inside = values.layer(layer) if row.stacked else values.arrays
         around = scales.layer(layer) if row.stacked else scales.arrays
-        futures += block_copy.read_quantized(tensors[name], inside, around, pool)
+        tensor = replace(tensors[name], cast=np.dtype(np.float32))
+        futures += block_copy.read_quantized(tensor, inside, around, pool)
     for future in futures:
         future.result()
     return [values.on_devices(), scales.on_devices()]
@@ -238,11 +261,13 @@ def _read_quantized(
 def _read_whole(
     row: Parameter,
     names: Sequence[str],
-    tensors: Tensors,
+    tensors: Mapping[str, FiniteTensor],
     parts: Mapping[block_copy.Box, np.ndarray],
 ) -> None:
     """Fills the parts of one layer from all of its tensors."""
-    whole = [tensors[name][...].astype(np.float32) for name in names]
+    sources = [replace(tensors[name], cast=np.dtype(np.float32)) for name in names]
+    whole = [source[...] for source in sources]
     layer = whole[0] if row.derived is None else row.derived.read(*whole)
     for box, part in parts.items():
-        part[...] = layer[tuple(slice(*pair) for pair in box)]
+        here = layer[tuple(slice(*pair) for pair in box)]
+        part[...] = cast_finite(here, part.dtype, sources[0].where)

@@ -134,7 +134,7 @@ def _from_sentencepiece(folder: Path) -> Tokenizer:
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"{path}: its tokenizer cannot be read, because the file is not one of "
-            "sentencepiece or is incomplete; copy it again"
+            "sentencepiece or is incomplete; copy it from the language model's source"
         ) from error
     # Some models name their added tokens only there.
     library = read_json(folder / LIBRARY) if (folder / LIBRARY).is_file() else {}

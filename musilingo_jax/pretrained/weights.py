@@ -28,9 +28,11 @@ from musilingo_jax.models.llama_config import LinearScaling, Llama3Scaling, Llam
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Names
+from musilingo_jax.models.released_config import LARGEST_SIZE
 from musilingo_jax.pretrained import digests, module_writer, sources, tokenizer
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.sources import TOKENIZER_FILES, Part
+from musilingo_jax.pretrained.tensor_files import report_unread
 from musilingo_jax.pretrained.tensor_map import abstract, load, without
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
@@ -89,11 +91,13 @@ def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
       UserError: a width is missing or is not a positive integer.
     """
     widths = [config.get(key) for key in _ADAPTER_CONFIG[:2]]
-    valid = [width for width in widths if isinstance(width, int) and width > 0]
+    valid = [
+        width for width in widths if type(width) is int and 0 < width <= LARGEST_SIZE
+    ]
     if len(valid) != len(widths):
         raise UserError(
             "an adapter's config.json needs encoder_width and language_model_width, "
-            "both positive whole numbers"
+            f"both positive whole numbers, at most {LARGEST_SIZE:,}"
         )
     module = jax.eval_shape(lambda: Adapter(*valid, rngs=nnx.Rngs(0)))
     return Blueprint(module, adapters.NAMES, ())
@@ -272,7 +276,9 @@ def _digest(part: Part, tensors: Tensors) -> str:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents = pool.map(_content_digest, used.values())
         for (name, tensor), content in zip(used.items(), contents, strict=True):
-            total.update(f"{name} {tensor.dtype} {tensor.shape} {content}\n".encode())
+            line = f"{name} {tensor.dtype} {tensor.shape} {content}\n"
+            # A name may hold what UTF-8 cannot; loading refuses it.
+            total.update(line.encode(errors="backslashreplace"))
     paths = (
         [part.tokenizer / name for name in TOKENIZER_FILES] if part.tokenizer else []
     )
@@ -289,6 +295,8 @@ def _content_digest(tensor: LazyTensor) -> str:
 
 
 def _load(part: Part, described: Blueprint, dtype: DTypeLike, mesh: Mesh | None) -> Any:
+    if part.remote is None:
+        report_unread(part.folder)
     return load(
         *described,
         part.tensors(),

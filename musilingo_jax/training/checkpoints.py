@@ -6,10 +6,18 @@ background, and the saved arrays may be donated meanwhile. Frozen models are not
 
 A checkpoint can hold its validation loss, which is written and renamed with it. So the
 best checkpoint is known after a restart as well.
+
+    8/state      what learns, and the optimiser
+    8/config     the resolved config
+    8/metrics    the validation loss, if there is one
+    8/digest     of each array of the state, and the loss once more
+
+Disks and networks change bits. Orbax stores the numbers without checksums, so a digest
+of them is saved beside them, and compared when they are read. Checkpoints of older
+versions have none and are read as they are.
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +33,11 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.training import orbax_errors
 from musilingo_jax.training.run_folder import writing
+from musilingo_jax.training.state_digest import state_digest
 
 Tree = TypeVar("Tree")
 
@@ -55,8 +66,8 @@ class Checkpoints:
                 f"{self._folder}: is a file, but should be the folder of checkpoints: "
                 "delete it, or choose another folder with --config.run=…"
             )
-        for path in sorted(self._folder.glob("[0-9]*/metrics/metrics")):
-            _check_metrics(path)
+        for step in _steps(self._folder):
+            _check_loss(self._folder / str(step))
         orbax_errors.report_once()
         with writing(self._folder):
             self._manager = ocp.CheckpointManager(
@@ -125,13 +136,18 @@ class Checkpoints:
         Raises:
           UserError: as in `writing`, about this checkpoint or the one before.
         """
+        metrics = {} if validation is None else {_LOSS: validation}
         with self._saving():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config)
+                    state=ocp.args.StandardSave(state),
+                    config=ocp.args.JsonSave(config),
+                    digest=ocp.args.JsonSave(
+                        {"state": state_digest(state), "metrics": metrics}
+                    ),
                 ),
-                metrics={} if validation is None else {_LOSS: validation},
+                metrics=metrics,
                 force=True,
             )
 
@@ -143,21 +159,28 @@ class Checkpoints:
           like: shapes, types and shardings (`jax.ShapeDtypeStruct` leaves).
 
         Raises:
-          UserError: it cannot be read.
+          UserError: it cannot be read, or is not what was saved.
         """
+        checkpoint = self._folder / str(step)
         try:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(like)),
-            )
-            return restored["state"]
+            )["state"]
         # Each file of a checkpoint has errors of its own when it is damaged.
         except Exception as error:
             distributed.end_with_others()
-            # TensorStore appends the whole request, some hundred characters.
-            reason, _, _ = str(error).partition(" [tensorstore_spec")
-            reason = reason.splitlines()[0] if reason else type(error).__name__
-            raise _unreadable(self._folder / str(step), reason) from error
+            raise _unreadable(checkpoint, orbax_errors.reason(error)) from error
+        expected = _digest(checkpoint).get("state")
+        if expected is not None:
+            found = state_digest(restored)
+            changed = [name for name in found if found[name] != expected.get(name)]
+            if changed:
+                raise _unreadable(
+                    checkpoint,
+                    f"the numbers of {changed[0]} are not those that were saved",
+                )
+        return restored
 
     def close(self) -> None:
         """Waits for what is being saved.
@@ -185,23 +208,59 @@ def _rank(metrics: dict[str, float] | None) -> float:
     return (metrics or {}).get(_LOSS, math.inf)
 
 
-def _check_metrics(path: Path) -> None:
+def _check_loss(checkpoint: Path) -> None:
     """Checks the file with the loss of a checkpoint; Orbax's error names no path.
 
     Raises:
       UserError: it is damaged.
     """
+    path = checkpoint / "metrics" / "metrics"
+    if not path.exists():
+        return
     try:
-        metrics = json.loads(path.read_bytes())
-        intact = all(isinstance(value, float) for value in metrics.values())
-    except (OSError, ValueError, AttributeError):
-        intact = False
-    if not intact:
-        raise _unreadable(path.parents[1], f"{path} is damaged")
+        metrics = read_json(path)
+    except UserError as error:
+        raise _unreadable(checkpoint, str(error)) from error
+    expected = _digest(checkpoint).get("metrics", metrics)
+    if metrics != expected or not all(isinstance(v, float) for v in metrics.values()):
+        raise _unreadable(checkpoint, f"{path} is damaged")
+
+
+def _digest(checkpoint: Path) -> dict[str, Any]:
+    """What was saved to compare with; nothing in checkpoints of older versions.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = checkpoint / "digest" / "metadata"  # As Orbax calls the only file of JSON.
+    if not path.parent.exists():
+        return {}
+    try:
+        content = read_json(path)
+    except UserError as error:
+        raise _unreadable(checkpoint, str(error)) from error
+    if content.keys() != {"state", "metrics"} or not all(
+        isinstance(value, dict) for value in content.values()
+    ):
+        raise _unreadable(checkpoint, f"{path} is damaged")
+    return content
+
+
+def _steps(folder: Path) -> list[int]:
+    """The checkpoints in a folder, by the number of updates done."""
+    names = [path.name for path in folder.glob("[0-9]*")]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _unreadable(checkpoint: Path, reason: str) -> UserError:
+    """The message for a damaged checkpoint, with what happens if it is deleted."""
+    others = [s for s in _steps(checkpoint.parent) if str(s) != checkpoint.name]
+    after = (
+        f"resumes after update {max(others)}, from the newest of the others"
+        if others
+        else "begins again at its first update, because there is no other checkpoint"
+    )
     return UserError(
-        f"the checkpoint {checkpoint} cannot be read: {reason.rstrip('.')}. Delete "
-        "that folder to resume from an earlier one"
+        f"the checkpoint {checkpoint} cannot be read: {printable(reason.rstrip('.'))}. "
+        f"Delete that folder; the same command then {after}"
     )

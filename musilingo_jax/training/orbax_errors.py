@@ -19,6 +19,7 @@ they are still needed.
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -33,6 +34,9 @@ except ImportError:  # A later version of Orbax, which may not need this.
 T = TypeVar("T")
 
 _RUN = "_run_sync_via_new_loop"
+_LONGEST = 300
+# How the requests and objects in their messages begin.
+_DUMP = r" \[tensorstore_spec|<bound method|TensorStore\(|See full TensorStore"
 _ORBAX = os.path.dirname(orbax.checkpoint.__file__)
 
 
@@ -41,6 +45,17 @@ def report_once() -> None:
     logging.getLogger("absl").addFilter(is_kept)
     if hasattr(asyncio_utils, _RUN):
         setattr(asyncio_utils, _RUN, run_all_tasks)
+
+
+def reason(error: Exception) -> str:
+    """Why something cannot be read, in one short line.
+
+    TensorStore appends its whole request, and Orbax prints its objects into messages.
+    """
+    lines = str(error).splitlines() or [""]
+    text = re.split(_DUMP, lines[0])[0]
+    text = text.strip(" :.") or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def run_all_tasks(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -111,6 +111,11 @@ def test_the_command_line(base, delta, tmp_path):
             {"out": "x", "adapter": TINY, "llama_model": "a/b"},
             "an adapter alone does not name other models",
         ),
+        (
+            ["export", TINY],
+            {"out": "x", "format": "pth"},
+            "--format=pth is for an adapter alone",
+        ),
     ],
 )
 def test_wrong_command_lines(arguments, flags, pattern):
@@ -167,3 +172,30 @@ def test_a_file_is_no_folder(tmp_path):
             UserError, match="model.safetensors: is a file; name the fo"
         ):
             made(str(file))
+
+
+def test_foreign_names_are_escaped(tmp_path):
+    """Names from a download that control a terminal, or that no encoding has."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder.resolve(TINY) / "adapter", folder)
+    entry = {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}
+    for name in ("\x1b]0;title\x07", "\ud800"):
+        header = json.dumps({name: entry}).encode()
+        content = len(header).to_bytes(8, "little") + header + bytes(4)
+        (folder / "model.safetensors").write_bytes(content)
+        shown = name.encode("unicode_escape").decode()
+        done = convert_by(inspect=folder)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        assert shown in done.stdout and name not in done.stdout
+        done = convert_by("export", adapter=folder, out=tmp_path / "out")
+        assert done.returncode == 1
+        assert shown in done.stderr and name not in done.stderr
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.pth"])
+def test_a_named_pipe_in_place_of_an_adapter_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    done = convert_by("adapter", tmp_path / name, out=tmp_path / "out")
+    assert done.returncode == 1
+    assert "cannot be read (is not a regular file)" in done.stderr

@@ -275,3 +275,28 @@ def test_an_export_names_the_models_that_it_was_made_of(whole, tmp_path):
         assert found == ("m-a-p/MERT-v1-330M", "some/vicuna")
     given = {"mert_model": "a/b", "llama_model": "c/d"}
     assert names(TINY, TINY, TINY, **given) == ("a/b", "c/d")
+
+
+def test_the_originals_setting_ckpt_reads_an_exported_adapter(tmp_path):
+    """`torch.load(path)["model"]`, and then `load_state_dict(…, strict=False)`."""
+    folder = write(
+        musilingo_releases.export_adapter(TINY, checkpoint=True), tmp_path / "out"
+    )
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.pth", "config.json"}
+    checkpoint = torch.load(folder / "checkpoint.pth", map_location="cpu")
+    ours = weights.load_adapter(TINY, mesh=None).projection
+    original = torch.nn.Module()
+    original.llama_proj = torch.nn.Linear(*ours.kernel.shape)
+    missing, unexpected = original.load_state_dict(checkpoint["model"], strict=False)
+    assert not missing and not unexpected
+    kernel = original.llama_proj.weight.detach().numpy().T
+    np.testing.assert_array_equal(kernel, ours.kernel[...])
+    bias = original.llama_proj.bias.detach().numpy()
+    np.testing.assert_array_equal(bias, ours.bias[...])
+    # The folder, and the file in it, are an adapter to us as well.
+    again = weights.load_adapter(folder, mesh=None).projection
+    np.testing.assert_array_equal(again.kernel[...], ours.kernel[...])
+    plan = musilingo_releases.adapter(
+        str(folder / "checkpoint.pth"), window_frames=None
+    )
+    assert set(read(write(plan, tmp_path / "back"))) == set(checkpoint["model"])

@@ -108,6 +108,9 @@ def test_merges_that_make_no_sense(base, delta, tmp_path):
     changed = configured("9", delta)
     change(changed, lambda content: content | {head: 0 * content[head] + 100})
     refused("lm_head.weight: the sum is too large", base=huge, delta=changed)
+    damaged = configured("10", base)
+    change(damaged, lambda content: content | {head: content[head] / 0})
+    refused(r"10: lm_head.weight contains (NaN|infinity)", base=damaged)
 
 
 def test_a_merge_holds_a_few_tensors(tmp_path):

@@ -345,12 +345,17 @@ def test_other_quantizations_are_refused(folder, name):
 def test_a_weight_that_is_not_a_number_makes_the_loss_not_a_number(
     tmp_path, llama, adapter
 ):
-    """As in floating point. Which stops training."""
+    """As in floating point. Which stops training. From a file it is refused."""
+    damaged = jax.tree.map(lambda leaf: leaf, llama)
+    kernel = damaged.layers.up.kernel
+    damaged.layers.up.kernel = kernel.replace(kernel[...].at[0, 5, 3].set(jnp.nan))
+    loss, _ = loss_of(adapter, quantize_language_model(damaged), batch_of(8))
+    assert np.isnan(loss)
     weights.save_language_model(llama, tmp_path, dtype="float32")
     name = "model.layers.0.mlp.up_proj.weight"
     rewrite(tmp_path, lambda stored: stored[name].__setitem__((3, 5), np.nan))
-    loss, _ = loss_of(adapter, load(tmp_path), batch_of(8))
-    assert np.isnan(loss)
+    with pytest.raises(UserError, match="up_proj.weight contains NaN"):
+        load(tmp_path)
 
 
 def test_a_head_that_is_the_embedding_stays_as_precise():

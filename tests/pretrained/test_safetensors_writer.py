@@ -14,6 +14,7 @@ from helpers.small_tensors import ARRAYS, assert_same, layout, write
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from musilingo_jax.pretrained import safetensors_writer
 from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter, write_config
 from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS, open_tensors
 from musilingo_jax.runtime.errors import UserError
@@ -37,7 +38,9 @@ def test_what_is_written_is_read(tmp_path, shard_bytes):
 def test_others_read_what_we_write(tmp_path):
     write(tmp_path, ARRAYS, metadata={"step": "7"})
     with safe_open(tmp_path / WEIGHTS, "numpy") as file:
-        assert file.metadata() == {"format": "pt", "step": "7"}
+        metadata = file.metadata()
+        assert set(json.loads(metadata.pop("crc32"))) == set(ARRAYS)
+        assert metadata == {"format": "pt", "step": "7"}
     for name, array in load_file(tmp_path / WEIGHTS).items():
         assert array.dtype == ARRAYS[name].dtype
         np.testing.assert_array_equal(array, ARRAYS[name])
@@ -235,3 +238,26 @@ def test_numbers_are_on_the_disk_before_they_have_names(tmp_path, monkeypatch):
     shards = [step for step in steps if "-of-" in step[1]]
     assert [what for what, _ in shards] == sorted((what for what, _ in shards))[::-1]
     assert steps[-1] == ("sync", tmp_path.name)
+
+
+@pytest.mark.parametrize("shard_bytes", [100, 10**9])
+def test_a_flipped_bit_of_a_value_is_found(tmp_path, shard_bytes):
+    write(tmp_path, ARRAYS, shard_bytes=shard_bytes)
+    assert_same(open_tensors(tmp_path), ARRAYS)
+    for path in tmp_path.glob("*.safetensors"):
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        for place in range(start, len(content)):
+            changed = bytearray(content)
+            changed[place] ^= 1 << place % 8
+            path.write_bytes(changed)
+            with pytest.raises(UserError, match=r"broken .*\w does not match its"):
+                open_tensors(tmp_path)
+        path.write_bytes(content)
+
+
+def test_large_files_have_no_checksums(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_writer, "CHECKED_BYTES", 280)
+    write(tmp_path, ARRAYS)
+    with safe_open(tmp_path / "model.safetensors", "np") as file:
+        assert "crc32" not in file.metadata()

@@ -75,6 +75,17 @@ def test_another_number_has_another_digest(release, tmp_path):
     assert weights.digest(copy, "encoder") != digest
 
 
+def test_a_preprocessor_that_contradicts_the_config_is_refused(tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(EMBEDDED / "encoder", copy)
+    extra = copy / "preprocessor_config.json"
+    extra.write_text('{"do_normalize": false, "sampling_rate": 24000}')
+    assert sources.find(copy, "encoder").config["sample_rate"] == 24000
+    extra.write_text('{"do_normalize": true}')
+    with pytest.raises(UserError, match="says do_normalize True, but config.json says"):
+        sources.find(copy, "encoder")
+
+
 def test_kinds(release, tmp_path):
     assert sources.kinds("musilingo-tiny") == list(KINDS)
     assert sources.kinds(release) == list(KINDS)

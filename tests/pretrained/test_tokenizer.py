@@ -164,7 +164,7 @@ def test_a_damaged_sentencepiece_model_is_refused(copy, converted, size):
     path.write_bytes(path.read_bytes()[:size])
     # Nor is another file silently taken in its place.
     shutil.copy(converted / "tokenizer.json", copy)
-    with pytest.raises(UserError, match=r"tokenizer\.model: .*cannot be read.*again"):
+    with pytest.raises(UserError, match=r"tokenizer\.model: .*cannot be read.*source"):
         tokenizer.load(copy)
 
 

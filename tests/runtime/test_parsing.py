@@ -9,6 +9,7 @@ from musilingo_jax.convert import __main__ as convert
 from musilingo_jax.runtime.errors import UsageError
 
 DEFAULTS = {"shard_gb": 5.0, "inspect": None, "json": False}
+EXPORT = {"out": "DIR", "command": "export", "format": "safetensors"}
 
 
 def parsed(*words):
@@ -68,9 +69,7 @@ CONVERSIONS = ("safetensors", "merge", "split", "adapter", "export")
 def test_an_export_names_a_whole_model_or_parts(line, expected):
     names = ("source", "encoder", "language_model", "adapter")
     unset = dict.fromkeys((*names, "mert_model", "llama_model"))
-    assert parsed(*line.split()) == (
-        DEFAULTS | unset | {"out": "DIR", "command": "export"} | expected
-    )
+    assert parsed(*line.split()) == (DEFAULTS | unset | EXPORT | expected)
 
 
 @pytest.mark.parametrize(

@@ -126,12 +126,22 @@ def test_a_broken_checkpoint_is_named(tmp_path, capfd, caplog, files, left):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("content", [b"garbage", b"[1]", b'{"validation_loss": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"garbage",
+        b"[1]",
+        b'{"validation_loss": "x"}',
+        b'{"validation_loss": 0.4}',
+        '{"validation_loss": 0.5}'.encode("utf-16"),
+        b"[" * 100_000,
+    ],
+)
 def test_a_broken_loss_is_named(tmp_path, content):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(5, make_state(0), {}, 0.5)
     (tmp_path / "5/metrics/metrics").write_bytes(content)
-    with pytest.raises(UserError, match=r"5 cannot be read: .*metrics is damaged"):
+    with pytest.raises(UserError, match=r"5 cannot be read: .*metrics/metrics"):
         Checkpoints(tmp_path, keep=2)
 
 

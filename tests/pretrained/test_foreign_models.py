@@ -1,0 +1,110 @@
+"""Folders that other programs wrote are named, with the way on from them."""
+
+import json
+import shutil
+
+import pytest
+
+from musilingo_jax.convert import inspection
+from musilingo_jax.pretrained import foreign_models, model_folder, sources, weights
+from musilingo_jax.pretrained.model_folder import ModelFolder
+from musilingo_jax.runtime.errors import UserError
+
+LORA = {"peft_type": "LORA", "base_model_name_or_path": "somebody/llama", "r": 8}
+
+# The names of files → what the message says.
+KINDS = [
+    (["params.json", "consolidated.00.pth", "checklist.chk"], "convert_llama_weights"),
+    (["consolidated.safetensors"], "layout of Meta's"),
+    (["ggml-model-q4_0.gguf"], "GGUF file of llama.cpp"),
+    (["ggml-model-f16.bin"], "GGUF file of llama.cpp"),
+    (["tf_model.h5"], "from_tf=True"),
+    (["flax_model.msgpack"], "from_flax=True"),
+    (["model.onnx"], "a program in ONNX"),
+    (["weights.00.npz"], "weights of MLX"),
+    (["zero_to_fp32.py", "latest", "global_step5/"], "zero_to_fp32.py {folder} …`"),
+    (["__0_0.distcp", ".metadata"], "dcp_to_torch {folder}"),
+    (["quantize_config.json", "gptq_model-4bit-128g.safetensors"], "GPTQ or AWQ"),
+    (["_CHECKPOINT_METADATA", "state/"], "name the folder of the run"),
+    (["last.ckpt"], "rename it to pytorch_model.bin"),
+    (["refs/", "snapshots/", "blobs/"], "name a folder in {folder}/snapshots"),
+]
+
+
+def fill(folder, names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        if name.endswith("/"):
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(b"{}")
+    return folder
+
+
+@pytest.fixture
+def complete(tmp_path):
+    """A language model that loads."""
+    folder = tmp_path / "complete"
+    shutil.copytree(model_folder.resolve("musilingo-tiny/language_model"), folder)
+    return folder
+
+
+@pytest.mark.parametrize(("names", "told"), KINDS)
+@pytest.mark.parametrize("described", [False, True])
+def test_it_is_recognised(tmp_path, complete, names, told, described):
+    folder = fill(tmp_path / "model", names)
+    if described:  # With a config.json, only its weights are foreign.
+        shutil.copy(complete / "config.json", folder)
+    with pytest.raises(UserError) as refused:
+        sources.find(folder, "language_model").tensors()
+    assert told.format(folder=folder) in str(refused.value)
+    assert str(refused.value).startswith(f"{folder}: ")
+
+
+def test_each_kind_is_recognised_by_a_case():
+    assert len(foreign_models._KINDS) == 11
+    named = [sentence for _, sentence in foreign_models._KINDS]
+    recognised = {told.split("{")[0] for _, told in KINDS}
+    assert all(any(told in sentence for told in recognised) for sentence in named)
+
+
+def test_a_lora_alone_is_named_with_its_base(tmp_path):
+    folder = fill(tmp_path / "lora", ["adapter_model.safetensors"])
+    (folder / "adapter_config.json").write_text(json.dumps(LORA))
+    with pytest.raises(UserError, match=r"is a LoRA of somebody/llama, not a .*peft"):
+        ModelFolder.open(folder, weights=True)
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "PROMPT_TUNING", "base_model_name_or_path": "\x1b[1m"})
+    )
+    with pytest.raises(UserError, match=r"kind PROMPT_TUNING of \\x1b\[1m, not"):
+        ModelFolder.open(folder, weights=True)
+    (folder / "adapter_config.json").write_text("[" * 10**5)
+    with pytest.raises(UserError, match="is a LoRA of another model"):
+        ModelFolder.open(folder, weights=True)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.bin"])
+def test_a_lora_beside_a_model_is_not_left_out_silently(complete, name):
+    (complete / name).write_text(json.dumps(LORA))
+    told = rf"has a LoRA beside the model \({name}\), which would not be applied; merge"
+    with pytest.raises(UserError, match=told):
+        weights.load_language_model(
+            complete, dtype="float32", quantization="", mesh=None
+        )
+    with pytest.raises(UserError, match=told):
+        weights.digest(complete, "language_model")
+    (report,) = inspection.inspect(str(complete))
+    assert not report.loads and "LoRA beside the model" in report.reason
+
+
+def test_a_folder_of_models_lists_them(tmp_path, complete):
+    with pytest.raises(UserError, match="holds folders that may be: complete; name on"):
+        ModelFolder.open(tmp_path, weights=True)
+
+
+def test_a_shard_without_its_index_is_not_to_be_renamed(tmp_path, complete):
+    (complete / "model.safetensors").rename(
+        complete / "model-00001-of-00002.safetensors"
+    )
+    with pytest.raises(UserError, match="but not the model.safetensors.index.json"):
+        sources.find(complete, "language_model").tensors()
