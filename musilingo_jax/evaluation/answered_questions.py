@@ -25,6 +25,7 @@ class AnsweredQuestion:
       options: the texts of a multiple choice; empty for other questions.
       record: the record of the corpus; None for answers from a file.
       inferred: whether attribute and value were inferred from question and reference.
+      others: further references, which are as right as the first.
     """
 
     clip: str
@@ -36,10 +37,13 @@ class AnsweredQuestion:
     options: tuple[str, ...]
     record: Record | None
     inferred: bool
+    others: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, record: Record, answer: str) -> "AnsweredQuestion":
-        """The question of a record, with an answer."""
+    def of(
+        cls, record: Record, answer: str, others: tuple[str, ...] = ()
+    ) -> "AnsweredQuestion":
+        """The question of a record, with an answer and further references."""
         return cls(
             clip=record.clip,
             question=record.question,
@@ -50,6 +54,7 @@ class AnsweredQuestion:
             options=(),
             record=record,
             inferred=False,
+            others=others,
         )
 
     @property

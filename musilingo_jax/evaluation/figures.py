@@ -9,9 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from musilingo_jax.corpora.statements.keys import MODES, NOTES, named_key
+from musilingo_jax.corpora.statements.tempos import single_tempo
+from musilingo_jax.corpora.statements.tempos import tempo as stated_tempo
 from musilingo_jax.evaluation.controls import LABELS
 from musilingo_jax.evaluation.estimates import Estimate
-from musilingo_jax.evaluation.metrics import facts, keys, tempo
+from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.evaluation.score_table import OWN
 from musilingo_jax.evaluation.scoring import Line, Scored
 from musilingo_jax.runtime.palette import BLUE, GREYS, INK, MUTED, RULE
@@ -53,7 +56,7 @@ class Picture:
 
 def draw(scored: Scored) -> Iterator[Picture]:
     """All pictures that have anything to show."""
-    factual = [line for line in scored.lines if line.section == "factual"]
+    factual = [line for line in scored.lines if line.is_fact]
     if factual:
         shown, note = _with_most_answers(factual, _MAX_BARS)
         caption = f"Facts and their controls, with 95 % intervals{note}"
@@ -169,12 +172,12 @@ def _confusion(scored: Scored) -> Figure | None:
     rows = [row for row in scored.rows if facts.protocol(row) == "key"]
     if not rows:
         return None
-    names = [f"{note} {mode}" for mode in ("major", "minor") for note in keys.NOTES]
+    names = [f"{note} {mode}" for mode in MODES for note in NOTES]
     places = {name: place for place, name in enumerate(names)} | {None: len(names)}
     table = np.zeros((len(names), len(names) + 1))
     for row in rows:
-        true = places[keys.named_key(row.true_value)]
-        table[true, places[keys.named_key(row.answer)]] += 1
+        true = places[named_key(row.true_value)]
+        table[true, places[named_key(row.answer)]] += 1
     figure = Figure(figsize=(5, 4.7), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     axes.imshow(table, cmap="Blues")
@@ -186,15 +189,17 @@ def _confusion(scored: Scored) -> Figure | None:
 def _tempi(scored: Scored) -> Figure | None:
     """True against answered beats per minute, on logarithmic axes."""
     pairs = [
-        (tempo.number(row.true_value), tempo.number(row.answer))
+        (single_tempo(row.true_value), stated_tempo(row.answer))
         for row in scored.rows
         if facts.protocol(row) == "tempo"
     ]
     # Numbers that are not tempi would only flatten the rest.
     pairs = [
-        (true, answered)
+        (true, (answered.low * answered.high) ** 0.5)
         for true, answered in pairs
-        if true is not None and answered is not None and 10 <= answered <= 1000
+        if true is not None
+        and answered is not None
+        and 10 <= answered.low <= answered.high <= 1000
     ]
     if not pairs:
         return None

@@ -8,6 +8,7 @@ from typing import Any
 from musilingo_jax.evaluation import answered_questions
 from musilingo_jax.evaluation.controls import LABELS
 from musilingo_jax.evaluation.estimates import Estimate, Gain
+from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.evaluation.metrics.intervals import FEWEST_CLIPS
 from musilingo_jax.evaluation.published_scores import (
     LEGACY,
@@ -124,10 +125,16 @@ def interpretation(line: Line) -> str:
                 f"not significantly above {_labels(chance)}: no sign that this comes "
                 "from the music"
             )
-    if line.unscorable:
+    if line.contradicted:
         parts.append(
-            f"{line.unscorable} references do not name their own value as written, so "
-            "that no answer like them can be right: correct `value` or `answer`"
+            f"{line.contradicted} references state another value than their own "
+            "`value`: one of the two is mistaken"
+        )
+    if rest := line.unscorable - line.contradicted:
+        why = "by this rule" if line.name.endswith(facts.PUBLISHED) else "clearly"
+        parts.append(
+            f"{rest} references do not state their value {why}, so that an answer in "
+            "the same words counts as wrong"
         )
     return f"**{escape(line.name)}**{_mark(line)}: {'; '.join(parts)}."
 
@@ -155,9 +162,10 @@ def _verdict(factual: Sequence[Line]) -> str:
     """How many scores of facts are above all controls, and which are not."""
     if not factual:
         return "None of them can be checked for facts: the scores are about wording."
-    failed = [escape(line.name) for line in factual if not line.beats_controls]
-    passed = len(factual) - len(failed)
-    verdict = f"**{passed} of {len(factual)} scores of facts are above every control.**"
+    read = [line for line in factual if line.is_fact]
+    failed = [escape(line.name) for line in read if not line.beats_controls]
+    passed = len(read) - len(failed)
+    verdict = f"**{passed} of {len(read)} scores of facts are above every control.**"
     if failed:
         names = ", ".join(failed[:_MAX_NAMES])
         more = len(failed) - _MAX_NAMES
