@@ -35,6 +35,7 @@ class About:
       not_held_out: the number of clips that are also in the training split.
       identity: what the answers depend on; empty for answers from a file.
       config: the config of the experiment; empty for answers from a file.
+      notes: what else a reader should know, one sentence each.
     """
 
     title: str
@@ -42,6 +43,7 @@ class About:
     not_held_out: int
     identity: dict[str, Any]
     config: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def _summary(about: About, scored: Scored, factual: Sequence[Line]) -> str:
             "songs cannot be read, or no stage of training uses their kind of question."
         )
     notes = answered_questions.notes(scored.rows)
-    paragraphs += [f"**Note:** {note}" for note in notes]
+    paragraphs += [f"**Note:** {escape(note)}" for note in (*about.notes, *notes)]
     return "\n\n".join(paragraphs)
 
 

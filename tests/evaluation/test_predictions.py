@@ -17,6 +17,7 @@ HONEST = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "meteor", "bertscore"}
 HONEST |= {"distinct1", "distinct2", "length"}
 FACTUAL = {"key", "key_exact", "tempo_acc1", "tempo_acc2", "instruments", "genre"}
 FACTUAL |= {"multiple_choice"}
+FACTUAL |= {f"{name}_published" for name in FACTUAL - {"key_exact"}}
 
 
 def line(clip, answer, **more):
@@ -95,12 +96,18 @@ def test_facts_by_attribute_and_by_question(tmp_path):
     assert factual == {
         "key": pytest.approx(75),  # A fifth for half of the rows, right for the others.
         "key_exact": 50,
+        "key_published": pytest.approx(75),
         "tempo_acc1": 50,
         "tempo_acc2": 100,
-        "instruments": 0,  # The whole sentence is ignored.
+        "tempo_acc1_published": 50,
+        "tempo_acc2_published": 100,
+        "instruments": 100,
+        "instruments_published": 0,  # The whole sentence is ignored.
         "genre": 100,
+        "genre_published": 100,
         "multiple_choice": 87.5,
         "multiple_choice_unanswered": 12.5,
+        "multiple_choice_published": 87.5,
         "mood": 100,
     }
 
@@ -245,9 +252,9 @@ def test_attributes_that_look_like_formulas_or_other_kinds_are_reported(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r":1 is not valid JSON"),
-        ('\n{"clip": ' + "9" * 5000 + "}", r":2 is not valid JSON"),
-        ("[" * 100_000, r":1 is not valid JSON"),
+        ("{", r":1: is not JSON"),
+        ('\n{"clip": ' + "9" * 5000 + "}", r":2: is not JSON"),
+        ("[" * 100_000, r"nested too deeply"),
         (json.dumps(line("a", "a \ud800 b")), r":1: 'a \\ud800 b' contains half of"),
         (json.dumps(line("a", "x", options=["\udfff"], value="A")), r":1: .*half of"),
         (json.dumps(line("a", "x", attribute="a", value=np.inf)), r"a finite number"),
@@ -258,7 +265,7 @@ def test_attributes_that_look_like_formulas_or_other_kinds_are_reported(tmp_path
             r"option A is 'b', the letter",
         ),
         (json.dumps(line("a", "x", options=["p"] * 27)), r"has 27 options"),
-        ("\n[1]", r":2 is not a JSON object"),
+        ("\n[1]", r":2: is not a JSON object but a number"),
         ('{"clip": "a"}', r":1 lacks question, reference, answer"),
         (json.dumps(line("a", None)), r":1: answer must be text, not None"),
         (json.dumps(line("", "x")), r":1: clip is empty"),
@@ -281,7 +288,7 @@ def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
         predictions.read(tmp_path / "none.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"clip": "\xe9"}')
-    with pytest.raises(UserError, match="not UTF-8 text"):
+    with pytest.raises(UserError, match="cannot be read as UTF-8 text"):
         predictions.read(tmp_path / "latin.jsonl")
 
 

@@ -139,6 +139,8 @@ def contradicts(row: AnsweredQuestion, values: Mapping[str, set[str]]) -> bool:
     Such a row is mistaken in one of the two. A reference that states no value ("Yes.",
     a description) is not.
     """
+    if protocol(row) is None:
+        return False
     text, true, attribute = row.reference, row.true_value, row.attribute or ""
     match protocol(row):
         case "key":
