@@ -4,12 +4,13 @@ The file is JSON lines, a JSON array, or a table from a spreadsheet saved as CSV
 the same keys (`row_files.py`). A folder of songs without such a file can be captioned, but not trained on.
 """
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musilingo_jax.corpora import listing, row_files
+from musilingo_jax.corpora import findings, listing, row_files
 from musilingo_jax.corpora.records import Record, clip_id
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import printable
@@ -76,7 +77,8 @@ def load(path: Path | str) -> list[Record]:
     `start` and `end` select seconds of a longer file; `rate` is the sampling rate that
     an `.npy` needs. The songs of a folder without a songs file come sorted by path,
     with neither questions nor answers, in the split "test"; links are followed. How
-    many files were left out, `.npy` among them, is printed to stderr.
+    many files were left out, `.npy` among them, is printed to stderr; so are
+    the mistakes that `findings` finds in the lines.
 
     Raises:
       UserError: a line is not such an object, or its sound file is missing, with file
@@ -85,7 +87,7 @@ def load(path: Path | str) -> list[Record]:
     path = resolve(str(path))
     if path.is_dir():
         return [_without_texts(audio, path) for audio in _sounds(path)]
-    records, missing = [], []
+    records, missing, places = [], [], []
     clips: dict[tuple, str] = {}
     listings: dict[str, dict[str, list[str]]] = {}
     for where, fields in rows(path):
@@ -102,6 +104,7 @@ def load(path: Path | str) -> list[Record]:
         texts = {key: fields[key] for key in ("question", "answer", "split")}
         facts = {key: fields[key] for key in ("attribute", "value")}
         records.append(Record(audio=audio, clip=clip, **texts, **facts, **part))
+        places.append(where)
     if missing:
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
@@ -109,7 +112,16 @@ def load(path: Path | str) -> list[Record]:
         )
     if not records:
         raise UserError(f"{path}: contains no songs")
+    found = findings.find(list(zip(places, records, strict=True)))
+    mistakes = [each for each in found if each.kind in findings.MISTAKES]
+    for sentence in findings.sentences(mistakes):
+        _tell(f"{printable(str(path))}: {sentence}")
     return records
+
+
+@functools.cache  # A program may load a corpus several times.
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def _without_texts(audio: Path, folder: Path) -> Record:

@@ -417,6 +417,7 @@ def test_a_built_corpus_gives_back_its_records_in_order(tmp_path):
     folder = build.build(make(OwnSongs, path, out), allow_missing=False)
     assert sorted(p.name for p in folder.parent.iterdir()) == [
         "1.0.0",
+        "findings.jsonl",
         "left_out.jsonl",
         "lock",
         "report.json",

@@ -35,10 +35,11 @@ def test_a_mixture_tells_its_records_apart(tmp_path):
 def test_a_corpus_that_would_never_be_drawn_is_refused(tmp_path, capsys):
     for name, parts in (("one", ("train", "test")), ("two", ("Train", "test"))):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "a.wav").write_bytes(b"sound")
+        for part in parts:
+            (tmp_path / name / f"{part}.wav").write_text(part)
         (tmp_path / name / "songs.jsonl").write_text(
             "".join(
-                f'{{"audio": "a.wav", "answer": "A.", "split": "{part}"}}\n'
+                f'{{"audio": "{part}.wav", "answer": "A.", "split": "{part}"}}\n'
                 for part in parts
             )
         )
