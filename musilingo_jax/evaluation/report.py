@@ -32,7 +32,7 @@ class About:
     Attributes:
       title: what was evaluated, on which corpus.
       left_out: the number of records that could not be asked.
-      not_held_out: the number of clips that are also in the training split.
+      not_held_out: the number of clips of songs that are also in the training split.
       identity: what the answers depend on; empty for answers from a file.
       config: the config of the experiment; empty for answers from a file.
       notes: what else a reader should know, one sentence each.
@@ -147,8 +147,8 @@ def _summary(about: About, scored: Scored, factual: Sequence[Line]) -> str:
     paragraphs = [f"{size} {_verdict(factual)}"]
     if about.not_held_out:
         paragraphs.append(
-            f"**Not held out:** {about.not_held_out} of the clips are also in the "
-            "training split. What is right about them may be remembered, not heard."
+            f"**Not held out:** {about.not_held_out} of the clips are of songs that are "
+            "also in the training split. What is right about them may be remembered, not heard."
         )
     if about.left_out:
         paragraphs.append(
