@@ -9,6 +9,7 @@
 All are spelt as mir_eval spells them: "Gb minor".
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -151,7 +152,8 @@ def named_key(text: str) -> str | None:
     return found[0].name if found else None
 
 
-def _stated(text: str) -> list[StatedKey]:
+@functools.lru_cache(maxsize=1 << 12)  # Controls give the same answers again.
+def _stated(text: str) -> tuple[StatedKey, ...]:
     text = plain(text)
     denials = Denials(text)
     found = [
@@ -164,7 +166,7 @@ def _stated(text: str) -> list[StatedKey]:
     for key in sorted(found, key=lambda key: (key.start, -key.end)):
         if not kept or key.start >= kept[-1].end:
             kept.append(key)
-    return kept
+    return tuple(kept)
 
 
 _Found = Iterator[tuple[str, tuple[int, int]]]

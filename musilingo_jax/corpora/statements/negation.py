@@ -75,6 +75,8 @@ def plain(text: str) -> str:
     "Ｆ＃ ｍｉｎｏｒ" → "F# minor", "forró" (composed or not) → "forro". Upper and lower case
     stay.
     """
+    if text.isascii():
+        return text
     split = unicodedata.normalize("NFKD", text)
     kept = "".join(
         c for c in split if not "\u0300" <= c <= "\u036f" and c not in "\ufe0e\ufe0f"
