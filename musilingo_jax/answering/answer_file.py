@@ -4,7 +4,8 @@
      "reference": "Jazz.", "answer": "It is jazz.", "attribute": "genre",
      "value": "jazz", "made_by": "adapter=6f1c02aa generate=90d3b41e …"}
 
-`made_by` is a fingerprint of everything that an answer depends on (adapter, language
+`"cut": true` is added to an answer that had not ended when `max_new_tokens` was
+reached: it may end in the middle of a sentence. `made_by` is a fingerprint of everything that an answer depends on (adapter, language
 model, features, prompt, decoding). So a program that is started again continues the
 file that it finds, and never mixes the answers of two models.
 
@@ -26,6 +27,9 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.storage import write_text
 
 
+_CUT = "cut"
+
+
 @dataclass(frozen=True)
 class AskedQuestion:
     """A question of the corpus, and the clip that the model hears with it.
@@ -39,8 +43,9 @@ class AskedQuestion:
     record: Record
     heard: str
 
-    def row(self, answer: str) -> dict[str, Any]:
+    def row(self, answer: str, *, is_cut: bool = False) -> dict[str, Any]:
         """The line of the file with this answer, without `made_by`."""
+        cut = {_CUT: True} if is_cut else {}
         return {
             "clip": self.record.clip,
             "heard": self.heard,
@@ -49,6 +54,7 @@ class AskedQuestion:
             "answer": answer,
             "attribute": self.record.attribute,
             "value": self.record.value,
+            **cut,
         }
 
 
@@ -106,6 +112,7 @@ class AnswerFile:
             self._own = path.with_name(part)
         self._begun = False
         self._answers: dict[tuple[str, ...], str] = {}
+        self._cut: set[tuple[str, ...]] = set()
         self._read_all()
 
     def share(self, asks: Sequence[AskedQuestion]) -> Sequence[AskedQuestion]:
@@ -116,7 +123,11 @@ class AnswerFile:
         """The model's answer, or None if it was not asked yet."""
         return self._answers.get(_key(ask.row("")))
 
-    def add(self, ask: AskedQuestion, answer: str) -> None:
+    def is_cut(self, ask: AskedQuestion) -> bool:
+        """Whether the model's answer was cut after `max_new_tokens`."""
+        return _key(ask.row("")) in self._cut
+
+    def add(self, ask: AskedQuestion, answer: str, *, is_cut: bool = False) -> None:
         """Appends an answer to this process's file.
 
         The operating system has it before this returns. So a kill loses no answer; a
@@ -125,7 +136,7 @@ class AnswerFile:
         Raises:
           UserError: the answer cannot be written.
         """
-        row = {**ask.row(answer), "made_by": self._made_by}
+        row = self._row(ask, answer, is_cut)
         with self._writing(self._own):
             if not self._begun:
                 _write(
@@ -134,7 +145,7 @@ class AnswerFile:
                 self._begun = True
             with self._own.open("a", encoding="utf-8") as file:
                 file.write(_line(row))
-        self._answers[_key(row)] = answer
+        self._know(row)
 
     def finish(self, asks: Sequence[AskedQuestion]) -> None:
         """Joins the answers of all processes in one file.
@@ -150,7 +161,7 @@ class AnswerFile:
         """
         self._read_all()
         rows = [
-            {**ask.row(answer), "made_by": self._made_by}
+            self._row(ask, answer, self.is_cut(ask))
             for ask in asks
             if (answer := self.answer(ask)) is not None
         ]
@@ -175,7 +186,15 @@ class AnswerFile:
                         f"differs in {_differing(row['made_by'], self._made_by)}): give"
                         " another --out, or undo that change, or delete the file"
                     )
-                self._answers[_key(row)] = row["answer"]
+                self._know(row)
+
+    def _know(self, row: dict[str, Any]) -> None:
+        self._answers[_key(row)] = row["answer"]
+        if row.get(_CUT) is True:
+            self._cut.add(_key(row))
+
+    def _row(self, ask: AskedQuestion, answer: str, is_cut: bool) -> dict[str, Any]:
+        return {**ask.row(answer, is_cut=is_cut), "made_by": self._made_by}
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:

@@ -26,6 +26,7 @@ class AnsweredQuestion:
       record: the record of the corpus; None for answers from a file.
       inferred: whether attribute and value were inferred from question and reference.
       others: further references, which are as right as the first.
+      is_cut: whether the answer was cut after as many tokens as it had room for.
     """
 
     clip: str
@@ -38,10 +39,16 @@ class AnsweredQuestion:
     record: Record | None
     inferred: bool
     others: tuple[str, ...] = ()
+    is_cut: bool = False
 
     @classmethod
     def of(
-        cls, record: Record, answer: str, others: tuple[str, ...] = ()
+        cls,
+        record: Record,
+        answer: str,
+        others: tuple[str, ...] = (),
+        *,
+        is_cut: bool = False,
     ) -> "AnsweredQuestion":
         """The question of a record, with an answer and further references."""
         return cls(
@@ -55,6 +62,7 @@ class AnsweredQuestion:
             record=record,
             inferred=False,
             others=others,
+            is_cut=is_cut,
         )
 
     @property
@@ -96,6 +104,11 @@ def notes(rows: Sequence[AnsweredQuestion]) -> list[str]:
         sentences.append(
             f"attribute and value of {sum(found.values())} answers are inferred from "
             f"question and reference ({counts}), because their lines do not give them."
+        )
+    if cut := sum(row.is_cut for row in rows):
+        sentences.append(
+            f"{cut} answers are cut, perhaps in the middle of a sentence, because they "
+            "had not ended after generate.max_new_tokens: raise it for whole answers."
         )
     if again := repeated(rows):
         sentences.append(

@@ -82,7 +82,8 @@ def evaluate(
     }
     corpus = mixture.load(config.corpus)
     training = [r for r in corpus if r.split == config.corpus.train_split and r.answer]
-    scored = _score(records, answers, corpus, training, models, config.seed)
+    cut = [file.is_cut(ask) for ask in asks[OWN]]
+    scored = _score(records, answers, cut, corpus, training, models, config.seed)
     heard = {contents_of(record.clip) or record.clip for record in training}
     tested = {record.clip for record in records}
     about = About(
@@ -113,6 +114,7 @@ def _others(
 def _score(
     records: list[Record],
     answers: dict[str, list[str]],
+    cut: list[bool],
     corpus: list[Record],
     training: list[Record],
     models: WordingModels,
@@ -123,6 +125,7 @@ def _score(
     Args:
       records: the records that were asked.
       answers: system → its answer to each record.
+      cut: whether the model's own answer to each was cut.
       corpus: all records, which define the values of attributes.
       training: those with which the constant control is made.
       models: what some metrics need.
@@ -133,8 +136,8 @@ def _score(
     for record in records:
         right.setdefault((record.clip, record.question), []).append(record.answer)
     rows = [
-        AnsweredQuestion.of(record, answer, _others(record, right))
-        for record, answer in zip(records, answers[OWN], strict=True)
+        AnsweredQuestion.of(record, answer, _others(record, right), is_cut=is_cut)
+        for record, answer, is_cut in zip(records, answers[OWN], cut, strict=True)
     ]
     known = [AnsweredQuestion.of(record, "") for record in training]
     return scoring.score(

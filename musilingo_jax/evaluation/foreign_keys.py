@@ -19,7 +19,7 @@ from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.printable import printable
 
 REQUIRED = ("clip", "question", "reference", "answer")
-OPTIONAL = ("attribute", "value", "options")
+OPTIONAL = ("attribute", "value", "options", "cut")
 FLAG = "--predictions_keys"
 
 # Other names of our keys, the more telling ones first.

@@ -129,6 +129,7 @@ def _row(content: dict[str, Any], where: str) -> AnsweredQuestion:
         record=None,
         inferred=inferred,
         others=tuple(others),
+        is_cut=content.get("cut") is True,
     )
 
 
