@@ -29,6 +29,7 @@ from musilingo_jax.runtime import cli, distributed
 from musilingo_jax.runtime.compilation_cache import keep_compiled_programs
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.paths import check_writable_file
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.storage import write_text
 
 
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
         if scored is None:
             return  # The first process reports for all.
         text = (out / "report.md").read_text("utf-8")
-    print(text)
+    print(printable(text))
     if given.json is not None:
         _write_scores(Path(given.json), scored)
     if out is not None:

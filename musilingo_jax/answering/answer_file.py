@@ -4,17 +4,21 @@
      "reference": "Jazz.", "answer": "It is jazz.", "attribute": "genre",
      "value": "jazz", "made_by": "adapter=6f1c02aa generate=90d3b41e …"}
 
-`"cut": true` is added to an answer that had not ended when `max_new_tokens` was
-reached: it may end in the middle of a sentence. `made_by` is a fingerprint of everything that an answer depends on (adapter, language
+`made_by` is a fingerprint of everything that an answer depends on (adapter, language
 model, features, prompt, decoding). So a program that is started again continues the
 file that it finds, and never mixes the answers of two models.
+
+An answer that had not ended when `max_new_tokens` was reached, and so may end in the
+middle of a sentence, also has `"cut": true`.
 
     answers.jsonl            of one process, and in the end of all
     answers-1-of-4.jsonl     of the second of four, until all of them are done
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +28,10 @@ from typing import Any
 
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import parse_json
+from musilingo_jax.runtime.paths import open_regular_file
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.storage import write_text
-
 
 _CUT = "cut"
 
@@ -198,13 +204,15 @@ class AnswerFile:
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
-        """Turns a full disk into an error that names what is kept."""
+        """Turns a failure to write into an error that names what is kept."""
         try:
             yield
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "make room" if full else "make it writable"
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): {len(self._answers)} "
-                "answers are kept; make room, and the same command continues with the "
+                f"answers are kept; {remedy}, and the same command continues with the "
                 "others"
             ) from error
 
@@ -237,21 +245,28 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    where = printable(str(path))
+    try:
+        with open_regular_file(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
     rows = []
-    # Text after the last line break is a line that was not written to its end.
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
+    # Text after the last line break is a line that was not written to its end. It may
+    # end within a letter, so it is left out before the text is decoded.
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line, f"{where}:{number}")
             texts = (*_key(row), row["made_by"], row["answer"])
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError
-        except (ValueError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError) as error:
+            reason = f" ({error})" if isinstance(error, UserError) else ""
             raise UserError(
-                f"{path}:{number} is not an answer of this program: name another file, "
-                "or delete this one"
+                f"{where}:{number} is not an answer of this program{reason}: name "
+                "another file, or delete this one"
             ) from error
         rows.append(row)
     return rows

@@ -4,7 +4,9 @@ None of it is an error of form. A corpus is used as it is, with what was found c
 and listed with file and line.
 """
 
+import functools
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
@@ -86,6 +88,23 @@ def find(rows: Sequence[tuple[str, Record]]) -> list[Finding]:
         *_repeated(rows),
         *_several(rows, _ANSWERS, _asked, lambda record: record.answer),
     ]
+
+
+def shared_songs(records: Iterable[Record]) -> list[Finding]:
+    """Songs that are in one split of one corpus, and in another split of another."""
+    rows = [
+        (f"{record.corpus} ({record.split}): {record.clip}", record)
+        for record in records
+    ]
+    found = _several(rows, _SPLITS, _content, lambda record: record.split)
+    corpus_of = {where: record.corpus for where, record in rows}
+    return [each for each in found if corpus_of[each.where] != corpus_of[each.other]]
+
+
+@functools.cache  # A program may load a corpus several times.
+def tell(sentence: str) -> None:
+    """Prints a sentence on stderr, once."""
+    print(sentence, file=sys.stderr)
 
 
 def sentences(findings: Iterable[Finding]) -> list[str]:

@@ -4,7 +4,7 @@
     [{"audio": "a.ogg", …}, …]           a JSON array, on one line or on many
     {"data": [{…}, …]}                   … inside of an object
     {"17": {…}, "18": {…}}               objects by their id, which becomes "id"
-    audio,answer                         a table (.csv, .tsv): commas, semicolons or tabs
+    audio,answer                         a table (.csv, .tsv): commas, tabs or ;
 
 UTF-8, with or without a byte order mark; UTF-16 and UTF-32 if a mark says so, as
 Windows' PowerShell and spreadsheets write them. Any line ends.
@@ -55,15 +55,19 @@ def read_text(path: Path) -> str:
     encodings = (name for mark, name in _MARKS if content.startswith(mark))
     encoding = next(encodings, "utf-8")
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         shown = encoding.removesuffix("-sig").upper()
-        why = f"({error.reason} at byte {error.start:,})"
-        if b"\0" in content[:1000] and encoding == "utf-8":
-            why = "(it has NUL bytes: UTF-16 without a byte order mark, or no text)"
+        why = f"{error.reason} at byte {error.start:,}"
         raise UserError(
-            f"{where}: cannot be read as {shown} text {why}: save it as UTF-8"
+            f"{where}: cannot be read as {shown} text ({why}): save it as UTF-8"
         ) from error
+    if "\0" in text:
+        raise UserError(
+            f"{where}: has NUL characters, so it is no text, or UTF-16 without a byte "
+            "order mark: save it as UTF-8"
+        )
+    return text
 
 
 def read_rows(path: Path, *, columns: Collection[str] = ()) -> Iterator[Row]:

@@ -1,10 +1,10 @@
 """Your own songs: a file with questions and answers about each of them.
 
 The file is JSON lines, a JSON array, or a table from a spreadsheet saved as CSV, with
-the same keys (`row_files.py`). A folder of songs without such a file can be captioned, but not trained on.
+the same keys (`row_files.py`). A folder of songs without such a file can be captioned,
+but not trained on.
 """
 
-import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +49,8 @@ def resolve(source: str) -> Path:
         if next(listing.sounds(path, hidden=False), None):
             return path
         path = path / FILE_NAME
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is not a regular file; a corpus is a file or folder")
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file; a corpus is a folder with a {FILE_NAME} "
@@ -115,13 +117,8 @@ def load(path: Path | str) -> list[Record]:
     found = findings.find(list(zip(places, records, strict=True)))
     mistakes = [each for each in found if each.kind in findings.MISTAKES]
     for sentence in findings.sentences(mistakes):
-        _tell(f"{printable(str(path))}: {sentence}")
+        findings.tell(f"{printable(str(path))}: {sentence}")
     return records
-
-
-@functools.cache  # A program may load a corpus several times.
-def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
 
 
 def _without_texts(audio: Path, folder: Path) -> Record:

@@ -122,7 +122,8 @@ class Survey:
             hours = f"{split.hours:9.2f}" if split.untold < split.clips else f"{'–':>9}"
             untold = f"  (and {split.untold:,} clips of unknown length)"
             text += (
-                f"{name:10} {split.published_rows:10,} {split.published_clips:9,} "
+                f"{printable(name):10} "
+                f"{split.published_rows:10,} {split.published_clips:9,} "
                 f"{split.rows:10,} {split.clips:9,} {hours}"
                 f"{untold if split.untold else ''}\n"
             )

@@ -210,7 +210,7 @@ def constant(
 
 def _permuted(clips: Sequence[str], generator: np.random.Generator) -> list[str]:
     """The clips in random order; not as an array, which drops NUL at their ends."""
-    return [clips[place] for place in generator.permutation(len(clips))]
+    return [clips[int(place)] for place in generator.permutation(len(clips))]
 
 
 def _question_group(row: AnsweredQuestion) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.evaluation.score_table import OWN
 from musilingo_jax.evaluation.scoring import Line, Scored
 from musilingo_jax.runtime.palette import BLUE, GREYS, INK, MUTED, RULE
+from musilingo_jax.runtime.printable import printable
 
 _COLOURS = {OWN: BLUE, **dict(zip(LABELS, GREYS, strict=True))}
 _NAMES = {OWN: "own answers", **LABELS}
@@ -50,7 +52,10 @@ class Picture:
     def of(cls, section: str, caption: str, figure: Figure) -> "Picture":
         """Draws a figure."""
         png = io.BytesIO()
-        figure.savefig(png, format="png", facecolor="white")
+        with warnings.catch_warnings():
+            # Letters that no font here has are drawn as boxes; the text has them too.
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+            figure.savefig(png, format="png", facecolor="white")
         return cls(section, caption, png.getvalue(), figure.get_figwidth())
 
 
@@ -108,7 +113,8 @@ def _bars(lines: Sequence[Line]) -> Figure:
         )
     marks = ["" if line.beats_controls else " ✗" for line in lines]
     names = [
-        line.name[:_MAX_LETTERS] + mark for line, mark in zip(lines, marks, strict=True)
+        printable(line.name)[:_MAX_LETTERS] + mark
+        for line, mark in zip(lines, marks, strict=True)
     ]
     # Names may hold characters that matplotlib reads as formulas.
     is_long = max(map(len, names)) > _MAX_LEVEL_LETTERS
@@ -152,7 +158,10 @@ def _distributions(scored: Scored, kinds: Sequence[str]) -> Figure:
                     label=_NAMES[system],
                 )
         axes.set_title(
-            kind[:_MAX_LETTERS], color=INK, fontsize="small", parse_math=False
+            printable(kind)[:_MAX_LETTERS],
+            color=INK,
+            fontsize="small",
+            parse_math=False,
         )
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(

@@ -1,11 +1,11 @@
 """Which keys of other projects' outputs hold the clip, the question and the answers.
 
-    ours         MusiLingo JAX   CMI-Bench        MMAU, Mellow     MuChoMusic
-    clip         clip            audioid          audio_id         audio_path
-    question     question        question         question         prompt
-    reference    reference       correct_answer   answer           answers, answer_orders
-    answer       answer          response         model_output     model_output
-    options      options                          choices          answers
+    ours         CMI-Bench        MMAU, Mellow     MuChoMusic
+    clip         audioid          audio_id         audio_path
+    question     question         question         prompt
+    reference    correct_answer   answer           answers, answer_orders
+    answer       response         model_output     model_output
+    options                       choices          answers
 
 Keys are guessed from the first row alone, and told. `--predictions_keys` names others.
 """
@@ -112,7 +112,7 @@ def find(
             f"{where} lacks {', '.join(missing)}; {_keys(row)}. If one of them is "
             f"meant, name it, as in {FLAG}={ours}=KEY"
         )
-    return found
+    return {ours: found[ours] for ours in (*REQUIRED, *OPTIONAL) if ours in found}
 
 
 def ours(row: Mapping[str, Any], keys: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from musilingo_jax.corpora.statements.tempos import single_tempo
 from musilingo_jax.corpora.statements.values import key_of
 from musilingo_jax.evaluation import foreign_keys
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion, notes
-from musilingo_jax.evaluation.foreign_keys import REQUIRED
 from musilingo_jax.evaluation.metrics import choices
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import printable

@@ -18,6 +18,7 @@ from musilingo_jax.evaluation.published_scores import (
 from musilingo_jax.evaluation.reading_guide import READING_RULES
 from musilingo_jax.evaluation.score_table import OWN
 from musilingo_jax.evaluation.scoring import Line, Scored
+from musilingo_jax.runtime.printable import printable
 
 # A summary lists no more names than this.
 _MAX_NAMES = 12
@@ -95,9 +96,11 @@ def sections(about: About, scored: Scored) -> list[Section]:
 def escape(text: str) -> str:
     r"""Markdown that shows a text as it is, in one line: `a*b*` → `a\*b\*`.
 
-    Names of attributes and of files may hold any characters.
+    Names of attributes and of files may hold any characters; those that are unsafe on
+    a terminal are shown as in `printable`.
     """
-    return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(text.split()))
+    text = printable(" ".join(text.split()))
+    return _MARKUP.sub(lambda found: "\\" + found[0], text)
 
 
 def interpretation(line: Line) -> str:
@@ -147,8 +150,9 @@ def _summary(about: About, scored: Scored, factual: Sequence[Line]) -> str:
     paragraphs = [f"{size} {_verdict(factual)}"]
     if about.not_held_out:
         paragraphs.append(
-            f"**Not held out:** {about.not_held_out} of the clips are of songs that are "
-            "also in the training split. What is right about them may be remembered, not heard."
+            f"**Not held out:** {about.not_held_out} of the clips are of songs that "
+            "are also in the training split. What is right about them may be "
+            "remembered, not heard."
         )
     if about.left_out:
         paragraphs.append(

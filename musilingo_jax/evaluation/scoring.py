@@ -47,7 +47,7 @@ class Line:
 
     @property
     def is_fact(self) -> bool:
-        """Whether it is a score of facts as a musician reads them, in no table's way."""
+        """Whether it is a score of facts as they are read, not by a published rule."""
         return self.section == "factual" and not self.name.endswith(facts.PUBLISHED)
 
     @property

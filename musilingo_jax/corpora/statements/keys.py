@@ -1,10 +1,10 @@
 """The musical keys that a text states, in any of the usual notations.
 
-    F# minor   F♯m   f sharp minor   F#:min   Gb min.   F♯/G♭ minor      English, mir_eval
-    fis-Moll   H-Dur   Es-Dur                                            German
-    fa # mineur   La menor   si bémol majeur                             Romance
-    8A   11m                                                             DJs' wheels
-    the key of G   Key: G, scale: minor                                  in parts
+    F# minor   F♯m   f sharp minor   F#:min   Gb min.   F♯/G♭ minor     English
+    fis-Moll   H-Dur   Es-Dur                                           German
+    fa # mineur   La menor   si bémol majeur                            Romance
+    8A   11m                                                            DJs' wheels
+    the key of G   Key: G, scale: minor                                 in parts
 
 All are spelt as mir_eval spells them: "Gb minor".
 """
@@ -38,7 +38,7 @@ _FULL = re.compile(
     re.VERBOSE,
 )
 _GERMAN = re.compile(
-    r"""(?<!\w) (?P<letter>[A-Ha-h]) (?P<altered>is|es|s)? [\s-]* (?P<mode>(?i:dur|moll))
+    r"""(?<!\w) (?P<letter>[A-H]) (?P<altered>is|es|s)? [\s-]* (?P<mode>dur|moll)
     (?!\w)""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -67,7 +67,9 @@ _PARTS = re.compile(
 _BEFORE = r"""(?: ^
       | \b(?i:key (?:\s+signature)?) (?:\s+(?i:of)(?:\s+(?i:this|the)\s+\w+)?)?
         (?:\s+(?i:is|seems\s+to\s+be|would\s+be))? (?:\s+(?i:likely|probably))?
-        \s*[:=]? | \b(?i:in|tonality|likely|probably) \s*[:=]? | \b(?i:answer|estimate)\s*:
+        \s*[:=]?
+      | \b(?i:in|tonality|likely|probably) \s*[:=]?
+      | \b(?i:answer|estimate)\s*:
     ) \s* (?:(?i:the\s+key\s+of)\s+)? ["'“‘*_(\[]* """
 _SHORT_BEFORE = re.compile(
     rf"(?:{_BEFORE} | \b(?i:is|it['’]s|sounds\s+like) \s+)$", re.VERBOSE
@@ -205,7 +207,7 @@ def _romance(text: str) -> _Found:
 
 
 def _short(text: str) -> _Found:
-    """ "Am" and "G", where a key and not a chord or a note is meant."""
+    """Letters such as "Am" and "G", where a key and not a chord or note is meant."""
     whole = text.strip(" \t\n.!\"'“”‘’*_()[]`")
     if found := _LOWER.fullmatch(whole):
         yield _english(found), (0, len(text))

@@ -41,8 +41,10 @@ _DENIED_AFTER = re.compile(
 class Denials:
     """The stretches of one text that deny what they name.
 
-    It is not rock or pop but jazz, without drums.
-           ⌊___________⌋           ⌊____________⌋
+        It is not rock or pop but jazz, without drums.
+                 ‾‾‾‾‾‾‾‾‾‾‾‾                  ‾‾‾‾‾‾
+
+    A list that goes on with "or" or "nor" is denied as a whole.
     """
 
     def __init__(self, text: str):
@@ -71,9 +73,11 @@ class Denials:
 def plain(text: str) -> str:
     """A text in one Unicode form, in which equal words are equal strings.
 
-    Full-width letters and ligatures become plain ones, Latin accents are dropped:
-    "Ｆ＃ ｍｉｎｏｒ" → "F# minor", "forró" (composed or not) → "forro". Upper and lower case
-    stay.
+    Full-width letters and ligatures become plain ones, Latin accents are dropped. Upper
+    and lower case stay.
+
+        "Ｆ＃ ｍｉｎｏｒ"                      → "F# minor"
+        "Forró", composed or not     → "Forro"
     """
     if text.isascii():
         return text

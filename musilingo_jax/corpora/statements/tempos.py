@@ -1,7 +1,9 @@
 """The tempo that a text states, in beats per minute.
 
-120 BPM   120bpm   about 120.5 beats per minute   BPM: 120   a tempo of 120   ♩ = 120
-one hundred and twenty BPM   2 beats per second   118 to 122 BPM   120
+    120 BPM   120bpm   about 120.5 beats per minute   BPM: 120   a tempo of 120
+    ♩ = 120   one hundred and twenty BPM   2 beats per second   118 to 122 BPM   120
+
+Numbers of other things (4/4, 1990s, 16 bars) are not tempi.
 """
 
 import re
@@ -10,10 +12,11 @@ from typing import NamedTuple
 from musilingo_jax.corpora.statements.negation import Denials, plain
 
 _ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen "
-    "fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+    *("seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _VALUES = {word: number for number, word in enumerate(_ONES)}
 _VALUES |= {word: 10 * number for number, word in enumerate(_TENS, start=2)}
 _SPOKEN = rf"(?:{'|'.join(sorted(_VALUES, key=len, reverse=True))}|hundred)"
@@ -54,8 +57,8 @@ _ALONE = re.compile(
 # A number of something else: 4/4, 1990s, 16 bars, 3rd, 50 %, track 7.
 _FREE = re.compile(
     rf"""{_APART} {_NUMBER}
-    (?! [\w/:%#] | [.,]?\d | \s* (?:%|percent\b|bars?\b|measures?\b|beats?\b|sec|min|hours?\b
-        |hz\b|khz\b|db\b|years?\b|notes?\b|chords?\b|sections?\b|parts?\b|times?\b
+    (?! [\w/:%#] | [.,]?\d | \s* (?:%|percent\b|bars?\b|measures?\b|beats?\b|sec|min
+        |hours?\b|hz\b|khz\b|db\b|years?\b|notes?\b|chords?\b|sections?\b|parts?\b|times?\b
         |songs?\b|tracks?\b|instruments?\b|voices?\b|strings?\b|layers?\b|-))""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -72,12 +75,14 @@ class Tempo(NamedTuple):
 def tempos(text: str) -> list[Tempo]:
     """The tempos that a text states with their unit or name, or as its only content.
 
-    "In 4/4, at 120 BPM"               → 120
-    "around one hundred bpm"           → 100
-    "97.5"                             → 97.5
-    "It has 2 slow sections"           → nothing
-    "between 90 and 120 BPM"           → 90 to 120
-    "not 60 but 120 beats a minute"    → 120
+    A range is stated by both of its ends.
+
+        "In 4/4, at 120 BPM"               → 120
+        "around one hundred bpm"           → 100
+        "97.5"                             → 97.5
+        "It has 2 slow sections"           → nothing
+        "between 90 and 120 BPM"           → 90 to 120
+        "not 60 but 120 beats a minute"    → 120
     """
     text = _in_digits(plain(text))
     if alone := _ALONE.fullmatch(text):
@@ -107,9 +112,9 @@ def tempo(text: str) -> Tempo | None:
     denials = Denials(text)
     for match in _FREE.finditer(text):
         number = _tempo(match)
-        if _FREE_RANGE[0] <= number.low <= _FREE_RANGE[1]:
-            if match.span("number") not in denials:
-                return number
+        is_tempo = _FREE_RANGE[0] <= number.low <= _FREE_RANGE[1]
+        if is_tempo and match.span("number") not in denials:
+            return number
     return None
 
 
@@ -135,7 +140,7 @@ def _value(digits: str) -> float:
 
 
 def _in_digits(text: str) -> str:
-    """The text with numbers from 20 to 999 in digits: "one hundred and five" → "105"."""
+    """The text with numbers from 20 to 999 in digits: "one hundred five" → "105"."""
 
     def digits(found: re.Match[str]) -> str:
         number = _spoken(re.findall(_SPOKEN, found[0].lower()))

@@ -26,7 +26,10 @@ _AND = ("&", "n")
 # "A minor" is a key, and "a minor" is not.
 _CAPITALS = ("A", "I")
 # A value of one word may be written in two, but not with one of these: "in tense".
-_NO_PART = frozenset("a an as at be by in is it no not of on or so the to".split())
+_NO_PART = frozenset(
+    ("a", "an", "as", "at", "be", "by", "in", "is", "it", "no", "not", "of", "on")
+    + ("or", "so", "the", "to")
+)
 # Abbreviations and other spellings of the very same thing, without spaces.
 _SAME = {
     "rnb": "randb",
@@ -116,9 +119,13 @@ def stated(text: str, values: Iterable[str], *, plural: bool = False) -> list[St
 def presence(text: str, thing: str) -> bool | None:
     """Whether a text says that something is there; None if it does not say.
 
-    thing: "drums"
-    "Yes."  "There are drums."        → True
-    "No, none."  "without drums"      → False
+        thing: "drums"
+        "Yes."  "There are drums."        → True
+        "No, none."  "without drums"      → False
+
+    Args:
+      text: an answer or a reference.
+      thing: what may be there.
     """
     text = plain(text)
     words = _words(text)

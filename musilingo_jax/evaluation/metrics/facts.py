@@ -40,11 +40,11 @@ STANDARD = {
     "genre": "the answer states the true genre and no other",
     "genre_published": "the answer contains the true genre as it is written, in upper "
     "or lower case, and no other",
-    "multiple_choice": "the answer chooses the right option: by its text, by its letter "
-    "in any usual form, or by both; two different options count as none",
-    "multiple_choice_published": "MuChoMusic's rule: the only option letter anywhere in "
-    "the answer, else the first option whose text it contains, else none, which counts "
-    "as wrong",
+    "multiple_choice": "the answer chooses the right option, by its text, by its "
+    "letter in any usual form, or by both; two different options count as none",
+    "multiple_choice_published": "MuChoMusic's rule: the only option letter anywhere "
+    "in the answer, else the first option whose text it contains, else none, which "
+    "counts as wrong",
 }
 # Attributes that have a protocol, by the names that corpora give them.
 _PROTOCOLS = {
