@@ -258,7 +258,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     # end within a letter, so it is left out before the text is decoded.
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            row = parse_json(line, f"{where}:{number}")
+            row = parse_json(line, "the line")
             texts = (*_key(row), row["made_by"], row["answer"])
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError

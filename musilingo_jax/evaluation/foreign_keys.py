@@ -146,7 +146,11 @@ def ours(row: Mapping[str, Any], keys: Mapping[str, str], where: str) -> dict[st
 
 def told(keys: Mapping[str, str]) -> str | None:
     """A sentence on the keys that were not named as ours; None if all were."""
-    others = [f"{theirs} as {each}" for each, theirs in keys.items() if theirs != each]
+    others = [
+        f"{theirs} as {each}"
+        for each, theirs in keys.items()
+        if theirs and theirs != each
+    ]
     return f"read {printable(', '.join(others))}." if others else None
 
 

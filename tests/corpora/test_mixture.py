@@ -57,6 +57,21 @@ def test_a_corpus_that_would_never_be_drawn_is_refused(tmp_path, capsys):
     assert "mixture.two: " in capsys.readouterr().err
 
 
+def test_a_song_in_other_splits_of_two_corpora_is_told(tmp_path, capsys):
+    for name, part, audio in (("one", "train", "a.wav"), ("two", "test", "b.ogg")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / audio).write_bytes(b"the same song")
+        (tmp_path / name / "songs.jsonl").write_text(
+            f'{{"audio": "{audio}", "answer": "A.", "split": "{part}"}}\n'
+        )
+    mixed = config(one=(tmp_path / "one", 2), two=(tmp_path / "two", 1))
+    mixture.load(mixed)
+    told = capsys.readouterr().err
+    assert (
+        "config.corpus.mixture: songs in several splits: 1, such as one (train)" in told
+    )
+
+
 @pytest.mark.parametrize(
     "wrong, reason",
     [

@@ -390,7 +390,7 @@ def test_keys_can_be_named(tmp_path, capsys):
     assert (read.clip, read.question, read.reference, read.answer) == (
         *("a.mp3", "?", "x", "y"),
     )
-    assert "read q as question, truth as reference" in capsys.readouterr().err
+    assert "read song as clip, q as question, truth as ref" in capsys.readouterr().err
     (read,) = predictions.read(path, keys | {"question": ""})
     assert read.question == ""
     with pytest.raises(UserError, match="no key 'no', which --predictions_keys names"):
