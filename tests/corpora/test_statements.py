@@ -119,6 +119,13 @@ KEYS = (
     ("I'm sure", None),
     ("I am in", None),
     ("a maj", "A major"),
+    ("A. C major.", "C major"),
+    ("A. C major, B. C minor", "C major"),
+    ("A.", "A major"),
+    ("This audio clip sounds like it is played in the key of C.", "C major"),
+    ("Musical genre: World music; Key: C", "C major"),
+    ("The key of this track is most likely F.", "F major"),
+    ("It is in C Major. It could be in another key, such as G Major.", "C major"),
 )
 TEMPOS = (
     ("It is in 4/4 time at 120 BPM.", 120),

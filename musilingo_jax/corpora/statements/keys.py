@@ -74,9 +74,13 @@ _BEFORE = r"""(?: ^
 _SHORT_BEFORE = re.compile(
     rf"(?:{_BEFORE} | \b(?i:is|it['’]s|sounds\s+like) \s+)$", re.VERBOSE
 )
+# A note without a mode needs more: "A." may be the letter of an option.
 _BARE_BEFORE = re.compile(
-    r"""(?: ^ | \b(?i:key) (?:\s+(?i:signature))? (?:\s+(?i:of|is)|\s*[:=])
-            (?:\s+(?i:likely|probably))? | \b(?i:in|tonality\s*[:=]) )
+    r"""(?: \b(?i:key) (?:\s+(?i:signature))?
+            (?: \s+(?i:of) (?:\s+(?i:this|the)\s+\w+\s+(?i:is))?
+              | \s+(?i:is) | \s*[:=] )
+            (?:\s+(?i:most\s+)?(?i:likely|probably))?
+          | \b(?i:in) | \b(?i:tonality)\s*[:=] )
         \s* ["'“‘*_(\[]* $""",
     re.VERBOSE,
 )
@@ -103,8 +107,11 @@ _IS_CHORD = re.compile(r"[\s-]+(?:chords?|triads?|arpeggios?|seventh|7)\b")
 _OPENING = " \t\"'“‘(*_-"  # between the end of a sentence and its next word
 _SENTENCE = re.compile(r"[.!?\n]")
 _STATES_KEY = re.compile(
-    r"""\b(?<!relative\s)(?<!parallel\s)(?:key|tonality)\b
-        [^.!?\n]{0,24} $""",
+    r"""(?<!relative\ )(?<!parallel\ )(?<!other\ )(?<!different\ )
+        \b(?:key|tonality)\b (?:\s+signature\b)?
+        (?:\s+of\b (?:\s+(?:this|the)(?:\s+\w+){1,3}? (?=\s+(?:is|seems)\b))? )?
+        \s* (?:is\b|seems\s+to\s+be\b|:|=)?
+        (?:\s+(?:most\s+)?(?:likely|probably))? [\s"'“‘*(]* $""",
     re.VERBOSE | re.IGNORECASE,
 )
 # Letters before a key that tell whether a key is meant.
@@ -220,7 +227,9 @@ def _short(text: str) -> _Found:
         if found["mode"] == "m":
             if _SHORT_BEFORE.search(before):
                 yield _english(found), found.span()
-        elif _BARE_BEFORE.search(before) and _AFTER_BARE.match(text, found.end()):
+        elif found[0] == whole or (
+            _BARE_BEFORE.search(before) and _AFTER_BARE.match(text, found.end())
+        ):
             yield _english(found), found.span()
 
 
