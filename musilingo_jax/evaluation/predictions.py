@@ -134,8 +134,8 @@ def _row(content: dict[str, Any], where: str) -> AnsweredQuestion:
 
 def _required_text(content: dict[str, Any], name: str, where: str) -> str:
     text = content[name]
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        text = _digits(text, f"{where}: {name}")  # Clips may be numbered.
+    if name == "clip" and isinstance(text, int):  # Clips may be numbered.
+        text = str(text)
     if not isinstance(text, str):
         raise UserError(f"{where}: {name} must be text, not {text!r:.60}")
     if name == "clip" and not text:
