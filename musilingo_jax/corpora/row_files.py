@@ -51,7 +51,7 @@ def read_text(path: Path) -> str:
             content = file.read()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{where}: cannot be read: {reason}") from error
+        raise UserError(f"{where} cannot be read: {reason}") from error
     encodings = (name for mark, name in _MARKS if content.startswith(mark))
     encoding = next(encodings, "utf-8")
     try:
