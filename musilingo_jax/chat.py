@@ -27,6 +27,7 @@ from musilingo_jax.audio import waveforms
 from musilingo_jax.audio.formats.open_sound import beginning
 from musilingo_jax.runtime import cli, platforms, signals
 from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.unicode_names import as_on_disk
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
 MODEL = "musilingo-tiny"
@@ -72,7 +73,8 @@ def _read_line() -> str:
 def _open(chat: Chat, path: str, current: Excerpt, seconds: float) -> Excerpt:
     """Listens to another song; if it cannot be read, stays with the current one."""
     try:
-        excerpt = chat.hear(Path(path).expanduser(), start=None, seconds=seconds)
+        song = as_on_disk(Path(path).expanduser())
+        excerpt = chat.hear(song, start=None, seconds=seconds)
     except UserError as error:
         print(f"{error}; still listening to {current.path}")
         return current
@@ -84,9 +86,13 @@ def _print_answer(chat: Chat, excerpt: Excerpt, question: str) -> None:
     """Prints an answer while it is generated, or why the question was refused."""
     try:
         with signals.raise_at_checks():
-            for piece in chat.stream(excerpt, question):
-                print(piece, end="", flush=True)
-        print()
+            pieces = chat.stream(excerpt, question)
+            while True:
+                try:
+                    print(next(pieces), end="", flush=True)
+                except StopIteration as end:
+                    print(chat.cut_mark if end.value else "")
+                    break
     except UserError as error:
         print(error)
     except signals.Interrupted as interrupted:
@@ -135,7 +141,7 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--seconds must be at least {waveforms.SHORTEST_SECONDS}")
     if given.start is not None and math.isnan(given.start):
         raise UsageError("--start is not a number")
-    song = Path(argv[1])
+    song = as_on_disk(Path(argv[1]))
     beginning(song)  # Refused before seconds are spent on loading the model.
     platforms.start()
     chat = Chat.load(given.run or given.model or MODEL, given.adapter, given.style)
@@ -145,9 +151,9 @@ def main(argv: list[str]) -> None:
         converse(chat, excerpt, given.seconds)
         return
     with signals.raise_at_checks():
-        answers = chat.ask(excerpt, given.ask)
-    for question, text in zip(given.ask, answers, strict=True):
-        print(f"\n{question}\n{text}")
+        answers = chat.answers(excerpt, given.ask)
+    for question, (text, is_cut) in zip(given.ask, answers, strict=True):
+        print(f"\n{question}\n{text}{chat.cut_mark if is_cut else ''}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 The first asks the questions of the test split, with each clip's own music, with another
 clip's, with silence and without music. What is right without the music comes from the
 question and from habit, not from listening. The second scores a file of answers,
-with the controls that need no model.
+with the controls that need no model. Outputs of other projects are read as they are:
+their keys are guessed and told, or named with `--predictions_keys`.
 
 Scores, intervals and controls are written to `<run>/evaluation`, or to `--out`:
 report.html and report.md to read, report.json, examples.jsonl (one line per answer,
@@ -24,13 +25,14 @@ from absl import flags
 
 from musilingo_jax.answering import unused_settings
 from musilingo_jax.answering.config import GenerateConfig
-from musilingo_jax.evaluation import report_data
+from musilingo_jax.evaluation import foreign_keys, report_data
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.evaluation.scoring import Scored
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.storage import write_text, writing
 
 
@@ -46,7 +48,11 @@ def main(argv: list[str]) -> None:
         check_writable_file(Path(given.json), flag="--json")
     if given.predictions is not None:
         text, scored = evaluate_predictions(
-            Path(given.predictions), out, bertscore=bertscore, layer=layer
+            Path(given.predictions),
+            out,
+            bertscore=bertscore,
+            layer=layer,
+            keys=foreign_keys.parse(given.predictions_keys),
         )
     else:
         config = cli.required_config(
@@ -73,7 +79,7 @@ def main(argv: list[str]) -> None:
         if scored is None:
             return  # The first process reports for all.
         text = (out / "report.md").read_text("utf-8")
-    print(text)
+    print(printable(text))
     if given.json is not None:
         _write_scores(Path(given.json), scored)
     if out is not None:
@@ -99,6 +105,8 @@ def _check_flags() -> None:
                     "--predictions scores existing answers in one process: "
                     f"--{name} goes with --config"
                 )
+    elif given.predictions_keys is not None:
+        raise UsageError("--predictions_keys are those of --predictions: give both")
     if given.bertscore_layer is not None and given.bertscore is None:
         raise UsageError("--bertscore_layer is a layer of --bertscore: give both")
 
@@ -118,7 +126,14 @@ if __name__ == "__main__":
     # Here, so that a program that imports this module does not get its flags.
     cli.define_config()
     flags.DEFINE_string("adapter", None, "folder of an adapter; default: the run's")
-    flags.DEFINE_string("predictions", None, "JSON lines with answers of any system")
+    flags.DEFINE_string(
+        "predictions", None, "file with answers of any system: JSON or CSV"
+    )
+    flags.DEFINE_list(
+        "predictions_keys",
+        None,
+        "their names of our keys, if they are not guessed: answer=model_output,…",
+    )
     flags.DEFINE_string(
         "out", None, "folder of the report; default: evaluation/ in the run, or none"
     )

@@ -1,8 +1,9 @@
 """Questions about songs → answers, for songs and questions in memory."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +21,14 @@ from musilingo_jax.runtime.errors import UserError
 
 # The pooled features of a song, and a question about it.
 Request = tuple[Features, str]
+
+
+class Answer(NamedTuple):
+    """An answer: its text, and whether it was cut after `max_new_tokens`."""
+
+    text: str
+    is_cut: bool
+
 
 # Tokens between two pieces of an answer that is streamed.
 STEPS = 2
@@ -59,7 +68,7 @@ def answer(
       UserError: as in `answer_each`.
     """
     answers = dict(answer_each(answerer, prompt, requests, config))
-    return [answers[index] for index in range(len(requests))]
+    return [answers[index].text for index in range(len(requests))]
 
 
 def answer_each(
@@ -67,7 +76,7 @@ def answer_each(
     prompt: PromptConfig,
     requests: Sequence[Request],
     config: GenerateConfig,
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, Answer]]:
     """Answers as `answer` does, but yields (index, answer) as soon as one is finished.
 
     An answer depends only on its own request and on the seed: the order, the batch size
@@ -82,10 +91,10 @@ def answer_each(
     texts = _stop_texts(prompt, config)
 
     # Apart, so that the errors above are raised before the first answer is asked for.
-    def answers() -> Iterator[tuple[int, str]]:
+    def answers() -> Iterator[tuple[int, Answer]]:
         with _enough_memory(config):
             for index, tokens in _decode(answerer, prompts, texts, config):
-                yield index, tidy(answerer.tokenizer.decode(tokens), texts)
+                yield index, _answer(answerer, tokens, texts, config)
 
     return answers()
 
@@ -95,24 +104,29 @@ def stream(
     prompt: PromptConfig,
     request: Request,
     config: GenerateConfig,
-) -> Iterator[str]:
+) -> Generator[str, None, bool]:
     """The answer to one request, in pieces, while it is generated.
 
     The pieces, joined, are what `answer` returns. No letter is cut in two, and what may
     become a stop text is held back until it is known not to be one. A beam search knows
     its answer at the end only and so yields a single piece.
 
+    Returns:
+      `Answer.is_cut`, as the value of a `yield from`.
+
     Raises:
       UserError: as in `answer_each`, but when the first piece is asked for.
     """
     if config.beams > 1:
-        yield from answer(answerer, prompt, [request], config)
-        return
+        ((_, whole),) = answer_each(answerer, prompt, [request], config)
+        yield whole.text
+        return whole.is_cut
     prompts = queued_prompts(answerer, prompt, [request], config)
     texts = _stop_texts(prompt, config)
     with _enough_memory(config):
         job = _continuous_batch(answerer, prompts, texts, config)
-        yield from _pieces(answerer, job.snapshots(STEPS), texts)
+        tokens = yield from _pieces(answerer, job.snapshots(STEPS), texts)
+    return _answer(answerer, tokens, texts, config).is_cut
 
 
 def queued_prompts(
@@ -141,6 +155,23 @@ def queued_prompts(
     longest = max((len(queued.prompt.tokens) for queued in prompts), default=0)
     config.check_room(longest, answerer.context, answerer.llama.config.vocab)
     return prompts
+
+
+def _answer(
+    answerer: Answerer,
+    tokens: AnswerTokens,
+    texts: tuple[str, ...],
+    config: GenerateConfig,
+) -> Answer:
+    """The answer that tokens spell.
+
+    It is cut if there was no room for another token and nothing that ends an answer.
+    """
+    text = answerer.tokenizer.decode(tokens)
+    has_ended = tokens[-1:] and tokens[-1] in answerer.tokenizer.ends
+    has_ended = has_ended or any(stop in text for stop in texts)
+    is_full = len(tokens) >= config.max_new_tokens
+    return Answer(tidy(text, texts), is_cut=is_full and not has_ended)
 
 
 def _stop_texts(prompt: PromptConfig, config: GenerateConfig) -> tuple[str, ...]:
@@ -189,16 +220,20 @@ def _continuous_batch(
 
 def _pieces(
     answerer: Answerer, snapshots: Iterable[AnswerTokens], texts: tuple[str, ...]
-) -> Iterator[str]:
+) -> Generator[str, None, AnswerTokens]:
     """The pieces of an answer, each what a longer beginning of it adds.
 
     Args:
       answerer: the model.
       snapshots: the answer's tokens, more each time; the last time all of them.
       texts: what ends an answer.
+
+    Returns:
+      All tokens of the answer.
     """
     tokenizer = answerer.tokenizer
-    shown, tokens = 0, []
+    shown = 0
+    tokens: AnswerTokens = []
     for tokens in snapshots:
         sure = settled(tokenizer.spell(tokens), texts)
         if sure[shown:]:
@@ -206,6 +241,7 @@ def _pieces(
         shown = len(sure)
     if rest := tidy(tokenizer.decode(tokens), texts)[shown:]:
         yield rest
+    return tokens
 
 
 @contextmanager

@@ -8,12 +8,17 @@
 model, features, prompt, decoding). So a program that is started again continues the
 file that it finds, and never mixes the answers of two models.
 
+An answer that had not ended when `max_new_tokens` was reached, and so may end in the
+middle of a sentence, also has `"cut": true`.
+
     answers.jsonl            of one process, and in the end of all
     answers-1-of-4.jsonl     of the second of four, until all of them are done
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +28,12 @@ from typing import Any
 
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import parse_json
+from musilingo_jax.runtime.paths import open_regular_file
+from musilingo_jax.runtime.printable import printable
 from musilingo_jax.runtime.storage import write_text
+
+_CUT = "cut"
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,9 @@ class AskedQuestion:
     record: Record
     heard: str
 
-    def row(self, answer: str) -> dict[str, Any]:
+    def row(self, answer: str, *, is_cut: bool = False) -> dict[str, Any]:
         """The line of the file with this answer, without `made_by`."""
+        cut = {_CUT: True} if is_cut else {}
         return {
             "clip": self.record.clip,
             "heard": self.heard,
@@ -49,6 +60,7 @@ class AskedQuestion:
             "answer": answer,
             "attribute": self.record.attribute,
             "value": self.record.value,
+            **cut,
         }
 
 
@@ -106,6 +118,7 @@ class AnswerFile:
             self._own = path.with_name(part)
         self._begun = False
         self._answers: dict[tuple[str, ...], str] = {}
+        self._cut: set[tuple[str, ...]] = set()
         self._read_all()
 
     def share(self, asks: Sequence[AskedQuestion]) -> Sequence[AskedQuestion]:
@@ -116,7 +129,11 @@ class AnswerFile:
         """The model's answer, or None if it was not asked yet."""
         return self._answers.get(_key(ask.row("")))
 
-    def add(self, ask: AskedQuestion, answer: str) -> None:
+    def is_cut(self, ask: AskedQuestion) -> bool:
+        """Whether the model's answer was cut after `max_new_tokens`."""
+        return _key(ask.row("")) in self._cut
+
+    def add(self, ask: AskedQuestion, answer: str, *, is_cut: bool = False) -> None:
         """Appends an answer to this process's file.
 
         The operating system has it before this returns. So a kill loses no answer; a
@@ -125,7 +142,7 @@ class AnswerFile:
         Raises:
           UserError: the answer cannot be written.
         """
-        row = {**ask.row(answer), "made_by": self._made_by}
+        row = self._row(ask, answer, is_cut)
         with self._writing(self._own):
             if not self._begun:
                 _write(
@@ -134,7 +151,7 @@ class AnswerFile:
                 self._begun = True
             with self._own.open("a", encoding="utf-8") as file:
                 file.write(_line(row))
-        self._answers[_key(row)] = answer
+        self._know(row)
 
     def finish(self, asks: Sequence[AskedQuestion]) -> None:
         """Joins the answers of all processes in one file.
@@ -150,7 +167,7 @@ class AnswerFile:
         """
         self._read_all()
         rows = [
-            {**ask.row(answer), "made_by": self._made_by}
+            self._row(ask, answer, self.is_cut(ask))
             for ask in asks
             if (answer := self.answer(ask)) is not None
         ]
@@ -175,17 +192,27 @@ class AnswerFile:
                         f"differs in {_differing(row['made_by'], self._made_by)}): give"
                         " another --out, or undo that change, or delete the file"
                     )
-                self._answers[_key(row)] = row["answer"]
+                self._know(row)
+
+    def _know(self, row: dict[str, Any]) -> None:
+        self._answers[_key(row)] = row["answer"]
+        if row.get(_CUT) is True:
+            self._cut.add(_key(row))
+
+    def _row(self, ask: AskedQuestion, answer: str, is_cut: bool) -> dict[str, Any]:
+        return {**ask.row(answer, is_cut=is_cut), "made_by": self._made_by}
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
-        """Turns a full disk into an error that names what is kept."""
+        """Turns a failure to write into an error that names what is kept."""
         try:
             yield
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "make room" if full else "make it writable"
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): {len(self._answers)} "
-                "answers are kept; make room, and the same command continues with the "
+                f"answers are kept; {remedy}, and the same command continues with the "
                 "others"
             ) from error
 
@@ -218,21 +245,28 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    where = printable(str(path))
+    try:
+        with open_regular_file(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
     rows = []
-    # Text after the last line break is a line that was not written to its end.
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
+    # Text after the last line break is a line that was not written to its end. It may
+    # end within a letter, so it is left out before the text is decoded.
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line, "the line")
             texts = (*_key(row), row["made_by"], row["answer"])
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError
-        except (ValueError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError) as error:
+            reason = f" ({error})" if isinstance(error, UserError) else ""
             raise UserError(
-                f"{path}:{number} is not an answer of this program: name another file, "
-                "or delete this one"
+                f"{where}:{number} is not an answer of this program{reason}: name "
+                "another file, or delete this one"
             ) from error
         rows.append(row)
     return rows

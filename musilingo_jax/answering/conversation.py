@@ -1,12 +1,12 @@
 """A loaded model that listens to songs and answers questions about them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jax.sharding import Mesh
 
-from musilingo_jax.answering.answer import answer, check_question, stream
+from musilingo_jax.answering.answer import Answer, answer_each, check_question, stream
 from musilingo_jax.answering.answerer import Answerer, load_answerer
 from musilingo_jax.answering.padded_prompts import Features
 from musilingo_jax.answering.prompts import encode as encode_prompt
@@ -150,7 +150,16 @@ class Chat:
             features=features,
         )
 
+    @property
+    def cut_mark(self) -> str:
+        """What to show after an answer that is cut."""
+        return f" … (cut after {self.usage.generate.max_new_tokens} tokens)"
+
     def ask(self, excerpt: Excerpt, questions: Sequence[str]) -> list[str]:
+        """The texts of `answers`."""
+        return [answer.text for answer in self.answers(excerpt, questions)]
+
+    def answers(self, excerpt: Excerpt, questions: Sequence[str]) -> list[Answer]:
         """The answers to questions about an excerpt, each asked on its own.
 
         Raises:
@@ -161,10 +170,15 @@ class Chat:
             self._check(excerpt, question)
         requests = [(excerpt.features, question) for question in questions]
         usage = self.usage
-        return answer(self.answerer, usage.prompt, requests, usage.generate)
+        each = answer_each(self.answerer, usage.prompt, requests, usage.generate)
+        answers = dict(each)
+        return [answers[index] for index in range(len(requests))]
 
-    def stream(self, excerpt: Excerpt, question: str) -> Iterator[str]:
+    def stream(self, excerpt: Excerpt, question: str) -> Generator[str, None, bool]:
         """The answer to a question, in pieces, while it is generated.
+
+        Returns:
+          Whether it was cut, as the value of a `yield from`.
 
         Raises:
           UserError: as in `ask`; what concerns the question alone, at once.

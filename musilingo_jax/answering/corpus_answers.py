@@ -156,8 +156,8 @@ def answer_corpus(
         signals.raise_at_checks(),
     ):
         for unanswered, answers in jobs:
-            for index, text in answers:
-                file.add(unanswered[index], text)
+            for index, answer in answers:
+                file.add(unanswered[index], answer.text, is_cut=answer.is_cut)
                 bar.update()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("answered")

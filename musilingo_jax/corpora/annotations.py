@@ -1,10 +1,13 @@
 """Reads published annotation files: finds them, and checks every row that is used."""
 
 import csv
+import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from musilingo_jax.corpora import row_files
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_any_json
 
@@ -74,22 +77,23 @@ def csv_rows(
     Raises:
       UserError: the file cannot be read, or a column or cell is missing.
     """
+    text = row_files.read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    csv.field_size_limit(sys.maxsize)  # Any text fits into a cell.
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if missing := [c for c in columns if c not in (reader.fieldnames or ())]:
-                raise UserError(f"{path}:1: there is no column {', '.join(missing)}")
-            number = reader.line_num
-            for row in reader:
-                where, number = f"{path.name}:{number + 1}", reader.line_num
-                # The reader collects surplus cells at None, and fills up with None.
-                if None in row or None in row.values():
-                    raise UserError(
-                        f"{path.parent / where}: the number of cells is not the number "
-                        "of columns that the first line names"
-                    )
-                yield where, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if missing := [c for c in columns if c not in (reader.fieldnames or ())]:
+            raise UserError(f"{path}:1: there is no column {', '.join(missing)}")
+        number = reader.line_num
+        for row in reader:
+            where, number = f"{path.name}:{number + 1}", reader.line_num
+            # The reader collects surplus cells at None, and fills up with None.
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{path.parent / where}: the number of cells is not the number of "
+                    "columns that the first line names"
+                )
+            yield where, row
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read as CSV: {error}") from error
 
 

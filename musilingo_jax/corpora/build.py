@@ -63,9 +63,14 @@ def build(corpus: Corpus, *, allow_missing: bool) -> Path:
     listed = corpus.write_report() / LEFT_OUT
     total = len(survey.records) + len(survey.left_out)
     if not survey.records:
+        remedy = "name the folder of the audio files with --audio"
+        if total == 0:
+            raise UserError(f"{corpus.source}: has no rows")
+        if not survey.without_audio:
+            remedy = "its rows have no text to learn"
         raise UserError(
-            f"{corpus.source}: none of its {total:,} rows can be used; {listed} says "
-            "why. Name the folder of the audio files with --audio"
+            f"{corpus.source}: none of its {total:,} rows can be used, as {listed} "
+            f"lists: {remedy}"
         )
     if survey.without_audio and not allow_missing:
         raise UserError(

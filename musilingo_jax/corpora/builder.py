@@ -4,6 +4,7 @@ Each corpus is a subclass of `Corpus` that yields the rows of its published file
 base class finds the sound of each row, and writes:
 
     out/musiccaps/report.json, left_out.jsonl     counts, and a line per row left out
+    out/musiccaps/findings.jsonl                  what may be mistaken in the others
     out/musiccaps/1.0.0/                          the dataset (`dataset.py`), complete
                                                   or not there at all
 """
@@ -27,7 +28,7 @@ from musilingo_jax.corpora.survey import Survey, SurveyRow, survey
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
-REPORT, LEFT_OUT = "report.json", "left_out.jsonl"
+REPORT, LEFT_OUT, FINDINGS = "report.json", "left_out.jsonl", "findings.jsonl"
 
 
 class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -92,6 +93,7 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         with _writing(folder):
             storage.write_text(folder / LEFT_OUT, self.survey.lines())
+            storage.write_text(folder / FINDINGS, self.survey.found_lines())
             storage.write_text(folder / REPORT, json.dumps(counts, indent=2) + "\n")
         return folder
 
@@ -154,7 +156,13 @@ def _writing(folder: Path) -> Iterator[None]:
     """Turns the system's errors within the block into a `UserError` about a folder."""
     try:
         yield
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written: {error.strerror or error}"
-        ) from error
+    except UserError:
+        raise
+    # ArrayRecord and TFDS raise errors of their own that quote the system's.
+    except Exception as error:
+        again = "run the same command again"
+        if failure := storage.write_failure(folder, error, again=again):
+            raise failure from error
+        if isinstance(error, OSError):
+            raise UserError(f"{folder}: cannot be written: {error}") from error
+        raise

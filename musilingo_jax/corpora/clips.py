@@ -13,6 +13,7 @@ from musilingo_jax.corpora import listing
 from musilingo_jax.corpora.records import SUFFIXES, clip_id
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import stat_regular_file
+from musilingo_jax.runtime.unicode_names import composed
 
 # A file that is cut to its clip may be longer than the clip by what its format adds.
 SLACK_SECONDS = 0.5
@@ -83,7 +84,7 @@ class AudioFolder:
 
     @functools.cached_property
     def _paths(self) -> dict[str, str]:
-        """Both path within the folder and name, without suffix → file.
+        """Both path within the folder and name, without suffix, composed → file.
 
         Of files with the same name the preferred format is chosen, then the first in
         order; files that cannot be opened come last.
@@ -97,8 +98,8 @@ class AudioFolder:
         paths: dict[str, str] = {}
         for _, _, path in sorted(found):
             within = os.path.splitext(os.path.relpath(path, self.folder))[0]
-            paths.setdefault(Path(within).as_posix(), path)
-            paths.setdefault(os.path.basename(within), path)
+            paths.setdefault(composed(Path(within).as_posix()), path)
+            paths.setdefault(composed(os.path.basename(within)), path)
         return paths
 
     def find(self, wanted: Wanted) -> FoundClip | Lacking:
@@ -137,7 +138,7 @@ class AudioFolder:
         return FoundClip(audio, found, start, end, rate, seconds)
 
     def _named(self, names: tuple[str, ...]) -> Path | None:
-        stems = [_stem(name) for name in names]
+        stems = [composed(_stem(name)) for name in names]
         everywhere = (*stems, *map(os.path.basename, stems))
         path = next((self._paths[n] for n in everywhere if n in self._paths), None)
         return None if path is None else Path(path)

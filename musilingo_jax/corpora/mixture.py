@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import grain
 from ml_collections import ConfigDict
 
-from musilingo_jax.corpora import corpus
+from musilingo_jax.corpora import corpus, findings
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
@@ -51,11 +51,14 @@ def load(config: ConfigDict) -> list[Record]:
     members = _members(config)
     if not members:
         return corpus.load(config.path)
-    return [
+    records = [
         dataclasses.replace(record, corpus=name)
         for name, member in members.items()
         for record in corpus.load(member.path)
     ]
+    for sentence in findings.sentences(findings.shared_songs(records)):
+        findings.tell(f"config.corpus.mixture: {sentence}")
+    return records
 
 
 def split(config: ConfigDict, name: str, *, answered: bool) -> list[Record]:

@@ -7,6 +7,7 @@ from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
 from musilingo_jax.corpora.survey import SurveyRow
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.unicode_names import as_on_disk
 
 
 class OwnSongs(Corpus):
@@ -29,6 +30,7 @@ class OwnSongs(Corpus):
                 "musilingo_jax.generate"
             )
         folder = self.audio or path.parent.absolute()
+        listings: dict[str, dict[str, list[str]]] = {}
         for where, fields in songs.rows(path):
             yield SurveyRow(
                 where=where,
@@ -37,7 +39,7 @@ class OwnSongs(Corpus):
                     start=fields["start"],
                     end=fields["end"],
                     rate=fields["rate"],
-                    exact=folder / fields["audio"],
+                    exact=as_on_disk(folder / fields["audio"], listings),
                 ),
                 question=fields["question"],
                 answer=fields["answer"],

@@ -1,21 +1,20 @@
 """Your own songs: a file with questions and answers about each of them.
 
-The file is JSON lines, or a table from a spreadsheet saved as CSV with the same keys. A
-folder of songs without such a file can be captioned, but not trained on.
+The file is JSON lines, a JSON array, or a table from a spreadsheet saved as CSV, with
+the same keys (`row_files.py`). A folder of songs without such a file can be captioned,
+but not trained on.
 """
 
-import csv
-import io
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musilingo_jax.corpora import listing
+from musilingo_jax.corpora import findings, listing, row_files
 from musilingo_jax.corpora.records import Record, clip_id
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.unicode_names import as_on_disk
 
 EMBEDDED = {
     "musilingo-tiny-corpus": Path(__file__).parent.parent
@@ -41,7 +40,7 @@ def resolve(source: str) -> Path:
     Raises:
       UserError: there is no such file or folder, or its name is not UTF-8.
     """
-    path = EMBEDDED.get(source, Path(source))
+    path = EMBEDDED.get(source) or as_on_disk(Path(source))
     listing.check_name(path)
     if path.is_dir():
         for name in (FILE_NAME, TABLE_NAME):
@@ -50,6 +49,8 @@ def resolve(source: str) -> Path:
         if next(listing.sounds(path, hidden=False), None):
             return path
         path = path / FILE_NAME
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is not a regular file; a corpus is a file or folder")
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file; a corpus is a folder with a {FILE_NAME} "
@@ -63,7 +64,8 @@ def load(path: Path | str) -> list[Record]:
     """The records of a corpus, in the order of its lines.
 
     A line, with paths relative to the file (all keys but `audio` and `answer` are
-    optional):
+    optional; `answer` may be a list of several right answers, each of which becomes a
+    record):
 
         {"audio": "songs/a.ogg", "question": "How fast is it?", "answer": "It is fast.",
          "split": "train", "attribute": "tempo", "value": "fast",
@@ -77,7 +79,8 @@ def load(path: Path | str) -> list[Record]:
     `start` and `end` select seconds of a longer file; `rate` is the sampling rate that
     an `.npy` needs. The songs of a folder without a songs file come sorted by path,
     with neither questions nor answers, in the split "test"; links are followed. How
-    many files were left out, `.npy` among them, is printed to stderr.
+    many files were left out, `.npy` among them, is printed to stderr; so are
+    the mistakes that `findings` finds in the lines.
 
     Raises:
       UserError: a line is not such an object, or its sound file is missing, with file
@@ -86,21 +89,24 @@ def load(path: Path | str) -> list[Record]:
     path = resolve(str(path))
     if path.is_dir():
         return [_without_texts(audio, path) for audio in _sounds(path)]
-    records, missing = [], []
+    records, missing, places = [], [], []
     clips: dict[tuple, str] = {}
+    listings: dict[str, dict[str, list[str]]] = {}
     for where, fields in rows(path):
-        audio = path.parent / fields["audio"]
+        audio = as_on_disk(path.parent / fields["audio"], listings)
         part = {key: fields[key] for key in _NUMBERS}
         known = (audio, *part.values())
         try:
             clip = clips.get(known) or _clip(audio, path.parent, part)
         except OSError:
-            missing.append(f"{where}: the sound file {audio} is missing")
+            shown = printable(str(audio))
+            missing.append(f"{where}: the sound file {shown} is missing")
             continue
         clips[known] = clip
         texts = {key: fields[key] for key in ("question", "answer", "split")}
         facts = {key: fields[key] for key in ("attribute", "value")}
         records.append(Record(audio=audio, clip=clip, **texts, **facts, **part))
+        places.append(where)
     if missing:
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
@@ -108,6 +114,10 @@ def load(path: Path | str) -> list[Record]:
         )
     if not records:
         raise UserError(f"{path}: contains no songs")
+    found = findings.find(list(zip(places, records, strict=True)))
+    mistakes = [each for each in found if each.kind in findings.MISTAKES]
+    for sentence in findings.sentences(mistakes):
+        findings.tell(f"{printable(str(path))}: {sentence}")
     return records
 
 
@@ -129,7 +139,7 @@ def _without_texts(audio: Path, folder: Path) -> Record:
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The checked lines of a songs file.
+    """The checked lines of a songs file, once for each of their answers.
 
     Yields:
       `file:line` and all keys; those left out are None, or "" and "train" for
@@ -138,59 +148,17 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
       UserError: a line is not valid, with file and line.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    read = _table if path.suffix.lower() in (".csv", ".tsv") else _lines
-    for where, fields in read(text, path):
-        yield where, _checked(fields, where=where)
-
-
-def _lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Not splitlines, which also cuts at separators that JSON allows inside strings.
-    for number, line in enumerate(text.split("\n"), start=1):
-        where = f"{path}:{number}"
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: is not JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise UserError(
-                f"{where}: is not a JSON object with the keys {', '.join(_REQUIRED)}"
-            )
-        yield where, fields
-
-
-def _table(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    head = "".join(text.splitlines()[:1])
-    delimiter = max(",;\t", key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        columns = [column.strip() for column in next(reader, [])]
-        if missing := [key for key in _REQUIRED if key not in columns]:
-            raise UserError(
-                f"{path}:1: there is no column {', '.join(missing)}; the first line "
-                "must name the columns, such as audio,question,answer,split"
-            )
-        if len(set(columns)) < len(columns):
-            raise UserError(f"{path}:1: two columns have the same name")
-        number = reader.line_num
-        for cells in reader:
-            where, number = f"{path}:{number + 1}", reader.line_num
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise UserError(
-                    f"{where}: has {len(cells)} cells, not {len(columns)}; put text "
-                    f'that contains a {delimiter!r} in "quotes"'
-                )
-            named = dict(zip(columns, cells, strict=True))
-            yield where, {key: _cell(key, cell) for key, cell in named.items()}
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: is not CSV: {error}") from error
+    is_table = path.suffix.lower() in row_files.TABLES
+    for where, fields in row_files.read_rows(path, columns=_REQUIRED):
+        if is_table:
+            fields = {key: _cell(key, cell) for key, cell in fields.items()}
+        answers = fields.get("answer")
+        if not isinstance(answers, list):
+            answers = [answers]
+        elif not answers:
+            raise UserError(f"{where}: `answer` is an empty list; give an answer")
+        for answer in answers:
+            yield where, _checked({**fields, "answer": answer}, where=where)
 
 
 def _cell(key: str, cell: str) -> str | float | None:

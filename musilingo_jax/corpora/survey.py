@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from musilingo_jax.corpora.clips import AudioFolder, FoundClip, Lacking, Wanted
+from musilingo_jax.corpora.findings import KINDS, Finding, sentences
+from musilingo_jax.corpora.findings import find as find_findings
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.printable import printable
@@ -68,11 +70,13 @@ class Survey:
         (None if the file does not state them).
       left_out: the others, as in left_out.jsonl.
       splits: counts, by split, in the published order.
+      findings: what the records would teach or test that is not meant.
     """
 
     records: list[tuple[Record, float | None]]
     left_out: list[dict[str, str]]
     splits: dict[str, Split]
+    findings: list[Finding]
 
     @property
     def without_audio(self) -> int:
@@ -87,12 +91,24 @@ class Survey:
     def summary(self) -> dict[str, Any]:
         """The counts, as in report.json."""
         splits = {name: asdict(split) for name, split in self.splits.items()}
-        return {"splits": splits, "left_out": self.reasons()}
+        found = Counter(finding.kind for finding in self.findings)
+        return {
+            "splits": splits,
+            "left_out": self.reasons(),
+            "findings": {kind: found[kind] for kind in KINDS if kind in found},
+        }
 
     def lines(self) -> str:
         """The text of left_out.jsonl: a line per row that was left out."""
         return "".join(
             json.dumps(row, ensure_ascii=False) + "\n" for row in self.left_out
+        )
+
+    def found_lines(self) -> str:
+        """The text of findings.jsonl: a line per finding."""
+        return "".join(
+            json.dumps(finding._asdict(), ensure_ascii=False) + "\n"
+            for finding in self.findings
         )
 
     def table(self) -> str:
@@ -106,7 +122,8 @@ class Survey:
             hours = f"{split.hours:9.2f}" if split.untold < split.clips else f"{'–':>9}"
             untold = f"  (and {split.untold:,} clips of unknown length)"
             text += (
-                f"{name:10} {split.published_rows:10,} {split.published_clips:9,} "
+                f"{printable(name):10} "
+                f"{split.published_rows:10,} {split.published_clips:9,} "
                 f"{split.rows:10,} {split.clips:9,} {hours}"
                 f"{untold if split.untold else ''}\n"
             )
@@ -117,6 +134,8 @@ class Survey:
             first = examples[reason]
             detail = f": {first['detail']}" if first["detail"] else ""
             text += f"{count:10,} {reason}, the first {first['where']}{detail}\n"
+        for sentence in sentences(self.findings):
+            text += f"found: {sentence}\n"
         return text
 
 
@@ -145,7 +164,7 @@ def survey(rows: Iterable[SurveyRow], audio: AudioFolder | None) -> Survey:
         )
         found = dict(zip(sounds, looking, strict=True))
 
-    records, left_out = [], []
+    records, left_out, places = [], [], []
     for row in rows:
         clip = found[row.sound]
         lacking = _lacking(row, clip)
@@ -159,7 +178,9 @@ def survey(rows: Iterable[SurveyRow], audio: AudioFolder | None) -> Survey:
             left_out.append({key: printable(text) for key, text in entry.items()})
         else:
             records.append((_record(row, clip), clip.seconds))
-    return Survey(records, left_out, _counts(rows, records))
+            places.append(row.where)
+    found = find_findings([(w, r) for w, (r, _) in zip(places, records, strict=True)])
+    return Survey(records, left_out, _counts(rows, records), found)
 
 
 def _lacking(row: SurveyRow, clip: FoundClip | Lacking) -> Lacking | None:

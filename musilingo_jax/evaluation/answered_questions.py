@@ -25,6 +25,8 @@ class AnsweredQuestion:
       options: the texts of a multiple choice; empty for other questions.
       record: the record of the corpus; None for answers from a file.
       inferred: whether attribute and value were inferred from question and reference.
+      others: further references, which are as right as the first.
+      is_cut: whether the answer was cut after as many tokens as it had room for.
     """
 
     clip: str
@@ -36,10 +38,19 @@ class AnsweredQuestion:
     options: tuple[str, ...]
     record: Record | None
     inferred: bool
+    others: tuple[str, ...] = ()
+    is_cut: bool = False
 
     @classmethod
-    def of(cls, record: Record, answer: str) -> "AnsweredQuestion":
-        """The question of a record, with an answer."""
+    def of(
+        cls,
+        record: Record,
+        answer: str,
+        others: tuple[str, ...] = (),
+        *,
+        is_cut: bool = False,
+    ) -> "AnsweredQuestion":
+        """The question of a record, with an answer and further references."""
         return cls(
             clip=record.clip,
             question=record.question,
@@ -50,6 +61,8 @@ class AnsweredQuestion:
             options=(),
             record=record,
             inferred=False,
+            others=others,
+            is_cut=is_cut,
         )
 
     @property
@@ -91,6 +104,11 @@ def notes(rows: Sequence[AnsweredQuestion]) -> list[str]:
         sentences.append(
             f"attribute and value of {sum(found.values())} answers are inferred from "
             f"question and reference ({counts}), because their lines do not give them."
+        )
+    if cut := sum(row.is_cut for row in rows):
+        sentences.append(
+            f"{cut} answers are cut, perhaps in the middle of a sentence, because they "
+            "had not ended after generate.max_new_tokens: raise it for whole answers."
         )
     if again := repeated(rows):
         sentences.append(

@@ -43,7 +43,7 @@ def derangement(clips: Sequence[str], seed: int) -> dict[str, str]:
     Raises:
       UserError: there are fewer than two different clips.
     """
-    circle = np.random.default_rng(seed).permutation(sorted(set(clips))).tolist()
+    circle = _permuted(sorted(set(clips)), np.random.default_rng(seed))
     if len(circle) < 2:
         raise UserError(
             "the test split has only one readable clip: the control with another "
@@ -159,9 +159,7 @@ def shuffled(rows: Sequence[AnsweredQuestion], seed: int) -> list[str | None]:
         if 2 * largest > len(places):
             continue
         clips = sorted({rows[place].clip for place in places})
-        order = {
-            c: rank for rank, c in enumerate(generator.permutation(clips).tolist())
-        }
+        order = {c: rank for rank, c in enumerate(_permuted(clips, generator))}
         ordered = sorted(places, key=lambda place: order[rows[place].clip])
         shifted = ordered[largest:] + ordered[:largest]
         for place, other in zip(ordered, shifted, strict=True):
@@ -208,6 +206,11 @@ def constant(
             guess = best_of_others[name]
         given.append(None if guess is None else _right_answer(guess))
     return given
+
+
+def _permuted(clips: Sequence[str], generator: np.random.Generator) -> list[str]:
+    """The clips in random order; not as an array, which drops NUL at their ends."""
+    return [clips[int(place)] for place in generator.permutation(len(clips))]
 
 
 def _question_group(row: AnsweredQuestion) -> str:

@@ -1,6 +1,7 @@
 """Asks a model the questions of a corpus, also as controls, and scores its answers."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.corpora.records import Record
+from musilingo_jax.corpora.records import Record, contents_of
 from musilingo_jax.evaluation import controls, report_files, scoring
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import facts
@@ -81,12 +82,14 @@ def evaluate(
     }
     corpus = mixture.load(config.corpus)
     training = [r for r in corpus if r.split == config.corpus.train_split and r.answer]
-    scored = _score(records, answers, corpus, training, models, config.seed)
-    trained_on = {record.clip for record in training}
+    cut = [file.is_cut(ask) for ask in asks[OWN]]
+    scored = _score(records, answers, cut, corpus, training, models, config.seed)
+    heard = {contents_of(record.clip) or record.clip for record in training}
+    tested = {record.clip for record in records}
     about = About(
         title=f"{adapter} on {mixture.title(config.corpus)} ({split})",
         left_out=len(test) - len(records),
-        not_held_out=len({record.clip for record in records} & trained_on),
+        not_held_out=sum((contents_of(clip) or clip) in heard for clip in tested),
         identity=corpus_answers.identity(config, adapter),
         config=json.loads(config.to_json_best_effort()),
     )
@@ -100,9 +103,18 @@ def _answer(file: AnswerFile, ask: AskedQuestion) -> str:
     return answer
 
 
+def _others(
+    record: Record, right: Mapping[tuple[str, str], Sequence[str]]
+) -> tuple[str, ...]:
+    """The further right answers to a record's question, each once."""
+    every = dict.fromkeys(right[record.clip, record.question])
+    return tuple(answer for answer in every if answer != record.answer)
+
+
 def _score(
     records: list[Record],
     answers: dict[str, list[str]],
+    cut: list[bool],
     corpus: list[Record],
     training: list[Record],
     models: WordingModels,
@@ -113,13 +125,20 @@ def _score(
     Args:
       records: the records that were asked.
       answers: system → its answer to each record.
+      cut: whether the model's own answer to each was cut.
       corpus: all records, which define the values of attributes.
       training: those with which the constant control is made.
       models: what some metrics need.
       seed: of the controls and of the bootstrap.
     """
     by_model = {name: each for name, each in answers.items() if name != OWN}
-    rows = list(map(AnsweredQuestion.of, records, answers[OWN]))
+    right: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        right.setdefault((record.clip, record.question), []).append(record.answer)
+    rows = [
+        AnsweredQuestion.of(record, answer, _others(record, right), is_cut=is_cut)
+        for record, answer, is_cut in zip(records, answers[OWN], cut, strict=True)
+    ]
     known = [AnsweredQuestion.of(record, "") for record in training]
     return scoring.score(
         rows,

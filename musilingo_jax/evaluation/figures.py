@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from musilingo_jax.corpora.statements.keys import MODES, NOTES, named_key
+from musilingo_jax.corpora.statements.tempos import single_tempo
+from musilingo_jax.corpora.statements.tempos import tempo as stated_tempo
 from musilingo_jax.evaluation.controls import LABELS
 from musilingo_jax.evaluation.estimates import Estimate
-from musilingo_jax.evaluation.metrics import facts, keys, tempo
+from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.evaluation.score_table import OWN
 from musilingo_jax.evaluation.scoring import Line, Scored
 from musilingo_jax.runtime.palette import BLUE, GREYS, INK, MUTED, RULE
+from musilingo_jax.runtime.printable import printable
 
 _COLOURS = {OWN: BLUE, **dict(zip(LABELS, GREYS, strict=True))}
 _NAMES = {OWN: "own answers", **LABELS}
@@ -47,13 +52,16 @@ class Picture:
     def of(cls, section: str, caption: str, figure: Figure) -> "Picture":
         """Draws a figure."""
         png = io.BytesIO()
-        figure.savefig(png, format="png", facecolor="white")
+        with warnings.catch_warnings():
+            # Letters that no font here has are drawn as boxes; the text has them too.
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+            figure.savefig(png, format="png", facecolor="white")
         return cls(section, caption, png.getvalue(), figure.get_figwidth())
 
 
 def draw(scored: Scored) -> Iterator[Picture]:
     """All pictures that have anything to show."""
-    factual = [line for line in scored.lines if line.section == "factual"]
+    factual = [line for line in scored.lines if line.is_fact]
     if factual:
         shown, note = _with_most_answers(factual, _MAX_BARS)
         caption = f"Facts and their controls, with 95 % intervals{note}"
@@ -105,7 +113,8 @@ def _bars(lines: Sequence[Line]) -> Figure:
         )
     marks = ["" if line.beats_controls else " ✗" for line in lines]
     names = [
-        line.name[:_MAX_LETTERS] + mark for line, mark in zip(lines, marks, strict=True)
+        printable(line.name)[:_MAX_LETTERS] + mark
+        for line, mark in zip(lines, marks, strict=True)
     ]
     # Names may hold characters that matplotlib reads as formulas.
     is_long = max(map(len, names)) > _MAX_LEVEL_LETTERS
@@ -149,7 +158,10 @@ def _distributions(scored: Scored, kinds: Sequence[str]) -> Figure:
                     label=_NAMES[system],
                 )
         axes.set_title(
-            kind[:_MAX_LETTERS], color=INK, fontsize="small", parse_math=False
+            printable(kind)[:_MAX_LETTERS],
+            color=INK,
+            fontsize="small",
+            parse_math=False,
         )
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
@@ -169,12 +181,12 @@ def _confusion(scored: Scored) -> Figure | None:
     rows = [row for row in scored.rows if facts.protocol(row) == "key"]
     if not rows:
         return None
-    names = [f"{note} {mode}" for mode in ("major", "minor") for note in keys.NOTES]
+    names = [f"{note} {mode}" for mode in MODES for note in NOTES]
     places = {name: place for place, name in enumerate(names)} | {None: len(names)}
     table = np.zeros((len(names), len(names) + 1))
     for row in rows:
-        true = places[keys.named_key(row.true_value)]
-        table[true, places[keys.named_key(row.answer)]] += 1
+        true = places[named_key(row.true_value)]
+        table[true, places[named_key(row.answer)]] += 1
     figure = Figure(figsize=(5, 4.7), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     axes.imshow(table, cmap="Blues")
@@ -186,15 +198,17 @@ def _confusion(scored: Scored) -> Figure | None:
 def _tempi(scored: Scored) -> Figure | None:
     """True against answered beats per minute, on logarithmic axes."""
     pairs = [
-        (tempo.number(row.true_value), tempo.number(row.answer))
+        (single_tempo(row.true_value), stated_tempo(row.answer))
         for row in scored.rows
         if facts.protocol(row) == "tempo"
     ]
     # Numbers that are not tempi would only flatten the rest.
     pairs = [
-        (true, answered)
+        (true, (answered.low * answered.high) ** 0.5)
         for true, answered in pairs
-        if true is not None and answered is not None and 10 <= answered <= 1000
+        if true is not None
+        and answered is not None
+        and 10 <= answered.low <= answered.high <= 1000
     ]
     if not pairs:
         return None

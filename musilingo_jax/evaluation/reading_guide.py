@@ -4,11 +4,13 @@ from musilingo_jax.evaluation.metrics import facts, flips
 from musilingo_jax.evaluation.metrics.intervals import FEWEST_CLIPS
 
 READING_RULES = {
-    "facts": "An answer is right if it names the true value of the attribute and no "
-    "other value that the corpus has for it. Values match at word boundaries, longer "
-    "ones first, those with a capital letter as written. An answer that names no value "
-    "or several is wrong and counts as unanswered. Some attributes have a protocol of "
-    "their own: "
+    "facts": "An answer is right if it states the true value of the attribute and no "
+    "other value that the corpus has for it. Upper and lower case, accents, and "
+    "hyphens, spaces or nothing between the parts of a value make no difference; "
+    "longer values are looked for first; what the answer denies (“not rock”) is not "
+    "stated. An answer that states no value counts as unanswered, and one that states "
+    "several as wrong. Rows whose name ends in “_published” are the rules of published "
+    "tables, for comparison with them. Some attributes have a protocol of their own: "
     + "; ".join(f"{name}: {rule}" for name, rule in facts.STANDARD.items())
     + ".",
     "shuffled answers": "The same answers, each given for another clip, among "

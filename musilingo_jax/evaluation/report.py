@@ -8,6 +8,7 @@ from typing import Any
 from musilingo_jax.evaluation import answered_questions
 from musilingo_jax.evaluation.controls import LABELS
 from musilingo_jax.evaluation.estimates import Estimate, Gain
+from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.evaluation.metrics.intervals import FEWEST_CLIPS
 from musilingo_jax.evaluation.published_scores import (
     LEGACY,
@@ -17,6 +18,7 @@ from musilingo_jax.evaluation.published_scores import (
 from musilingo_jax.evaluation.reading_guide import READING_RULES
 from musilingo_jax.evaluation.score_table import OWN
 from musilingo_jax.evaluation.scoring import Line, Scored
+from musilingo_jax.runtime.printable import printable
 
 # A summary lists no more names than this.
 _MAX_NAMES = 12
@@ -31,9 +33,10 @@ class About:
     Attributes:
       title: what was evaluated, on which corpus.
       left_out: the number of records that could not be asked.
-      not_held_out: the number of clips that are also in the training split.
+      not_held_out: the number of clips of songs that are also in the training split.
       identity: what the answers depend on; empty for answers from a file.
       config: the config of the experiment; empty for answers from a file.
+      notes: what else a reader should know, one sentence each.
     """
 
     title: str
@@ -41,6 +44,7 @@ class About:
     not_held_out: int
     identity: dict[str, Any]
     config: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,11 @@ def sections(about: About, scored: Scored) -> list[Section]:
 def escape(text: str) -> str:
     r"""Markdown that shows a text as it is, in one line: `a*b*` → `a\*b\*`.
 
-    Names of attributes and of files may hold any characters.
+    Names of attributes and of files may hold any characters; those that are unsafe on
+    a terminal are shown as in `printable`.
     """
-    return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(text.split()))
+    text = printable(" ".join(text.split()))
+    return _MARKUP.sub(lambda found: "\\" + found[0], text)
 
 
 def interpretation(line: Line) -> str:
@@ -124,10 +130,16 @@ def interpretation(line: Line) -> str:
                 f"not significantly above {_labels(chance)}: no sign that this comes "
                 "from the music"
             )
-    if line.unscorable:
+    if line.contradicted:
         parts.append(
-            f"{line.unscorable} references do not name their own value as written, so "
-            "that no answer like them can be right: correct `value` or `answer`"
+            f"{line.contradicted} references state another value than their own "
+            "`value`: one of the two is mistaken"
+        )
+    if rest := line.unscorable - line.contradicted:
+        why = "by this rule" if line.name.endswith(facts.PUBLISHED) else "clearly"
+        parts.append(
+            f"{rest} references do not state their value {why}, so that an answer in "
+            "the same words counts as wrong"
         )
     return f"**{escape(line.name)}**{_mark(line)}: {'; '.join(parts)}."
 
@@ -138,8 +150,9 @@ def _summary(about: About, scored: Scored, factual: Sequence[Line]) -> str:
     paragraphs = [f"{size} {_verdict(factual)}"]
     if about.not_held_out:
         paragraphs.append(
-            f"**Not held out:** {about.not_held_out} of the clips are also in the "
-            "training split. What is right about them may be remembered, not heard."
+            f"**Not held out:** {about.not_held_out} of the clips are of songs that "
+            "are also in the training split. What is right about them may be "
+            "remembered, not heard."
         )
     if about.left_out:
         paragraphs.append(
@@ -147,7 +160,7 @@ def _summary(about: About, scored: Scored, factual: Sequence[Line]) -> str:
             "songs cannot be read, or no stage of training uses their kind of question."
         )
     notes = answered_questions.notes(scored.rows)
-    paragraphs += [f"**Note:** {note}" for note in notes]
+    paragraphs += [f"**Note:** {escape(note)}" for note in (*about.notes, *notes)]
     return "\n\n".join(paragraphs)
 
 
@@ -155,9 +168,10 @@ def _verdict(factual: Sequence[Line]) -> str:
     """How many scores of facts are above all controls, and which are not."""
     if not factual:
         return "None of them can be checked for facts: the scores are about wording."
-    failed = [escape(line.name) for line in factual if not line.beats_controls]
-    passed = len(factual) - len(failed)
-    verdict = f"**{passed} of {len(factual)} scores of facts are above every control.**"
+    read = [line for line in factual if line.is_fact]
+    failed = [escape(line.name) for line in read if not line.beats_controls]
+    passed = len(read) - len(failed)
+    verdict = f"**{passed} of {len(read)} scores of facts are above every control.**"
     if failed:
         names = ", ".join(failed[:_MAX_NAMES])
         more = len(failed) - _MAX_NAMES

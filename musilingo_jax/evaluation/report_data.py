@@ -63,6 +63,7 @@ def examples(scored: Scored) -> list[str]:
             "answer": row.answer,
             "attribute": row.attribute,
             "value": row.value,
+            **({"cut": True} if row.is_cut else {}),
             "scores": scores,
             "controls": {
                 system: answers[place]

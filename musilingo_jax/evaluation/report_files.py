@@ -1,5 +1,6 @@
 """Writes the files of a report."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def write(folder: Path, about: About, scored: Scored) -> None:
         for name, text in texts.items():
             write_text(folder / name, text)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space" if full else "make it writable"
         raise UserError(
             f"{folder}: the report cannot be written ({error.strerror}). The answers "
-            "are kept: free some space, and the same command scores them"
+            f"are kept: {remedy}, and the same command scores them"
         ) from error

@@ -132,8 +132,7 @@ class ScoreTable:
         """
         self.controls = [system for system in scores if system != OWN]
         self._seed = seed
-        self._clips = np.asarray(clips)
-        self._clip_of_row = np.unique(self._clips, return_inverse=True)[1]
+        self._clip_of_row = intervals.numbered(clips)
         self._terms = dict(_columns(scores))
         every = [terms.values for terms in self._terms.values()]
         stacked = np.concatenate(every, axis=1)
@@ -154,7 +153,7 @@ class ScoreTable:
     def size(self, measure: Measure, system: str) -> tuple[int, int]:
         """How many answers have the score, and how many clips they are about."""
         included = self._terms[_column(measure, system)].included
-        return int(included.sum()), len(set(self._clips[included]))
+        return int(included.sum()), len(np.unique(self._clip_of_row[included]))
 
     def estimate(self, measure: Measure, system: str) -> Estimate:
         """A system's score with its interval: Wilson's for a proportion.
@@ -166,7 +165,7 @@ class ScoreTable:
         value = _value(measure, sums)
         answers = terms.values[terms.included, 0]
         if measure.right_or_wrong and np.isin(answers, (0, 1)).all():
-            clips = self._clips[terms.included].tolist()
+            clips = self._clip_of_row[terms.included].tolist()
             size = intervals.effective_size(answers == 1, clips)
             return Estimate(value, *intervals.wilson_interval(value, size), None)
         _, clips = self.size(measure, system)

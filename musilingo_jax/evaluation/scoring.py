@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.estimates import Estimate, Gain
@@ -28,8 +28,9 @@ class Line:
       controls: control → its score; None if it could not be computed.
       gains: control → own − control, over the rows that both have.
       unanswered: answers that name nothing of the kind; None if that has no meaning.
-      unscorable: references that do not name their own value. No answer in the same
-        words can be right.
+      unscorable: references that do not state their own value in words that are read.
+        An answer in the same words counts as wrong.
+      contradicted: of those, references that state another value than their own.
     """
 
     section: str
@@ -42,6 +43,12 @@ class Line:
     gains: dict[str, Gain | None]
     unanswered: int | None
     unscorable: int
+    contradicted: int = 0
+
+    @property
+    def is_fact(self) -> bool:
+        """Whether it is a score of facts as they are read, not by a published rule."""
+        return self.section == "factual" and not self.name.endswith(facts.PUBLISHED)
 
     @property
     def known_gains(self) -> dict[str, Gain]:
@@ -97,6 +104,7 @@ def score(
     answers: dict[str, list[str | None]] = {OWN: [row.answer for row in rows]}
     answers |= {control: list(given) for control, given in controls.items()}
     references = [row.reference for row in rows]
+    others = [row.others for row in rows]
     scorer = Wording(models)
     scores, answered = {}, {}
     total = len(rows) * len(answers) * scorer.passes
@@ -104,19 +112,22 @@ def score(
         for system, given in answers.items():
             judged = facts.score(rows, given, values)
             answered[system] = judged.answered
-            scores[system] = scorer.score(given, references, bar.update)
+            scores[system] = scorer.score(given, references, bar.update, others)
             scores[system] |= {f"factual.{n}": s for n, s in judged.scores.items()}
-    kinds = np.array([row.kind for row in rows])
+    kinds = [row.kind for row in rows]
     for kind in sorted(set(kinds)):
+        # Not an array of texts, which would drop NUL at their ends.
+        is_kind = np.array([each == kind for each in kinds])
         for found in scores.values():
             rouge = found["honest.rouge_l"]
-            found[f"kind.{kind}"] = np.where(kinds == kind, rouge, np.nan)
+            found[f"kind.{kind}"] = np.where(is_kind, rouge, np.nan)
     table = ScoreTable([row.clip for row in rows], scores, seed=seed)
     of_references = facts.score(rows, references, values).scores
+    mistaken = np.array([facts.contradicts(row, values) for row in rows])
     return Scored(
         lines=[
-            *_factual(table, answered[OWN], of_references),
-            *(_line(table, "kind", kind) for kind in sorted(set(kinds.tolist()))),
+            *_factual(table, answered[OWN], of_references, mistaken),
+            *(_line(table, "kind", kind) for kind in sorted(set(kinds))),
             *_worded(table, "honest", wording.HONEST, models.absent),
             *_worded(table, "legacy", wording.LEGACY, models.absent),
         ],
@@ -135,6 +146,7 @@ def _factual(
     table: ScoreTable,
     answered: Mapping[str, Float[np.ndarray, " rows"]],
     of_references: Mapping[str, Float[np.ndarray, " rows"]],
+    mistaken: Bool[np.ndarray, " rows"],
 ) -> Iterator[Line]:
     """Scores of what answers say about the music, those with a protocol first.
 
@@ -142,16 +154,22 @@ def _factual(
       table: all scores.
       answered: `Facts.answered` of the answers.
       of_references: `Facts.scores` of the references, taken for answers.
+      mistaken: which rows `facts.contradicts`.
     """
     standard = [name for name in facts.STANDARD if name in of_references]
     for name in standard + sorted(of_references.keys() - facts.STANDARD):
         scores = of_references[name]
-        unscorable = int((scores < 1).sum())  # NaN is not below 1.
-        if name in ("multiple_choice", "instruments"):
-            unscorable = 0  # Their references may be worded freely.
+        unscorable = scores < 1  # NaN is not below 1.
+        if name.startswith(("multiple_choice", "instruments")):
+            unscorable[:] = False  # Their references may be worded freely.
         unanswered = int((answered[name] == 0).sum()) if name in answered else 0
         yield _line(
-            table, "factual", name, unanswered=unanswered, unscorable=unscorable
+            table,
+            "factual",
+            name,
+            unanswered=unanswered,
+            unscorable=int(unscorable.sum()),
+            contradicted=int((unscorable & mistaken).sum()),
         )
 
 
@@ -174,6 +192,7 @@ def _line(
     *,
     unanswered: int | None = None,
     unscorable: int = 0,
+    contradicted: int = 0,
 ) -> Line:
     """The line of a score, if any answer has it."""
     measure = _measure(section, name)
@@ -194,6 +213,7 @@ def _line(
         | {control: table.gain(measure, control) for control in compared},
         unanswered=unanswered,
         unscorable=unscorable,
+        contradicted=contradicted,
     )
 
 
@@ -219,5 +239,8 @@ def _measure(section: str, name: str) -> Measure:
         return Measure(
             COUNTS, lambda sums: bleu.corpus_bleu(sums)[name], right_or_wrong=False
         )
-    graded = section != "factual" or name in ("key", "instruments")
+    graded = section != "factual" or name.removesuffix(facts.PUBLISHED) in (
+        "key",
+        "instruments",
+    )
     return Measure(f"{section}.{name}", mean, right_or_wrong=not graded)

@@ -81,9 +81,7 @@ def _soundfont(path: str, sample_rate: int) -> Any:
     """Loads a soundfont once per process; large ones take seconds."""
     try:
         # Here, because only rendering needs it, and `make recipe` installs it.
-        from tinysoundfont import (  # type: ignore[import-not-found]
-            _tinysoundfont as tiny,
-        )
+        from tinysoundfont import _tinysoundfont as tiny  # type: ignore
     except ImportError as error:
         raise UserError(
             "rendering needs tinysoundfont: pip install --no-deps tinysoundfont==0.3.7"

@@ -114,8 +114,33 @@ def test_answers_come_as_soon_as_they_are_done():
     model = tiny.parrot_answerer([tiny.token(piece) for piece in ("a", "b", "###")])
     short = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
     each = answer_each(model, tiny.PROMPT, [short] * 9, GREEDY)
-    assert next(each)[1] == "ab"
+    assert next(each)[1] == ("ab", False)
     assert sorted(index for index, _ in each) == list(range(1, 9))
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("pieces", "is_cut"),
+    [
+        (("a", "b"), True),
+        (("a", "###"), False),
+        (("a", "b", "c", "d", "e", "###"), False),  # Its end is the last that fits.
+        (("a", "b", "c", "d", "e", "f", "###"), True),
+    ],
+)
+def test_an_answer_that_has_not_ended_is_marked(config, pieces, is_cut):
+    model = tiny.parrot_answerer([tiny.token(piece) for piece in pieces])
+    config = dataclasses.replace(config, max_new_tokens=6)
+    request = (np.zeros((1, tiny.MERT.hidden_size), np.float32), "How?")
+    ((_, found),) = answer_each(model, tiny.PROMPT, [request], config)
+    assert found.is_cut == is_cut
+
+    def told():
+        marks.append((yield from stream(model, tiny.PROMPT, request, config)))
+
+    marks = []
+    assert "".join(told()) == found.text
+    assert marks == [is_cut]
 
 
 @WAYS

@@ -394,6 +394,39 @@ def test_missing_files_and_folders_are_named(tmp_path):
         _ = make(LpMusicCapsMsd, tmp_path).survey
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "there is no space left"),
+        (
+            RuntimeError("Failed to finalize: No space left on device; write failed"),
+            "there is no space left .*free some and run the same command again",
+        ),
+        (PermissionError(13, "Permission denied"), "make it writable"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_a_sentence(
+    tmp_path, monkeypatch, error, reason
+):
+    as_json(tmp_path / "songs.jsonl", {"audio": "a.wav", "answer": "A song."})
+    sound(tmp_path / "a.wav", 1)
+    made = make(OwnSongs, tmp_path, tmp_path / "out")
+
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(made, "download_and_prepare", fail)
+    with pytest.raises(UserError, match=rf"out/own_songs/1.0.0: .*{reason}"):
+        made.build()
+
+
+def test_rows_without_texts_are_no_question_of_the_audio_folder(tmp_path):
+    musiccaps_table(tmp_path, ("a", 0, 10, " ", True))
+    sound(tmp_path / "a.wav", 10)
+    with pytest.raises(UserError, match="lists: its rows have no text to learn"):
+        build.build(make(MusicCaps, tmp_path), allow_missing=True)
+
+
 def test_a_built_corpus_gives_back_its_records_in_order(tmp_path):
     lines = [
         {
@@ -417,6 +450,7 @@ def test_a_built_corpus_gives_back_its_records_in_order(tmp_path):
     folder = build.build(make(OwnSongs, path, out), allow_missing=False)
     assert sorted(p.name for p in folder.parent.iterdir()) == [
         "1.0.0",
+        "findings.jsonl",
         "left_out.jsonl",
         "lock",
         "report.json",

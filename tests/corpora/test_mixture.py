@@ -35,10 +35,11 @@ def test_a_mixture_tells_its_records_apart(tmp_path):
 def test_a_corpus_that_would_never_be_drawn_is_refused(tmp_path, capsys):
     for name, parts in (("one", ("train", "test")), ("two", ("Train", "test"))):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "a.wav").write_bytes(b"sound")
+        for part in parts:
+            (tmp_path / name / f"{part}.wav").write_text(part)
         (tmp_path / name / "songs.jsonl").write_text(
             "".join(
-                f'{{"audio": "a.wav", "answer": "A.", "split": "{part}"}}\n'
+                f'{{"audio": "{part}.wav", "answer": "A.", "split": "{part}"}}\n'
                 for part in parts
             )
         )
@@ -54,6 +55,21 @@ def test_a_corpus_that_would_never_be_drawn_is_refused(tmp_path, capsys):
     (record,) = mixture.split(mixed, "train", answered=True)
     assert record.corpus == "one"
     assert "mixture.two: " in capsys.readouterr().err
+
+
+def test_a_song_in_other_splits_of_two_corpora_is_told(tmp_path, capsys):
+    for name, part, audio in (("one", "train", "a.wav"), ("two", "test", "b.ogg")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / audio).write_bytes(b"the same song")
+        (tmp_path / name / "songs.jsonl").write_text(
+            f'{{"audio": "{audio}", "answer": "A.", "split": "{part}"}}\n'
+        )
+    mixed = config(one=(tmp_path / "one", 2), two=(tmp_path / "two", 1))
+    mixture.load(mixed)
+    told = capsys.readouterr().err
+    assert (
+        "config.corpus.mixture: songs in several splits: 1, such as one (train)" in told
+    )
 
 
 @pytest.mark.parametrize(

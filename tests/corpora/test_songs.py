@@ -232,7 +232,7 @@ GOOD = {"audio": "a.wav", "answer": "A song."}
     "line, reason",
     [
         ("{audio: a.wav}", "not JSON"),
-        ('["a.wav"]', "not a JSON object with the keys audio, answer"),
+        ('["a.wav"]', "is not a JSON object but an array"),
         ({**GOOD, "anwser": "x"}, "unknown key anwser"),
         ({"audio": "a.wav"}, "`answer` is missing"),
         ({**GOOD, "answer": "  "}, "`answer` is missing, empty"),
@@ -246,7 +246,7 @@ GOOD = {"audio": "a.wav", "answer": "A song."}
             r'{"audio": "a.wav", "answer": "x", "question": "\ud800"}',
             "`question` contains half a character",
         ),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is JSON that is nested too deeply"),
         ("9" * 5000, "is not JSON"),
         ({**GOOD, "start": "1"}, "`start` must be a number, not '1'"),
         ({**GOOD, "start": True}, "`start` must be a number"),
@@ -286,6 +286,7 @@ def test_nothing_to_load_is_an_error(tmp_path):
         (tmp_path / "songs.jsonl").write_text(content)
         with pytest.raises(UserError, match="contains no songs"):
             songs.load(tmp_path)
-    (tmp_path / "songs.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read as UTF-8"):
-        songs.load(tmp_path)
+    for content, encoding in ((b"\xff\xfe\x00", "UTF-16"), (b"\xff", "UTF-8")):
+        (tmp_path / "songs.jsonl").write_bytes(content)
+        with pytest.raises(UserError, match=f"cannot be read as {encoding} text"):
+            songs.load(tmp_path)

@@ -155,6 +155,74 @@ def test_answers_of_other_processes_count_as_given(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_cut_answer_keeps_its_mark(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    file = AnswerFile(path, "m=1")
+    file.add(ask(0), "It is", is_cut=True)
+    file.add(ask(1), "It is calm.")
+    first, second = map(json.loads, path.open())
+    assert first["cut"] is True and "cut" not in second
+    again = AnswerFile(path, "m=1")
+    assert (again.is_cut(ask(0)), again.is_cut(ask(1))) == (True, False)
+    again.finish([ask(1), ask(0)])
+    assert [json.loads(row).get("cut") for row in path.open()] == [None, True]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b'{"clip": "\xff"}\n',
+            r"answers.jsonl:1 is not an answer of this program .*utf-8",
+        ),
+        (
+            b"[" * 100_000 + b"\n",
+            r"answers.jsonl:1 is not an answer .*nested too deeply",
+        ),
+        (b'{"clip": 5}\n', r"answers.jsonl:1 is not an answer of this program: name"),
+        (b"5\n", r"answers.jsonl:1 is not an answer of this program"),
+    ],
+)
+def test_a_damaged_file_of_answers_is_refused_and_kept(tmp_path, content, reason):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=reason):
+        AnswerFile(path, "m=1")
+    assert path.read_bytes() == content
+
+
+def test_a_letter_that_was_cut_by_a_kill_is_no_damage(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    AnswerFile(path, "m=1").add(ask(0), "café")
+    content = path.read_bytes()
+    path.write_bytes(content + content[: content.index(b"\xc3") + 1])
+    assert AnswerFile(path, "m=1").answer(ask(0)) == "café"
+
+
+def test_a_named_pipe_among_the_answers_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "answers-1-of-2.jsonl")
+    with pytest.raises(UserError, match="answers-1-of-2.jsonl: cannot be read"):
+        AnswerFile(tmp_path / "answers.jsonl", "m=1")
+
+
+def test_further_references_and_songs_of_the_training_split(tmp_path):
+    """Two records of one question are each other's reference."""
+    tiny.save_model(tmp_path, tiny.llama())
+    corpus = tiny.save_corpus(tmp_path / "songs", clips=4)
+    songs = [json.loads(row) for row in corpus.open()]
+    for row in [row for row in songs if row["split"] == "test"]:
+        songs.append(row | {"answer": "Another answer.", "value": row.get("value")})
+        songs.append(row | {"split": "train", "start": 0.1, "end": 0.9})
+    lines = [{k: v for k, v in row.items() if v is not None} for row in songs]
+    corpus.write_text("".join(json.dumps(x) + "\n" for x in lines))
+    config = tiny.config(tmp_path, corpus=str(corpus))
+    out, scored = evaluate(config, str(tmp_path / "adapter"), None)
+    assert all("Another answer." in (row.reference, *row.others) for row in scored.rows)
+    content = json.loads((out / "report.json").read_text())
+    assert content["not_held_out"] == len({row.clip for row in scored.rows})
+    assert "answers are cut" in (out / "report.md").read_text()
+
+
 def test_answers_of_another_configuration_are_refused_and_kept(evaluated, tmp_path):
     config, folder, out = evaluated
     adapter, before = str(folder / "adapter"), (out / "answers.jsonl").read_text()

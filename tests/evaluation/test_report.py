@@ -139,7 +139,11 @@ def test_interpretations():
     )
     assert not mixed.beats_controls
     silent = report.interpretation(line(unscorable=7))
-    assert "7 references do not name their own value" in silent
+    assert "7 references do not state their value clearly" in silent
+    assert "mistaken" not in silent
+    both = report.interpretation(line(unscorable=7, contradicted=7))
+    assert "7 references state another value than their own `value`" in both
+    assert "clearly" not in both
     alone = line(controls={"shuffled": None}, gains={"shuffled": None})
     assert "no control" in report.interpretation(alone)
     assert not alone.beats_controls

@@ -1,6 +1,5 @@
 """BERTScore (Zhang et al. 2020), by its library, with a model that the user names."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from musilingo_jax.evaluation.metrics.wordnet import Absent
+from musilingo_jax.runtime.json_files import read_json
 
 NOT_NAMED = (
     "no model was given: --bertscore=roberta-large (a name on the hub, or a folder), "
@@ -115,7 +115,7 @@ def _is_published(model: str, layer: int, config: dict[str, Any]) -> bool:
         return False
     if not os.path.isdir(model):
         return model in _PUBLISHED
-    saved = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    saved = read_json(Path(model) / "config.json")
     named = Path(model).name == "roberta-large"
     named = named or saved.get("_name_or_path") in _PUBLISHED
     return named and config.items() >= _PUBLISHED_SHAPE.items()

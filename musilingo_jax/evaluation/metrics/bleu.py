@@ -36,14 +36,17 @@ def published(answer: str, reference: str) -> tuple[float, float]:
     return float(equal), float(fours)
 
 
-def statistics(answer: str, reference: str) -> Int[np.ndarray, "10"]:
+def statistics(answer: str, *references: str) -> Int[np.ndarray, "10"]:
     """What one answer adds to the BLEU of words of a corpus.
+
+    An n-gram matches as often as the reference that has it most often; the length is
+    that of the reference that is nearest in length.
 
     Returns:
       Matching n-grams and all n-grams of the answer, n = 1 to 4 each, and the lengths
       of answer and reference. The statistics of a corpus are the sums.
     """
-    counted = _sacrebleu().sentence_score(answer, [reference])
+    counted = _sacrebleu().sentence_score(answer, list(references))
     lengths = [counted.sys_len, counted.ref_len]
     return np.array([*counted.counts, *counted.totals, *lengths], np.int64)
 

@@ -1,9 +1,10 @@
 """95 % intervals of proportions and means, for answers that share clips."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 # The 97.5th percentile of the normal distribution: two-sided 95 % intervals.
@@ -15,6 +16,16 @@ FEWEST_CLIPS = 6
 _NO_WIDTH = 1e-12
 # Resamples drawn at once. Bounds the memory: each takes a number per clip.
 _BATCH = 100
+
+
+def numbered(names: Sequence[Any]) -> Int[np.ndarray, " rows"]:
+    """A number for each name, equal for equal names, in their sorted order.
+
+    Not by an array of texts, which drops NUL at their ends, and in which each takes as
+    much memory as the longest.
+    """
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 def wilson_interval(rate: float, size: float) -> tuple[float, float]:
@@ -31,7 +42,7 @@ def wilson_interval(rate: float, size: float) -> tuple[float, float]:
     return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
 
 
-def effective_size(right: Bool[np.ndarray, " rows"], clips: Sequence[str]) -> float:
+def effective_size(right: Bool[np.ndarray, " rows"], clips: Sequence[Any]) -> float:
     """The number of independent answers that are as informative as these.
 
     Twenty questions about one clip that the model misheard are hardly twenty trials.
@@ -56,7 +67,7 @@ def effective_size(right: Bool[np.ndarray, " rows"], clips: Sequence[str]) -> fl
       At least the size if all answers about a clip were the same answer (Kish 1965), at
       most the number of answers.
     """
-    clip_of_row = np.unique(np.asarray(clips), return_inverse=True)[1]
+    clip_of_row = numbered(clips)
     sizes = np.bincount(clip_of_row).astype(np.float64)
     rows, count, rate = len(right), len(sizes), float(np.mean(right))
     least = rows**2 / float((sizes**2).sum())
@@ -91,16 +102,17 @@ def bootstrap_sums(
       resamples: how many times as many clips are drawn as there are.
       seed: of the draws.
     """
-    ids, clip_of_row = np.unique(np.asarray(clips), return_inverse=True)
-    sums = np.zeros((len(ids), scores.shape[1]))
+    clip_of_row = numbered(clips)
+    count = int(clip_of_row.max()) + 1
+    sums = np.zeros((count, scores.shape[1]))
     np.add.at(sums, clip_of_row, scores)
     generator = np.random.default_rng(seed)
-    chance = np.full(len(ids), 1 / len(ids))
+    chance = np.full(count, 1 / count)
     drawn = []
     for start in range(0, resamples, _BATCH):
         # draws[r, c]: how often resample r took clip c.
         size = min(_BATCH, resamples - start)
-        draws = generator.multinomial(len(ids), chance, size=size)
+        draws = generator.multinomial(count, chance, size=size)
         drawn.append(draws.astype(np.float64) @ sums)
     return np.concatenate(drawn)
 

@@ -1,12 +1,11 @@
-"""Keys as answers name them, and how close one key is to another."""
+"""How close the key that an answer names is to the true one (MIREX)."""
 
 import re
-from collections.abc import Iterator
 
 import mir_eval.key
 
-# Spelt as mir_eval spells them; the index is the number of semitones above C.
-NOTES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+from musilingo_jax.corpora.statements.keys import NOTES, named_key
+
 _NATURAL = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _KEY = re.compile(
     r"""(?<![\w#♯♭])
@@ -23,34 +22,19 @@ _KEY = re.compile(
 _OPENING = " \t\"'“‘(*_-"
 
 
-def named_keys(text: str) -> Iterator[str]:
-    """The keys that a text names, such as "Gb minor", in their order.
+def published_key(text: str) -> str | None:
+    """The first key in a text by the published rule; None if there is none.
 
-    A key is a note (A to G, with "#", "♯", "sharp", "b", "♭" or "flat") and "major" or
-    "minor". In "a minor" before another word, "a" is an article. So it is in "A minor"
-    at the beginning of a sentence, unless the next word shows that a key is meant.
-
-        "It is in F sharp minor."       → "Gb minor"    (enharmonic names are one)
-        "in the key of B-flat major"    → "Bb major"
-        "the key is a minor."           → "A minor"
-        "a minor flaw", "a minor-key"   → nothing
-        "A minor flaw."                 → nothing
-        "A minor is the key."           → "A minor"
-        "It is an A minor song."        → "A minor"
-
-    Args:
-      text: an answer, a reference, or a true value.
+    A note (A to G, with "#", "♯", "sharp", "b", "♭" or "flat") and "major" or "minor",
+    whatever the sentence says of it: "not C major" names C major, and "Am" no key. In
+    "a minor" before another word, "a" is an article.
     """
     for found in _KEY.finditer(text):
         if not _is_article(found, text):
             semitone = _NATURAL[found["letter"].lower()]
             semitone += bool(found["sharp"]) - bool(found["flat"] or found["b"])
-            yield f"{NOTES[semitone % 12]} {found['mode'].lower()}"
-
-
-def named_key(text: str) -> str | None:
-    """The first of `named_keys`; None if the text names no key."""
-    return next(named_keys(text), None)
+            return f"{NOTES[semitone % 12]} {found['mode'].lower()}"
+    return None
 
 
 def _is_article(found: re.Match[str], text: str) -> bool:
@@ -64,17 +48,16 @@ def _is_article(found: re.Match[str], text: str) -> bool:
     return found["apart"] is None and (not before or before[-1] in ".!?\n")
 
 
-def weighted_score(answer: str, value: str) -> float:
-    """MIREX's score of the first key that an answer names; 0 if it names none.
+def weighted_score(named: str | None, value: str) -> float:
+    """MIREX's score of the key that an answer names; 0 if it names none.
 
     1 for the same key, 0.5 for a fifth above, 0.3 for the relative and 0.2 for the
     parallel key (`mir_eval.key`).
 
     Args:
-      answer: the answer.
-      value: the true key, in any spelling that `named_key` reads.
+      named: the key of the answer, as `named_key` or `published_key` spells it.
+      value: the true key, in any notation that `named_key` reads.
     """
-    named = named_key(answer)
-    if named is None:
-        return 0.0
-    return mir_eval.key.weighted_score(named_key(value), named)
+    return (
+        0.0 if named is None else mir_eval.key.weighted_score(named_key(value), named)
+    )

@@ -104,13 +104,14 @@ class Wording:
     def __init__(self, models: WordingModels):
         """Takes what some metrics need."""
         self._models = models
-        self._known: dict[tuple[str, str], list[float]] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], list[float]] = {}
 
     def score(
         self,
         answers: Sequence[str | None],
         references: Sequence[str],
         done: Callable[[int], Any],
+        others: Sequence[tuple[str, ...]] | None = None,
     ) -> dict[str, Float[np.ndarray, "rows ..."]]:
         """Name → score of each answer; NaN if there is no answer.
 
@@ -119,30 +120,40 @@ class Wording:
           references: the reference of each.
           done: is called with the number of rows done since the last call, in each of
             `passes`.
+          others: further references of each. Legacy scores compare with the first
+            alone, as published; honest ones with the best for the answer.
 
         Returns:
           `_SINGLE`, the two BERTScores, and `COUNTS` [rows, 10], without those that
           are absent.
         """
         table = np.full((len(answers), len(_SINGLE) + 10), np.nan)
-        for row, (answer, reference) in enumerate(
-            zip(answers, references, strict=True)
-        ):
+        every = [
+            (own, *(others[row] if others else ()))
+            for row, own in enumerate(references)
+        ]
+        for row, (answer, own) in enumerate(zip(answers, every, strict=True)):
             if answer is not None:
-                pair = answer, reference
+                pair = answer, own
                 if pair not in self._known:
-                    self._known[pair] = self._score_one(answer, reference)
+                    self._known[pair] = self._score_one(answer, own)
                 table[row] = self._known[pair]
             done(1)
         scores = {name: table[:, column] for column, name in enumerate(_SINGLE)}
         scores[COUNTS] = table[:, len(_SINGLE) :]
         given = {row: text for row, text in enumerate(answers) if text is not None}
         if self._models.bert is not None and given:
-            found = np.full((2, len(answers)), np.nan)
-            found[:, list(given)] = self._models.bert.score(
-                list(given.values()), [references[row] for row in given], done
+            pairs = [(row, each) for row in given for each in every[row]]
+            recall, f1 = self._models.bert.score(
+                [given[row] for row, _ in pairs], [each for _, each in pairs], done
             )
-            scores["legacy.bertscore"], scores["honest.bertscore"] = found
+            scores["legacy.bertscore"] = np.full(len(answers), np.nan)
+            scores["honest.bertscore"] = np.full(len(answers), np.nan)
+            for place, (row, _) in enumerate(pairs):
+                best = scores["honest.bertscore"]
+                if np.isnan(best[row]):  # The row's own reference comes first.
+                    scores["legacy.bertscore"][row] = recall[place]
+                best[row] = np.fmax(best[row], f1[place])
         return {k: v for k, v in scores.items() if k not in self._models.absent}
 
     @property
@@ -150,18 +161,22 @@ class Wording:
         """How often `score` counts each row as done."""
         return 1 + (self._models.bert is not None)
 
-    def _score_one(self, answer: str, reference: str) -> list[float]:
+    def _score_one(self, answer: str, references: tuple[str, ...]) -> list[float]:
         """A row of the table: `_SINGLE`, then the counts of BLEU."""
-        equal, fours = bleu.published(answer, reference)
+        own = references[0]
+        equal, fours = bleu.published(answer, own)
         synonyms = self._models.synonyms
-        shared = np.nan if synonyms is None else meteor(answer, reference, synonyms)
+        shared = [
+            np.nan if synonyms is None else meteor(answer, reference, synonyms)
+            for reference in references
+        ]
         return [
             equal,
             fours,
-            shared,
-            rouge.published_recall(answer, reference),
-            rouge.rouge_l(answer, reference),
-            shared,
+            shared[0],
+            rouge.published_recall(answer, own),
+            max(rouge.rouge_l(answer, reference) for reference in references),
+            max(shared),
             diversity.length(answer),
-            *bleu.statistics(answer, reference),
+            *bleu.statistics(answer, *references),
         ]

@@ -1,0 +1,1 @@
+"""What a text states about the music: values, keys, tempos, and what it denies."""
