@@ -40,7 +40,7 @@ positive() {
   fi
 }
 
-positive "GRACE_SECONDS=${GRACE_SECONDS:=10}"
+[[ "${GRACE_SECONDS:=10}" == 0 ]] || positive "GRACE_SECONDS=$GRACE_SECONDS"
 readonly GRACE_SECONDS
 processes=1
 flags=()

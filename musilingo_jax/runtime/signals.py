@@ -41,9 +41,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds after which a signal is sent again whose exception Python has ignored, and
 # between later attempts.
 _SEND_AGAIN_AFTER = 0.01
+_SEND_AGAIN_EVERY = 0.25
 # How the texts of errors quote `Interrupted`, or a signal that Arrow has handled.
 _QUOTED = re.compile(r"\b(?:KeyboardInterrupt|Interrupted|received signal)\b")
-_SEND_AGAIN_EVERY = 0.25
 
 
 class Interrupted(KeyboardInterrupt):

@@ -53,7 +53,7 @@ def test_help_is_the_usage_in_the_head_of_the_script(script):
 
 @pytest.mark.parametrize("flag", ["--processes", "--devices", "GRACE_SECONDS"])
 @pytest.mark.parametrize(
-    "value", ["0", "08", "-1", "1.5", "x", "1 2", "9" * 20, "100000", "a[$(id)]"]
+    "value", ["00", "08", "-1", "1.5", "x", "1 2", "9" * 20, "100000", "a[$(id)]"]
 )
 def test_local_refuses_what_is_no_number_of_processes(flag, value):
     words = [f"{flag}={value}"] if flag.startswith("--") else []

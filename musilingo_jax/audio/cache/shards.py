@@ -227,7 +227,7 @@ def open_records(path: os.PathLike) -> ArrayRecordReader:
 
 def read_record(
     records: ArrayRecordReader, row: int, count: int, width: int
-) -> Float[np.ndarray, "{count} {width}"]:
+) -> Float[np.ndarray, "count width"]:
     """Record `row` of a shard, which has `count` vectors of `width` numbers.
 
     Raises:
