@@ -37,14 +37,14 @@ class Attempt:
       commands: (program, arguments…), run one after the other until one fails.
       target: the file that is damaged, relative to `place`.
       prelude: Python that each process executes first.
-      foreign: names that the input has brought in, which messages may show.
+      harmless: whether the damaged file says the same as before, to every reader.
     """
 
     place: Path
     commands: list[tuple[str, ...]]
     target: Path
     prelude: str = ""
-    foreign: list[str] = dataclasses.field(default_factory=list)
+    harmless: bool = False
 
     @property
     def path(self) -> Path:

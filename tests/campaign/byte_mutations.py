@@ -12,7 +12,11 @@ def flip_bit(rng: random.Random, attempt: Attempt) -> str:
     content = bytearray(attempt.path.read_bytes())
     if not content:
         return "nothing: the file is empty"
-    at, bit = rng.randrange(len(content)), rng.randrange(8)
+    # Files that are mostly padding are damaged where they are not, most of the time.
+    filled = [at for at, byte in enumerate(content) if byte]
+    everywhere = not filled or rng.random() < 0.2
+    at = rng.randrange(len(content)) if everywhere else rng.choice(filled)
+    bit = rng.randrange(8)
     content[at] ^= 1 << bit
     attempt.path.write_bytes(content)
     return f"bit {bit} of byte {at} flipped"
@@ -74,4 +78,5 @@ def recode(rng: random.Random, attempt: Attempt) -> str:
         case _:
             content = text.encode(kind, "replace")
     attempt.path.write_bytes(content)
+    attempt.harmless = kind not in ("utf-16", "latin-1", "CR")
     return f"saved as {kind}"

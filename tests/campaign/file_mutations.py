@@ -81,7 +81,6 @@ def rename(rng: random.Random, attempt: Attempt) -> str:
         tuple(word.replace(old, new) for word in command)
         for command in attempt.commands
     ]
-    attempt.foreign.append(new)
     attempt.target = type(attempt.target)(new)
     return f"called {new!r}"
 

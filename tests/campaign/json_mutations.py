@@ -64,7 +64,7 @@ _TEXTS = (
     json.dumps(ESCAPE),
     '"\\u202eab"',
     '"line\\nerror: line"',
-    '"../../../../etc/passwd"',
+    '"../../../../proc/version"',
     '"/dev/zero"',
     '"gs://nowhere/x"',
     '"{0.__class__} %s %n {}"',

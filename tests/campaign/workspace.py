@@ -139,7 +139,7 @@ def _write_sound(folder: Path, name: str) -> None:
         soundfile.write(path, sound, 24_000, format=suffix.upper(), subtype=subtype)
     row = {"audio": path.name, "question": "What is it?", "answer": "A tone."}
     if suffix == "npy":
-        row["sampling_rate"] = 24_000
+        row["rate"] = 24_000
     (folder / "songs.jsonl").write_text(json.dumps(row) + "\n")
 
 
