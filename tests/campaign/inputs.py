@@ -28,26 +28,20 @@ def identity(subject: Subject, number: int, seed: int) -> str:
     return f"{subject.name}/{seed}/{number}"
 
 
-def damaged(subject: Subject, number: int, seed: int, place: Path, workspace: Path):
-    """An attempt in a copy of the workspace, and how it was damaged."""
-    rng = random.Random(identity(subject, number, seed))
-    target = rng.choice(subject.targets(workspace))
-    made = subject.attempt(place, target)
-    return made, rng.choice(subject.mutators)(rng, made)
-
-
 def try_one(
     subject: Subject, number: int, *, seed: int, workspace: Path, out: Path
 ) -> dict[str, Any]:
     """Makes an input and runs its programs; the row about it."""
+    rng = random.Random(identity(subject, number, seed))
+    target = rng.choice(subject.targets(workspace))
+    usual, expected = undamaged(subject, workspace, target)
     with attempt.place_of(workspace) as place:
-        made, how = damaged(subject, number, seed, place, workspace)
-        target = made.target
+        made = subject.attempt(place, target)
+        how = rng.choice(subject.mutators)(rng, made)
         try:
             done = attempt.run(made)
         except TimeoutError:
             done = None
-        usual, expected = undamaged(subject, workspace, target)
         outcome = judge(subject, made, done, usual, expected)
         row = {
             "part": "inputs",

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+# Nothing handles it, so it ends the process.
+IDLE_SIGNAL = signal.SIGUSR1
 # A process that has used less CPU than this in `idle` seconds waits for something.
 _IDLE_CPU = 0.05
 _CHANGES = (
@@ -34,8 +36,8 @@ def limits(*, cpu: int, memory: int, idle: float) -> str:
     Args:
       cpu: seconds of processor time, then SIGXCPU.
       memory: bytes that it may map beyond what it began with; more is refused.
-      idle: seconds without processor time, then SIGALRM: it waits for something that
-        does not come.
+      idle: seconds without processor time, then `IDLE_SIGNAL`: it waits for something
+        that does not come.
     """
     return _call("_limit", cpu, memory, idle)
 
@@ -95,8 +97,7 @@ def _watch_idle(seconds: float) -> None:
         if time.process_time() - used > _IDLE_CPU:
             used, since = time.process_time(), time.monotonic()
         elif time.monotonic() - since > seconds:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGALRM)
+            os.kill(os.getpid(), IDLE_SIGNAL)
 
 
 class _Changes:

@@ -29,11 +29,13 @@ from pathlib import Path, PurePath
 
 from helpers.programs import Done
 
+from campaign import inside
+
 GOOD = ("same", "told", "changed", "refused", "ended")
 CANARY = "canary"
 """A file that hostile inputs make when they are executed."""
 
-_HANGS = (-signal.SIGXCPU, -signal.SIGALRM)
+_HANGS = (-signal.SIGXCPU, -inside.IDLE_SIGNAL)
 _MEMORY = re.compile(r"MemoryError|bad_alloc|Cannot allocate memory|RESOURCE_EXHAUSTED")
 _PROGRESS = re.compile(r"\d+%\||/s\]|\?[a-z]+/s")
 
