@@ -57,9 +57,11 @@ Mutator = Callable[[random.Random, Attempt], str]
 
 
 @contextmanager
-def place_of(template: Path) -> Iterator[Path]:
-    """A copy of a folder, removed at the end."""
-    with TemporaryDirectory(prefix="campaign-", ignore_cleanup_errors=True) as folder:
+def place_of(template: Path, *, inside: Path | None = None) -> Iterator[Path]:
+    """A copy of a folder, in a new folder that is removed at the end."""
+    with TemporaryDirectory(
+        prefix="campaign-", dir=inside, ignore_cleanup_errors=True
+    ) as folder:
         place = Path(folder) / "place"
         shutil.copytree(template, place, symlinks=True)
         yield place

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from helpers.programs import Done
@@ -71,6 +72,11 @@ def losses(run: Path) -> list[tuple[str, int, float]]:
     """(stage, update, loss) of each row of metrics.jsonl."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
     return [(row["stage"], row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """A line of JSON lines."""
+    return json.loads(line)
 
 
 def digest(content: bytes) -> str:

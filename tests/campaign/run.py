@@ -29,7 +29,7 @@ COMPILED = ROOT / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from campaign import inputs, workspace  # noqa: E402
+from campaign import inputs, kills, machine, neighbours, workspace  # noqa: E402
 from campaign.record import Record, read_all  # noqa: E402
 from campaign.report import faults, report  # noqa: E402
 
@@ -50,10 +50,38 @@ def jobs_of(part: str, folder: Path, out: Path, seed: int, scale: float) -> list
                 )
                 for subject, number in inputs.planned(scale)
             ]
+        case "kills":
+            return [
+                (
+                    kills.identity(journey, number, seed),
+                    lambda j=journey, n=number: kills.try_one(
+                        j, n, seed=seed, workspace=folder
+                    ),
+                )
+                for journey, number in kills.planned(scale)
+            ]
+        case "machine":
+            return [
+                (
+                    machine.identity(*planned, seed),
+                    lambda planned=planned: machine.try_one(
+                        *planned, seed=seed, workspace=folder
+                    ),
+                )
+                for planned in machine.planned(scale)
+            ]
+        case "neighbours":
+            return [
+                (
+                    neighbours.identity(number, seed),
+                    lambda n=number: neighbours.try_one(n, seed=seed, workspace=folder),
+                )
+                for number in neighbours.planned(scale)
+            ]
     raise ValueError(part)
 
 
-PARTS = ("inputs",)
+PARTS = ("inputs", "kills", "machine", "neighbours")
 
 
 def run_part(

@@ -11,6 +11,7 @@
     sounds/FORMAT/            a corpus of one song in that format
     published/CORPUS/         annotation files as others publish them
     torch/                    the language model as pytorch_model.bin; adapter.pth
+    delta/                    what `convert merge` adds to the language model
 """
 
 import csv
@@ -73,6 +74,7 @@ def make(folder: Path) -> None:
         _write_sound(folder / "sounds" / name, name)
     _write_published(folder / "published")
     _write_torch(folder)
+    shutil.copytree(folder / "language_model", folder / "delta")
 
 
 def _run(folder: Path, status: int, *command: str, prelude: str = "") -> None:

@@ -1,0 +1,162 @@
+"""Faults of the machine: a full disk, folders that are read-only, little memory, and
+the same program twice at once.
+
+Each attempt is followed by the same command on a machine without the fault, whose
+result must be that of an undisturbed run.
+"""
+
+import os
+import random
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from helpers.programs import Done
+
+from campaign import attempt, inside, kills, outcomes
+from campaign.attempt import Attempt
+from campaign.kills import Journey
+
+MIB = 2**20
+# Fault → attempts of each journey in the whole campaign.
+FAULTS = {
+    "full disk": 6,
+    "largest file": 4,
+    "read-only": 1,
+    "little memory": 3,
+    "twice at once": 2,
+}
+
+
+def planned(scale: float, at_least: int = 1) -> list[tuple[str, Journey, int]]:
+    """The numbered attempts."""
+    return [
+        (fault, journey, number)
+        for fault, count in FAULTS.items()
+        for journey in kills.JOURNEYS
+        for number in range(max(at_least, round(scale * count)))
+    ]
+
+
+def identity(fault: str, journey: Journey, number: int, seed: int) -> str:
+    """The name of an attempt, from which all its random choices follow."""
+    return f"{fault}, {journey.name}/{seed}/{number}"
+
+
+def try_one(
+    fault: str, journey: Journey, number: int, *, seed: int, workspace: Path
+) -> dict[str, Any]:
+    """Runs a program on a faulty machine, then on a good one; the row about it."""
+    id = identity(fault, journey, number, seed)
+    rng = random.Random(id)
+    expected, *_ = kills.undisturbed(journey, workspace)
+    with _disk(workspace) as place:
+        how, done = _run(fault, journey, place, rng)
+        outcome = _judge(fault, journey, place, done, expected)
+        said = done.stderr
+        if outcome in outcomes.GOOD:
+            again = attempt.run(Attempt(place, [journey.command], Path()))
+            if again.returncode or journey.result(place, again) != expected:
+                outcome, said = "different", said + again.stderr
+                how += f", then {again.returncode}"
+    return {
+        "part": "machine",
+        "kind": fault,
+        "id": id,
+        "how": how,
+        "outcome": outcome,
+        "said": said[-600:],
+    }
+
+
+def _run(
+    fault: str, journey: Journey, place: Path, rng: random.Random
+) -> tuple[str, Done]:
+    made = Attempt(place, [journey.command], Path())
+    match fault:
+        case "full disk":
+            kib = rng.choice((0, 4, 12, 40, 100, 300))
+            if not _is_mounted(place):
+                return "not root: not tried", Done(0, "", "")
+            with _remounted(place, f"size={_used_kib(place) + kib}k"):
+                return f"{kib} KiB left", attempt.run(made)
+        case "largest file":
+            size = rng.choice((0, 100, 1000, 4096, 60_000))
+            made.prelude = inside.fail_writes(size)
+            return f"files of at most {size} bytes", attempt.run(made)
+        case "read-only":
+            if not _is_mounted(place):
+                return "not root: not tried", Done(0, "", "")
+            with _remounted(place, "ro"):
+                return "read-only", attempt.run(made)
+        case "little memory":
+            memory = rng.choice((1, 20, 60, 150, 400, 1000)) * MIB
+            return f"{memory // MIB} MiB", attempt.run(made, memory=memory)
+        case "twice at once":
+            found: list[Done] = []
+            other = threading.Thread(target=lambda: found.append(attempt.run(made)))
+            other.start()
+            done = attempt.run(made)
+            other.join()
+            failed = [each for each in (done, *found) if each.returncode]
+            how = f"statuses {done.returncode}, {found[0].returncode}"
+            return how, (failed or [done])[-1]
+    raise ValueError(fault)
+
+
+def _judge(
+    fault: str, journey: Journey, place: Path, done: Done, expected: str
+) -> str:
+    if fault == "little memory" and "Traceback" not in done.stderr and done.returncode:
+        # Whoever has no memory need not find words; nothing may be damaged.
+        return "ended"
+    try:
+        same = done.returncode == 0 and journey.result(place, done) == expected
+    except OSError:
+        same = False
+    if done.returncode == 0 and not done.stdout + done.stderr:
+        same = True  # Not tried.
+    return outcomes.classify(
+        done, same=same, guarded=True, names=("",), place=place, usual=done.stderr
+    )
+
+
+@contextmanager
+def _disk(workspace: Path) -> Iterator[Path]:
+    """A copy of the workspace on a small disk of its own, if this user may mount one."""
+    with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
+        mounted = os.geteuid() == 0 and not _mount(folder, "-t", "tmpfs", "none")
+        try:
+            with attempt.place_of(workspace, inside=Path(folder)) as place:
+                yield place
+        finally:
+            if mounted:
+                subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def _remounted(place: Path, option: str) -> Iterator[None]:
+    disk = str(place.parent.parent)
+    _mount(disk, "-o", f"remount,{option}")
+    try:
+        yield
+    finally:
+        _mount(disk, "-o", "remount,rw,size=100%")
+
+
+def _mount(folder: str, *options: str) -> int:
+    command = ["mount", *options, folder]
+    return subprocess.run(command, capture_output=True).returncode
+
+
+def _is_mounted(place: Path) -> bool:
+    return os.path.ismount(place.parent.parent)
+
+
+def _used_kib(place: Path) -> int:
+    disk = os.statvfs(place)
+    return (disk.f_blocks - disk.f_bfree) * disk.f_frsize // 1024
