@@ -29,7 +29,15 @@ COMPILED = ROOT / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from campaign import inputs, kills, machine, neighbours, workspace  # noqa: E402
+from campaign import (  # noqa: E402
+    inputs,
+    kills,
+    launch,
+    machine,
+    neighbours,
+    processes,
+    workspace,
+)
 from campaign.record import Record, read_all  # noqa: E402
 from campaign.report import faults, report  # noqa: E402
 
@@ -78,10 +86,26 @@ def jobs_of(part: str, folder: Path, out: Path, seed: int, scale: float) -> list
                 )
                 for number in neighbours.planned(scale)
             ]
+        case "launch":
+            return [
+                (
+                    launch.identity(number, seed),
+                    lambda n=number: launch.try_one(n, seed=seed),
+                )
+                for number in launch.planned(scale)
+            ]
+        case "processes":
+            return [
+                (
+                    processes.identity(number, seed),
+                    lambda n=number: processes.try_one(n, seed=seed, workspace=folder),
+                )
+                for number in processes.planned(scale)
+            ]
     raise ValueError(part)
 
 
-PARTS = ("inputs", "kills", "machine", "neighbours")
+PARTS = ("inputs", "kills", "machine", "neighbours", "launch", "processes")
 
 
 def run_part(
