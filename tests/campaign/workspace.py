@@ -23,9 +23,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from flax import nnx
 from helpers import small_run
+from ml_collections import ConfigDict
 
 from campaign import attempt, inside
+from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.pretrained import weights
 
 CONFIG = "--config=config.py"
 SOUNDS = {
@@ -52,8 +56,13 @@ _NUMBERS = {
 }
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, *, trained: bool = True) -> None:
     """Fills a new folder.
+
+    Args:
+      folder: to be made.
+      trained: whether to train, which takes most of the time; without it there is a run
+        with a random adapter, and neither `stopped/` nor `cache/` nor answers.
 
     Raises:
       RuntimeError: one of the programs failed.
@@ -61,14 +70,19 @@ def make(folder: Path) -> None:
     folder.mkdir(parents=True)
     small_run.make_models(folder)
     small_run.make_corpus(folder / "corpus", songs=4)
-    _write_config(folder)
-    _run(folder, 0, "train", CONFIG)
-    # At its fourth row, which is that of the second update of stage 2.
-    stop = inside.kill_at_change(4, signal.SIGTERM, "metrics.jsonl")
-    _run(folder, 143, "train", CONFIG, "--config.run=stopped", prelude=stop)
-    _run(folder, 0, "generate", CONFIG, "--out=answers.jsonl")
-    lines = (folder / "answers.jsonl").read_text().splitlines(keepends=True)
-    (folder / "started.jsonl").write_text("".join(lines[:2]))
+    config = small_run.small_config(Path(), "run", **_NUMBERS)
+    _write_config(folder, config)
+    if trained:
+        _train(folder)
+    else:
+        adapter = Adapter(
+            small_run.ENCODER["hidden_size"],
+            small_run.LANGUAGE_MODEL["hidden_size"],
+            rngs=nnx.Rngs(2),
+        )
+        run = folder / "run"
+        weights.save_adapter(adapter, run / "adapter", dtype="float32", window_frames=10)
+        (run / "config.json").write_text(config.to_json_best_effort())
     _write_predictions(folder / "predictions.jsonl")
     for name in SOUNDS:
         _write_sound(folder / "sounds" / name, name)
@@ -83,12 +97,21 @@ def _run(folder: Path, status: int, *command: str, prelude: str = "") -> None:
         raise RuntimeError(f"{command}: status {done.returncode}\n{done.stderr}")
 
 
-def _write_config(folder: Path) -> None:
-    numbers = small_run.small_config(Path(), "run", **_NUMBERS).to_dict()
+def _train(folder: Path) -> None:
+    _run(folder, 0, "train", CONFIG)
+    # At its fourth row, which is that of the second update of stage 2.
+    stop = inside.kill_at_change(4, signal.SIGTERM, "metrics.jsonl")
+    _run(folder, 143, "train", CONFIG, "--config.run=stopped", prelude=stop)
+    _run(folder, 0, "generate", CONFIG, "--out=answers.jsonl")
+    lines = (folder / "answers.jsonl").read_text().splitlines(keepends=True)
+    (folder / "started.jsonl").write_text("".join(lines[:2]))
+
+
+def _write_config(folder: Path, config: ConfigDict) -> None:
     (folder / "config.py").write_text(
         '"""A small run, with all its numbers."""\n\n'
         "from ml_collections import ConfigDict\n\n"
-        f"NUMBERS = {pprint.pformat(numbers)}\n\n\n"
+        f"NUMBERS = {pprint.pformat(config.to_dict())}\n\n\n"
         "def get_config(arg=''):\n"
         "    return ConfigDict(NUMBERS)\n"
     )
