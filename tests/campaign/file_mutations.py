@@ -86,10 +86,5 @@ def rename(rng: random.Random, attempt: Attempt) -> str:
 
 
 def _make_unreadable(attempt: Attempt) -> None:
-    if os.geteuid() == 0:
-        attempt.prelude += inside.become_nobody()
-        for parent in attempt.place.parents[:1]:
-            parent.chmod(0o755)
-        for path in (attempt.place, *attempt.place.rglob("*")):
-            os.chown(path, 65534, 65534, follow_symlinks=False)
+    attempt.prelude += inside.obey_permissions()
     attempt.path.chmod(0)

@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import random
 import struct
+import warnings
 import zipfile
 
 from campaign.attempt import Attempt
@@ -136,10 +137,17 @@ def _rewrite(
             folder, _, short = name.partition("/")
             content = changes.get(short, old.read(name))
             if content is not None:
-                new.writestr(f"{prefix or folder + '/'}{short}", content)
+                _write(new, f"{prefix or folder + '/'}{short}", content)
             if short == again:
-                new.writestr(f"{folder}/{short}", bytes(len(content or b"")))
+                _write(new, f"{folder}/{short}", bytes(len(content or b"")))
     attempt.path.write_bytes(made.getvalue())
+
+
+def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # Always at the same date, so that a seed gives the same bytes.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Duplicate name", UserWarning)
+        file.writestr(zipfile.ZipInfo(name), content, file.compression)
 
 
 _bombs: dict[str, bytes] = {}

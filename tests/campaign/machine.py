@@ -58,7 +58,8 @@ def try_one(
         how, done = _run(fault, journey, place, rng)
         outcome = _judge(fault, journey, place, done, expected)
         said = done.stderr
-        if outcome in outcomes.GOOD:
+        # A program that has done its work may refuse to do it again.
+        if outcome in outcomes.GOOD and outcome != "same":
             again = attempt.run(Attempt(place, [journey.command], Path()))
             if again.returncode or journey.result(place, again) != expected:
                 outcome, said = "different", said + again.stderr
@@ -111,17 +112,21 @@ def _run(
 def _judge(
     fault: str, journey: Journey, place: Path, done: Done, expected: str
 ) -> str:
+    if done.returncode == 0 and not done.stdout + done.stderr:
+        return "same"  # Not tried.
+    same = journey.result(place, done) == expected
+    if fault == "twice at once" and same:
+        return "same"  # One of the two may have been refused.
     if fault == "little memory" and "Traceback" not in done.stderr and done.returncode:
         # Whoever has no memory need not find words; nothing may be damaged.
         return "ended"
-    try:
-        same = done.returncode == 0 and journey.result(place, done) == expected
-    except OSError:
-        same = False
-    if done.returncode == 0 and not done.stdout + done.stderr:
-        same = True  # Not tried.
     return outcomes.classify(
-        done, same=same, guarded=True, names=("",), place=place, usual=done.stderr
+        done,
+        same=same and done.returncode == 0,
+        guarded=True,
+        names=("",),
+        place=place,
+        usual=done.stderr,
     )
 
 

@@ -118,27 +118,40 @@ MUTATORS = {
 
 
 @pytest.mark.parametrize("target", MUTATORS)
-def test_damage_follows_from_the_seed_and_stays_in_its_place(small, target):
-    names = {path.relative_to(small) for path in small.rglob("*")}
+def test_damage_follows_from_the_seed_and_stays_in_its_place(small, tmp_path, target):
+    template = tmp_path / "template"
+    path = template / target
+    path.parent.mkdir(parents=True)
+    path.write_bytes((small / target).read_bytes())
+    (template / "other").touch()
     for mutator in MUTATORS[target]:
         hows = set()
-        for seed in range(12):
-            twice = []
-            for _ in range(2):
-                with attempt.place_of(small) as place:
-                    made = Attempt(place, [("chat", target)], Path(target))
-                    how = mutator(random.Random(seed), made)
-                    path = made.path
-                    content = path.read_bytes() if path.is_file() else path.is_dir()
-                    twice.append((how, content))
-                    assert {Path(p) for p in names} - {
-                        path.relative_to(place) for path in place.rglob("*")
-                    } <= {Path(target)}
-                if "/dev/zero" in how or how == "zeros":
-                    break
-            assert twice[0] == twice[-1]
+        for seed in range(10):
+            how, content = damaged(mutator, seed, template, target)
             hows.add(how)
+            if how != "zeros":  # That is /dev/zero.
+                assert (how, content) == damaged(mutator, seed, template, target)
         assert len(hows) > 2, mutator
+
+
+def damaged(mutator, seed, template, target):
+    """How a mutator has damaged a file, and what it is now."""
+    with attempt.place_of(template) as place:
+        made = Attempt(place, [("chat", target)], Path(target))
+        how = mutator(random.Random(seed), made)
+        assert (place / "other").exists()
+        assert all(word for command in made.commands for word in command)
+        path = made.path
+        whole = path.is_file() and how not in ("zeros", "unreadable")
+        return how, path.read_bytes() if whole else path.is_dir()
+
+
+def test_what_is_unreadable_is_so_for_root(tmp_path):
+    (tmp_path / "x").touch()
+    (tmp_path / "x").chmod(0)
+    code = "open('x')"
+    permissions = attempt.inside.obey_permissions()
+    assert outcome(tmp_path, code, prelude=permissions) == "traceback"
 
 
 def test_a_record_is_continued_after_a_line_that_was_cut(tmp_path):
