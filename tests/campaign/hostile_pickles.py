@@ -12,11 +12,13 @@ import random
 import struct
 import warnings
 import zipfile
+import zlib
 
 from campaign.attempt import Attempt
 from campaign.outcomes import CANARY
 
 _BOMB_BYTES = 3 * 2**30
+_BOMB_CRC = 0x480BBE37
 
 
 class _Executes:
@@ -93,7 +95,7 @@ def damaged_zip(rng: random.Random, attempt: Attempt) -> str:
             content[at] ^= 1 << rng.randrange(8)
             attempt.path.write_bytes(content)
         case "bomb":
-            attempt.path.write_bytes(_bomb(entries[0].filename.split("/")[0]))
+            attempt.path.write_bytes(bomb(entries[0].filename.split("/")[0]))
         case "deflated":
             _rewrite(attempt, {}, compression=zipfile.ZIP_DEFLATED)
         case "without":
@@ -150,17 +152,20 @@ def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
         file.writestr(zipfile.ZipInfo(name), content, file.compression)
 
 
-_bombs: dict[str, bytes] = {}
+def bomb(folder: str) -> bytes:
+    """A zip of a few megabytes whose pickle is gigabytes of zeros.
 
-
-def _bomb(folder: str) -> bytes:
-    """A small zip whose pickle is gigabytes of zeros."""
-    if folder not in _bombs:
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-            with file.open(f"{folder}/data.pkl", "w", force_zip64=True) as entry:
-                for _ in range(_BOMB_BYTES // 2**24):
-                    entry.write(bytes(2**24))
-            file.writestr(f"{folder}/version", "3\n")
-        _bombs[folder] = made.getvalue()
-    return _bombs[folder]
+    Its compressed blocks are repeated: compressing all of it would take seconds.
+    """
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    block = deflate.compress(bytes(2**24)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    body = block * (_BOMB_BYTES // 2**24) + deflate.flush()
+    name = f"{folder}/data.pkl".encode()
+    sizes = struct.pack("<III", _BOMB_CRC, len(body), _BOMB_BYTES)
+    fields = struct.pack("<HHHHH", 20, 0, zipfile.ZIP_DEFLATED, 0, 33) + sizes
+    head = b"PK\x03\x04" + fields + struct.pack("<HH", len(name), 0) + name
+    entry = b"PK\x01\x02" + struct.pack("<H", 20) + fields
+    entry += struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, 0, 0) + name
+    at = len(head) + len(body)
+    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(entry), at, 0)
+    return head + body + entry + end

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from campaign.attempt import Attempt
 from campaign.kills import Journey
 
 MIB = 2**20
+_of_thread = threading.local()
 # Fault → attempts of each journey in the whole campaign.
 FAULTS = {
     "full disk": 6,
@@ -98,15 +100,19 @@ def _run(
             memory = rng.choice((1, 20, 60, 150, 400, 1000)) * MIB
             return f"{memory // MIB} MiB", attempt.run(made, memory=memory)
         case "twice at once":
-            found: list[Done] = []
-            other = threading.Thread(target=lambda: found.append(attempt.run(made)))
-            other.start()
-            done = attempt.run(made)
-            other.join()
-            failed = [each for each in (done, *found) if each.returncode]
-            how = f"statuses {done.returncode}, {found[0].returncode}"
-            return how, (failed or [done])[-1]
+            other = _partner().submit(attempt.run, made)
+            both = attempt.run(made), other.result()
+            failed = [done for done in both if done.returncode]
+            how = f"statuses {both[0].returncode}, {both[1].returncode}"
+            return how, (failed or both)[-1]
     raise ValueError(fault)
+
+
+def _partner() -> ThreadPoolExecutor:
+    """A second thread for each one, which keeps its own server of programs."""
+    if not hasattr(_of_thread, "partner"):
+        _of_thread.partner = ThreadPoolExecutor(1)
+    return _of_thread.partner
 
 
 def _judge(
