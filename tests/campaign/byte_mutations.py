@@ -66,7 +66,9 @@ def recode(rng: random.Random, attempt: Attempt) -> str:
         text = attempt.path.read_bytes().decode()
     except UnicodeDecodeError:
         return damage_bytes(rng, attempt)
-    kind = rng.choice(("utf-8-sig", "utf-16", "latin-1", "CRLF", "CR", "no end", "ends"))
+    kind = rng.choice(
+        ("utf-8-sig", "utf-16", "latin-1", "CRLF", "CR", "no end", "ends")
+    )
     match kind:
         case "CRLF" | "CR":
             text = text.replace("\n", "\r\n" if kind == "CRLF" else "\r")

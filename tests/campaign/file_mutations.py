@@ -32,7 +32,16 @@ def replace_file(rng: random.Random, attempt: Attempt) -> str:
     """Something else in the place of the file."""
     path = attempt.path
     kind = rng.choice(
-        ("missing", "empty", "folder", "pipe", "loop", "zeros", "unreadable", "dangling")
+        (
+            "missing",
+            "empty",
+            "folder",
+            "pipe",
+            "loop",
+            "zeros",
+            "unreadable",
+            "dangling",
+        )
     )
     if kind == "unreadable":
         _make_unreadable(attempt)

@@ -43,7 +43,9 @@ def hostile_program(rng: random.Random, attempt: Attempt) -> str:
     call = rng.choice(_CALLS)
     protocol = rng.choice((0, 2, 4))
     program = pickle.dumps(
-        rng.choice((_Executes(call), {"model": _Executes(call)}, [_Executes(call)] * 2)),
+        rng.choice(
+            (_Executes(call), {"model": _Executes(call)}, [_Executes(call)] * 2)
+        ),
         protocol,
     )
     if rng.random() < 0.3:  # As torch.save did before version 1.6.
@@ -91,7 +93,9 @@ def damaged_zip(rng: random.Random, attempt: Attempt) -> str:
             data = [e for e in entries if "/data/" in e.filename and e.file_size]
             entry = rng.choice(data)
             name, extra = struct.unpack_from("<HH", content, entry.header_offset + 26)
-            at = entry.header_offset + 30 + name + extra + rng.randrange(entry.file_size)
+            at = (
+                entry.header_offset + 30 + name + extra + rng.randrange(entry.file_size)
+            )
             content[at] ^= 1 << rng.randrange(8)
             attempt.path.write_bytes(content)
         case "bomb":

@@ -1,4 +1,4 @@
-"""Damaged inputs: a file of a workspace is damaged and the program that reads it run."""
+"""Damaged inputs: a file of a workspace is damaged, and what reads it is run."""
 
 import functools
 import random
@@ -9,7 +9,7 @@ from typing import Any
 
 from helpers.programs import Done
 
-from campaign import attempt, outcomes, record
+from campaign import attempt, outcomes
 from campaign.attempt import Attempt
 from campaign.subjects import SUBJECTS, Subject
 

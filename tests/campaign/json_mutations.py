@@ -7,6 +7,7 @@ text that is written as it is.
 import json
 import random
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from campaign import byte_mutations
@@ -21,6 +22,10 @@ class Pairs(list):
 
 class Raw(str):
     """Text that stands for a value."""
+
+
+Slot = tuple[list, int, str]
+"""A container, the index of a value in it, and the path of the value."""
 
 
 _OTHERS = (
@@ -95,7 +100,7 @@ def write(value: Any) -> str:
 def mutate(rng: random.Random, value: Any) -> tuple[str, Any]:
     """How a value was damaged, and what it became; `value` is changed."""
     holder = [value]
-    slots = list(_slots(holder, "$"))
+    slots: list[Slot] = list(_slots(holder, "$"))
     kind = rng.choice(_KINDS)
     if kind in ("remove", "repeat", "rename"):
         slots = [slot for slot in slots if slot[0] is not holder] or slots
@@ -105,12 +110,14 @@ def mutate(rng: random.Random, value: Any) -> tuple[str, Any]:
         case "kind":
             _put(parent, index, rng.choice(_OTHERS))
         case "number":
-            numbers = [s for s in slots if isinstance(_entry(*s[:2])[1], int | float)]
+            numbers = [
+                s for s in slots if isinstance(_entry(s[0], s[1])[1], int | float)
+            ]
             if numbers and rng.random() < 0.8:
                 parent, index, path = rng.choice(numbers)
             _put(parent, index, Raw(rng.choice(_NUMBERS)))
         case "text":
-            texts = [s for s in slots if isinstance(_entry(*s[:2])[1], str)]
+            texts = [s for s in slots if isinstance(_entry(s[0], s[1])[1], str)]
             if texts and rng.random() < 0.8:
                 parent, index, path = rng.choice(texts)
             _put(parent, index, Raw(rng.choice(_TEXTS)))
@@ -198,11 +205,13 @@ def damage_header(rng: random.Random, attempt: Attempt) -> str:
     return f"header: {how}"
 
 
-def _slots(parent: list, path: str):
+def _slots(parent: list, path: str) -> Iterator[Slot]:
     """(container, index, path) of each value below a container."""
     for index in range(len(parent)):
         key, value = _entry(parent, index)
-        here = path if path == "$" and not isinstance(parent, Pairs) else f"{path}.{key}"
+        here = (
+            path if path == "$" and not isinstance(parent, Pairs) else f"{path}.{key}"
+        )
         yield parent, index, here
         if isinstance(value, list):
             yield from _slots(value, here + " ")

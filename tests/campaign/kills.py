@@ -57,7 +57,7 @@ def lines(place: Path) -> set[str]:
 
 
 def updates(place: Path) -> set[str]:
-    """The updates before the last finished checkpoint of each stage, with their times."""
+    """The updates up to the last checkpoint of each stage, with their times."""
     kept = set()
     for line in (place / "new").glob("metrics.jsonl"):
         for row in line.read_text("utf-8").split("\n")[:-1]:
@@ -79,7 +79,12 @@ JOURNEYS = (
     ),
     Journey(
         "cache",
-        ("cache", CONFIG, "--config.features.cache=new", "--config.features.shard_clips=1"),
+        (
+            "cache",
+            CONFIG,
+            "--config.features.cache=new",
+            "--config.features.shard_clips=1",
+        ),
         results.files("new/0*", "new/index.jsonl", "new/plans/*"),
         count=30,
         finished=shards,

@@ -98,8 +98,10 @@ def _change(rng: random.Random, words: list[str], first: bool) -> None:
 
 
 def _start(script: str, words: list[str], place: Path) -> tuple[int | None, str]:
-    write = f"import json, sys; json.dump(sys.argv[1:], open({str(place)!r} + '/argv', 'w'))"
-    executable(place / "python", f'#!/bin/sh\nexec {sys.executable} -c "{write}" "$@"\n')
+    write = f"import json, sys; json.dump(sys.argv[1:], open('{place}/argv', 'w'))"
+    executable(
+        place / "python", f'#!/bin/sh\nexec {sys.executable} -c "{write}" "$@"\n'
+    )
     text = (ROOT / "tests/helpers/fake_gcloud.py").read_text()
     executable(place / "gcloud", f"#!{sys.executable} -S\n{text}")
     world = {"state": "NONE", "vm": "READY", "grants": [], "futures": []}

@@ -115,9 +115,7 @@ def _partner() -> ThreadPoolExecutor:
     return _of_thread.partner
 
 
-def _judge(
-    fault: str, journey: Journey, place: Path, done: Done, expected: str
-) -> str:
+def _judge(fault: str, journey: Journey, place: Path, done: Done, expected: str) -> str:
     if done.returncode == 0 and not done.stdout + done.stderr:
         return "same"  # Not tried.
     same = journey.result(place, done) == expected
@@ -138,7 +136,7 @@ def _judge(
 
 @contextmanager
 def _disk(workspace: Path) -> Iterator[Path]:
-    """A copy of the workspace on a small disk of its own, if this user may mount one."""
+    """A copy of the workspace, on a small disk of its own where root may mount one."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         mounted = os.geteuid() == 0 and not _mount(folder, "-t", "tmpfs", "none")
         try:

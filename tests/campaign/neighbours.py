@@ -1,4 +1,4 @@
-"""Answers must not depend on what else is asked: other questions, their order, slots."""
+"""Answers must not depend on what else is asked, in which order and which slots."""
 
 import functools
 import json
@@ -69,5 +69,7 @@ def _all(workspace: Path, decoding: tuple[str, ...]) -> dict[tuple[str, str], st
 def _ask(place: Path, flags: tuple[str, ...]):
     done = attempt.run(Attempt(place, [(*COMMAND, *flags)], Path()))
     path = place / "new.jsonl"
-    rows = map(json.loads, path.read_text("utf-8").splitlines() if path.exists() else ())
+    rows = map(
+        json.loads, path.read_text("utf-8").splitlines() if path.exists() else ()
+    )
     return done, {(row["clip"], row["question"]): row["answer"] for row in rows}

@@ -101,9 +101,7 @@ def has_notice(stderr: str, usual: str, names: Iterable[str]) -> bool:
     """Whether a line that is not usual names something."""
     known = set(usual.splitlines())
     lines = (line for line in stderr.splitlines() if not _PROGRESS.search(line))
-    return any(
-        name in line for line in lines if line not in known for name in names
-    )
+    return any(name in line for line in lines if line not in known for name in names)
 
 
 def names_of(target: PurePath) -> list[str]:
@@ -113,6 +111,4 @@ def names_of(target: PurePath) -> list[str]:
 
 
 def _is_unsafe(character: str) -> bool:
-    return (
-        character not in "\n\t\r" and unicodedata.category(character) in ("Cc", "Cs")
-    )
+    return character not in "\n\t\r" and unicodedata.category(character) in ("Cc", "Cs")

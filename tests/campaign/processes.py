@@ -1,4 +1,4 @@
-"""Several processes that train one model, of which one dies, and then one that resumes."""
+"""Two processes train one model, one of them dies, and a single one resumes."""
 
 import os
 import random

@@ -1,7 +1,7 @@
 """The outcomes of a campaign on disk, so that what is done is not done again.
 
-    <out>/inputs.jsonl      a line per attempt: part, kind, number, how, outcome, …
-    <out>/failures/…        for each fault: the file, the commands and the output
+<out>/inputs.jsonl      a line per attempt: part, kind, number, how, outcome, …
+<out>/failures/…        for each fault: the file, the commands and the output
 """
 
 import json
@@ -36,7 +36,9 @@ class Record:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 # A line that was cut off stays alone.
-                file.write(("" if self._ends_whole() else "\n") + json.dumps(row) + "\n")
+                file.write(
+                    ("" if self._ends_whole() else "\n") + json.dumps(row) + "\n"
+                )
 
     def forget_faults(self) -> None:
         """Attempts that ended in a fault are tried again."""

@@ -12,7 +12,9 @@ def report(rows: list[dict[str, Any]]) -> str:
     """A table of counts, then the faults."""
     counts: dict[str, Counter] = {}
     for row in rows:
-        counts.setdefault(f"{row['part']}: {row['kind']}", Counter())[row["outcome"]] += 1
+        counts.setdefault(f"{row['part']}: {row['kind']}", Counter())[
+            row["outcome"]
+        ] += 1
     found = {row["outcome"] for row in rows}
     columns = [*(name for name in GOOD if name in found), *sorted(found - {*GOOD})]
     width = max(map(len, counts), default=4)
@@ -25,7 +27,9 @@ def report(rows: list[dict[str, Any]]) -> str:
     bad = faults(rows)
     lines += [f"\n{len(bad)} faults in {len(rows)} attempts"]
     for row in sorted(bad, key=lambda row: (row["outcome"], row["id"])):
-        lines.append(f"\n{row['outcome']}: --only='{row['id']}'  {row.get('target', '')}")
+        lines.append(
+            f"\n{row['outcome']}: --only='{row['id']}'  {row.get('target', '')}"
+        )
         lines.append(f"  {row['how'][:_SHOWN]!r}")
         lines += [f"  | {line[:_SHOWN]}" for line in row["said"].splitlines()[-3:]]
     return "\n".join(lines)

@@ -64,9 +64,7 @@ def _corpus(name: str, *source: str, **options) -> Subject:
     """The annotations of a published corpus."""
     return Subject(
         name=f"published/{name}",
-        commands=(
-            ("corpora.build", name, "--source={folder}", *source, "--inspect"),
-        ),
+        commands=(("corpora.build", name, "--source={folder}", *source, "--inspect"),),
         result=results.text,
         **options,
     )
@@ -96,7 +94,11 @@ SUBJECTS = (
     ),
     Subject(
         name="config of a part",
-        files=("encoder/config.json", "language_model/config.json", "run/adapter/*.json"),
+        files=(
+            "encoder/config.json",
+            "language_model/config.json",
+            "run/adapter/*.json",
+        ),
         commands=(CHAT,),
         mutators=(damage_json, damage_json, damage_json, *TEXT, *FILES),
         result=results.text,

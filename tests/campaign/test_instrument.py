@@ -71,7 +71,11 @@ def outcome(folder, code, *, same=True, guarded=True, prelude="", **limits):
         ("unclear", "import sys; sys.exit(3)", {}),
         ("false", "# harmless\n" + ENDS.format("file.json"), {"guarded": False}),
         ("traceback", "1 / 0", {}),
-        ("traceback", "import traceback\ntry: 1 / 0\nexcept: traceback.print_exc()", {}),
+        (
+            "traceback",
+            "import traceback\ntry: 1 / 0\nexcept: traceback.print_exc()",
+            {},
+        ),
         ("hang", "while True: pass", {"cpu": 1}),
         ("hang", "import time; time.sleep(1000)", {"idle": 0.2}),
         ("hang", "import os; os.mkfifo('p'); open('p')", {"idle": 0.2}),
@@ -168,7 +172,9 @@ def test_a_bomb_is_a_whole_zip(tmp_path):
 
 def test_a_record_is_continued_after_a_line_that_was_cut(tmp_path):
     path = tmp_path / "part.jsonl"
-    rows = [{"id": str(n), "outcome": "same", "part": "p", "kind": "k"} for n in range(3)]
+    rows = [
+        {"id": str(n), "outcome": "same", "part": "p", "kind": "k"} for n in range(3)
+    ]
     for row in rows[:2]:
         record.Record(path).add(row)
     path.write_text(path.read_text() + '{"id": "9", "outc')

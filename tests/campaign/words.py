@@ -7,7 +7,14 @@ from campaign.attempt import Attempt
 from campaign.json_mutations import ESCAPE
 
 COMMANDS = (
-    ("chat", "sounds/wav/song.wav", "--run=run", "--ask=Why?", "--start=0", "--seconds=1"),
+    (
+        "chat",
+        "sounds/wav/song.wav",
+        "--run=run",
+        "--ask=Why?",
+        "--start=0",
+        "--seconds=1",
+    ),
     ("evaluate", "--predictions=predictions.jsonl", "--json=s.json", "--out=report"),
     ("cache", "inspect", "cache"),
     ("cache", "export", "cache", "--out=x.npz"),
@@ -15,7 +22,13 @@ COMMANDS = (
     ("convert", "--inspect", "encoder", "--json"),
     ("convert", "export", "run", "--out=exported"),
     ("convert", "adapter", "adapter.pth", "--out=converted", "--window_frames=10"),
-    ("corpora.build", "own_songs", "--source=corpus/songs.jsonl", "--out=x", "--inspect"),
+    (
+        "corpora.build",
+        "own_songs",
+        "--source=corpus/songs.jsonl",
+        "--out=x",
+        "--inspect",
+    ),
     ("generate", "--config=config.py", "--out=a.jsonl", "--split=train"),
     ("train", "--config=config.py", "--config.seed=0", "--config.run=run"),
     ("plan", "--config=config.py", "--topology=v5e-8", "--stage=stage2"),
@@ -115,7 +128,9 @@ def damage_config(rng: random.Random, attempt: Attempt) -> str:
     """A value or a line of a config in Python."""
     text = attempt.path.read_text("utf-8")
     kind = rng.choice(("value", "value", "value", "remove", "line", "code", "last"))
-    values = list(re.finditer(r"(?<=: )(?:[\d.e+-]+|'[^'\n]*'|True|False)(?=[,}])", text))
+    values = list(
+        re.finditer(r"(?<=: )(?:[\d.e+-]+|'[^'\n]*'|True|False)(?=[,}])", text)
+    )
     found = rng.choice(values)
     match kind:
         case "value":
@@ -142,6 +157,8 @@ def damage_config(rng: random.Random, attempt: Attempt) -> str:
                 text = f"{code}\n{text}"
             else:
                 lines = "".join(f"    {line}\n" for line in code.splitlines())
-                text = text.replace("    return ConfigDict", f"{lines}    return ConfigDict")
+                text = text.replace(
+                    "    return ConfigDict", f"{lines}    return ConfigDict"
+                )
     attempt.path.write_text(text, "utf-8")
     return f"{kind}: {how}"

@@ -1,17 +1,17 @@
 """Files of every kind that the programs read, small, and made by the programs.
 
-    config.py                 of a run of 2 + 4 updates; all its paths are relative
-    encoder/ language_model/  random models
-    corpus/                   four songs, songs.jsonl
-    cache/                    their features
-    run/                      a finished run
-    stopped/                  one that SIGTERM stopped in stage 2, with a checkpoint
-    answers.jsonl             as `generate` writes it; started.jsonl lacks its end
-    predictions.jsonl         answers with every kind of fact
-    sounds/FORMAT/            a corpus of one song in that format
-    published/CORPUS/         annotation files as others publish them
-    torch/                    the language model as pytorch_model.bin; adapter.pth
-    delta/                    what `convert merge` adds to the language model
+config.py                 of a run of 2 + 4 updates; all its paths are relative
+encoder/ language_model/  random models
+corpus/                   four songs, songs.jsonl
+cache/                    their features
+run/                      a finished run
+stopped/                  one that SIGTERM stopped in stage 2, with a checkpoint
+answers.jsonl             as `generate` writes it; started.jsonl lacks its end
+predictions.jsonl         answers with every kind of fact
+sounds/FORMAT/            a corpus of one song in that format
+published/CORPUS/         annotation files as others publish them
+torch/                    the language model as pytorch_model.bin; adapter.pth
+delta/                    what `convert merge` adds to the language model
 """
 
 import csv
@@ -26,6 +26,7 @@ import soundfile
 from flax import nnx
 from helpers import small_run
 from ml_collections import ConfigDict
+from safetensors.numpy import load_file, save_file
 
 from campaign import attempt, inside
 from musilingo_jax.models.adapter import Adapter
@@ -81,7 +82,9 @@ def make(folder: Path, *, trained: bool = True) -> None:
             rngs=nnx.Rngs(2),
         )
         run = folder / "run"
-        weights.save_adapter(adapter, run / "adapter", dtype="float32", window_frames=10)
+        weights.save_adapter(
+            adapter, run / "adapter", dtype="float32", window_frames=10
+        )
         (run / "config.json").write_text(config.to_json_best_effort())
     _write_predictions(folder / "predictions.jsonl")
     for name in SOUNDS:
@@ -89,6 +92,8 @@ def make(folder: Path, *, trained: bool = True) -> None:
     _write_published(folder / "published")
     _write_torch(folder)
     shutil.copytree(folder / "language_model", folder / "delta")
+    path = folder / "delta" / "model.safetensors"
+    save_file({k: v / 1000 for k, v in load_file(path).items()}, path)
 
 
 def _run(folder: Path, status: int, *command: str, prelude: str = "") -> None:
@@ -162,7 +167,11 @@ def _write_sound(folder: Path, name: str) -> None:
         np.save(path, sound)
     else:
         soundfile.write(path, sound, 24_000, format=suffix.upper(), subtype=subtype)
-    row = {"audio": path.name, "question": "What is it?", "answer": "A tone."}
+    row: dict[str, str | int] = {
+        "audio": path.name,
+        "question": "What is it?",
+        "answer": "A tone.",
+    }
     if suffix == "npy":
         row["rate"] = 24_000
     (folder / "songs.jsonl").write_text(json.dumps(row) + "\n")
@@ -175,11 +184,11 @@ def _write_published(folder: Path) -> None:
     for name in ("musiccaps", "music_instruct"):
         with (folder / name / "musiccaps-public.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(
-                ["ytid", "start_s", "end_s", "caption", "is_audioset_eval"]
-            )
+            writer.writerow(["ytid", "start_s", "end_s", "caption", "is_audioset_eval"])
             for number, ytid in enumerate(ids):
-                writer.writerow([ytid, 0, 1, f'A "calm"\nsong {number}.', number % 2 == 0])
+                writer.writerow(
+                    [ytid, 0, 1, f'A "calm"\nsong {number}.', number % 2 == 0]
+                )
             writer.writerow(["gone", 0, 1, "Not here.", True])
     questions = [
         {"ytid": ytid, "question": "Why?", "answer": f"It is {ytid}."}
@@ -229,12 +238,12 @@ def _write_parquet(folder: Path, ids: list[str]) -> None:
 
 def _write_torch(folder: Path) -> None:
     import torch
-    from safetensors.torch import load_file
+    from safetensors import torch as safetensors
 
     made = folder / "torch"
     made.mkdir()
-    tensors = load_file(folder / "language_model" / "model.safetensors")
+    tensors = safetensors.load_file(folder / "language_model" / "model.safetensors")
     torch.save(tensors, made / "pytorch_model.bin")
     shutil.copy(folder / "language_model" / "config.json", made)
-    adapter = load_file(folder / "run" / "adapter" / "model.safetensors")
+    adapter = safetensors.load_file(folder / "run" / "adapter" / "model.safetensors")
     torch.save({"model": adapter, "epoch": 3}, folder / "adapter.pth")

@@ -4,7 +4,8 @@
     assert done.returncode == 1 and done.stderr == "error: …\n"
 
 One server process imports JAX and the package, uses no device, and forks for each
-command line; threads have a server each, so that they may run programs side by side. The fork has its own arguments, folder, environment and output, executes
+command line; threads have a server each, so that they may run programs side by side.
+The fork has its own arguments, folder, environment and output, executes
 `musilingo_jax.<name>` as `__main__`, and ends as a program ends: with its exit status
 or by a signal. Imports take two seconds and a fork takes milliseconds.
 
@@ -60,9 +61,7 @@ def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude="")
     return _run(f"musilingo_jax.{name}", arguments, prelude=prelude, **options)
 
 
-def run_script(
-    path, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude=""
-):
+def run_script(path, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude=""):
     """Runs `python <path> <arguments>`, with a path from the root of the repository."""
     options = {"cwd": cwd, "env": env, "stdin": stdin, "timeout": timeout}
     return _run(str(ROOT / path), arguments, prelude=prelude, **options)
