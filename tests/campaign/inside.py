@@ -71,6 +71,11 @@ def fail_writes(above: int) -> str:
     return _call("_fail_writes", above)
 
 
+def sines() -> str:
+    """Lets the recipe render with sines, as `helpers/sine_soundfont.py` does."""
+    return _call("_play_sines")
+
+
 def obey_permissions() -> str:
     """Takes root's right to open every file away from the program."""
     return _call("_obey_permissions")
@@ -80,8 +85,8 @@ def _call(name: str, *arguments: object) -> str:
     return (
         f"import sys; sys.path.append({str(TESTS)!r})\n"
         f"from campaign import inside\n"
-        f"sys.path.remove({str(TESTS)!r})\n"
         f"inside.{name}{(*arguments,)!r}\n"
+        f"sys.path.remove({str(TESTS)!r})\n"
     )
 
 
@@ -102,6 +107,13 @@ def _watch_idle(seconds: float) -> None:
             used, since = time.process_time(), time.monotonic()
         elif time.monotonic() - since > seconds:
             os.kill(os.getpid(), IDLE_SIGNAL)
+
+
+def _play_sines() -> None:
+    from helpers import sine_soundfont
+
+    sys.modules["tinysoundfont"] = sine_soundfont.stand_in()  # type: ignore
+    os.cpu_count = lambda: 1
 
 
 def _obey_permissions() -> None:

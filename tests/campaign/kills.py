@@ -34,6 +34,8 @@ class Journey:
       result: what it leaves.
       count: chains in the whole campaign.
       finished: what must still be there after the next run, as texts.
+      prelude: Python that its process executes first.
+      quick: whether a run takes seconds, and not tens of them.
     """
 
     name: str
@@ -41,6 +43,12 @@ class Journey:
     result: results.Result
     count: int
     finished: Callable[[Path], set[str]] = lambda place: set()
+    prelude: str = ""
+    quick: bool = True
+
+    def attempt(self, place: Path, prelude: str = "") -> Attempt:
+        """One run of it."""
+        return Attempt(place, [self.command], Path(), self.prelude + prelude)
 
 
 def shards(place: Path) -> set[str]:
@@ -132,6 +140,15 @@ JOURNEYS = (
         results.files("new/*"),
         count=12,
     ),
+    Journey(
+        "recipe",
+        ("recipes.tiny", "--config=recipe.py", "--soundfonts=fonts"),
+        results.files("new/model/**/*", "new/corpus/**/*"),
+        count=6,
+        # Sines for soundfonts, in this process: others would not have them.
+        prelude=inside.sines(),
+        quick=False,
+    ),
 )
 
 
@@ -163,7 +180,7 @@ def try_one(
             if not last:
                 sent = rng.choice(SIGNALS)
                 how, prelude = _moment(rng, sent, changes, seconds)
-            done = attempt.run(Attempt(place, [journey.command], Path(), prelude))
+            done = attempt.run(journey.attempt(place, prelude))
             said += done.stderr
             hows.append(f"{how} → {done.returncode}")
             outcome = _judge(journey, place, done, sent, expected)
@@ -191,7 +208,7 @@ def undisturbed(journey: Journey, workspace: Path) -> tuple[str, int, float]:
     with attempt.place_of(workspace) as place, tempfile.TemporaryDirectory() as notes:
         count = Path(notes) / "count"
         prelude = inside.count_changes(count)
-        done = attempt.run(Attempt(place, [journey.command], Path(), prelude))
+        done = attempt.run(journey.attempt(place, prelude))
         if done.returncode:
             raise RuntimeError(f"{journey.command}: fails\n{done.stderr}")
         changes, seconds = count.read_text().split()

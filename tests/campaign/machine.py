@@ -19,7 +19,6 @@ from typing import Any
 from helpers.programs import Done
 
 from campaign import attempt, inside, kills, outcomes
-from campaign.attempt import Attempt
 from campaign.kills import Journey
 
 MIB = 2**20
@@ -40,6 +39,7 @@ def planned(scale: float, at_least: int = 1) -> list[tuple[str, Journey, int]]:
         (fault, journey, number)
         for fault, count in FAULTS.items()
         for journey in kills.JOURNEYS
+        if journey.quick
         for number in range(max(at_least, round(scale * count)))
     ]
 
@@ -62,7 +62,7 @@ def try_one(
         said = done.stderr
         # A program that has done its work may refuse to do it again.
         if outcome in outcomes.GOOD and outcome != "same":
-            again = attempt.run(Attempt(place, [journey.command], Path()))
+            again = attempt.run(journey.attempt(place))
             if again.returncode or journey.result(place, again) != expected:
                 outcome, said = "different", said + again.stderr
                 how += f", then {again.returncode}"
@@ -79,7 +79,7 @@ def try_one(
 def _run(
     fault: str, journey: Journey, place: Path, rng: random.Random
 ) -> tuple[str, Done]:
-    made = Attempt(place, [journey.command], Path())
+    made = journey.attempt(place)
     match fault:
         case "full disk":
             kib = rng.choice((0, 4, 12, 40, 100, 300))

@@ -17,6 +17,7 @@ delta/                    what `convert merge` adds to the language model
 import csv
 import json
 import pprint
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from flax import nnx
-from helpers import small_run
+from helpers import sine_soundfont, small_run
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
@@ -72,9 +73,10 @@ def make(folder: Path, *, trained: bool = True) -> None:
     small_run.make_models(folder)
     small_run.make_corpus(folder / "corpus", songs=4)
     config = small_run.small_config(Path(), "run", **_NUMBERS)
-    _write_config(folder, config)
+    _write_config(folder / "config.py", config)
     if trained:
         _train(folder)
+        _write_recipe(folder)
     else:
         adapter = Adapter(
             small_run.ENCODER["hidden_size"],
@@ -112,9 +114,19 @@ def _train(folder: Path) -> None:
     (folder / "started.jsonl").write_text("".join(lines[:2]))
 
 
-def _write_config(folder: Path, config: ConfigDict) -> None:
-    (folder / "config.py").write_text(
-        '"""A small run, with all its numbers."""\n\n'
+def _write_recipe(folder: Path) -> None:
+    path = small_run.ROOT / "tests" / "recipes" / "test_tiny.py"
+    smallest = runpy.run_path(str(path))["smallest"]
+    config = smallest("new")
+    _write_config(folder / "recipe.py", config)
+    names = (*config.render.training_soundfonts, config.render.unseen_soundfont)
+    for partials, name in enumerate(names, start=1):
+        sine_soundfont.write(folder / "fonts" / name, partials)
+
+
+def _write_config(path: Path, config: ConfigDict) -> None:
+    path.write_text(
+        '"""All numbers of a small run."""\n\n'
         "from ml_collections import ConfigDict\n\n"
         f"NUMBERS = {pprint.pformat(config.to_dict())}\n\n\n"
         "def get_config(arg=''):\n"
