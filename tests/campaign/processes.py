@@ -38,7 +38,7 @@ def try_one(number: int, *, seed: int, workspace: Path) -> dict[str, Any]:
     with attempt.place_of(workspace) as place:
         python = _python(place.parent, dying, inside.kill_at_change(change, sent))
         flags = [f"--config={place / 'config.py'}", *_absolute(place)]
-        words = [LOCAL, "--processes=2", "--devices=1", "--config.mesh.data=2", *flags]
+        words = [LOCAL, "--processes=2", "--devices=1", *flags, "--config.mesh.data=2"]
         status, said = _run(words, PYTHON=str(python))
         again, more = _run([LOCAL, "--devices=1", *flags], PYTHON=sys.executable)
         outcome = _judge(status, said + more, again, sent)
