@@ -62,12 +62,11 @@ def judge(
     subject: Subject, made: Attempt, done: Done | None, usual: Done, expected: str
 ) -> str:
     """The outcome of an attempt, compared with that of the undamaged files."""
-    same = False
-    if done is not None and done.returncode == 0:
-        try:
-            same = subject.result(made.place, done) == expected
-        except (OSError, ValueError, KeyError):
-            same = False
+    same = (
+        done is not None
+        and done.returncode == 0
+        and results.equal(subject.result, made.place, done, expected)
+    )
     return outcomes.classify(
         done,
         same=same,

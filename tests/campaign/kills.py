@@ -240,9 +240,7 @@ def _judge(
     # A program that has not begun yet dies of the signal itself.
     if sent is not None and done.returncode in (-sent, 128 + sent):
         return "ended"
-    same = False
-    if done.returncode == 0:
-        same = journey.result(place, done) == expected
+    same = done.returncode == 0 and results.equal(journey.result, place, done, expected)
     return outcomes.classify(
         done, same=same, guarded=True, names=(), place=place, usual=done.stderr
     )

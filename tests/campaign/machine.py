@@ -18,7 +18,7 @@ from typing import Any
 
 from helpers.programs import Done
 
-from campaign import attempt, inside, kills, outcomes
+from campaign import attempt, inside, kills, outcomes, results
 from campaign.kills import Journey
 
 MIB = 2**20
@@ -63,7 +63,8 @@ def try_one(
         # A program that has done its work may refuse to do it again.
         if outcome in outcomes.GOOD and outcome != "same":
             again = attempt.run(journey.attempt(place))
-            if again.returncode or journey.result(place, again) != expected:
+            found = results.equal(journey.result, place, again, expected)
+            if again.returncode or not found:
                 outcome, said = "different", said + again.stderr
                 how += f", then {again.returncode}"
     return {
@@ -118,7 +119,7 @@ def _partner() -> ThreadPoolExecutor:
 def _judge(fault: str, journey: Journey, place: Path, done: Done, expected: str) -> str:
     if done.returncode == 0 and not done.stdout + done.stderr:
         return "same"  # Not tried.
-    same = journey.result(place, done) == expected
+    same = results.equal(journey.result, place, done, expected)
     if fault == "twice at once" and same:
         return "same"  # One of the two may have been refused.
     if fault == "little memory" and "Traceback" not in done.stderr and done.returncode:

@@ -15,6 +15,14 @@ from helpers.programs import Done
 Result = Callable[[Path, Done], str]
 
 
+def equal(result: Result, place: Path, done: Done, expected: str) -> bool:
+    """Whether a program has left what was expected, and can be read."""
+    try:
+        return result(place, done) == expected
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def text(place: Path, done: Done) -> str:
     """What it printed, wherever the folder is that it ran in."""
     return done.stdout.replace(str(place), ".")
