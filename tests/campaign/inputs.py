@@ -9,7 +9,7 @@ from typing import Any
 
 from helpers.programs import Done
 
-from campaign import attempt, outcomes
+from campaign import attempt, outcomes, results
 from campaign.attempt import Attempt
 from campaign.subjects import SUBJECTS, Subject
 
