@@ -26,6 +26,7 @@ from campaign import (
 from campaign.attempt import Attempt
 from campaign.subjects import SUBJECTS
 
+pytestmark = pytest.mark.medium
 NAMES = outcomes.names_of(Path("folder/file.json"))
 NOTICE = "import sys; print('folder/file.json: is new', file=sys.stderr)"
 ENDS = "import sys; sys.exit('error: {}')"
