@@ -4,7 +4,8 @@
     assert done.returncode == 1 and done.stderr == "error: …\n"
 
 One server process imports JAX and the package, uses no device, and forks for each
-command line. The fork has its own arguments, folder, environment and output, executes
+command line; threads have a server each, so that they may run programs side by side.
+The fork has its own arguments, folder, environment and output, executes
 `musilingo_jax.<name>` as `__main__`, and ends as a program ends: with its exit status
 or by a signal. Imports take two seconds and a fork takes milliseconds.
 
@@ -13,11 +14,11 @@ real process for what is about importing itself.
 """
 
 import atexit
-import functools
 import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,10 +61,10 @@ def run(name, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude="")
     return _run(f"musilingo_jax.{name}", arguments, prelude=prelude, **options)
 
 
-def run_script(path, *arguments, cwd=ROOT, env=None, stdin="", timeout=300):
+def run_script(path, *arguments, cwd=ROOT, env=None, stdin="", timeout=300, prelude=""):
     """Runs `python <path> <arguments>`, with a path from the root of the repository."""
     options = {"cwd": cwd, "env": env, "stdin": stdin, "timeout": timeout}
-    return _run(str(ROOT / path), arguments, prelude="", **options)
+    return _run(str(ROOT / path), arguments, prelude=prelude, **options)
 
 
 def _run(program, arguments, *, cwd, env, stdin, timeout, prelude):
@@ -82,7 +83,11 @@ def _run(program, arguments, *, cwd, env, stdin, timeout, prelude):
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         status = json.loads(server.stdout.readline())
-        out, err = ((Path(folder) / n).read_text() for n in ("stdout", "stderr"))
+        # Bytes that are not UTF-8 become surrogates, for tests of what may be printed.
+        out, err = (
+            (Path(folder) / name).read_text("utf-8", "surrogateescape")
+            for name in ("stdout", "stderr")
+        )
     if status is None:
         raise TimeoutError(
             f"{program} {arguments}: longer than {timeout} s\n{out}\n{err}"
@@ -90,8 +95,17 @@ def _run(program, arguments, *, cwd, env, stdin, timeout, prelude):
     return Done(status, out, err)
 
 
-@functools.cache
+_of_thread = threading.local()
+
+
 def _server():
+    """The server of this thread."""
+    if not hasattr(_of_thread, "server"):
+        _of_thread.server = _start_server()
+    return _of_thread.server
+
+
+def _start_server():
     server = subprocess.Popen(
         [sys.executable, __file__],
         cwd=ROOT,
@@ -124,17 +138,18 @@ def _serve():
 
 def _wait(child, seconds):
     """The exit status of a child; None if it had to be killed."""
-    watcher = os.fork()
-    if watcher == 0:
-        # `exec` lets go of everything that was inherited.
-        os.execvp("sh", ["sh", "-c", f"sleep {seconds}; kill -KILL {child}"])
+    expired = []
+
+    def expire(*_):
+        expired.append(child)
+        os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     _, status = os.waitpid(child, 0)
-    finished, _ = os.waitpid(watcher, os.WNOHANG)
-    if finished:
-        return None
-    os.kill(watcher, 9)
-    os.waitpid(watcher, 0)
-    return os.waitstatus_to_exitcode(status)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return None if expired else os.waitstatus_to_exitcode(status)
 
 
 def _become(request):

@@ -1,0 +1,92 @@
+"""What a program computed, as text that can be compared.
+
+Each function takes the folder that the programs ran in and what they left.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from helpers.programs import Done
+
+Result = Callable[[Path, Done], str]
+
+
+def equal(result: Result, place: Path, done: Done, expected: str) -> bool:
+    """Whether a program has left what was expected, and can be read."""
+    try:
+        return result(place, done) == expected
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def text(place: Path, done: Done) -> str:
+    """What it printed, wherever the folder is that it ran in."""
+    return done.stdout.replace(str(place), ".")
+
+
+def nothing(place: Path, done: Done) -> str:
+    """Nothing: for inputs that may lead to anything."""
+    del place, done
+    return ""
+
+
+def files(*patterns: str) -> Result:
+    """The contents of files, wherever the folder is that the programs ran in."""
+
+    def read(place: Path, done: Done) -> str:
+        del done
+        paths = sorted(path for pattern in patterns for path in place.glob(pattern))
+        here = str(place).encode()
+        return "\n".join(
+            f"{path.relative_to(place)} {digest(path.read_bytes().replace(here, b'.'))}"
+            for path in paths
+            if path.is_file()
+        )
+
+    return read
+
+
+def arrays(name: str) -> Result:
+    """The arrays of an export of features, without the names of the clips."""
+
+    def read(place: Path, done: Done) -> str:
+        del done
+        with np.load(place / name) as file:
+            keys = ("seconds", "start", "embedding")
+            return " ".join(digest(file[key].tobytes()) for key in keys)
+
+    return read
+
+
+def training(run: str, *, history: bool = True) -> Result:
+    """The adapter of a run, and its losses: all of them, or those of the last update.
+
+    Without `history` the rows of metrics.jsonl that were there before do not count.
+    """
+
+    def read(place: Path, done: Done) -> str:
+        weights = files(f"{run}/adapter/*.safetensors")(place, done)
+        rows = losses(place / run)
+        return f"{weights}\n{rows if history else rows[-1:]}"
+
+    return read
+
+
+def losses(run: Path) -> list[tuple[str, int, float]]:
+    """(stage, update, loss) of each row of metrics.jsonl."""
+    rows = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
+    return [(row["stage"], row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """A line of JSON lines."""
+    return json.loads(line)
+
+
+def digest(content: bytes) -> str:
+    """A short digest."""
+    return hashlib.sha256(content).hexdigest()[:16]
