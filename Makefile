@@ -36,12 +36,15 @@ demo: $(VENV)/demo.stamp
 	  --ask "Which instrument plays the melody?" \
 	  --ask "Describe this music."
 
+# Two tests at a time; those of one file come after each other, since they share models.
+PYTEST = $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 # What takes under a minute together.
 test-fast: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest -m "not slow and not medium"
+	$(PYTEST) -m "not slow and not medium"
 
 # Checks the annotations of public functions, shapes included, at each call.
 shapes: $(VENV)/test.stamp
