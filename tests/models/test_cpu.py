@@ -9,6 +9,7 @@ it. When a newer jaxlib fails one of the first assertions, delete that form.
 import re
 import time
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -26,6 +27,7 @@ from musilingo_jax.models.layers import linear
 from musilingo_jax.models.matmul import int8_product, product
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.runtime.tested_versions import release
 
 FAN_IN, FAN_OUT = 512, 1024
 KERNEL = FAN_IN * FAN_OUT
@@ -34,6 +36,12 @@ has_bfloat16_units = pytest.mark.skipif(
     not CPU_INFO.is_file()
     or not re.search("avx512_bf16|amx_bf16", CPU_INFO.read_text()),
     reason="without bfloat16 units, XLA multiplies bfloat16 as float32 in any form",
+)
+
+# What a jaxlib that is not the oldest tested one compiles well by itself.
+gone_in_0_12 = pytest.mark.skipif(
+    release(metadata.version("jaxlib")) >= (0, 12),
+    reason="jaxlib 0.12 copies neither; the workaround serves 0.10 and 0.11",
 )
 
 
@@ -94,6 +102,7 @@ def test_a_product_of_one_int8_row_copies_the_kernel():
     assert temporary(multiply, array(jnp.int8, 2, FAN_IN), kernel) < KERNEL / 10
 
 
+@gone_in_0_12
 def test_a_scan_copies_stacks_of_bfloat16():
     def step(x, kernel):
         return jnp.tanh(product(x, kernel)), None
@@ -143,6 +152,7 @@ def test_frozen_layers_in_bfloat16_are_not_copied():
     assert temporary(pooled, *shapes) < stack / 4
 
 
+@gone_in_0_12
 def test_a_loop_that_reads_bfloat16_rows_copies_the_array():
     def decode(embedding, tokens):
         def step(_, tokens):
@@ -158,6 +168,7 @@ def test_a_loop_that_reads_bfloat16_rows_copies_the_array():
     assert temporary(decode, array(cpu.ROW_DTYPE, vocab, width), tokens) < copy / 10
 
 
+@gone_in_0_12
 def test_writing_bfloat16_rows_copies_the_array():
     batch, heads, slots, head_dim = 4, 8, 256, 32
     new = array(jnp.float32, batch, 1, heads, head_dim)
