@@ -3,8 +3,9 @@
 Each function computes what the plain form beside its call computes, but for rounding.
 Where the program is lowered, `jax.lax.platform_dependent` chooses between the two; only
 `ROW_DTYPE` is chosen by the device of the weights. All behaviours were seen with jaxlib
-0.10.2; in 0.12.0, those of `scan_in_place` and `ROW_DTYPE` are gone. tests/models/test_cpu.py compiles the plain forms too, and fails once XLA:CPU
-compiles one of them as well as its replacement: then delete that.
+0.10.2; in 0.12.0, those of `scan_in_place` and `ROW_DTYPE` are gone.
+tests/models/test_cpu.py compiles the plain forms too, and fails once XLA:CPU compiles
+one of them as well as its replacement: then delete that.
 
     given to XLA:CPU                 what it does                replaced by
     one row · bfloat16 kernel        kernel → float32            in_two_rows
