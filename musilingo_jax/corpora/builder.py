@@ -29,6 +29,7 @@ from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
 REPORT, LEFT_OUT, FINDINGS = "report.json", "left_out.jsonl", "findings.jsonl"
+_AGAIN = "run the same command again"
 
 
 class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -91,7 +92,7 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "audio": None if self.audio is None else str(self.audio),
             **self.survey.summary(),
         }
-        with _writing(folder):
+        with storage.writing(folder, again=_AGAIN):
             storage.write_text(folder / LEFT_OUT, self.survey.lines())
             storage.write_text(folder / FINDINGS, self.survey.found_lines())
             storage.write_text(folder / REPORT, json.dumps(counts, indent=2) + "\n")
@@ -115,7 +116,7 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     'name of letters, digits and underscores, other than "all"'
                 )
         tfds.disable_progress_bar()
-        with _writing(folder):
+        with storage.writing(folder, again=_AGAIN):
             folder.parent.mkdir(parents=True, exist_ok=True)
             storage.lock_folder(folder.parent, doing="building a corpus")
             for leftover in folder.parent.glob(f"{dataset.UNFINISHED}*"):
@@ -149,20 +150,3 @@ class Corpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             cli.progress(records, total=len(records), unit="rows", label=split)
         ):
             yield place, dataset.encode(record, seconds, self.audio)
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turns the system's errors within the block into a `UserError` about a folder."""
-    try:
-        yield
-    except UserError:
-        raise
-    # ArrayRecord and TFDS raise errors of their own that quote the system's.
-    except Exception as error:
-        again = "run the same command again"
-        if failure := storage.write_failure(folder, error, again=again):
-            raise failure from error
-        if isinstance(error, OSError):
-            raise UserError(f"{folder}: cannot be written: {error}") from error
-        raise

@@ -15,6 +15,7 @@ from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.recipes import render
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import read_json
 
 BLOCK = 64  # clips that are rendered together; interrupted blocks are rendered again
 
@@ -65,7 +66,7 @@ class RenderedSet:
 
 def _write_targets(path: Path, frames: int, frames_per_second: float) -> None:
     """Composes the pieces of a set again, and writes their frame targets."""
-    settings = json.loads((path.parent / "set.json").read_text())
+    settings = read_json(path.parent / "set.json")
     clips, rows = settings["clips"], []
     for index in cli.progress(range(clips), total=clips, unit="clip", label="targets"):
         piece = synthetic.compose(
@@ -119,7 +120,7 @@ def write_set(
         "soundfonts": [Path(path).name for path in soundfonts],
     }
     record = folder / "set.json"
-    if record.exists() and json.loads(record.read_text()) != settings:
+    if record.exists() and read_json(record) != settings:
         raise UserError(
             f"{record} describes a set with other settings than these: {settings}; "
             "choose another folder, or delete this one"

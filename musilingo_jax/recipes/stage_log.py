@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.storage import write_text
 
 
@@ -18,7 +19,7 @@ class StageLog:
 
     def read(self) -> dict[str, Any]:
         """What is logged so far; empty if nothing is."""
-        return json.loads(self.path.read_text()) if self.path.exists() else {}
+        return read_json(self.path) if self.path.exists() else {}
 
     def note(self, stage: str, found: dict[str, Any]) -> None:
         """Adds what a stage found."""
