@@ -31,6 +31,8 @@ from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
 from musilingo_jax.training.train_step import TrainState, abstract_batch, make_update
 
+pytestmark = pytest.mark.medium
+
 # The recipe of the embedded model is another kind of experiment.
 FILES = sorted(
     path.stem

@@ -16,6 +16,8 @@ import pytest
 from helpers import commands
 from helpers.programs import ROOT
 
+pytestmark = pytest.mark.medium
+
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),

@@ -13,6 +13,8 @@ import soundfile
 from helpers import programs
 from helpers.programs import ROOT
 
+pytestmark = pytest.mark.medium
+
 
 def program(name: str, *arguments: str) -> tuple[int, str]:
     """Exit status and last line on stderr of `python -m musilingo_jax.<name> …`."""

@@ -14,6 +14,8 @@ import pytest
 from helpers.small_run import ROOT
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.medium
+
 DATA = Path(__file__).parent / "data" / "version_0_1"
 # Where these were made. Another compiler may order sums otherwise.
 MADE_BY = ("x86_64", "0.10.2")

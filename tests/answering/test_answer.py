@@ -18,6 +18,8 @@ from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 
+pytestmark = pytest.mark.medium
+
 GREEDY = tiny.GREEDY
 SAMPLED = dataclasses.replace(GREEDY, temperature=1.0, top_p=0.9, top_k=200, seed=7)
 BEAMS = dataclasses.replace(GREEDY, beams=2)

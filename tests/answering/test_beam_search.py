@@ -21,6 +21,8 @@ from musilingo_jax.answering.sampling import (
 )
 from musilingo_jax.pretrained import weights
 
+pytestmark = pytest.mark.medium
+
 MOST = 10
 
 # Threads that wait for each other are slow where cores are shared.

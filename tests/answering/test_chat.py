@@ -23,6 +23,8 @@ from musilingo_jax.answering.conversation import Chat, clock
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UsageError, UserError
 
+pytestmark = pytest.mark.medium
+
 QUESTIONS = ["How fast is it?", "How loud is it?"]
 
 

@@ -26,6 +26,8 @@ from musilingo_jax.answering.sampling import (
 from musilingo_jax.answering.stop_texts import stops_of
 from musilingo_jax.pretrained import weights
 
+pytestmark = pytest.mark.medium
+
 # Threads that wait for each other are slow where cores are shared.
 torch.set_num_threads(1)
 GREEDY = Choice((), Greedy())

@@ -26,6 +26,8 @@ from musilingo_jax.answering.sampling import (
     Sample,
 )
 
+pytestmark = pytest.mark.medium
+
 METHODS = [
     Sample(1.0, 0, 1.0, 0.0),
     Sample(0.7, 5, 1.0, 0.0),

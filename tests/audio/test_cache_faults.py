@@ -40,6 +40,8 @@ from musilingo_jax.corpora.records import clip_id, contents_of
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.medium
+
 
 def write_clips(folder, count):
     """Songs under the ids that a corpus gives them."""

@@ -13,6 +13,8 @@ from helpers.small_cache import FEATURES, files, write_songs
 
 from musilingo_jax.pretrained import weights
 
+pytestmark = pytest.mark.medium
+
 CONFIG = """
 from ml_collections import ConfigDict
 

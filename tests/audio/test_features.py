@@ -17,6 +17,8 @@ from musilingo_jax.models.adapter import pool
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 
+pytestmark = pytest.mark.medium
+
 CONFIG = FEATURES
 WINDOW = CONFIG.window_frames
 CHUNK = CONFIG.chunk_windows * WINDOW  # 20 frames

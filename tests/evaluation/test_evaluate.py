@@ -23,6 +23,8 @@ from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):

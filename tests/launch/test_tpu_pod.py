@@ -15,9 +15,12 @@ from helpers.fake_programs import LAUNCH, executable
 from helpers.processes import HANG
 from helpers.small_run import ROOT
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / ".git").exists(), reason="the script packs the files that git lists"
-)
+pytestmark = [
+    pytest.mark.medium,
+    pytest.mark.skipif(
+        not (ROOT / ".git").exists(), reason="the script packs the files that git lists"
+    ),
+]
 
 TPU = ("--name=mine", "--zone=us-west4-a")
 ASKED = (*TPU, "--type=v5litepod-8", "--bucket=gs://mine")

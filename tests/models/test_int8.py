@@ -28,6 +28,8 @@ from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import sharding
 from musilingo_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.medium
+
 CONFIG = LlamaConfig.from_dict(LANGUAGE_MODEL | {"vocab_size": 61})
 KINDS = {jnp.dtype(jnp.int8), jnp.dtype(jnp.float32)}
 

@@ -22,6 +22,8 @@ from musilingo_jax.models.llama import (
 )
 from musilingo_jax.models.llama_config import LlamaConfig
 
+pytestmark = pytest.mark.medium
+
 LLAMA_1 = {
     "model_type": "llama",
     "vocab_size": 61,

@@ -18,6 +18,8 @@ from musilingo_jax.models.layers import scan_layers
 from musilingo_jax.models.mert import NAMES, Mert, MertLayer
 from musilingo_jax.models.mert_config import MertConfig
 
+pytestmark = pytest.mark.medium
+
 TINY = {
     "model_type": "hubert",
     "hidden_size": 32,

@@ -15,6 +15,8 @@ from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch, answer_loss, attend_mask, splice
 
+pytestmark = pytest.mark.medium
+
 VOCAB, WIDTH_IN, WIDTH = 31, 6, 16
 
 

@@ -43,6 +43,8 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import NAMES
 from musilingo_jax.pretrained import weights
 
+pytestmark = pytest.mark.medium
+
 TOLERANCE = 1e-4
 ASSETS = Path(weights.__file__).parents[1] / "assets"
 CLIP = ASSETS / "musilingo-tiny-corpus" / "clips" / "00002.ogg"

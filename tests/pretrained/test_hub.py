@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 
 from musilingo_jax.pretrained import model_folder
 
+pytestmark = pytest.mark.medium
+
 EMBEDDED = model_folder.resolve("musilingo-tiny")
 
 

@@ -32,6 +32,8 @@ from musilingo_jax.pretrained import (
 from musilingo_jax.runtime import sharding
 from musilingo_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.medium
+
 
 class Layer(nnx.Module):
     def __init__(self, *, rngs):

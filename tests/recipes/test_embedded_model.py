@@ -21,6 +21,8 @@ from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.training import embedded
 
+pytestmark = pytest.mark.medium
+
 ASSETS = Path(musilingo_jax.__file__).parent / "assets"
 PARTS = ("encoder", "language_model", "adapter")
 

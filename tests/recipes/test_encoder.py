@@ -13,6 +13,8 @@ from musilingo_jax.recipes import encoder
 from musilingo_jax.recipes.rendered_set import RenderedSet
 from musilingo_jax.runtime.settings import read_section
 
+pytestmark = pytest.mark.medium
+
 
 def test_an_epoch_visits_every_clip_once_in_an_order_of_its_own():
     def epoch(number):

@@ -24,6 +24,8 @@ from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.recipes.stage_log import StageLog
 from musilingo_jax.runtime.errors import UsageError, UserError
 
+pytestmark = pytest.mark.medium
+
 ASSETS = Path(musilingo_jax.__file__).parent / "assets"
 PARTS = ("encoder", "language_model", "adapter")
 STAGES = ["sets", "encoder", "language", "songs", "adapter", "corpus"]

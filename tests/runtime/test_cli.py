@@ -10,6 +10,8 @@ import pytest
 from helpers import programs
 from helpers.programs import ROOT
 
+pytestmark = pytest.mark.medium
+
 PRELUDE = """
 import io, json, os, signal, sys, threading, time
 from absl import logging

@@ -18,6 +18,8 @@ from helpers.small_run import ROOT
 from musilingo_jax.runtime import distributed
 from musilingo_jax.runtime.errors import UsageError, UserError
 
+pytestmark = pytest.mark.medium
+
 LOCAL = ROOT / "launch/local.sh"
 
 PROGRAM = """

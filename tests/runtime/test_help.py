@@ -9,6 +9,8 @@ from helpers.programs import ROOT
 from musilingo_jax import cache
 from musilingo_jax.convert import __main__ as convert
 
+pytestmark = pytest.mark.medium
+
 PROGRAMS = (
     "train",
     "evaluate",

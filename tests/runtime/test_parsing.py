@@ -8,6 +8,8 @@ from helpers.programs import ROOT
 from musilingo_jax.convert import __main__ as convert
 from musilingo_jax.runtime.errors import UsageError
 
+pytestmark = pytest.mark.medium
+
 DEFAULTS = {"shard_gb": 5.0, "inspect": None, "json": False}
 EXPORT = {"out": "DIR", "command": "export", "format": "safetensors"}
 

@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 from helpers.programs import ROOT
+
+pytestmark = pytest.mark.medium
 
 # Only the part of a program that needs one of these imports it.
 HEAVY = (

@@ -20,6 +20,8 @@ from musilingo_jax.training.batches import Batches, ValidationBatches
 from musilingo_jax.training.examples import Examples
 from musilingo_jax.training.packing import PROGRAMS
 
+pytestmark = pytest.mark.medium
+
 PROMPT = PromptConfig(
     template="###Human: {} ###Assistant: ",
     instruction="<Audio><AudioHere></Audio> {}",

@@ -21,6 +21,8 @@ from musilingo_jax.runtime.signals import Interrupted
 from musilingo_jax.training.checkpoints import Checkpoints
 from musilingo_jax.training.train_step import TrainState
 
+pytestmark = pytest.mark.medium
+
 
 def make_state(seed):
     adapter = Adapter(6, 4, rngs=nnx.Rngs(seed))

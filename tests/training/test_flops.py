@@ -14,6 +14,8 @@ from musilingo_jax.plan import program_costs
 from musilingo_jax.plan.hlo import Program
 from musilingo_jax.training import flops
 
+pytestmark = pytest.mark.medium
+
 ROWS, TIME, WINDOWS, ANSWERS, ENCODER_WIDTH = 3, 10, 2, 4, 24
 SMALL = LlamaConfig(
     vocab=52,

@@ -17,6 +17,8 @@ from musilingo_jax.training import metrics_rows, run_folder
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import read_stages
 
+pytestmark = pytest.mark.medium
+
 CONFIG = json.loads(load_config("tiny").get_config().to_json_best_effort())
 
 

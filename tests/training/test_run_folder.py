@@ -18,6 +18,8 @@ from musilingo_jax.training import run_folder
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
 
+pytestmark = pytest.mark.medium
+
 ROW = b'{"stage": "a", "step": 1, "time": 2.0, "loss": 3.0}'
 
 

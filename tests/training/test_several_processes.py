@@ -20,6 +20,8 @@ from helpers.small_run import (
 
 from musilingo_jax import train as training
 
+pytestmark = pytest.mark.medium
+
 MESH = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
 
 

@@ -41,6 +41,8 @@ from musilingo_jax.training.metrics_log import MetricsLog
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
 
+pytestmark = pytest.mark.medium
+
 ONE = {"mesh__data": 1}
 VALIDATING = {key.replace(".", "__"): value for key, value in VALIDATED.items()}
 # A run of a single update.

@@ -26,6 +26,8 @@ from musilingo_jax.training.train_step import (
     make_validation,
 )
 
+pytestmark = pytest.mark.medium
+
 VOCAB, WIDTH_IN, WIDTH = 40, 6, 16
 CONFIG = LlamaConfig(
     vocab=VOCAB,
