@@ -185,6 +185,8 @@ def try_one(
             hows.append(f"{how} → {done.returncode}")
             outcome = _judge(journey, place, done, sent, expected)
             now = journey.finished(place)
+            if outcome == "different":
+                said += results.difference(journey.result, place, done, expected)
             if outcome in ("same", "ended") and not had <= now:
                 outcome = "lost"
             had = now

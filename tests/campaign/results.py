@@ -3,6 +3,7 @@
 Each function takes the folder that the programs ran in and what they left.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -21,6 +22,16 @@ def equal(result: Result, place: Path, done: Done, expected: str) -> bool:
         return result(place, done) == expected
     except (OSError, ValueError, KeyError):
         return False
+
+
+def difference(result: Result, place: Path, done: Done, expected: str) -> str:
+    """The lines in which a result is not what was expected, for whoever looks for it."""
+    try:
+        found = result(place, done)
+    except (OSError, ValueError, KeyError) as error:
+        return repr(error)
+    lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), n=0)
+    return "\n".join([*lines][2:])[:600]
 
 
 def text(place: Path, done: Done) -> str:
