@@ -65,8 +65,10 @@ def try_one(
             again = attempt.run(journey.attempt(place))
             found = results.equal(journey.result, place, again, expected)
             if again.returncode or not found:
-                outcome, said = "different", said + again.stderr
-                how += f", then {again.returncode}"
+                outcome, how = "different", f"{how}, then {again.returncode}"
+                said += again.stderr + results.difference(
+                    journey.result, place, again, expected
+                )
     return {
         "part": "machine",
         "kind": fault,
@@ -99,7 +101,7 @@ def _run(
             with _remounted(place, "ro"):
                 return "read-only", attempt.run(made)
         case "little memory":
-            memory = rng.choice((1, 20, 60, 150, 400, 1000)) * MIB
+            memory = rng.choice((20, 60, 150, 400, 1000)) * MIB
             return f"{memory // MIB} MiB", attempt.run(made, memory=memory)
         case "twice at once":
             other = _partner().submit(attempt.run, made)
@@ -123,9 +125,11 @@ def _judge(fault: str, journey: Journey, place: Path, done: Done, expected: str)
     same = results.equal(journey.result, place, done, expected)
     if fault == "twice at once" and same:
         return "same"  # One of the two may have been refused.
-    if fault == "little memory" and "Traceback" not in done.stderr and done.returncode:
-        # Whoever has no memory need not find words; nothing may be damaged.
-        return "ended"
+    if fault == "little memory" and done.returncode:
+        # Whoever has no memory need not find words, and libraries that cannot even be
+        # loaded have none; nothing may be damaged.
+        words = done.stderr.rstrip().rpartition("\n")[2]
+        return "traceback" if "MemoryError" in words else "ended"
     return outcomes.classify(
         done,
         same=same and done.returncode == 0,

@@ -3,6 +3,7 @@
 Each function takes the folder that the programs ran in and what they left.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,6 +13,10 @@ from typing import Any
 import numpy as np
 from helpers.programs import Done
 
+from musilingo_jax.corpora import dataset
+from musilingo_jax.runtime.errors import UserError
+
+_UNREADABLE = (OSError, ValueError, KeyError, UserError)
 Result = Callable[[Path, Done], str]
 
 
@@ -19,8 +24,32 @@ def equal(result: Result, place: Path, done: Done, expected: str) -> bool:
     """Whether a program has left what was expected, and can be read."""
     try:
         return result(place, done) == expected
-    except (OSError, ValueError, KeyError):
+    except _UNREADABLE:
         return False
+
+
+def difference(result: Result, place: Path, done: Done, expected: str) -> str:
+    """The lines in which a result is not what was expected."""
+    try:
+        found = result(place, done)
+    except _UNREADABLE as error:
+        return repr(error)
+    lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), n=0)
+    return "\n".join([*lines][2:])[:600]
+
+
+def corpus(name: str) -> Result:
+    """The records of a corpus that was built, and the report about it.
+
+    Not the bytes of its files: the order of fields in protocol buffers is not defined.
+    """
+
+    def read(place: Path, done: Done) -> str:
+        records = dataset.load(place / name / "1.0.0")
+        text = "\n".join(map(str, records)).replace(str(place), ".")
+        return f"{text}\n{files(f'{name}/*.json*')(place, done)}"
+
+    return read
 
 
 def text(place: Path, done: Done) -> str:
