@@ -168,15 +168,11 @@ if __name__ == "__main__":
         "style",
         None,
         list(released.STYLES),
-        "of a release: as in its authors' evaluation (default) or demo",
+        "how a release is asked; default: evaluation",
     )
     flags.DEFINE_float(
-        "start", None, "second of the song to start at; default: around its middle", 0
+        "start", None, "second to start at; default: around the song's middle", 0
     )
-    flags.DEFINE_float(
-        "seconds",
-        30.0,
-        "how much of the song to hear, at most; no model hears more at once than in "
-        "its training, which is 34 s for the embedded one",
-    )
+    # The embedded model heard 34 s at once.
+    flags.DEFINE_float("seconds", 30.0, "how much to hear; at most as in training")
     cli.run(main, arguments="SONG")

@@ -110,8 +110,8 @@ def parser() -> CommandParser:
         "--format",
         choices=("safetensors", "pth"),
         default="safetensors",
-        help="pth: an adapter alone as DIR/checkpoint.pth, which the setting `ckpt` of "
-        "the original's configs reads (default: safetensors)",
+        metavar="FORMAT",
+        help="safetensors (default), or pth for the original's setting `ckpt`",
     )
     # The original's code calls `from_pretrained` with these two names.
     export.add_argument(

@@ -161,7 +161,7 @@ def test_the_shipped_adapter_hears(tmp_path, features):
         for score in report["scores"]
         if score["section"] == "factual"
     }
-    assert facts.keys() == ATTRIBUTES.keys() | {"key_exact"}
+    assert facts.keys() == ATTRIBUTES.keys() | {"key_exact", "key_published"}
     for attribute in ("style", "drums", "tempo", "key"):
         assert facts[attribute]["beats_controls"], attribute
 
