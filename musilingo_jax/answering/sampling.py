@@ -122,7 +122,9 @@ class Sample:
         drawn = jax.vmap(jax.random.categorical)(keys, self.keep(scores))
         return drawn.astype(jnp.int32)
 
-    def keep(self, scores: Scores) -> Scores:
+    def keep(
+        self, scores: Float[Array, "*batch vocab"]
+    ) -> Float[Array, "*batch vocab"]:
         """The scores to draw from: at this temperature, and −∞ for what is not kept."""
         scores = scores / self.temperature
         if 0 < self.top_k < scores.shape[-1]:
@@ -137,7 +139,9 @@ class Sample:
             )
         return scores
 
-    def _beyond_top_p(self, scores: Scores) -> Bool[Array, "batch vocab"]:
+    def _beyond_top_p(
+        self, scores: Float[Array, "*batch vocab"]
+    ) -> Bool[Array, "*batch vocab"]:
         ranked = jnp.sort(scores, axis=-1, descending=True)
         probability = jax.nn.softmax(ranked, axis=-1)
         # A token is kept if those before it do not reach top_p: the first one always.

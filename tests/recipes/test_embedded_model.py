@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,7 @@ def test_the_main_job_end_to_end(tmp_path, features):
     config = load_config("tiny").get_config()
     config.run, config.features.cache = str(tmp_path / "run"), features
     config.stage1.steps, config.stage2.steps = 60, 40
+    config.corpus.path = str(_asked_for_style_only(tmp_path))
     train.train(config)
     folder, _ = evaluate(config, None, None)
     report = json.loads((folder / "report.json").read_text())
@@ -181,6 +183,16 @@ def test_the_main_job_end_to_end(tmp_path, features):
     excerpt = chat.hear(song, start=None, seconds=30)
     answers = chat.ask(excerpt, ["What style of music is this?", "Describe the music."])
     assert all(answers)
+
+
+def _asked_for_style_only(folder):
+    """The embedded corpus, with no other test questions than those for the style."""
+    path = folder / "corpus/songs.jsonl"
+    shutil.copytree(ASSETS / "musilingo-tiny-corpus", path.parent)
+    rows = [json.loads(line) for line in path.open()]
+    kept = [r for r in rows if r["split"] == "train" or r.get("attribute") == "style"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return path
 
 
 def test_progress_says_rate_and_time_left(capsys):
