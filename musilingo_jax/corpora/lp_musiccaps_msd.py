@@ -9,6 +9,7 @@ the ECALS subset of the Million Song Dataset, as the thirty-second previews that
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -18,6 +19,7 @@ from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
 from musilingo_jax.corpora.survey import SurveyRow
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.paths import open_regular_file
 
 SPLITS = ("train", "valid", "test")
 CAPTIONS = ("writing", "summary", "paraphrase", "attribute_prediction")
@@ -67,30 +69,36 @@ class LpMusicCapsMsd(Corpus):
         return next(filter(None, found), [])
 
     def _read(self, path: Path, split: str) -> Iterator[SurveyRow]:
-        caption = f"caption_{self.configuration}"
-        columns = ["track_id", "path", caption]
+        columns = ["track_id", "path", f"caption_{self.configuration}"]
         counter = itertools.count()
         try:
-            file = pyarrow.parquet.ParquetFile(path)
-            names = file.schema_arrow.names
-            if missing := [name for name in columns if name not in names]:
-                raise UserError(f"{path}: there is no column {', '.join(missing)}")
-            for batch in file.iter_batches(columns=columns):
-                values = (batch.column(name).to_pylist() for name in columns)
-                for track, song, answer in zip(*values, strict=True):
-                    where = f"{path.name}[{next(counter)}]"
-                    if not all(isinstance(name, str) for name in (track, song)):
-                        raise UserError(
-                            f"{path.parent / where}: must name path and track_id"
-                        )
-                    if not isinstance(answer, str | None):
-                        raise UserError(f"{path.parent / where}: {caption} is not text")
-                    yield SurveyRow(
-                        where=where,
-                        sound=Wanted(names=(song, track)),
-                        question="",
-                        answer=answer or "",
-                        split=split,
-                    )
+            with open_regular_file(path) as opened:
+                file = pyarrow.parquet.ParquetFile(opened)
+                names = file.schema_arrow.names
+                if missing := [name for name in columns if name not in names]:
+                    raise UserError(f"{path}: there is no column {', '.join(missing)}")
+                for batch in file.iter_batches(columns=columns):
+                    values = (batch.column(name).to_pylist() for name in columns)
+                    for row in zip(*values, strict=True):
+                        yield self._row(path, next(counter), row, split)
         except (OSError, pyarrow.ArrowException) as error:
             raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
+
+    def _row(
+        self, path: Path, index: int, row: tuple[Any, Any, Any], split: str
+    ) -> SurveyRow:
+        """Checks a row: its track, its song and its caption."""
+        track, song, answer = row
+        where = f"{path.name}[{index}]"
+        if not isinstance(track, str) or not isinstance(song, str):
+            raise UserError(f"{path.parent / where}: must name path and track_id")
+        if not isinstance(answer, str | None):
+            caption = f"caption_{self.configuration}"
+            raise UserError(f"{path.parent / where}: {caption} is not text")
+        return SurveyRow(
+            where=where,
+            sound=Wanted(names=(song, track)),
+            question="",
+            answer=answer or "",
+            split=split,
+        )

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import RequiredValueError
 
 from musilingo_jax.runtime.configs import find_config
-from musilingo_jax.runtime.errors import UsageError, UserError, causes
+from musilingo_jax.runtime.errors import UsageError, UserError, causes, text_of
 from musilingo_jax.runtime.top_level import check_top_level
 
 # absl counts a flag among those of the module that defines it. This module defines
@@ -276,10 +276,10 @@ def _message(error: BaseException, argv: list[str]) -> str | None:
         lines = [frame.lineno for frame in frames if _same_file(frame.filename, path)]
         if lines:
             kind = type(cause).__name__
-            return f"--config: {path}:{lines[-1]} raised {kind}: {cause}"
+            return f"--config: {path}:{lines[-1]} raised {kind}: {text_of(cause)}"
         if isinstance(cause, RequiredValueError):
-            return f"--config={path}: a required value is not set ({cause})"
-        if isinstance(cause, AttributeError) and "FrozenConfigDict" in str(cause):
+            return f"--config={path}: a required value is not set ({text_of(cause)})"
+        if isinstance(cause, AttributeError) and "FrozenConfigDict" in text_of(cause):
             return (
                 f"--config={path}: get_config returned an object of type "
                 "FrozenConfigDict; it must return a ConfigDict"
@@ -289,7 +289,7 @@ def _message(error: BaseException, argv: list[str]) -> str | None:
     if isinstance(error, flags.Error) and "whilst parsing config file" in str(error):
         # The message has a traceback in it.
         kind = type(chain[-1]).__name__
-        return f"--config: {path} cannot be used ({kind}: {chain[-1]})"
+        return f"--config: {path} cannot be used ({kind}: {text_of(chain[-1])})"
     if isinstance(error, flags.Error):
         # Required flags, which absl reports on a line each.
         if missing := re.findall(r"^flag --(\w+)=None: ", str(error), re.MULTILINE):
@@ -301,7 +301,7 @@ def _message(error: BaseException, argv: list[str]) -> str | None:
     if isinstance(error, KeyError | AttributeError):
         return _unknown_key(error, argv)
     if isinstance(error, TypeError | ValueError):
-        return f"--config: {chain[-1]}"
+        return f"--config: {text_of(chain[-1])}"
     return None
 
 

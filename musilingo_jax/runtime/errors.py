@@ -18,6 +18,14 @@ class UsageError(UserError):
     exit_code = 2
 
 
+def text_of(error: BaseException) -> str:
+    """The text of an exception, whatever a class of somebody's own does to make it."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"its text cannot be made: {type(another).__name__}"
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """An exception, all that it was raised from or during, and those of groups.
 

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from musilingo_jax.runtime.errors import UserError, causes
+from musilingo_jax.runtime.errors import UserError, causes, text_of
 from musilingo_jax.runtime.printable import printable
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -56,8 +56,10 @@ def explain(error: BaseException) -> UserError | None:
     if isinstance(error, OSError) and (sentence := _about_file(error)):
         return UserError(sentence)
     for cause in causes(error):
-        if isinstance(cause, MemoryError) or any(t in str(cause) for t in _NO_MEMORY):
-            reason = printable(str(cause)).partition("\n")[0]
+        if isinstance(cause, MemoryError) or any(
+            t in text_of(cause) for t in _NO_MEMORY
+        ):
+            reason = printable(text_of(cause)).partition("\n")[0]
             return UserError(
                 f"there is not enough memory{f' ({reason})' if reason else ''}: end "
                 "other programs, choose smaller batches, or use a larger machine"
@@ -71,7 +73,7 @@ def _numbers(error: BaseException) -> Iterator[tuple[int, BaseException]]:
         if isinstance(cause, OSError) and cause.errno is not None:
             yield cause.errno, cause
             continue
-        text = str(cause)
+        text = text_of(cause)
         if quoted := _QUOTED_NUMBER.search(text):
             yield int(quoted[1]), cause
         for reason, number in _QUOTED_TEXTS.items():

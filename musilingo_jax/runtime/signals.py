@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 import jax
 
 from musilingo_jax.runtime import distributed, start_up
-from musilingo_jax.runtime.errors import causes
+from musilingo_jax.runtime.errors import causes, text_of
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds after which a signal is sent again whose exception Python has ignored, and
@@ -220,7 +220,7 @@ def _no_signal_lost() -> Iterator[None]:
                 raise Interrupted(cause.signal) from error
             if isinstance(cause, KeyboardInterrupt):  # Of a library.
                 raise Interrupted(signal.SIGINT) from error
-        quoted = any(_QUOTED.search(str(cause)) for cause in chain)
+        quoted = any(_QUOTED.search(text_of(cause)) for cause in chain)
         for arrived in _pending[before:]:
             if quoted or arrived.exception is None:
                 raise Interrupted(arrived.number) from error

@@ -137,7 +137,9 @@ def test_a_merge_holds_a_few_tensors(tmp_path):
     write([write_folders.Output(pieces, None)], tmp_path / "out")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 8 * 2**20
+    # Two at a time, one of which is written while the other is read: a base, a delta,
+    # their sum and a copy of it each; and 2 MB for everything else.
+    assert peak < (2 * 4 + 2) * 2**20
     assert torch.equal(read(tmp_path / "out")["23"], torch.ones(512, 1024).half())
 
 

@@ -577,3 +577,9 @@ def test_nothing_usable_is_not_built_even_if_missing_audio_is_allowed(tmp_path):
     musiccaps_table(tmp_path, ("a", 30, 40, "A song.", True))
     with pytest.raises(UserError, match="none of its 1 rows can be used"):
         build.build(make(MusicCaps, tmp_path), allow_missing=True)
+
+
+def test_a_pipe_in_place_of_a_parquet_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "test-0.parquet")
+    with pytest.raises(UserError, match="cannot be read as Parquet: .*not a regular"):
+        LpMusicCapsMsd(source=tmp_path, audio=None, data_dir=tmp_path).survey  # noqa: B018

@@ -49,6 +49,10 @@ def messages(tmp_path, text, names=tuple(PROGRAMS)):
         ("import sys\nsys.exit()", "mine.py:2 raised SystemExit"),
         (RETURN + "exit(4)", "mine.py:2 raised SystemExit: 4"),
         ("class E(BaseException): pass\nraise E('x')", "mine.py:2 raised E: x"),
+        (
+            "class E(Exception):\n    def __str__(self): return 1 / 0\nraise E",
+            "mine.py:3 raised E: its text cannot be made: ZeroDivisionError",
+        ),
         ("def get_config(): return get_config()", "mine.py:1 raised RecursionError"),
         (
             RETURN + "ConfigDict({'run': config_dict.required_placeholder(str)})",
