@@ -14,6 +14,8 @@ from musilingo_jax.audio.cache import cache_state, shard_plan, shards
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.medium
+
 ODD = [
     None,
     True,

@@ -25,6 +25,8 @@ from musilingo_jax.pretrained import (
 from musilingo_jax.runtime import signals
 from musilingo_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.medium
+
 
 def test_pytorch_files_become_safetensors(tmp_path):
     part = sources.find(TINY, "language_model")

@@ -16,6 +16,8 @@ from musilingo_jax.convert import musilingo_releases
 from musilingo_jax.pretrained import model_config, model_folder, sources, weights
 from musilingo_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.medium
+
 
 def test_a_release_is_written_split_and_written_again(whole, tmp_path):
     names = set(read(whole))

@@ -14,6 +14,8 @@ from musilingo_jax.evaluation import foreign_keys, predictions, report_data
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.runtime.errors import UsageError, UserError
 
+pytestmark = pytest.mark.medium
+
 LEGACY = {"bleu", "bleu4", "meteor", "rouge_l", "bertscore"}
 HONEST = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "meteor", "bertscore"}
 HONEST |= {"distinct1", "distinct2", "length"}

@@ -26,6 +26,8 @@ from musilingo_jax.evaluation.metrics.wording import WordingModels
 from musilingo_jax.evaluation.report import About
 from musilingo_jax.evaluation.scoring import Line
 
+pytestmark = pytest.mark.medium
+
 ABOUT = About("A title | <here>", left_out=3, not_held_out=2, identity={}, config={})
 
 

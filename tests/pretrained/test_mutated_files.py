@@ -23,6 +23,8 @@ from musilingo_jax.pretrained import (
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 
+pytestmark = pytest.mark.medium
+
 EMBEDDED = model_folder.resolve("musilingo-tiny")
 
 # The same examples in every run.

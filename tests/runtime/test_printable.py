@@ -14,6 +14,8 @@ from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import printable
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.mark.parametrize(
     ("text", "printed"),

@@ -13,6 +13,8 @@ import pytest
 
 from musilingo_jax.runtime import cli, distributed, signals
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_both_signals_are_one_exception(number):

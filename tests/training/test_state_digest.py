@@ -20,6 +20,8 @@ from musilingo_jax.training.checkpoints import Checkpoints
 from musilingo_jax.training.state_digest import state_digest
 from musilingo_jax.training.train_step import TrainState
 
+pytestmark = pytest.mark.medium
+
 
 def make_state():
     """Random numbers, which no compression shortens, and enough of them."""
