@@ -219,19 +219,21 @@ def train_stage(
     update = make_update(stage, optimiser, shardings(like, setup.mesh))
     batch_loss = make_validation(stage)
 
-    with Checkpoints(run.checkpoints(name), keep=stage.keep) as checkpoints:
+    with (
+        Checkpoints(run.checkpoints(name), keep=stage.keep) as checkpoints,
+        stop_request() as stop,
+    ):
         state, start = first_state(optimiser, adapter, checkpoints, like)
         run.rewind(name, start)
         rows = run.metrics(name)
         setup.trackers.begin(name, rows, earlier_steps=data.earlier_steps)
 
-        stopping = False
+        step, stopping = start, False
         with (
             closing(
                 MetricsLog(data, start, run, setup.trackers, llama.config, setup.mesh)
             ) as metrics,
             closing(read_ahead(data.batches, start, stage.steps)) as batches,
-            stop_request() as stop,
         ):
             for step, batch in enumerate(batches, start=start + 1):
                 metrics.begin(step)
@@ -258,9 +260,11 @@ def train_stage(
                 if stopping:
                     break
 
-        best, best_adapter = checkpoints.best(), None
+        best, best_adapter = checkpoints.best(), None  # Waits for what is being saved.
         if best is not None and not stopping:
             best_adapter = checkpoints.restore(best[0], like).adapter
+        # A signal may have arrived during that wait.
+        stopping = stopping or stop.agreed(data.earlier_steps + step)
 
     if stopping:
         if jax.process_index() == 0:

@@ -183,7 +183,7 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Remembers the first Ctrl-C or SIGTERM; the second one ends the program at once.
 
-    A signal that arrived too late for the loop to act on is sent again after the block.
+    A signal that arrived after `agreed` was asked last is sent again after the block.
     """
     request = StopRequest()
 

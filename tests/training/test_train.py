@@ -212,6 +212,20 @@ def test_killed_while_it_writes_checkpoints_it_resumes_bit_for_bit(folder):
     assert losses(folder, "killed") == losses(folder, "whole")
 
 
+def test_stopped_while_the_last_checkpoint_of_a_stage_is_written_it_saves(folder):
+    path = "stage1/checkpoints/5"
+    done = programs.run(
+        "train",
+        *flags_on_one_device(folder, "late"),
+        env=environment(folder),
+        prelude=signal_at("os.rename", path, signal.SIGTERM),
+    )
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "stopped after update 5 of 5 of stage1, which is saved" in done.stderr
+    assert (folder / "late" / path).exists()
+    assert not (folder / "late" / "stage2").exists()
+
+
 @pytest.mark.slow
 def test_killed_at_random_again_and_again(folder):
     kills = 0
