@@ -103,7 +103,10 @@ def mutate(rng: random.Random, value: Any) -> tuple[str, Any]:
     slots: list[Slot] = list(_slots(holder, "$"))
     kind = rng.choice(_KINDS)
     if kind in ("remove", "repeat", "rename"):
-        slots = [slot for slot in slots if slot[0] is not holder] or slots
+        inner = [slot for slot in slots if slot[0] is not holder]
+        if not inner:  # A file of a single value, which has no part to take away.
+            kind = "kind"
+        slots = inner or slots
     parent, index, path = rng.choice(slots)
     key, old = _entry(parent, index)
     match kind:
