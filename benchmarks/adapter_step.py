@@ -164,7 +164,7 @@ def update_ours(folder: str, dtype: str):
         accumulate=OUR_ACCUMULATE.value,
         max_tokens=captions.MAX_TOKENS,
         max_windows=captions.WINDOWS,
-        remat=False,
+        remat="everything",
     )
     optimiser = stage.optimiser()
     state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))

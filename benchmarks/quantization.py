@@ -50,7 +50,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
 
     from musilingo_jax.audio.cache import feature_cache
     from musilingo_jax.corpora import mixture
-    from musilingo_jax.models.musilingo import attend_mask, splice
+    from musilingo_jax.models.musilingo import splice
     from musilingo_jax.pretrained import weights
     from musilingo_jax.runtime.sharding import make_mesh
     from musilingo_jax.training.batches import ValidationBatches
@@ -65,8 +65,8 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
                 llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
             ),
             positions=batch.positions,
-            attend=attend_mask(batch.segments),
-            remat=False,
+            segments=batch.segments,
+            remat="everything",
         )
         used = batch.targets >= 0
         before = jnp.maximum(batch.targets - 1, 0)

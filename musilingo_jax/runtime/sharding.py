@@ -112,7 +112,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     # A variable holds exactly one array, so nodes and leaves are in the same order.
     leaves, structure = jax.tree.flatten(tree)
     specs = [
-        _spec(leaf.shape, _axes(node), mesh)
+        spec_of(leaf.shape, _axes(node), mesh)
         for node, leaf in zip(nodes, leaves, strict=True)
     ]
     return structure.unflatten([NamedSharding(mesh, spec) for spec in specs])
@@ -135,7 +135,7 @@ def cache_sharding(mesh: Mesh, shape: tuple[int, ...], *, rows: bool) -> NamedSh
       rows: whether to split the rows.
     """
     axes = ("batch" if rows else None, "heads", None, None)
-    return NamedSharding(mesh, _spec(shape, axes, mesh))
+    return NamedSharding(mesh, spec_of(shape, axes, mesh))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -150,7 +150,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     mesh = jax.typeof(x).sharding.mesh
     if mesh.empty:
         return x
-    sharding = NamedSharding(mesh, _spec(x.shape, axes, mesh))
+    sharding = NamedSharding(mesh, spec_of(x.shape, axes, mesh))
     return jax.lax.with_sharding_constraint(x, sharding)
 
 
@@ -167,7 +167,7 @@ def _axes(node: Any) -> tuple[str | None, ...]:
     return node.get_metadata().get("axes", ()) if _is_variable(node) else ()
 
 
-def _spec(
+def spec_of(
     shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh
 ) -> PartitionSpec:
     """The axes of the mesh that split each dimension; None where it stays whole.

@@ -74,8 +74,8 @@ def noise(*shape):
     return jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
 
 
-def causal(batch, time):
-    return jnp.broadcast_to(jnp.tril(jnp.ones((time, time), bool)), (batch, time, time))
+def one_text(batch, time):
+    return jnp.ones((batch, time), jnp.int32)
 
 
 def steps(batch, time):
@@ -88,8 +88,8 @@ def read_all(llama, tokens):
     hidden = llama(
         llama.embed(tokens),
         positions=steps(batch, time),
-        attend=causal(batch, time),
-        remat=False,
+        segments=one_text(batch, time),
+        remat="everything",
     )
     return hidden, llama.logits(hidden)
 
@@ -102,25 +102,26 @@ def assert_close(ours, theirs):
 def test_scan_over_the_stack_is_a_loop_over_layers():
     llama = make("llama-3")
     x = noise(2, 9, 32)
-    where = {"positions": steps(2, 9), "attend": causal(2, 9)}
-    scanned = quick_jit(partial(Llama.__call__, remat=True, **where))(llama, x)
+    where = {"positions": steps(2, 9), "segments": one_text(2, 9)}
+    scanned = quick_jit(partial(Llama.__call__, remat="nothing", **where))(llama, x)
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
         x = quick_jit(partial(LlamaLayer.__call__, **where))(layer, x)
     np.testing.assert_allclose(scanned, llama.norm(x), atol=2e-5)
 
 
-def test_recomputation_leaves_the_gradient_alone():
+@pytest.mark.parametrize("policy", ["nothing", "attention", "dots"])
+def test_recomputation_leaves_the_gradient_alone(policy):
     llama = make("llama-3")
     x = noise(1, 6, 32)
 
     @partial(quick_jit, static_argnames="remat")
     @jax.grad
     def slope(x, remat):
-        hidden = llama(x, positions=steps(1, 6), attend=causal(1, 6), remat=remat)
+        hidden = llama(x, positions=steps(1, 6), segments=one_text(1, 6), remat=remat)
         return jnp.sum(jnp.sin(hidden))
 
-    plain, again = slope(x, remat=False), slope(x, remat=True)
+    plain, again = slope(x, remat="everything"), slope(x, remat=policy)
     assert float(jnp.abs(plain).max()) > 0
     np.testing.assert_allclose(plain, again, atol=1e-5)
 
