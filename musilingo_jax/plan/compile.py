@@ -6,6 +6,7 @@ estimated: they are those of the program that would run. Its time is only bounde
 below (`roofline.py`).
 """
 
+import contextlib
 import math
 import re
 import time
@@ -19,6 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.plan import kernels
 from musilingo_jax.plan.job import Job
 from musilingo_jax.plan.program_costs import ProgramCosts, costs_of
 from musilingo_jax.plan.roofline import Roofline
@@ -104,6 +106,7 @@ class CompiledPlan:
                 "intensity": roofline.intensity if roofline else None,
                 "ridge": job.topology.chip.ridge,
                 "exchanges": None if self.unknown else exchanges,
+                "kernels": [asdict(k) for k in costs.kernels] if costs else None,
                 "least_seconds": roofline.seconds if roofline else None,
             },
             "model_flops": job.model_flops,
@@ -158,7 +161,7 @@ def make_plan(job: Job) -> CompiledPlan:
         - analysis.alias_size_in_bytes
     )
     memory["program"] = analysis.generated_code_size_in_bytes
-    costs = costs_of(compiled.as_text())
+    costs = costs_of(text_of(compiled))
     return CompiledPlan(
         job=job,
         refusal="",
@@ -199,6 +202,25 @@ def abstract_arguments(job: Job, mesh: Mesh) -> tuple[TrainState, Any, Any]:
         job.stage, width=job.shapes.encoder_width, mesh=mesh, **asdict(job.row)
     )
     return state, llama, batch
+
+
+def text_of(compiled: Any) -> str:
+    """The text of a compiled program; with all constants, if kernels are in it.
+
+    Constants of more than ten numbers are left out of the usual text. A kernel's may
+    tell which blocks it skips.
+    """
+    text = compiled.as_text()
+    if kernels.KERNEL in text:
+        # Without these, which are not public, more operations are counted.
+        with contextlib.suppress(ImportError, AttributeError, TypeError):
+            from jaxlib._hlo import HloPrintOptions
+
+            options = HloPrintOptions()
+            options.print_large_constants = True
+            modules = compiled.runtime_executable().hlo_modules()
+            text = "\n\n".join(module.to_string(options) for module in modules)
+    return text
 
 
 def _held(tree: Any) -> float:

@@ -29,12 +29,14 @@ _SIZES = {"pred": 8, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "token": 0, "opaque": 0
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLS = re.compile(
     r"\b(calls|body|condition|to_apply|true_computation|false_computation"
     r"|branch_computations|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
 )
 _UNCHANGED = ("bitcast", "copy", "reshape", "convert", "copy-start", "copy-done")
+_PASSED_ON = (*_UNCHANGED, "dynamic-slice", "slice")
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Program:
         found = re.search(r"\bnum_partitions=(\d+)", text)
         self.partitions = int(found.group(1)) if found else 1
         current: dict[str, Instruction] | None = None
-        for line in text.splitlines():
+        for line in _instruction_lines(text):
             if header := _HEADER.match(line):
                 current = self.computations[header.group(2)] = {}
                 if header.group(1):
@@ -227,6 +229,65 @@ class Program:
                 return instruction
         raise ValueError(f"computation {computation} returns nothing")
 
+    def origin(self, computation: str, name: str) -> Instruction:
+        """The instruction that made an array which was only passed on from there.
+
+        Follows copies, slices, tuples, and what a loop passes on to all its iterations;
+        ends at the first instruction that does anything else.
+        """
+        found = self.computations[computation][name]
+        while True:
+            if found.opcode in _PASSED_ON:
+                found = self.operand(computation, found, 0)
+            elif found.opcode == "fusion":
+                inside = found.calls["calls"][0]
+                made = self.root(inside)
+                while made.opcode in _PASSED_ON:
+                    made = self.operand(inside, made, 0)
+                if made.opcode != "parameter":
+                    return found
+                found = self.operand(computation, found, int(made.literal))
+            elif found.opcode == "get-tuple-element":
+                index = int(found.required(r"index=(\d+)"))
+                whole = self.operand(computation, found, 0)
+                while whole.opcode in ("while", "opt-barrier", "parameter"):
+                    if whole.opcode == "parameter":
+                        if computation not in self._loops:
+                            return found
+                        computation, whole = self._loops[computation]
+                    if whole.opcode == "while" and not self._kept(whole, index):
+                        return found
+                    whole = self.operand(computation, whole, 0)
+                if whole.opcode != "tuple":
+                    return found
+                found = self.operand(computation, whole, index)
+            else:
+                return found
+
+    @cached_property
+    def _loops(self) -> dict[str, tuple[str, Instruction]]:
+        """Body of a loop → the computation that the loop is in, and the loop."""
+        return {
+            body: (name, instruction)
+            for name, instructions in self.computations.items()
+            for instruction in instructions.values()
+            if instruction.opcode == "while"
+            for body in instruction.calls["body"]
+        }
+
+    def _kept(self, loop: Instruction, index: int) -> bool:
+        """Whether a loop leaves an element of its tuple as it is."""
+        body = loop.calls["body"][0]
+        root = self.root(body)
+        if root.opcode != "tuple":
+            return False
+        last = self.operand(body, root, index)
+        return (
+            last.opcode == "get-tuple-element"
+            and int(last.required(r"index=(\d+)")) == index
+            and self.operand(body, last, 0).opcode == "parameter"
+        )
+
     def _constant(self, computation: str, name: str) -> int | None:
         found = self.computations[computation][name]
         while found.opcode in _UNCHANGED:
@@ -261,6 +322,32 @@ class Program:
             return None
         steps += [self._constant(body, name) for name in raised.operands]
         return next((step for step in steps if step is not None), None)
+
+
+def _instruction_lines(text: str) -> Iterator[str]:
+    r"""The lines of a program, with what the compiler has broken in two joined again.
+
+    It breaks lines in the metadata of kernels only, inside braces:
+
+        %fwd = f32[8] custom-call(%x), …, frontend_attributes={kernel_metadata={
+        "xprof_metadata":"{\"block_q\": 512}"
+        }}, metadata={…}
+    """
+    begun = ""
+    for line in text.splitlines():
+        if begun:
+            begun += line
+        elif line.count("{") > line.count("}") and _LINE.match(line):
+            begun = line
+        else:
+            yield line
+            continue
+        bare = _QUOTED.sub("", begun)
+        if bare.count("{") <= bare.count("}"):
+            yield begun
+            begun = ""
+    if begun:
+        raise ValueError(f"a brace is not closed: {begun[:80]!r}")
 
 
 def _instruction(name: str, text: str, root: str | None) -> Instruction:

@@ -2,6 +2,7 @@
 
 import math
 
+from musilingo_jax.plan import kernels
 from musilingo_jax.plan.hlo import Executed, HloShape, Instruction, Program
 
 # These move nothing: they name the result of another instruction, or call others. Nor
@@ -36,6 +37,8 @@ def _moved(program: Program, executed: Executed) -> float:
         return _moved_by_fusion(program, name, instruction)
     if instruction.opcode in _NOTHING or instruction.opcode.endswith("-done"):
         return 0.0
+    if instruction.opcode == "custom-call":
+        return kernels.moved(program, executed)
     operands = [
         program.operand(name, instruction, index)
         for index in range(len(instruction.operands))

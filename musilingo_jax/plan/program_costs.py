@@ -9,8 +9,10 @@ import math
 import re
 from dataclasses import dataclass
 
+from musilingo_jax.plan import kernels
 from musilingo_jax.plan.collectives import Exchange, exchanges
 from musilingo_jax.plan.hlo import Executed, Instruction, Program
+from musilingo_jax.plan.kernels import Kernel
 from musilingo_jax.plan.memory_traffic import traffic
 
 
@@ -19,9 +21,10 @@ class ProgramCosts:
     """Costs of one run on one device.
 
     Attributes:
-      flops: operations of matrix products and convolutions.
-      traffic: bytes to and from HBM.
+      flops: operations of matrix products and convolutions, those of kernels included.
+      traffic: bytes to and from HBM, those of kernels included.
       exchanges: collectives by kind.
+      kernels: those that XLA did not write, by name.
       unknown_loops: names of loops counted as one iteration, because the text does not
         tell how many there are.
     """
@@ -29,6 +32,7 @@ class ProgramCosts:
     flops: float
     traffic: float
     exchanges: tuple[Exchange, ...]
+    kernels: tuple[Kernel, ...]
     unknown_loops: tuple[str, ...]
 
 
@@ -44,13 +48,17 @@ def costs_of(text: str) -> ProgramCosts | str:
     """
     try:
         program = Program(text)
-        operations = flops(program)
+        if unknown := kernels.unknown(program):
+            return f"no formula tells what {unknown} computes (plan/kernels.py)"
+        found = kernels.kernels(program)
+        operations = flops(program) + sum(kernel.flops for kernel in found)
         if not operations:
             raise ValueError("no matrix product was found")
         return ProgramCosts(
             flops=operations,
             traffic=traffic(program),
             exchanges=exchanges(program),
+            kernels=found,
             unknown_loops=tuple(program.unknown_loops),
         )
     except (
@@ -65,7 +73,7 @@ def costs_of(text: str) -> ProgramCosts | str:
 
 
 def flops(program: Program) -> float:
-    """Operations of matrix products and convolutions; others are not counted."""
+    """Operations of XLA's own products and convolutions; others are not counted."""
     return sum(
         executed.times * _product_flops(program, executed)
         for executed in program.executed

@@ -73,6 +73,11 @@ def _costs(plan: CompiledPlan, costs: ProgramCosts, roofline: Roofline) -> list[
         f"{_si(job.model_flops, 'FLOP')}",
         f"  {'executed FLOPs':22} {_si(costs.flops, 'FLOP'):>12}   "
         f"{costs.flops / plan.model_flops:.2f} × (recomputed layers, masked pairs)",
+        *(
+            f"    {kernel.name}: {_si(kernel.flops, 'FLOP')} and "
+            f"{_si(kernel.bytes, 'B')} of these, in {kernel.times:,}"
+            for kernel in costs.kernels
+        ),
         f"  {'to and from HBM':22} {_si(costs.traffic, 'B'):>12}",
         f"  {'intensity':22} {roofline.intensity:>7,.0f} FLOP/B   the chip's ridge is "
         f"at {ridge:,.0f}: "
