@@ -19,7 +19,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from musilingo_jax.plan.hlo import Executed, HloShape, Instruction, Program
+from musilingo_jax.plan.hlo import Executed, Program
+from musilingo_jax.plan.hlo_text import HloShape, Instruction
 
 KERNEL = "tpu_custom_call"
 
@@ -32,8 +33,9 @@ _MOVES_NOTHING = frozenset(
         # Remarks on where an array is.
         *("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"),
         *("MoveToHost", "MoveToDevice", "annotate_device_placement"),
-        # Both ends of an exchange, whose data the instruction between them moves.
+        # Ends of what runs asynchronously, and is counted by itself.
         *("AsyncCollectiveStart", "AsyncCollectiveDone"),
+        *("PrepareAsyncCallStart", "PrepareAsyncCallDone"),
     )
 )
 _MOVES_ONLY = frozenset(

@@ -3,7 +3,8 @@
 import math
 
 from musilingo_jax.plan import kernels
-from musilingo_jax.plan.hlo import Executed, HloShape, Instruction, Program
+from musilingo_jax.plan.hlo import Executed, Program
+from musilingo_jax.plan.hlo_text import HloShape, Instruction
 
 # These move nothing: they name the result of another instruction, or call others. Nor
 # does an opcode that ends in "-done": its start is counted.

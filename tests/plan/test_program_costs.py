@@ -17,7 +17,8 @@ from plan import recorded_programs
 
 from musilingo_jax.plan import program_costs
 from musilingo_jax.plan.collectives import Exchange, exchanges, group_size
-from musilingo_jax.plan.hlo import Instruction, Program
+from musilingo_jax.plan.hlo import Program
+from musilingo_jax.plan.hlo_text import Instruction
 from musilingo_jax.plan.memory_traffic import traffic
 from musilingo_jax.plan.program_costs import ProgramCosts, costs_of
 from musilingo_jax.runtime.sharding import make_mesh
