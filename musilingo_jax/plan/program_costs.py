@@ -83,12 +83,25 @@ def costs_of(text: str, *, is_loop: bool = False) -> ProgramCosts | str:
 
 
 def flops(program: Program) -> float:
-    """Operations of XLA's own products and convolutions; others are not counted."""
-    return sum(
-        executed.times * _product_flops(program, executed)
-        for executed in program.executed
-        if executed.instruction.opcode in ("dot", "convolution")
-    )
+    """Operations of XLA's own products and convolutions; others are not counted.
+
+    A product with a single row is written as the sums of a multiplication, which keep
+    the name of the product: two operations for each pair.
+    """
+    total = 0.0
+    for executed in program.executed:
+        instruction = executed.instruction
+        if instruction.opcode in ("dot", "convolution"):
+            total += executed.times * _product_flops(program, executed)
+        elif instruction.opcode == "reduce" and _sums_a_product(instruction):
+            pairs = program.operand(executed.computation, instruction, 0).shapes[0]
+            total += executed.times * 2.0 * math.prod(pairs.sizes)
+    return total
+
+
+def _sums_a_product(sums: Instruction) -> bool:
+    """Whether sums were a product of matrices before the program was compiled."""
+    return bool(sums.attribute(r'op_name="[^"]*(/dot_general)"'))
 
 
 def _product_flops(program: Program, executed: Executed) -> float:

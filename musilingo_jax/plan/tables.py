@@ -76,7 +76,7 @@ def _costs(plan: CompiledPlan, costs: ProgramCosts, roofline: Roofline) -> list[
         f"  {'model FLOPs':22} {_si(plan.model_flops, 'FLOP'):>12}   all {unit}s: "
         f"{_si(job.model_flops, 'FLOP')}",
         f"  {'executed FLOPs':22} {_si(costs.flops, 'FLOP'):>12}   "
-        f"{costs.flops / plan.model_flops:.2f} × (recomputed layers, masked pairs)",
+        f"{costs.flops / plan.model_flops:.2f} × (recomputed, masked or padded)",
         f"  {'to and from HBM':22} {_si(costs.traffic, 'B'):>12}",
         *(
             f"    {kernel.name}: {_si(kernel.flops, 'FLOP')} and "
