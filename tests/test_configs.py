@@ -191,7 +191,7 @@ def test_encoder_traces_at_full_size(name):
     samples = said.samples_for_frames(chosen.chunk_windows * chosen.window_frames)
     heard = jax.eval_shape(
         functools.partial(
-            features._reduced,
+            features.encode_batch,
             window_frames=chosen.window_frames,
             reduction=chosen.reduction,
         ),

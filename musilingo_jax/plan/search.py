@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from musilingo_jax.plan.compile import CompiledPlan, gib, make_plan
-from musilingo_jax.plan.job import Job, resized
+from musilingo_jax.plan.train_program import TrainJob, resized
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training import flops
 
@@ -22,7 +22,7 @@ _DOUBT = 1.15
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to run the update, and its estimated costs per chip.
+    """A way to run the update, and its estimated costs per device.
 
     Attributes:
       job: the update.
@@ -30,12 +30,12 @@ class Candidate:
       seconds: rough time of an update, if nothing overlapped.
     """
 
-    job: Job
+    job: TrainJob
     memory: float
     seconds: float
 
 
-def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
+def search(job: TrainJob, *, programs: int, seconds: float) -> list[CompiledPlan]:
     """Compiles the promising candidates.
 
     If none can fit with the job's type of weights, int8 is tried.
@@ -61,7 +61,7 @@ def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
     if not promising:
         raise UserError(
             f"{job.topology.sold_as}: nothing fits, by a rough estimate: no mesh of "
-            f"its {job.topology.chips} chips has room for a row beside the weights; "
+            f"its {job.topology.described_size} has room for a row beside the weights; "
             "name a larger slice, or a smaller --length"
         )
     started, made = time.monotonic(), []
@@ -90,9 +90,9 @@ def _rank(plan: CompiledPlan) -> tuple[bool, bool, float]:
     return not plan.fits, times is None, times.apart_seconds if times else 0.0
 
 
-def candidates(job: Job) -> Iterator[Candidate]:
+def candidates(job: TrainJob) -> Iterator[Candidate]:
     """All meshes and all splits of the update into batches that divide evenly."""
-    chips, llama = job.topology.chips, job.shapes.language_model
+    chips, llama = job.topology.size, job.shapes.language_model
     densest = -(-job.stage.batch_size // job.stage.rows)
     examples = job.stage.batch_size * job.stage.accumulate
     for tensor in _divisors(chips):
@@ -120,7 +120,7 @@ def candidates(job: Job) -> Iterator[Candidate]:
                     yield estimate(way)
 
 
-def estimate(job: Job) -> Candidate:
+def estimate(job: TrainJob) -> Candidate:
     """Rough memory and time of a way to run the update, without compiling it.
 
     The time is the sum of the three in `Roofline.seconds`: arithmetic, masked pairs
@@ -151,7 +151,7 @@ def estimate(job: Job) -> Candidate:
     )
 
     every = job.step_flops(attended=job.rows * job.row.length**2)
-    compute = every * (1.5 if stage.remat else 1) / topology.chips
+    compute = every * (1.5 if stage.remat else 1) / topology.size
     read = passes * layer * llama.depth / tensor * stage.accumulate
     gathered = read * (fsdp - 1) / fsdp
     summed = (
@@ -165,7 +165,7 @@ def estimate(job: Job) -> Candidate:
     return Candidate(job, memory, seconds)
 
 
-def _promising(job: Job) -> list[Candidate]:
+def _promising(job: TrainJob) -> list[Candidate]:
     """The candidates that may fit, the fastest first."""
     room = _DOUBT * job.topology.chip.memory
     fitting = [found for found in candidates(job) if found.memory <= room]

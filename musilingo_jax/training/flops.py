@@ -22,6 +22,7 @@ PEAK_FLOPS: dict[str, float] = {
     "TPU v5": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
+    "TPU7x": 2307e12 / 2,
     "NVIDIA A100": 312e12,
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100 NVL": 835e12,
@@ -31,8 +32,9 @@ PEAK_FLOPS: dict[str, float] = {
 """bfloat16 operations per second of one device in matrix products, without sparsity.
 
 The keys are the beginnings of the names that JAX gives devices (`device_kind`). There,
-v5e is "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite". Sources: for TPUs, "Peak
-compute per chip" in cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e; for GPUs,
+v5e is "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite"; a chip is one device, but of a
+TPU7x two. Sources: for TPUs, "Peak compute per chip" in cloud.google.com/tpu/docs/v4,
+/v5e, /v5p, /v6e and /tpu7x; for GPUs,
 NVIDIA's data sheets of the A100, H100 (SXM unless the name states another; half of the
 figure with sparsity) and H200.
 """
