@@ -77,7 +77,7 @@ class LlamaLayer(nnx.Module):
         segments: Int[Array | ndarray, "batch time"],
     ) -> Float[Array, "batch time width"]:
         """Adds the layer to the residual stream of whole texts."""
-        query, key, value = self.project(x, positions, stacked=True)
+        query, key, value = self.project(x, positions)
         dtype = self.key.dtype
         key = checkpoint_name(key.astype(dtype), "key")
         value = checkpoint_name(value.astype(dtype), "value")
@@ -102,7 +102,7 @@ class LlamaLayer(nnx.Module):
           positions: of each vector in its text.
           attend: the slots that each position attends to.
         """
-        query, key, value = self.project(x, positions, stacked=False)
+        query, key, value = self.project(x, positions)
         cache = cache.write(index, key, value)
         key, value = cache.read(index)
         return self.add(x, attention(query, key, value, attend)), cache
@@ -111,24 +111,20 @@ class LlamaLayer(nnx.Module):
         self,
         x: Float[Array, "batch time width"],
         positions: Int[Array | ndarray, "batch time"],
-        *,
-        stacked: bool,
     ) -> tuple[Float[Array, "batch time _ head_dim"], ...]:
         """Queries, keys and values; the first two turned by their positions.
 
         Args:
           x: the residual stream.
           positions: of each vector in its text.
-          stacked: whether the kernels are slices of stacks.
         """
         batch, time, _ = x.shape
         frequencies = jnp.asarray(self.config.rope_frequencies())
 
         def heads(y: jax.Array) -> jax.Array:
-            if stacked:
-                # Otherwise the TPU compiler computes the product in the layout of the
-                # heads, and for that keeps a second copy of all layers' kernels.
-                y = jax.lax.optimization_barrier(y)
+            # Otherwise the TPU compiler computes the product in the layout of the
+            # heads, and for that copies the kernels.
+            y = jax.lax.optimization_barrier(y)
             y = y.reshape(batch, time, -1, self.config.head_dim)
             return constrain(y, "batch", None, "heads", None)
 
@@ -253,6 +249,7 @@ class UnstackedLlama(_Ends):
         norm: Norm,
         head: Linear | None,
         cache_dtype: DTypeLike,
+        slots_first: bool,
     ):
         self.config = config
         self.embedding = embedding
@@ -260,11 +257,16 @@ class UnstackedLlama(_Ends):
         self.norm = norm
         self.head = head
         self.cache_dtype = jnp.dtype(cache_dtype)
+        self.slots_first = slots_first
 
     def empty_cache(self, *, batch: int, slots: int) -> KVCache:
         """A cache for `batch` rows of up to `slots` tokens each."""
         return KVCache.empty(
-            self.config, batch=batch, slots=slots, dtype=self.cache_dtype
+            self.config,
+            batch=batch,
+            slots=slots,
+            dtype=self.cache_dtype,
+            slots_first=self.slots_first,
         )
 
     def __call__(
@@ -314,7 +316,8 @@ def unstacked(llama: Llama) -> UnstackedLlama:
         stack.delete()
     embedding = llama.embedding
     cache_dtype = embedding.dtype
-    if _platform(embedding[...]) == "cpu":
+    on_cpu = _platform(embedding[...]) == "cpu"
+    if on_cpu:
         cache_dtype = cpu.ROW_DTYPE
         if llama.head is not None:
             rows = embedding[...].astype(cpu.ROW_DTYPE)
@@ -326,6 +329,7 @@ def unstacked(llama: Llama) -> UnstackedLlama:
         norm=llama.norm,
         head=llama.head,
         cache_dtype=cache_dtype,
+        slots_first=not on_cpu,
     )
 
 

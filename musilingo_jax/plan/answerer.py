@@ -20,7 +20,7 @@ from musilingo_jax.answering.prompt_reader import PromptReader
 from musilingo_jax.answering.sampling import Choice
 from musilingo_jax.answering.stop_texts import Stops
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.kv_cache import KVCache
+from musilingo_jax.models.kv_cache import KVCache, layer_shape
 from musilingo_jax.models.llama import Llama, UnstackedLlama
 from musilingo_jax.plan.job import held, placed
 from musilingo_jax.plan.model_shapes import Shapes
@@ -77,11 +77,11 @@ class AbstractAnswerer:
     def cache(self, mesh: Mesh, *, rows: int, slots: int, spread: bool) -> KVCache:
         """A cache; `spread` as in `PromptReader.place`."""
         config = self.shapes.language_model
-        shape = (rows, config.key_heads, slots, config.head_dim)
-        place = cache_sharding(mesh, shape, rows=spread)
+        shape = layer_shape(config, batch=rows, slots=slots, slots_first=True)
+        place = cache_sharding(mesh, shape, rows=spread, slots_first=True)
         layer: Any = jax.ShapeDtypeStruct(shape, jnp.dtype(self.dtype), sharding=place)
         layers = (layer,) * config.depth
-        return KVCache(layers, layers, _whole(mesh, jnp.int32, rows))
+        return KVCache(layers, layers, _whole(mesh, jnp.int32, rows), slots_first=True)
 
     def rows(self, mesh: Mesh, *, rows: int, slots: int) -> Rows:
         """Rows in the middle of their answers."""
@@ -153,6 +153,7 @@ def _unstacked(llama: Llama, cache_dtype: DTypeLike) -> UnstackedLlama:
         norm=llama.norm,
         head=llama.head,
         cache_dtype=cache_dtype,
+        slots_first=True,
     )
 
 

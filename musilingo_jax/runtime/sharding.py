@@ -123,7 +123,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def cache_sharding(mesh: Mesh, shape: tuple[int, ...], *, rows: bool) -> NamedSharding:
+def cache_sharding(
+    mesh: Mesh, shape: tuple[int, ...], *, rows: bool, slots_first: bool
+) -> NamedSharding:
     """Splits the keys or values of a layer's cache.
 
     Heads are split as those of the weights are, and with `rows`, rows as those of a
@@ -131,10 +133,12 @@ def cache_sharding(mesh: Mesh, shape: tuple[int, ...], *, rows: bool) -> NamedSh
 
     Args:
       mesh: the devices.
-      shape: [batch, key_heads, slots, head_dim].
+      shape: [batch, key_heads, slots, head_dim], or slots before heads.
       rows: whether to split the rows.
+      slots_first: which of the two.
     """
-    axes = ("batch" if rows else None, "heads", None, None)
+    inner = (None, "heads") if slots_first else ("heads", None)
+    axes = ("batch" if rows else None, *inner, None)
     return NamedSharding(mesh, spec_of(shape, axes, mesh))
 
 
@@ -152,6 +156,13 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
         return x
     sharding = NamedSharding(mesh, spec_of(x.shape, axes, mesh))
     return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def rows_per_device(x: jax.Array) -> float:
+    """Vectors of x that a device has, if its rows are split as those of a batch are."""
+    mesh = jax.typeof(x).sharding.mesh
+    shares = 1 if mesh.empty else math.prod(mesh.shape[a] for a in RULES["batch"])
+    return math.prod(x.shape[:-1]) / shares
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -126,8 +126,9 @@ def test_recomputation_leaves_the_gradient_alone(policy):
     np.testing.assert_allclose(plain, again, atol=1e-5)
 
 
+@pytest.mark.parametrize("slots_first", [False, True])
 @pytest.mark.parametrize("shape", ["llama-1", "llama-3"])
-def test_decoding_with_a_cache_is_reading_all_at_once(shape):
+def test_decoding_with_a_cache_is_reading_all_at_once(shape, slots_first):
     """Prompts of 7, 3 and 5 tokens, padded on the right, then 6 more, one at a time."""
     stacked = make(shape)
     lengths, prompt, more = np.array([7, 3, 5], np.int32), 7, 6
@@ -139,7 +140,13 @@ def test_decoding_with_a_cache_is_reading_all_at_once(shape):
     llama = unstacked(copied)
     assert copied.layers.query.kernel[...].is_deleted()
     assert not copied.norm.scale[...].is_deleted()
-    cache = llama.empty_cache(batch=3, slots=prompt + more)
+    cache = KVCache.empty(
+        llama.config,
+        batch=3,
+        slots=prompt + more,
+        dtype=np.float32,
+        slots_first=slots_first,
+    )
 
     @quick_jit
     def step(llama, cache, tokens, lengths):
@@ -173,9 +180,14 @@ def test_on_cpus_a_model_decodes_with_rows_in_float32(tied):
     assert llama.layers[1].query.kernel.dtype == jnp.bfloat16
 
 
-def test_rows_of_a_cache_are_taken_and_put():
+@pytest.mark.parametrize("slots_first", [False, True])
+def test_rows_of_a_cache_are_taken_and_put(slots_first):
     config = LlamaConfig.from_dict(LLAMA_3 | {"num_hidden_layers": 3})
-    empty = partial(KVCache.empty, config, dtype=jnp.float32)
+    empty = partial(KVCache.empty, config, dtype=jnp.float32, slots_first=slots_first)
+
+    def by_slot(layer):
+        return layer if slots_first else layer.swapaxes(1, 2)
+
     cache = empty(batch=4, slots=5)
     fill = jnp.arange(1.0, 5.0)
     cache = jax.tree.map(
@@ -185,12 +197,12 @@ def test_rows_of_a_cache_are_taken_and_put():
     assert two.ends.tolist() == [4, 1]
     assert np.unique(two.value[1][0]).tolist() == [4.0]
     wide = two.widen(2)
-    assert wide.slots == 7 and not np.any(wide.key[2][:, :, 5:])
+    assert wide.slots == 7 and not np.any(by_slot(wide.key[2])[:, 5:])
     back = empty(batch=4, slots=7).put(jnp.array([1, 4]), two)
     assert back.ends.tolist() == [0, 4, 0, 0]
-    assert np.unique(back.key[0][1, :, :5]).tolist() == [4.0]
+    assert np.unique(by_slot(back.key[0])[1, :5]).tolist() == [4.0]
     assert not np.any(back.key[0][jnp.array([0, 2, 3])])
-    assert not np.any(back.key[0][1, :, 5:])
+    assert not np.any(by_slot(back.key[0])[1, 5:])
 
 
 @pytest.mark.parametrize("rows", [1, 3])
