@@ -304,6 +304,7 @@ def pasted(plan: CompiledPlan, config: ConfigDict) -> list[str]:
         f"{job.name}.batch_size": stage.batch_size,
         f"{job.name}.rows": stage.rows,
         f"{job.name}.accumulate": stage.accumulate,
+        f"{job.name}.remat": stage.remat,
         "model.quantization": job.quantization,
     }
     return [

@@ -67,7 +67,8 @@ class TrainJob:
     def size(self) -> str:
         """E.g. "8 × 4 rows of 1,024": 4 batches of 8 rows of 1,024 tokens."""
         stage = self.stage
-        return f"{stage.rows} × {stage.accumulate} rows of {self.row.length:,}"
+        rows = f"{stage.rows} × {stage.accumulate} rows of {self.row.length:,}"
+        return f"{rows}, remat {stage.remat}"
 
     @property
     def model_flops(self) -> float:
@@ -145,6 +146,7 @@ class TrainJob:
             "batch_size": self.stage.batch_size,
             "rows": self.stage.rows,
             "accumulate": self.stage.accumulate,
+            "remat": self.stage.remat,
             "row": asdict(self.row),
             "dtype": self.dtype,
             "quantization": self.quantization,
