@@ -81,7 +81,8 @@ def search(job: TrainJob, *, programs: int, seconds: float) -> list[CompiledPlan
             f"{job.topology.sold_as}: compiling {number} of "
             f"{min(len(promising), programs)} (of {len(promising)} that may fit): mesh "
             f"{sizes}, {stage.accumulate} × {stage.rows} rows, remat {stage.remat}, "
-            f"about {gib(candidate.memory)}; {min(left * each, seconds) / 60:.0f} min left",
+            f"about {gib(candidate.memory)}; "
+            f"{min(left * each, seconds) / 60:.0f} min left",
             file=sys.stderr,
         )
         made.append(make_plan(candidate.job))
