@@ -16,8 +16,7 @@ from on_card.ceilings import Ceilings
 from on_card.decode import SLOTS, endless, reader_of
 from on_card.encode import encode, noise
 from on_card.part import Part, times
-from on_card.sizes import Sizes
-from on_card.step import AUDIO_AT
+from on_card.sizes import AUDIO_AT, Sizes
 from on_card.weights import random_mert
 
 

@@ -77,7 +77,11 @@ class Part:
         if self._clock.elapsed >= self._until:
             made["not_run"] = "its share of the time was over"
         else:
-            made |= self._figures(function)
+            # Until it is over; Ctrl-C leaves it.
+            made["not_run"] = "stopped"
+            figures = self._figures(function)
+            del made["not_run"]
+            made |= figures
         gc.collect()  # The frames of an error hold arrays.
         self._clock.say(f"{self.name}: {what}: {table.figures(made)}")
         return None if "not_run" in made or "failed" in made else made

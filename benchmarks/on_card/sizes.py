@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
 
+# Where the audio of a prompt begins.
+AUDIO_AT = 8
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -106,7 +109,7 @@ def mert(width: int, depth: int, heads: int, channels: int) -> MertConfig:
 # Vicuna 7B, MERT-330M, four full examples of the second stage in a row, and captions
 # like those of the public record: 30 s of music, 100 tokens.
 CARD = Sizes(
-    llama=_llama(4096, 32, 32, 11_008, 32_000),
+    llama=_llama(4096, 32, 32, 11_008, 32_001),
     mert=mert(1024, 24, 16, 512),
     products=(4096, 8192, 16_384),
     copied=4 << 30,

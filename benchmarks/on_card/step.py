@@ -19,11 +19,9 @@ from musilingo_jax.training.stage_config import StageConfig
 from musilingo_jax.training.train_step import abstract_batch, fresh_state, make_update
 from on_card.ceilings import Ceilings
 from on_card.part import Part, times
-from on_card.sizes import Sizes
+from on_card.sizes import AUDIO_AT, Sizes
 from on_card.weights import random_llama
 
-# Where the audio of an example begins.
-AUDIO_AT = 8
 # The text plays no part: tokens are random.
 _PROMPT = PromptConfig(
     template="{}", instruction="<AudioHere>{}", end_sign="###", max_answer_tokens=160
