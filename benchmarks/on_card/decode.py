@@ -77,7 +77,7 @@ def bytes_read(llama: UnstackedLlama) -> int:
 
 def bytes_per_token(cache: KVCache) -> float:
     """Bytes of one token's keys and values in all layers."""
-    held = sum(array.nbytes for array in (*cache.key, *cache.value))
+    held = sum(array.nbytes for array in jax.tree.leaves(cache)) - cache.ends.nbytes
     return held / cache.slots / len(cache.ends)
 
 

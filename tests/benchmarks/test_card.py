@@ -10,14 +10,17 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from helpers.programs import ROOT
 from helpers.released_configs import MERT_330M
 from on_card import encode, sizes, table
 from on_card.part import Clock, Part, times
+from on_card.weights import DEVIATION, random_llama
 
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.plan import model_shapes
+from musilingo_jax.runtime.sharding import make_mesh
 
 pytestmark = pytest.mark.medium
 
@@ -152,6 +155,36 @@ def test_the_shapes_are_those_of_the_released_models():
     samples = sizes.CARD.samples(sizes.CARD.clip_seconds)
     # 300 million weights of layers on 749 frames, 2 operations each; convolutions.
     assert encode.forward_flops(encoder, samples) == pytest.approx(7e11, rel=0.2)
+
+
+@pytest.mark.parametrize(("quantization", "gigabytes"), [("", 13.48), ("int8", 6.88)])
+def test_a_7b_is_made_in_its_own_type(quantization, gigabytes):
+    """Compiled only: float32 would take 27 GB; what is besides is a few stacks."""
+
+    def make():
+        return random_llama(
+            sizes.CARD.llama, quantization=quantization, mesh=make_mesh(1, 1, 1)
+        )
+
+    memory = jax.jit(make).lower().compile().memory_analysis()
+    assert memory.output_size_in_bytes / 1e9 == pytest.approx(gigabytes, abs=0.01)
+    assert memory.temp_size_in_bytes < 6e9
+
+
+def test_random_weights_have_the_deviation_of_their_kernels():
+    mesh = make_mesh(1, 1, 1)
+    plain, int8 = (
+        random_llama(sizes.SMALL.llama, quantization=q, mesh=mesh) for q in ("", "int8")
+    )
+    assert plain.layers.gate.kernel.dtype == jax.numpy.bfloat16
+    assert int8.layers.gate.kernel.dtype == jax.numpy.int8
+    first, second = np.asarray(plain.layers.gate.kernel[...], np.float32)
+    assert np.abs(first - second).max() > DEVIATION  # Layers differ.
+    scale = np.asarray(int8.layers.gate.scale[...])
+    restored = np.asarray(int8.layers.gate.kernel[...]) * scale[..., None]
+    for kernel in (first, second, restored, np.asarray(int8.embedding[...])):
+        assert np.std(kernel.astype(np.float32)) == pytest.approx(DEVIATION, rel=0.05)
+    assert (np.asarray(plain.layers.mlp_norm.scale[...]) == 1).all()
 
 
 def test_what_does_not_fit_is_noted_and_the_others_go_on(capsys):
