@@ -8,11 +8,14 @@ counts those.
 """
 
 import re
+from typing import TYPE_CHECKING
 
 from jax.sharding import Mesh
 
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.training.batches import Batches
+
+if TYPE_CHECKING:
+    from musilingo_jax.training.batches import Batches
 
 PEAK_FLOPS: dict[str, float] = {
     "TPU v4": 275e12,
@@ -110,7 +113,7 @@ def step_flops(
     return float(adapter + layers + pairs + head)
 
 
-def batch_flops(config: LlamaConfig, batches: Batches, step: int) -> float:
+def batch_flops(config: LlamaConfig, batches: "Batches", step: int) -> float:
     """Model FLOPs of the update on batch `step`, counted from 0."""
     return step_flops(
         config,

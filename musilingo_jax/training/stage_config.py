@@ -1,11 +1,11 @@
 """The settings of one training stage, its learning rate schedule and its optimiser."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import QUESTIONS
@@ -13,6 +13,9 @@ from musilingo_jax.corpora.records import Record
 from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import plain, read_section, setting
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class StageConfig:
     keep: int = setting(at_least=1)
 
     @classmethod
-    def from_config(cls, config: ConfigDict, name: str) -> "StageConfig":
+    def from_config(cls, config: "ConfigDict", name: str) -> "StageConfig":
         """Reads and checks the section `name` of `config`.
 
         Raises:
@@ -151,7 +154,7 @@ class StageConfig:
         )
 
 
-def read_stages(config: ConfigDict) -> dict[str, StageConfig]:
+def read_stages(config: "ConfigDict") -> dict[str, StageConfig]:
     """Stage name → settings, in the order of training.
 
     Raises:
