@@ -22,8 +22,8 @@ class Sizes:
       examples: that share a row, equally long.
       windows: audio vectors of an example.
       answer: target tokens of an example.
-      updates: numbers of rows of an update, each with whether the backward pass
-        computes the inside of layers again.
+      updates: numbers of rows of an update, each with what the backward pass keeps, a
+        key of `remat.POLICIES`.
       encode_batches: numbers of clips to encode together.
       clip_seconds: length of one.
       context: tokens that each row holds when decoding begins.
@@ -44,7 +44,7 @@ class Sizes:
     examples: int
     windows: int
     answer: int
-    updates: tuple[tuple[int, bool], ...]
+    updates: tuple[tuple[int, str], ...]
     encode_batches: tuple[int, ...]
     clip_seconds: float
     context: int
@@ -117,7 +117,7 @@ CARD = Sizes(
     examples=4,
     windows=7,
     answer=160,
-    updates=((4, False), (4, True), (8, True), (16, True)),
+    updates=((4, "dots"), (8, "dots"), (8, "nothing"), (16, "nothing")),
     encode_batches=(16, 64, 128),
     clip_seconds=10.0,
     context=1000,
@@ -138,7 +138,7 @@ SMALL = Sizes(
     examples=4,
     windows=3,
     answer=16,
-    updates=((1, False), (2, True)),
+    updates=((1, "dots"), (2, "nothing")),
     encode_batches=(1, 2),
     clip_seconds=1.0,
     context=100,

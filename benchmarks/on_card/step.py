@@ -47,9 +47,8 @@ def measure_step(sizes: Sizes, ceilings: Ceilings, part: Part) -> None:
             measure = functools.partial(
                 update_figures, sizes, ceilings, held[0], mesh, rows=rows, remat=remat
             )
-            recomputed = "layers recomputed" if remat else "all kept"
             part.measure(
-                f"{name}, {rows} × {sizes.row_length} tokens, {recomputed}",
+                f"{name}, {rows} × {sizes.row_length} tokens, remat {remat}",
                 measure,
                 weights=name,
                 rows=rows,
@@ -64,7 +63,7 @@ def update_figures(
     mesh: Mesh,
     *,
     rows: int,
-    remat: bool,
+    remat: str,
 ) -> dict[str, float | None]:
     """The time of an update of so many rows, and its rates.
 
