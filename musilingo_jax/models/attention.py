@@ -104,6 +104,7 @@ def segment_attention(
     else:
         kernel = None
     if kernel and kernel.fits(query, key):
+        query = scaled(query, key.dtype)
         return kernel.attention(query, key, value, segments, causal=causal)
     if causal:
         return attention(query, key, value, attend_mask(segments))

@@ -12,7 +12,6 @@ from jax.experimental.pallas.ops.gpu import attention as kernels
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from musilingo_jax.models.attention import scaled
 from musilingo_jax.runtime.sharding import spec_of
 
 BLOCK = 64
@@ -42,7 +41,7 @@ def attention(
     The kernel has no grouped keys: those that query heads share are repeated.
 
     Args:
-      query: of each position.
+      query: of each position, scaled.
       key: of each position.
       value: of each position.
       segments: 0 = padding, 1… = text or clip in the row.
@@ -75,7 +74,6 @@ def attention(
             interpret=interpret,
         )
 
-    query = scaled(query, key.dtype)
     mesh = jax.typeof(query).sharding.mesh
     if not mesh.empty:
         whole = spec_of(query.shape, ("batch", None, "heads", None), mesh)

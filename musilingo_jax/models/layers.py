@@ -95,7 +95,7 @@ def linear(
     """
     if scale is not None:
         y = int8_product(x, kernel, scale)
-    elif kernel.dtype == jnp.bfloat16 and rows_per_device(x) <= 1:
+    elif kernel.dtype == jnp.bfloat16 and rows_per_device(jnp.asarray(x)) <= 1:
         y = in_two_rows(product, x, kernel)
     else:
         y = product(x, kernel)

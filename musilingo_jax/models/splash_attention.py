@@ -14,7 +14,6 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from musilingo_jax.models.attention import scaled
 from musilingo_jax.runtime.sharding import spec_of
 
 LANES = 128
@@ -50,7 +49,7 @@ def attention(
     key heads, every chip computes all heads.
 
     Args:
-      query: of each position.
+      query: of each position, scaled.
       key: of each position.
       value: of each position.
       segments: 0 = padding, 1… = text or clip in the row.
@@ -59,7 +58,6 @@ def attention(
     """
     time = query.shape[1]
     padded = -(-time // LANES) * LANES
-    query = scaled(query, key.dtype)
 
     def rows(x: Array) -> Array:
         """[batch, time, …] → [batch, heads, time, head_dim], padded."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from musilingo_jax.models import flash_attention, splash_attention
-from musilingo_jax.models.attention import attend_mask, attention, segment_attention
+from musilingo_jax.models.attention import attend_mask, attention, scaled, segment_attention
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
 
 KERNELS = {"splash": splash_attention, "flash": flash_attention}
@@ -46,6 +46,17 @@ def plain(query, key, value, segments, *, causal):
     return attention(query, key, value, mask)
 
 
+def kernel_form(name, *, causal):
+    """By a kernel of an accelerator, interpreted."""
+
+    def attend(query, key, value, segments):
+        query = scaled(query, key.dtype)
+        kernel = KERNELS[name].attention
+        return kernel(query, key, value, segments, causal=causal, interpret=True)
+
+    return attend
+
+
 def value_and_gradients(attend, operands, segments):
     """Of a sum in which every number that belongs to a text counts differently."""
     weights = np.random.default_rng(9).normal(size=operands[0].shape)
@@ -80,7 +91,7 @@ def test_kernels_are_the_plain_form(
 ):
     inputs = operands(heads=4, key_heads=key_heads, head_dim=64, dtype=dtype)
     segments = jnp.asarray(segments)
-    ours = partial(KERNELS[kernel].attention, causal=causal, interpret=True)
+    ours = kernel_form(kernel, causal=causal)
     exact = [x.astype(jnp.float32) for x in inputs]
     for one, other in zip(
         value_and_gradients(ours, inputs, segments),
@@ -100,7 +111,7 @@ def test_kernels_on_eight_devices_are_the_plain_form(kernel, shape):
     inputs = operands(heads=4, key_heads=2, head_dim=64, dtype=jnp.float32, rows=8)
     segments = jnp.asarray(PACKED * 4)
     spread = jax.device_put((*inputs, segments), batch_sharding(mesh))
-    ours = jax.jit(partial(KERNELS[kernel].attention, causal=True, interpret=True))
+    ours = jax.jit(kernel_form(kernel, causal=True))
     found = jnp.where(segments[..., None, None] > 0, ours(*spread), 0)
     expected = plain(*inputs, segments, causal=True)
     expected = jnp.where(segments[..., None, None] > 0, expected, 0)
