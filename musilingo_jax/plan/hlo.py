@@ -27,6 +27,8 @@ from musilingo_jax.plan import hlo_text
 from musilingo_jax.plan.hlo_text import Instruction
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+# On a TPU7x, "call-start" hands a collective to another core of the chip.
+_CALLERS = ("call", "conditional", "async-start", "call-start")
 _UNCHANGED = ("bitcast", "copy", "reshape", "convert", "copy-start", "copy-done")
 _PASSED_ON = (*_UNCHANGED, "dynamic-slice", "slice")
 
@@ -139,7 +141,7 @@ class Program:
             elif instruction.opcode == "fusion":
                 for called in calls["calls"]:
                     yield from self._walk(called, times, fused=True, among=among)
-            elif instruction.opcode in ("call", "conditional", "async-start"):
+            elif instruction.opcode in _CALLERS:
                 for called in (name for names in calls.values() for name in names):
                     yield from self._walk(called, times, fused=fused, among=among)
 

@@ -12,6 +12,7 @@ _NOTHING = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while"),
     *("call", "conditional", "after-all", "add-dependency", "opt-barrier"),
     *("partition-id", "replica-id", "async-start", "async-update"),
+    "call-start",
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 _ALIASES = ("bitcast", "reshape", "get-tuple-element")

@@ -79,12 +79,21 @@ def tiny_job(topology: Topology, **mesh: int) -> TrainJob:
         ("V5P-8", "v5p:2x2x1", 4),
         ("v5p:2x2", "v5p:2x2x1", 4),
         ("v6e-8", "v6e:2x4", 8),
+        ("tpu7x-8", "tpu7x:2x2x1", 4),
     ],
 )
 def test_names_of_slices(name, grid, chips):
     found = Topology.parse(name)
     assert (found.name, found.chips) == (grid, chips)
     assert Topology.parse(found.sold_as) == found
+
+
+def test_a_chip_of_two_devices():
+    topology = Topology.parse("tpu7x-16")
+    assert (topology.chips, topology.size, topology.unit) == (8, 16, "device")
+    # A link on each of three sides, shared by two, and the link between the two.
+    assert topology.exchange == 3 * 100e9 / 2 + 600e9
+    assert Topology.parse("v5p-16").unit == "chip"
 
 
 def test_slices_have_as_many_chips_as_their_names_say():
@@ -364,7 +373,7 @@ for chip in tpu_slices.CHIPS.values():
     topology = tpu_slices.Topology(chip, list(chip.slices.values())[1])
     devices = topology.devices()
     print(chip.name, devices[0].device_kind == chip.device_kind,
-          len(devices) == topology.chips)
+          len(devices) == topology.size)
 """
     found = [line.split() for line in run("-c", code).splitlines()]
     assert found == [[name, "True", "True"] for name in CHIPS]

@@ -271,6 +271,29 @@ ENTRY %main (c: f32[4,8]) -> f32[1,8] {
     )
 
 
+def test_a_collective_on_another_core_counts():
+    text = """HloModule m, num_partitions=4
+
+%elsewhere (a: f32[8,128], b: token[]) -> f32[8,128] {
+  %a = f32[8,128]{1,0} parameter(0)
+  %b = token[] parameter(1)
+  ROOT %sum = f32[8,128]{1,0} all-reduce(%a), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add
+}
+
+ENTRY %main (c: f32[8,128]) -> f32[8,128] {
+  %c = f32[8,128]{1,0} parameter(0)
+  %ready = token[] custom-call(), custom_call_target="PrepareAsyncCallDone"
+  %started = ((f32[8,128]{1,0}, token[]), f32[8,128]{1,0}) call-start(%c, %ready), async_execution_thread="sparsecore", to_apply=%elsewhere
+  ROOT %done = f32[8,128]{1,0} call-done(%started)
+}
+"""  # noqa: E501
+    found = Program(text)
+    sent = 2 * 3 / 4 * 4 * 8 * 128
+    assert exchanges(found) == (Exchange("all-reduce", 1, sent),)
+    # Read and written there, and not once more where it starts and ends.
+    assert traffic(found) == 2 * 4 * 8 * 128
+
+
 def test_traffic_of_a_slice_is_the_slice():
     text = """HloModule m
 
