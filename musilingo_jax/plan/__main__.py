@@ -27,6 +27,7 @@ from musilingo_jax.plan import job as plan_jobs
 from musilingo_jax.plan.compile import CompiledPlan
 from musilingo_jax.plan.job import Job
 from musilingo_jax.plan.tpu_slices import Topology
+from musilingo_jax.pretrained import number_type
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
@@ -72,6 +73,8 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     given = flags.FLAGS
     config = cli.required_config("stages", "model", "mesh")
+    if config.model.get("dtype") == number_type.AUTO:
+        config.model.dtype = "bfloat16"  # On the TPU, whatever processor plans for it.
     if not given.topology:
         raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
     if given.json and given.markdown:
