@@ -128,7 +128,7 @@ def test_processes_on_two_kinds_of_processor_have_the_type_of_the_first(
         devices=4,
         python=python,
         model__dtype="auto",
-        features__cache=folder / "auto-cache",
+        features__cache=folder / "auto-two-cache",
         stage1__steps=3,
         stage2__steps=3,
     )
