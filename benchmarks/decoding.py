@@ -5,11 +5,12 @@
 A LLaMA with random weights answers prompts of `--prompt` random tokens, greedily: with
 `generate` of `transformers`, one prompt at a time; with ours, one at a time, and
 `--rows` at a time by continuous batching, where one token in `--tokens` ends an answer,
-so that answers differ in length. Each side runs in its own process, in turn
-(`in_turn.py`). Printed are median wall-clock and processor times per token, and their
-ratios to PyTorch's float32. On a busy machine, where PyTorch's threads would wait for
-each other, run it on one core (`taskset -c 0 python …`). Needs the `test` extra. On an
-accelerator, `card.py --parts=decode` measures a 7B.
+so that answers differ in length. Ours does it in float32, bfloat16 and int8. Each side
+runs in its own process, in turn (`in_turn.py`). Printed are median wall-clock and
+processor times per token, and their ratios to PyTorch's float32. On a busy machine,
+where PyTorch's threads would wait for each other, run it on one core (`taskset -c 0
+python …`). Needs the `test` extra. On an accelerator, `card.py --parts=decode` measures
+a 7B.
 """
 
 import json
@@ -30,7 +31,11 @@ REPEATS = 3
 # Prompts per row in continuous batching.
 REFILLS = 4
 THEIRS = ("torch float32 1", "torch bfloat16 1")
-MINE = ("our bfloat16 1", "our int8 1", "our bfloat16 rows", "our int8 rows")
+MINE = tuple(
+    f"our {dtype} {rows}"
+    for rows in ("1", "rows")
+    for dtype in ("float32", "bfloat16", "int8")
+)
 
 
 def prompts(count: int) -> np.ndarray:
@@ -69,9 +74,10 @@ def load_ours(folder: str, dtype: str):
     from musilingo_jax.pretrained import weights
 
     quantization = "int8" if dtype == "int8" else ""
+    dtype = "bfloat16" if quantization else dtype
     return unstacked(
         weights.load_language_model(
-            folder, dtype="bfloat16", quantization=quantization, mesh=None
+            folder, dtype=dtype, quantization=quantization, mesh=None
         )
     )
 
@@ -139,7 +145,7 @@ def main(argv: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         llama_shape.write_model(Path(folder))
-        printed = in_turn.take_turns((*THEIRS, *MINE), folder)
+        printed = in_turn.take_turns((*in_turn.worth_waiting(THEIRS), *MINE), folder)
     found = {side: [in_turn.Times(*each) for each in printed[side]] for side in printed}
     in_turn.compare(found, THEIRS[:1], "ms per token")
 

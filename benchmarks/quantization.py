@@ -26,6 +26,8 @@ import in_turn
 import numpy as np
 from absl import app, flags
 
+from musilingo_jax.runtime import processor
+
 SPEED = flags.DEFINE_bool("speed", False, "measure times instead of losses")
 FOLDER = flags.DEFINE_string("folder", None, "folder for the cache of features")
 
@@ -179,6 +181,7 @@ def measure(side: str) -> list[float]:
 def speed() -> None:
     """Prints a line for each shape and number of rows."""
     found = in_turn.take_turns(SIDES)
+    print(f"on {processor.described()}:")
     cases = [(shape, rows) for shape in SHAPES for rows in ROWS]
     for index, (shape, rows) in enumerate(cases):
         line = f"{rows:2} × {shape[0]} × {shape[1]}"

@@ -39,6 +39,7 @@ from musilingo_jax.plan.model_shapes import Shapes
 from musilingo_jax.plan.read_program import PREFIX_SLOTS, ReadJob
 from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.plan.train_program import TrainJob, largest_row
+from musilingo_jax.pretrained import number_type
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
@@ -114,6 +115,8 @@ def main(argv: list[str]) -> None:
     programs = _programs()
     needed = {section for name in programs for section in _SECTIONS[name]}
     config = cli.required_config(*sorted(needed), "model", "mesh")
+    if config.model.get("dtype") == number_type.AUTO:
+        config.model.dtype = "bfloat16"  # On the TPU, whatever processor plans for it.
     if not given.topology:
         raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
     if given.json and given.markdown:

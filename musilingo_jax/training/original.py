@@ -14,6 +14,7 @@ Where training differs from the original, and why, is in docs/differences.md.
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering import released
+from musilingo_jax.pretrained import number_type
 from musilingo_jax.training import sections
 
 ENCODER = "m-a-p/MERT-v1-330M"
@@ -50,7 +51,7 @@ def released_experiment(run: str) -> ConfigDict:
     """
     return sections.experiment(
         run,
-        dtype=released.DTYPE,
+        dtype=number_type.AUTO,
         features=released.FEATURES,
         generate=released.GENERATE,
     )

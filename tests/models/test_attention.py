@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from musilingo_jax.models import flash_attention, splash_attention
-from musilingo_jax.models.attention import attend_mask, attention, scaled, segment_attention
+from musilingo_jax.models.attention import (
+    attend_mask,
+    attention,
+    scaled,
+    segment_attention,
+)
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
 
 KERNELS = {"splash": splash_attention, "flash": flash_attention}

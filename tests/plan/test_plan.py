@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from helpers import programs, released_configs
+from helpers import processors, programs, released_configs
 from helpers.small_run import LANGUAGE_MODEL, ROOT, load_config
 
 from musilingo_jax.models.llama_config import LlamaConfig
@@ -344,6 +344,30 @@ def test_search_takes_int8_where_nothing_else_fits(slice_of_cpus, monkeypatch):
 def test_a_wrong_command_line():
     done = programs.run("plan", "--config=configs/tiny.py", "--topology=v5e-3")
     assert done.returncode == 1 and done.stderr.startswith("error: --topology=v5e-3")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "planned"), [("auto", "bfloat16"), ("float32", "float32")]
+)
+def test_auto_is_planned_in_the_type_of_the_tpu(dtype: str, planned: str):
+    """Whatever the processor that plans: here one without bfloat16 units."""
+    prelude = (
+        "from musilingo_jax.plan import compile\n"
+        "from musilingo_jax.runtime import processor\n"
+        "from musilingo_jax.runtime.errors import UserError\n"
+        f"processor.cpuinfo = lambda: {processors.AVX2!r}\n"
+        "def make_plan(job):\n"
+        "    raise UserError(f'planned in {job.dtype}')\n"
+        "compile.make_plan = make_plan\n"
+    )
+    done = programs.run(
+        "plan",
+        "--config=finetune_musiccaps",
+        f"--config.model.dtype={dtype}",
+        "--topology=v5e-8",
+        prelude=prelude,
+    )
+    assert f"error: planned in {planned}\n" in done.stderr
 
 
 def run(*command: str) -> str:
