@@ -128,9 +128,7 @@ def target_entropy(
         """[batch, answers, …] → [chunks, batch, CHUNK, …]."""
         return x.reshape(x.shape[0], chunks, CHUNK, *x.shape[2:]).swapaxes(0, 1)
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + entropy(*chunk), None
-
-    total, _ = jax.lax.scan(add, jnp.zeros(()), (split(hidden), split(targets)))
+    total = jnp.zeros(())
+    for chunk in zip(split(hidden), split(targets), strict=True):
+        total += jax.checkpoint(entropy)(*chunk)
     return total, count

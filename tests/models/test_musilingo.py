@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from helpers.quick_jit import quick_jit
@@ -16,6 +17,7 @@ from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import Batch, answer_loss, splice
+from musilingo_jax.models.remat import POLICIES
 
 pytestmark = pytest.mark.medium
 
@@ -186,3 +188,39 @@ def test_the_loss_in_chunks_is_the_loss_at_once(models, monkeypatch):
     for one, other in zip(*map(jax.tree.leaves, (slope, same_slope)), strict=True):
         assert float(jnp.abs(one).max()) > 0
         np.testing.assert_allclose(other, one, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_bfloat16_weights_give_the_loss_and_gradient_of_float32_ones(policy):
+    """What is rounded between products costs no more than the products' own rounding."""
+    config = LlamaConfig(
+        vocab=512,
+        width=128,
+        depth=4,
+        heads=4,
+        key_heads=2,
+        head_dim=32,
+        mlp_width=256,
+        norm_eps=1e-6,
+        rope_theta=10_000.0,
+        rope_scaling=None,
+        tied=False,
+    )
+    adapter = Adapter(WIDTH_IN, 128, rngs=nnx.Rngs(1))
+    rounded = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.bfloat16), Llama(config, rngs=nnx.Rngs(0))
+    )
+    exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded)
+    rows = [example(seed, time=96, windows=8, answer=40) for seed in range(6)]
+    batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+
+    def loss_and_gradient(llama, remat):
+        loss = jax.value_and_grad(partial(answer_loss, remat=remat), has_aux=True)
+        (total, count), gradient = jax.jit(loss)(adapter, llama, batch)
+        return float(total) / int(count), gradient
+
+    loss, gradient = loss_and_gradient(rounded, policy)
+    true_loss, true_gradient = loss_and_gradient(exact, "everything")
+    np.testing.assert_allclose(loss, true_loss, rtol=1e-4)
+    norm, true_norm = map(optax.tree.norm, (gradient, true_gradient))
+    np.testing.assert_allclose(norm, true_norm, rtol=3e-3)
