@@ -10,7 +10,6 @@ The language model is frozen; the loss is differentiated by its first argument o
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +93,7 @@ def target_entropy(
     Scores over the vocabulary would be the largest array of all. They exist for `CHUNK`
     targets of each row at a time, forward and backward:
 
-        targets     3 4 5 6 7 8 9 -1        chunks of 4     3 4 5 6  |  7 8 9 -1
+        targets     3 4 5 6 7 8 9 -1        chunks of 4     3 4 5 6 | 7 8 9 -1
 
     Args:
       llama: the language model.
@@ -116,19 +115,12 @@ def target_entropy(
     count = jnp.sum(targets >= 0, dtype=jnp.int32)
     before = jnp.maximum(targets - 1, 0)
     hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
-    chunks = -(-targets.shape[1] // CHUNK)
-    if chunks <= 1:
-        return entropy(hidden, targets), count
-
-    missing = chunks * CHUNK - targets.shape[1]
-    hidden = jnp.pad(hidden, ((0, 0), (0, missing), (0, 0)))
-    targets = jnp.pad(targets, ((0, 0), (0, missing)), constant_values=-1)
-
-    def split(x: Array) -> Array:
-        """[batch, answers, …] → [chunks, batch, CHUNK, …]."""
-        return x.reshape(x.shape[0], chunks, CHUNK, *x.shape[2:]).swapaxes(0, 1)
-
+    starts = range(0, targets.shape[1], CHUNK)
+    if len(starts) > 1:
+        entropy = jax.checkpoint(entropy)
     total = jnp.zeros(())
-    for chunk in zip(split(hidden), split(targets), strict=True):
-        total += jax.checkpoint(entropy)(*chunk)
+    # Written out: a loop would hold a copy of the head.
+    for start in starts:
+        chunk = slice(start, start + CHUNK)
+        total += entropy(hidden[:, chunk], targets[:, chunk])
     return total, count

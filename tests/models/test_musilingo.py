@@ -172,7 +172,7 @@ def test_two_examples_in_one_row_are_two_rows(models):
 
 
 def test_the_loss_in_chunks_is_the_loss_at_once(models, monkeypatch):
-    """Ten targets in chunks of four, the last of them padded; and its gradient."""
+    """Ten targets in chunks of four, four and two; and the gradient."""
     adapter, llama = models
     batch = example(5, time=20, windows=3, answer=10)
 
@@ -192,7 +192,7 @@ def test_the_loss_in_chunks_is_the_loss_at_once(models, monkeypatch):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_bfloat16_weights_give_the_loss_and_gradient_of_float32_ones(policy):
-    """What is rounded between products costs no more than the products' own rounding."""
+    """What is rounded between products costs no more than their own rounding."""
     config = LlamaConfig(
         vocab=512,
         width=128,
