@@ -1,20 +1,16 @@
-r"""Decoding, compared with PyTorch's.
+"""Decoding, compared with PyTorch's.
 
-    python benchmarks/decoding.py --rounds=5                        (about 100M, a CPU)
-    python benchmarks/decoding.py --width=4096 --depth=32 --heads=32 --mlp=11008 \
-        --rows=64 --ours --tokens=128                               (7B, one GPU)
+    python benchmarks/decoding.py --rounds=5
 
 A LLaMA with random weights answers prompts of `--prompt` random tokens, greedily: with
 `generate` of `transformers`, one prompt at a time; with ours, one at a time, and
 `--rows` at a time by continuous batching, where one token in `--tokens` ends an answer,
-so that answers differ in length. Each side runs in its own process, in turn
-(`in_turn.py`). Printed are median wall-clock and processor times per token, and their
-ratios to PyTorch's float32. On a busy machine, where PyTorch's threads would wait for
-each other, run it on one core (`taskset -c 0 python …`). Needs the `test` extra.
-
-With `--ours`, only ours runs, with bfloat16 weights that are created on the device. It
-also prints the bytes of weights read per second, beside the bandwidth measured by
-summing arrays of the same size.
+so that answers differ in length. Ours does it in float32, bfloat16 and int8. Each side
+runs in its own process, in turn (`in_turn.py`). Printed are median wall-clock and
+processor times per token, and their ratios to PyTorch's float32. On a busy machine,
+where PyTorch's threads would wait for each other, run it on one core (`taskset -c 0
+python …`). Needs the `test` extra. On an accelerator, `card.py --parts=decode` measures
+a 7B.
 """
 
 import json
@@ -30,13 +26,16 @@ llama_shape.define(width=1024, depth=4, heads=16, mlp=2752)
 PROMPT = flags.DEFINE_integer("prompt", 64, "tokens of a prompt")
 TOKENS = flags.DEFINE_integer("tokens", 64, "tokens of the longest answer")
 ROWS = flags.DEFINE_integer("rows", 16, "answers decoded at the same time")
-OURS = flags.DEFINE_bool("ours", False, "measure ours alone, and the bandwidth")
 
 REPEATS = 3
 # Prompts per row in continuous batching.
 REFILLS = 4
 THEIRS = ("torch float32 1", "torch bfloat16 1")
-MINE = ("our bfloat16 1", "our int8 1", "our bfloat16 rows", "our int8 rows")
+MINE = tuple(
+    f"our {dtype} {rows}"
+    for rows in ("1", "rows")
+    for dtype in ("float32", "bfloat16", "int8")
+)
 
 
 def prompts(count: int) -> np.ndarray:
@@ -75,9 +74,10 @@ def load_ours(folder: str, dtype: str):
     from musilingo_jax.pretrained import weights
 
     quantization = "int8" if dtype == "int8" else ""
+    dtype = "bfloat16" if quantization else dtype
     return unstacked(
         weights.load_language_model(
-            folder, dtype="bfloat16", quantization=quantization, mesh=None
+            folder, dtype=dtype, quantization=quantization, mesh=None
         )
     )
 
@@ -129,46 +129,9 @@ def measure(run) -> tuple[in_turn.Times, int]:
     return in_turn.measure(run, warm_up=0, repeats=REPEATS), tokens
 
 
-def bandwidth(size: int) -> float:
-    """Bytes per second at which an array of about `size` bytes is read."""
-    import jax
-    import jax.numpy as jnp
-
-    array = jax.jit(lambda: jnp.ones((size // 4,), jnp.float32))()
-    total = jax.jit(jnp.sum)
-    times, _ = measure(lambda: jax.block_until_ready(total(array)))
-    return array.nbytes / times.clock
-
-
-def alone() -> None:
-    """Measures ours on the device that JAX finds."""
-    import jax
-    from on_device import random_llama
-
-    from musilingo_jax.models.llama import unstacked
-    from musilingo_jax.models.llama_config import LlamaConfig
-
-    config = LlamaConfig.from_dict(llama_shape.config_json())
-    llama = unstacked(random_llama(config))
-    # A step reads only a row of the embedding per token.
-    read = sum(leaf.nbytes for leaf in jax.tree.leaves(llama)) - llama.embedding.nbytes
-    print(f"{jax.devices()[0].device_kind}: {read / 1e9:.2f} GB of weights per step")
-    for rows in (1, ROWS.value):
-        (seconds, _), tokens = measure(answers_of_ours(llama, rows))
-        line = f"{rows:4} rows {tokens / seconds:10.1f} tokens/s"
-        if rows == 1:  # The prompt is read in about the time of one more step.
-            line += f"  {read * (tokens + 1) / seconds / 1e9:8.1f} GB/s of weights"
-        print(line, flush=True)
-    del llama
-    print(f"measured bandwidth {bandwidth(min(read, 4 << 30)) / 1e9:8.1f} GB/s")
-
-
 def main(argv: list[str]) -> None:
     """Compares both, or measures one side in a worker process."""
     del argv
-    if OURS.value:
-        alone()
-        return
     if in_turn.WORKER.value:
         whose, dtype, rows = in_turn.WORKER.value.split()
         if whose == "torch":
@@ -182,7 +145,7 @@ def main(argv: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         llama_shape.write_model(Path(folder))
-        printed = in_turn.take_turns((*THEIRS, *MINE), folder)
+        printed = in_turn.take_turns((*in_turn.worth_waiting(THEIRS), *MINE), folder)
     found = {side: [in_turn.Times(*each) for each in printed[side]] for side in printed}
     in_turn.compare(found, THEIRS[:1], "ms per token")
 

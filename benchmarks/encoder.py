@@ -12,18 +12,25 @@ wall-clock and processor times of a forward pass, and their ratios to PyTorch's.
 busy machine set OMP_WAIT_POLICY=PASSIVE; otherwise processor times include the time
 that PyTorch's threads wait. Needs the `test` extra.
 
-With `--batches`, only ours runs, in bfloat16 on the device that JAX finds. Printed are,
-for each batch size, the multiple of real time, and the share of the arithmetic rate
-that one large product reaches in the same run. Does not need PyTorch.
+With `--batches`, only ours runs, in bfloat16 on the device that JAX finds, and encodes
+sound files as the feature cache does: threads decode and resample them ahead. Printed
+are, for each batch size, the multiple of real time from files, that of a batch which is
+on the device already, and the share of the time that the device waited: what the files
+took beyond the time of their batches. On a CPU, decoding takes the cores from the
+encoder, which counts as waiting. Does not need PyTorch. How well the device is used
+meanwhile, `card.py --parts=encode` says.
 """
 
+import contextlib
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import in_turn
 import numpy as np
+import soundfile
 from absl import app, flags
 
 WIDTH = flags.DEFINE_integer("width", 768, "width of the transformer")
@@ -31,9 +38,10 @@ DEPTH = flags.DEFINE_integer("depth", 4, "its layers")
 CLIPS = flags.DEFINE_integer("clips", 2, "clips in a batch")
 SECONDS = flags.DEFINE_float("seconds", 10.0, "length of a clip")
 BATCHES = flags.DEFINE_list("batches", [], "batch sizes to try, without PyTorch")
-PRODUCT = flags.DEFINE_integer("product", 8192, "rows of the large product's matrices")
 
 REPEATS = 5
+# Batches in a measurement of files.
+WAVES = 6
 SAMPLE_RATE = 24_000
 THEIRS = ("torch float32", "torch bfloat16")
 OURS = ("our float32", "our bfloat16")
@@ -121,76 +129,73 @@ def work(whose: str, dtype: str) -> None:
 
 def compare() -> None:
     """Runs all four sides in turn and prints their times."""
+    theirs = in_turn.worth_waiting(THEIRS)
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
-        printed = in_turn.take_turns((*THEIRS, *OURS), folder)
+        printed = in_turn.take_turns((*theirs, *OURS), folder)
     found = {side: [in_turn.Times(*each) for each in printed[side]] for side in printed}
-    in_turn.compare(found, THEIRS, f"ms for {CLIPS.value} × {SECONDS.value:g} s")
+    in_turn.compare(found, theirs, f"ms for {CLIPS.value} × {SECONDS.value:g} s")
 
 
-def forward_flops(config, samples: int) -> float:
-    """Operations of a clip's products and convolutions, by their definitions."""
-    total, frames, channels = 0, samples, 1
-    for width, stride, features in zip(
-        config.conv_kernel, config.conv_stride, config.conv_dim, strict=True
-    ):
-        frames = (frames - width) // stride + 1
-        total += 2 * frames * width * channels * features
-        channels = features
-    width, inner = config.hidden_size, config.intermediate_size
-    per_group = width // config.num_conv_pos_embedding_groups
-    total += 2 * frames * width * channels
-    total += 2 * frames * width * per_group * config.num_conv_pos_embeddings
-    weights = 4 * width**2 + 2 * width * inner
-    layer = 2 * frames * weights + 4 * frames**2 * width
-    return total + config.num_hidden_layers * layer
+def write_songs(folder: Path, count: int) -> list[Path]:
+    """Noise as people have music: stereo, 44,100 samples per second, 16 bits."""
+    random, rate = np.random.default_rng(0), 44_100
+    paths = [folder / f"{number}.wav" for number in range(count)]
+    for path in paths:
+        song = random.normal(0, 0.1, (int(SECONDS.value * rate), 2))
+        soundfile.write(path, song, rate, subtype="PCM_16")
+    return paths
 
 
 def try_batches(sizes: list[int]) -> None:
-    """Prints the multiple of real time at each batch size, and the best."""
+    """Prints how fast files are encoded in batches, and the share of waiting."""
     import jax
-    import jax.numpy as jnp
-    from flax import nnx
-    from on_device import product_rate
+    from on_card.encode import WINDOW, encoding
+    from on_card.part import times
+    from on_card.sizes import mert as mert_of
+    from on_card.weights import random_mert
 
-    from musilingo_jax.models.mert import Mert, MertConfig
+    from musilingo_jax.audio import waveforms
+    from musilingo_jax.audio.features import FeatureConfig, encode
+    from musilingo_jax.models.adapter import windows_of
+    from musilingo_jax.runtime.sharding import make_mesh
 
-    released = architecture() | {
-        "model_type": "hubert",
-        "conv_dim": [512] * 7,
-        "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-        "num_conv_pos_embeddings": 128,
-        "num_conv_pos_embedding_groups": 16,
-        "layer_norm_eps": 1e-5,
-    }
-    config = MertConfig.from_dict(released)
+    mesh = make_mesh(1, 1, 1)
+    config = mert_of(WIDTH.value, DEPTH.value, WIDTH.value // 64, 512)
+    mert = random_mert(config, mesh)
+    rate = config.sample_rate
+    windows = int(windows_of(config.frames(int(SECONDS.value * rate)), WINDOW))
+    samples = config.samples_for_frames(windows * WINDOW + 1) - 1
+    print(f"{jax.devices()[0].device_kind}: {WAVES} batches of {SECONDS.value:g} s")
 
-    @jax.jit
-    def make() -> Mert:
-        mert = Mert(config, rngs=nnx.Rngs(0))
-        return jax.tree.map(lambda array: array.astype(jnp.bfloat16), mert)
+    def from_files(paths: list[Path], settings: FeatureConfig) -> float:
+        """Seconds from files to features."""
+        started = time.perf_counter()
+        songs = (waveforms.read(path, sample_rate=rate) for path in paths)
+        with contextlib.closing(waveforms.read_ahead(songs)) as decoded:
+            found = [result for _, result in encode(mert, decoded, settings, mesh)]
+        assert all(isinstance(result, np.ndarray) for result in found)
+        return time.perf_counter() - started
 
-    mert = make()
-    flops = forward_flops(config, int(SECONDS.value * SAMPLE_RATE))
-    peak = product_rate(PRODUCT.value)
-    print(f"{jax.devices()[0].device_kind}: a product of {PRODUCT.value} rows runs at")
-    print(f"{peak / 1e12:.1f} TFLOP/s; a clip needs {flops / 1e9:.0f} GFLOP")
-    best = (0.0, 0)
-    for size in sizes:
-        try:
-            wall = measure(forward_ours(mert, size)).clock
-        except jax.errors.JaxRuntimeError as error:
-            print(f"batch {size:5}: {str(error).splitlines()[0][:80]}")
-            break
-        speed = size * SECONDS.value / wall
-        best = max(best, (speed, size))
-        share = size * flops / wall / peak
-        print(
-            f"batch {size:5}: {wall * 1000:9.1f} ms  {speed:9.1f} × real time"
-            f"  {share:5.1%} of that rate"
-        )
-    print(f"best: {best[0]:.1f} × real time at batch {best[1]}")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_songs(Path(folder), max(sizes))
+        for size in sizes:
+            settings = FeatureConfig(WINDOW, windows, size, "pooled", 0.0)
+            noise = np.zeros((size, samples), np.float32)
+            try:
+                alone = times(encoding(mert, noise, mesh))["seconds"]
+                from_files(paths[:size], settings)
+                wall = from_files(paths[:size] * WAVES, settings)
+            except jax.errors.JaxRuntimeError as error:
+                print(f"batch {size:5}: {str(error).splitlines()[0][:80]}")
+                break
+            seconds = size * SECONDS.value
+            waited = max(0.0, 1 - WAVES * alone / wall)
+            print(
+                f"batch {size:5}: {seconds * WAVES / wall:9.1f} × real time from files"
+                f"  {seconds / alone:9.1f} × if it never waited  waited {waited:6.1%}",
+                flush=True,
+            )
 
 
 def main(argv: list[str]) -> None:

@@ -3,7 +3,8 @@
 The speed of a machine drifts, and other programs come and go. So two times are compared
 only within a round, and the result is the median of the rounds' ratios, with their
 range. In its own process, each side has all of the memory and its library's own
-threads.
+threads. Ratios depend on whether the processor has bfloat16 units, so it is named with
+each table of them.
 """
 
 import json
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
+
+from musilingo_jax.runtime import processor
 
 ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each side")
 WORKER = flags.DEFINE_string("worker", None, "internal: what this process measures")
@@ -50,6 +53,20 @@ def measure(run: Callable[[], object], *, warm_up: int, repeats: int) -> Times:
         run()
         times.append((time.perf_counter() - clock, time.process_time() - processor))
     return Times(*map(statistics.median, zip(*times[warm_up:], strict=True)))
+
+
+def worth_waiting(sides: Iterable[str]) -> tuple[str, ...]:
+    """Sides without PyTorch's in bfloat16, unless the processor has units for it.
+
+    PyTorch has no other fast products of bfloat16: on a processor with AVX2 alone one
+    forward pass of a small encoder took minutes.
+    """
+    sides = tuple(sides)
+    slow = [side for side in sides if side.startswith("torch bfloat16")]
+    if not slow or processor.has_bfloat16_units():
+        return sides
+    print(f"left out, as it takes minutes: {slow[0]} on {processor.described()}")
+    return tuple(side for side in sides if side not in slow)
 
 
 def take_turns(sides: Iterable[str], folder: str | None = None) -> dict[str, list]:
@@ -97,7 +114,8 @@ def compare(
     """
     scale = 1e6 if unit.startswith("µs") else 1e3
     for kind in Times._fields:
-        print({"clock": "wall-clock time:", "processor": "processor time:"}[kind])
+        what = {"clock": "wall-clock time", "processor": "processor time"}[kind]
+        print(f"{what} on {processor.described()}:")
         seconds = {
             side: [getattr(times, kind) for times in rounds]
             for side, rounds in found.items()

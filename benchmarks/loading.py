@@ -23,6 +23,8 @@ from pathlib import Path
 
 from absl import app, flags
 
+from musilingo_jax.runtime import processor
+
 FOLDER = flags.DEFINE_string(
     "folder", None, "folder for temporary files", required=True
 )
@@ -245,6 +247,7 @@ def main(argv: list[str]) -> None:
         return
     scratch = folder / f"loading-{os.getpid()}"
     scratch.mkdir(parents=True)
+    print(f"on {processor.described()}:", flush=True)
     try:
         (compare_merging if MERGE.value else compare_loading)(scratch)
     finally:

@@ -14,7 +14,7 @@ def stage_of(
     accumulate: int,
     max_tokens: int,
     max_windows: int,
-    remat: bool,
+    remat: str,
 ) -> StageConfig:
     """A stage at one learning rate; arguments as in `StageConfig`."""
     return StageConfig(

@@ -26,6 +26,8 @@ import in_turn
 import numpy as np
 from absl import app, flags
 
+from musilingo_jax.runtime import processor
+
 SPEED = flags.DEFINE_bool("speed", False, "measure times instead of losses")
 FOLDER = flags.DEFINE_string("folder", None, "folder for the cache of features")
 
@@ -50,7 +52,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
 
     from musilingo_jax.audio.cache import feature_cache
     from musilingo_jax.corpora import mixture
-    from musilingo_jax.models.musilingo import attend_mask, splice
+    from musilingo_jax.models.musilingo import splice
     from musilingo_jax.pretrained import weights
     from musilingo_jax.runtime.sharding import make_mesh
     from musilingo_jax.training.batches import ValidationBatches
@@ -65,8 +67,8 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
                 llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
             ),
             positions=batch.positions,
-            attend=attend_mask(batch.segments),
-            remat=False,
+            segments=batch.segments,
+            remat="everything",
         )
         used = batch.targets >= 0
         before = jnp.maximum(batch.targets - 1, 0)
@@ -179,6 +181,7 @@ def measure(side: str) -> list[float]:
 def speed() -> None:
     """Prints a line for each shape and number of rows."""
     found = in_turn.take_turns(SIDES)
+    print(f"on {processor.described()}:")
     cases = [(shape, rows) for shape in SHAPES for rows in ROWS]
     for index, (shape, rows) in enumerate(cases):
         line = f"{rows:2} × {shape[0]} × {shape[1]}"

@@ -18,8 +18,9 @@ adapter was trained with; the learning rates and the 32 examples of an update ar
 of the published second stage. The number of steps suits a few thousand questions.
 
 Expected: 14 GB of memory for the weights in bfloat16, on one device or over a mesh
-(`--config.mesh.fsdp=…`). Neither time nor scores have been measured with the released
-files.
+(`--config.mesh.fsdp=…`). On a processor without bfloat16 units that has memory for it,
+28 GB in float32 (`dtype` is "auto"). Neither time nor scores have been measured with
+the released files.
 """
 
 from dataclasses import asdict

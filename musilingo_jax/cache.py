@@ -19,16 +19,20 @@ Folders may be on `gs://`.
 """
 
 import argparse
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
+from ml_collections import ConfigDict
 
-from musilingo_jax.audio.cache import description, feature_cache
+from musilingo_jax.audio.cache import description, feature_cache, recorded_type
 from musilingo_jax.audio.cache import export as exports
+from musilingo_jax.audio.cache.cache_state import CacheState
+from musilingo_jax.audio.cache.clips import Clip
 from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
@@ -142,10 +146,7 @@ def encode(given: argparse.Namespace) -> None:
     if given.allow_missing:
         config.features.allow_missing = True
     clips = feature_cache.clips_of(mixture.load(config.corpus))
-    mesh = make_mesh(**config.mesh) if share.tasks == 1 else None
-    state = feature_cache.fill(
-        config, clips, share, mesh, retry=given.retry, others=True
-    )
+    state = _fill(config, clips, share, retry=given.retry)
     cache = FeatureCache(paths.open_folder(config.features.cache), state)
     reported = [clip.id for clip in clips]
     if state.unfinished:
@@ -164,6 +165,35 @@ def encode(given: argparse.Namespace) -> None:
         print(f"took {time.monotonic() - started:.1f} s")
     if not config.features.allow_missing:
         feature_cache.refuse_skipped(cache, reported)
+
+
+def _fill(
+    config: ConfigDict, clips: Sequence[Clip], share: Share, *, retry: bool
+) -> CacheState:
+    """Makes this process's share of the shards, in the type of numbers of all shares.
+
+    Raises:
+      UserError: as in `recorded_type.settle` and `feature_cache.fill`.
+    """
+    automatic = recorded_type.settle(config, parts=("encoder",))
+    mesh = make_mesh(**config.mesh) if share.tasks == 1 else None
+    fill = functools.partial(
+        feature_cache.fill, config, clips, share, mesh, retry=retry, others=True
+    )
+    try:
+        return fill()
+    except UserError:
+        # Tasks of an array start together, perhaps on different processors. The one
+        # that is first to write a plan decides for all, before anything is encoded.
+        planned = recorded_type.of_cache(config)
+        if (
+            not automatic
+            or jax.process_count() > 1
+            or planned in (None, config.model.dtype)
+        ):
+            raise
+        config.model.dtype = planned
+        return fill()
 
 
 def _folder(given: argparse.Namespace) -> str:

@@ -25,6 +25,7 @@ from absl import flags
 
 from musilingo_jax.answering import unused_settings
 from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.audio.cache import recorded_type
 from musilingo_jax.evaluation import foreign_keys, report_data
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
@@ -73,6 +74,7 @@ def main(argv: list[str]) -> None:
             decoding = GenerateConfig.from_config(config)
             for note in unused_settings.notes(decoding, command_line.typed_keys()):
                 print(note, file=sys.stderr)
+        recorded_type.settle(config)
         out, scored = evaluate(
             config, given.adapter, out, bertscore=bertscore, layer=layer
         )

@@ -18,7 +18,7 @@ from musilingo_jax.answering import corpus_answers, unused_settings
 from musilingo_jax.answering.answer_file import AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.answering.config import GenerateConfig
-from musilingo_jax.audio.cache import feature_cache
+from musilingo_jax.audio.cache import feature_cache, recorded_type
 from musilingo_jax.corpora import mixture
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
@@ -44,6 +44,7 @@ def main(argv: list[str]) -> None:
         decoding = GenerateConfig.from_config(config)
         for note in unused_settings.notes(decoding, command_line.typed_keys()):
             print(note, file=sys.stderr)
+    recorded_type.settle(config)
     adapter = corpus_answers.adapter_of(config, given)
     model = corpus_answers.model_of(config, adapter)
     split = flags.FLAGS.split or config.corpus.test_split

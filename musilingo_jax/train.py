@@ -42,7 +42,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from musilingo_jax.audio.cache import feature_cache
+from musilingo_jax.audio.cache import feature_cache, recorded_type
 from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.corpora import mixture
 from musilingo_jax.models.adapter import Adapter
@@ -112,6 +112,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     stages = read_stages(config)
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be at least 0")
+    recorded_type.settle(config)
     mesh = make_mesh(**config.mesh)
     for name, stage in stages.items():
         stage.check_rows(name, mesh)

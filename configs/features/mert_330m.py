@@ -16,7 +16,9 @@ one job after the other.
 
 Expected: 12 KB for a clip of ten seconds (3 × 1024 numbers); with "layers" 100 KB, with
 "frames" 3 MB. A task that is killed loses at most one shard of 1,024 clips. Use one
-kind of machine for a job: the last bits of features differ between kinds.
+kind of machine for a job: the last bits of features differ between kinds. Weights are
+in bfloat16, or in float32 if the machine that begins the job has a processor without
+bfloat16 units; all tasks, and the runs that use the cache, then use the same.
 """
 
 from dataclasses import asdict
@@ -24,6 +26,7 @@ from dataclasses import asdict
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering import released
+from musilingo_jax.pretrained import number_type
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -32,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.encoder = "m-a-p/MERT-v1-330M"
-    config.model.dtype = released.DTYPE
+    config.model.dtype = number_type.AUTO
 
     config.corpus = ConfigDict()
     config.corpus.path = arg or "songs.jsonl"

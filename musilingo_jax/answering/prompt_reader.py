@@ -80,7 +80,12 @@ class PromptReader:
 
         def sharding(array: jax.Array) -> NamedSharding:
             if array.ndim == 4:  # Keys and values.
-                return cache_sharding(mesh, array.shape, rows=spread)
+                return cache_sharding(
+                    mesh,
+                    array.shape,
+                    rows=spread,
+                    slots_first=self.llama.slots_first,
+                )
             return replicated(mesh)
 
         return jax.lax.with_sharding_constraint(tree, jax.tree.map(sharding, tree))

@@ -7,10 +7,13 @@ chat, whatever stands beside it.
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
+
+if TYPE_CHECKING:
+    from musilingo_jax.pretrained.tokenizer import Tokenizer
 
 AUDIO = "<AudioHere>"
 
@@ -85,7 +88,7 @@ class Example:
 
 
 def encode(
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     prompt: PromptConfig,
     question: str,
     answer: str | None,
@@ -126,13 +129,13 @@ def encode(
 
 
 @functools.lru_cache(1024)
-def _piece(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+def _piece(tokenizer: "Tokenizer", text: str) -> tuple[int, ...]:
     """The tokens of text around the audio, much of which is the same in all prompts."""
     return tuple(tokenizer.encode(text))
 
 
 def _answer(
-    tokenizer: Tokenizer, prompt: PromptConfig, answer: str
+    tokenizer: "Tokenizer", prompt: PromptConfig, answer: str
 ) -> tuple[list[int], bool]:
     """The answer and its end sign, and whether the answer had to be cut.
 

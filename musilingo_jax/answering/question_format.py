@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
 from musilingo_jax.runtime.top_level import check_top_level
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 QUESTIONS: dict[str, Callable[[Record], bool]] = {
     "captions": lambda record: not record.question,
@@ -38,7 +39,7 @@ class QuestionFormat:
 
     @classmethod
     def of_stage(
-        cls, config: Mapping[str, Any] | ConfigDict, name: str
+        cls, config: "Mapping[str, Any] | ConfigDict", name: str
     ) -> "QuestionFormat":
         """Reads the stage `name` of a config.
 
@@ -53,7 +54,7 @@ class QuestionFormat:
 
 
 def question_format(
-    config: Mapping[str, Any] | ConfigDict, question: str
+    config: "Mapping[str, Any] | ConfigDict", question: str
 ) -> QuestionFormat | None:
     """The format of the last stage that learns from such questions; None without one.
 

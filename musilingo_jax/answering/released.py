@@ -14,7 +14,6 @@ from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained.sources import RELEASED_WINDOW_FRAMES
 from musilingo_jax.runtime.errors import UserError
 
-DTYPE = "bfloat16"
 # A training excerpt of 30 s is seven windows of 4.33 s.
 MAX_WINDOWS = 7
 

@@ -3,13 +3,15 @@
 import codecs
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int16
 
-from musilingo_jax.pretrained.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    from musilingo_jax.pretrained.tokenizer import Tokenizer
 
 # With which the prompt ends, and which a model may nevertheless repeat.
 REPEATED = "Assistant:"
@@ -56,7 +58,7 @@ class Stops:
 
 
 @functools.lru_cache(maxsize=8)
-def stops_of(tokenizer: Tokenizer, texts: tuple[str, ...], vocab: int) -> Stops:
+def stops_of(tokenizer: "Tokenizer", texts: tuple[str, ...], vocab: int) -> Stops:
     """Compiles the automaton.
 
     Args:

@@ -11,7 +11,7 @@ from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.pretrained import model_config, model_folder, sources
+from musilingo_jax.pretrained import model_config, model_folder, number_type, sources
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
@@ -125,12 +125,13 @@ class Usage:
         name = released.EVALUATION if style is None else style
         generate = released.style_of(name).generate
         window_frames = sources.released_window(described)
+        parts = {"encoder": source, "language_model": source}
         return cls(
             model=ModelConfig(
                 encoder=source,
                 language_model=source,
                 adapter=adapter or source,
-                dtype=released.DTYPE,
+                dtype=number_type.of_this_machine(parts, quantization=""),
                 quantization="",
             ),
             prompt=released.prompt_of(name, described),

@@ -171,7 +171,7 @@ def encode(
             samples=_most_samples(mert.config, batch[0].windows * config.window_frames),
         )
         waveform, lengths = jax.device_put((waveform, lengths), batch_sharding(mesh))
-        reduced = _reduced(
+        reduced = encode_batch(
             mert,
             waveform,
             lengths,
@@ -186,7 +186,7 @@ def encode(
 
 
 @functools.partial(jax.jit, static_argnames=("window_frames", "reduction"))
-def _reduced(
+def encode_batch(
     mert: Mert,
     waveform: Float[Array, "batch samples"],
     lengths: Int[Array, " batch"],

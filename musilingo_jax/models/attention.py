@@ -1,9 +1,21 @@
-"""Softmax attention, and the rotary angles that tell its positions apart."""
+"""Softmax attention, and the rotary angles that tell its positions apart.
+
+    attention            any mask, written out       decoding, and CPUs
+    segment_attention    whole texts or clips        training, evaluation, encoding
+
+The mask of whole texts follows from a number for each position, its segment. So the
+kernels of accelerators, which `segment_attention` chooses by the mesh, never write a
+mask or a score to memory.
+"""
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
+
+from musilingo_jax.models import cpu
 
 
 def rotary(
@@ -41,7 +53,7 @@ def attention(
     groups = heads // key.shape[2]
     # Head-major operands let every backend use one batched matrix product.
     query = query.reshape(batch, time, key.shape[2], groups, head_dim)
-    query = (query * head_dim**-0.5).astype(key.dtype).transpose(0, 2, 3, 1, 4)
+    query = scaled(query, key.dtype).transpose(0, 2, 3, 1, 4)
     scores = jnp.einsum(
         "bkgtd,bskd->bkgts", query, key, preferred_element_type=jnp.float32
     )
@@ -51,3 +63,77 @@ def attention(
         "bkgts,bskd->bkgtd", weights, value, preferred_element_type=jnp.float32
     )
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, time, heads, head_dim)
+
+
+def scaled(
+    query: Float[Array, "*batch head_dim"], dtype: DTypeLike
+) -> Float[Array, "*batch head_dim"]:
+    """Queries as the products take them; the backward pass may keep them."""
+    scale = query.shape[-1] ** -0.5
+    return checkpoint_name((query * scale).astype(dtype), "query")
+
+
+def segment_attention(
+    query: Float[Array, "batch time heads head_dim"],
+    key: Float[Array, "batch time key_heads head_dim"],
+    value: Float[Array, "batch time key_heads head_dim"],
+    segments: Int[Array | ndarray, "batch time"],
+    *,
+    causal: bool,
+) -> Float[Array, "batch time heads head_dim"]:
+    """Softmax attention within each segment of each row.
+
+    If causal, positions attend to those before them in their segment, and to themselves
+    (`attend_mask`). If not, rows hold one clip each, in segment 1, and positions attend
+    to all of it. What padding gets is finite, and depends on the platform.
+
+    Args:
+      query: of each position.
+      key: of each position; the types of key and value are those of the products.
+      value: of each position.
+      segments: 0 = padding, 1… = text or clip in the row.
+      causal: whether later positions are hidden.
+    """
+    mesh = jax.typeof(query).sharding.mesh
+    platform = mesh.abstract_device.platform if not mesh.empty else ""
+    # Imported where they are used, because Pallas takes a second to import.
+    if platform == "tpu":
+        from musilingo_jax.models import splash_attention as kernel
+    elif platform == "gpu":
+        from musilingo_jax.models import flash_attention as kernel
+    else:
+        kernel = None
+    if kernel and kernel.fits(query, key):
+        query = scaled(query, key.dtype)
+        return kernel.attention(query, key, value, segments, causal=causal)
+    if causal:
+        return attention(query, key, value, attend_mask(segments))
+    # A row is a single clip, so that the mask is the same for all its queries.
+    return jax.lax.platform_dependent(
+        query,
+        key,
+        value,
+        segments[:, None] > 0,
+        cpu=cpu.one_head_at_a_time(attention),
+        default=attention,
+    )
+
+
+def attend_mask(
+    segments: Int[Array | ndarray, "batch time"],
+) -> Bool[Array, "batch time time"]:
+    """Which positions each may attend to: earlier ones of its own example, and itself.
+
+    segments           1 1 1 2 2 0
+
+    query 0   1        x . . . . .
+          1   1        x x . . . .
+          2   1        x x x . . .
+          3   2        . . . x . .
+          4   2        . . . x x .
+          5   0        . . . . . .
+    """
+    time = jnp.arange(segments.shape[1])
+    same = segments[:, :, None] == segments[:, None, :]
+    text = segments[:, :, None] > 0
+    return same & text & (time[:, None] >= time[None, :])

@@ -8,7 +8,6 @@ tests/models/test_cpu.py compiles the plain forms too, and fails once XLA:CPU co
 one of them as well as its replacement: then delete that.
 
     given to XLA:CPU                 what it does                replaced by
-    one row · bfloat16 kernel        kernel → float32            in_two_rows
     bfloat16 rows · int8 kernel      kernel → bfloat16           int8_by_digits
     scan over bfloat16 stacks        stacks → float32            scan_in_place
     rows of a bfloat16 array, read   array → float32             ROW_DTYPE
@@ -41,23 +40,6 @@ every step if it changes (the cache).
 """
 
 
-def in_two_rows(product: Product) -> Product:
-    """A product for x of a single row, which it multiplies twice.
-
-    XLA:CPU has a fast product of bfloat16 from two rows on. With one row, it first
-    copies the whole kernel to float32: nine times as slow at 4096 × 4096.
-    """
-
-    def doubled(
-        x: Float[Array, "*ones fan_in"], kernel: Float[Array, "fan_in fan_out"]
-    ) -> Float[Array, "*ones fan_out"]:
-        row = x.reshape(1, -1)
-        y = product(jnp.concatenate([row, row]), kernel)[:1]
-        return y.reshape(*x.shape[:-1], kernel.shape[1])
-
-    return doubled
-
-
 _LARGEST = 127.0
 
 
@@ -69,7 +51,7 @@ def int8_by_digits(
     XLA:CPU multiplies int8 by int8 directly, but copies an int8 kernel to bfloat16
     before it multiplies it by bfloat16, which takes ten times as long as the product.
     One int8 digit would lose too much of x, and products of a single row copy the
-    kernel anyway (`in_two_rows`); so there are two digits, and two rows:
+    kernel anyway (`matmul.in_two_rows`); so there are two digits, and two rows:
 
         x           0.8000   -0.3000    0.0011       unit = max|x| / 127 = 0.0063
         high           127       -48         0

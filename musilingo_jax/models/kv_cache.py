@@ -1,6 +1,6 @@
 """The keys and values of what a language model has read, for decoding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -31,26 +31,41 @@ class KVCache:
     on the left, where a row's positions depend on the longest row of its batch.
 
     Each layer has arrays of its own: slices of one array for all layers would be copied
-    before they are read.
+    before they are read. Within a row, accelerators keep slots before heads, so that a
+    new token is written as one piece; in the other order, XLA:TPU copies the cache at
+    the beginning and at the end of each program. CPUs keep heads before slots, as the
+    products of attention read them.
     """
 
-    key: tuple[jax.Array, ...]  # [batch, key_heads, slots, head_dim], rotated
-    value: tuple[jax.Array, ...]  # [batch, key_heads, slots, head_dim]
+    key: tuple[jax.Array, ...]  # [batch, slots, key_heads, head_dim], rotated
+    value: tuple[jax.Array, ...]  # or [batch, key_heads, slots, head_dim]
     ends: jax.Array  # int32[batch]: each row's first free slot
+    slots_first: bool = field(metadata={"static": True})
 
     @classmethod
     def empty(
-        cls, config: LlamaConfig, *, batch: int, slots: int, dtype: DTypeLike
+        cls,
+        config: LlamaConfig,
+        *,
+        batch: int,
+        slots: int,
+        dtype: DTypeLike,
+        slots_first: bool,
     ) -> "KVCache":
         """A cache of rows without text."""
-        zeros = jnp.zeros((batch, config.key_heads, slots, config.head_dim), dtype)
-        layers = (zeros,) * config.depth
-        return cls(key=layers, value=layers, ends=jnp.zeros(batch, jnp.int32))
+        shape = layer_shape(config, batch=batch, slots=slots, slots_first=slots_first)
+        layers = (jnp.zeros(shape, dtype),) * config.depth
+        return cls(layers, layers, jnp.zeros(batch, jnp.int32), slots_first)
 
     @property
     def slots(self) -> int:
         """The longest text that a row can hold."""
-        return self.key[0].shape[2]
+        return self.key[0].shape[self._axis]
+
+    @property
+    def _axis(self) -> int:
+        """Of the slots, in the arrays of a layer."""
+        return 1 if self.slots_first else 2
 
     def positions(self, time: int) -> Int[Array, "batch time"]:
         """The positions of the next `time` tokens of each row."""
@@ -71,7 +86,10 @@ class KVCache:
         What exceeds the slots is dropped; it can only be padding.
         """
         rows = jnp.arange(key.shape[0])[:, None]
-        where = (rows, slice(None), self.positions(key.shape[1]))
+        positions = self.positions(key.shape[1])
+        where = (
+            (rows, positions) if self.slots_first else (rows, slice(None), positions)
+        )
 
         def into(stored: tuple[jax.Array, ...], new: jax.Array):
             written = (
@@ -81,7 +99,7 @@ class KVCache:
             )
             return (*stored[:layer], written, *stored[layer + 1 :])
 
-        return KVCache(into(self.key, key), into(self.value, value), self.ends)
+        return replace(self, key=into(self.key, key), value=into(self.value, value))
 
     def read(
         self, layer: int
@@ -90,12 +108,14 @@ class KVCache:
         Float[Array, "batch slots key_heads head_dim"],
     ]:
         """The keys and values of a layer."""
-        # Stored with heads first, as the products of attention read them.
-        return self.key[layer].swapaxes(1, 2), self.value[layer].swapaxes(1, 2)
+        key, value = self.key[layer], self.value[layer]
+        if self.slots_first:
+            return key, value
+        return key.swapaxes(1, 2), value.swapaxes(1, 2)
 
     def advance(self, lengths: int | Int[Array, " batch"]) -> "KVCache":
         """Moves the ends, once all layers have written."""
-        return KVCache(self.key, self.value, self.ends + lengths)
+        return replace(self, ends=self.ends + lengths)
 
     def take(self, rows: Int[Array, " rows"]) -> "KVCache":
         """A cache of the rows of this one with these numbers, repetitions allowed."""
@@ -108,7 +128,8 @@ class KVCache:
         """
 
         def into(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-            where = (rows, slice(None), slice(other.slots))[: ours.ndim]
+            inner = (slice(None),) * (self._axis - 1) + (slice(other.slots),)
+            where = (rows, *(inner if ours.ndim > 1 else ()))
             return ours.at[where].set(theirs, mode="drop")
 
         return jax.tree.map(into, self, other)
@@ -117,7 +138,16 @@ class KVCache:
         """The same text with `slots` more slots for each row."""
 
         def wider(array: jax.Array) -> jax.Array:
-            return jnp.pad(array, ((0, 0), (0, 0), (0, slots), (0, 0)))
+            more = [(0, slots) if axis == self._axis else (0, 0) for axis in range(4)]
+            return jnp.pad(array, more)
 
         key, value = jax.tree.map(wider, (self.key, self.value))
-        return KVCache(key, value, self.ends)
+        return replace(self, key=key, value=value)
+
+
+def layer_shape(
+    config: LlamaConfig, *, batch: int, slots: int, slots_first: bool
+) -> tuple[int, ...]:
+    """The shape of a layer's keys, and of its values."""
+    inner = (slots, config.key_heads) if slots_first else (config.key_heads, slots)
+    return (batch, *inner, config.head_dim)

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int8
 from numpy import ndarray
 
 from musilingo_jax.models import cpu
-from musilingo_jax.models.matmul import int8_product, product
+from musilingo_jax.models.matmul import in_two_rows, int8_product, product
+from musilingo_jax.runtime.sharding import rows_per_device
 
 
 def parameter(array: jax.Array, axes: tuple[str | None, ...]) -> nnx.Param:
@@ -94,10 +95,8 @@ def linear(
     """
     if scale is not None:
         y = int8_product(x, kernel, scale)
-    elif x.size == x.shape[-1] and kernel.dtype == jnp.bfloat16:
-        y = jax.lax.platform_dependent(
-            x, kernel, cpu=cpu.in_two_rows(product), default=product
-        )
+    elif kernel.dtype == jnp.bfloat16 and rows_per_device(jnp.asarray(x)) <= 1:
+        y = in_two_rows(product, x, kernel)
     else:
         y = product(x, kernel)
     return y if bias is None else y + bias.astype(jnp.float32)

@@ -11,16 +11,18 @@ into scores of the next token. Vicuna is a LLaMA with other weights.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
 from musilingo_jax.models import cpu
-from musilingo_jax.models.attention import attention, rotary
+from musilingo_jax.models.attention import attention, rotary, segment_attention
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.layers import Linear, Norm, linear, parameter
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.names import Names
+from musilingo_jax.models.remat import recomputing
 from musilingo_jax.runtime.sharding import constrain
 
 NAMES: Names = {
@@ -72,12 +74,14 @@ class LlamaLayer(nnx.Module):
         x: Float[Array, "batch time width"],
         *,
         positions: Int[Array | ndarray, "batch time"],
-        attend: Bool[Array | ndarray, "batch time time"],
+        segments: Int[Array | ndarray, "batch time"],
     ) -> Float[Array, "batch time width"]:
         """Adds the layer to the residual stream of whole texts."""
-        query, key, value = self.project(x, positions, stacked=True)
+        query, key, value = self.project(x, positions)
         dtype = self.key.dtype
-        mixed = attention(query, key.astype(dtype), value.astype(dtype), attend)
+        key = checkpoint_name(key.astype(dtype), "key")
+        value = checkpoint_name(value.astype(dtype), "value")
+        mixed = segment_attention(query, key, value, segments, causal=True)
         return self.add(x, mixed)
 
     def decode(
@@ -98,7 +102,7 @@ class LlamaLayer(nnx.Module):
           positions: of each vector in its text.
           attend: the slots that each position attends to.
         """
-        query, key, value = self.project(x, positions, stacked=False)
+        query, key, value = self.project(x, positions)
         cache = cache.write(index, key, value)
         key, value = cache.read(index)
         return self.add(x, attention(query, key, value, attend)), cache
@@ -107,24 +111,20 @@ class LlamaLayer(nnx.Module):
         self,
         x: Float[Array, "batch time width"],
         positions: Int[Array | ndarray, "batch time"],
-        *,
-        stacked: bool,
     ) -> tuple[Float[Array, "batch time _ head_dim"], ...]:
         """Queries, keys and values; the first two turned by their positions.
 
         Args:
           x: the residual stream.
           positions: of each vector in its text.
-          stacked: whether the kernels are slices of stacks.
         """
         batch, time, _ = x.shape
         frequencies = jnp.asarray(self.config.rope_frequencies())
 
         def heads(y: jax.Array) -> jax.Array:
-            if stacked:
-                # Otherwise the TPU compiler computes the product in the layout of the
-                # heads, and for that keeps a second copy of all layers' kernels.
-                y = jax.lax.optimization_barrier(y)
+            # Otherwise the TPU compiler computes the product in the layout of the
+            # heads, and for that copies the kernels.
+            y = jax.lax.optimization_barrier(y)
             y = y.reshape(batch, time, -1, self.config.head_dim)
             return constrain(y, "batch", None, "heads", None)
 
@@ -141,10 +141,12 @@ class LlamaLayer(nnx.Module):
         """The residual stream with the mixed values, then with the mlp."""
         mixed = mixed.reshape(*x.shape[:2], -1)
         x = x + self.out(constrain(mixed, "batch", None, "heads"))
-        x = constrain(x, "batch", None, None)
+        x = checkpoint_name(constrain(x, "batch", None, None), "middle")
 
-        normed = self.mlp_norm(x)
-        inner = jax.nn.silu(self.gate(normed)) * self.up(normed)
+        normed, dtype = self.mlp_norm(x), self.gate.dtype
+        gate = checkpoint_name(self.gate(normed).astype(dtype), "gate")
+        up = checkpoint_name(self.up(normed).astype(dtype), "up")
+        inner = (jax.nn.silu(gate.astype(jnp.float32)) * up).astype(dtype)
         x = x + self.down(constrain(inner, "batch", None, "mlp"))
         return constrain(x, "batch", None, None)
 
@@ -204,28 +206,31 @@ class Llama(_Ends):
         embeddings: Float[Array | ndarray, "batch time width"],
         *,
         positions: Int[Array | ndarray, "batch time"],
-        attend: Bool[Array | ndarray, "batch time time"],
-        remat: bool,
+        segments: Int[Array | ndarray, "batch time"],
+        remat: str,
     ) -> Float[Array, "batch time width"]:
         """Reads whole texts.
 
         Args:
           embeddings: one vector per position, of a word or of audio.
           positions: of each vector in its own text, for the rotary angles.
-          attend: the positions that each position attends to.
-          remat: recompute the inside of each layer in the backward pass, so that only
-            the residual stream between layers is kept.
+          segments: 0 = padding, 1… = text in the row; a text does not attend to others.
+          remat: what the backward pass keeps of each layer, a key of `remat.POLICIES`.
 
         Returns:
           Hidden states after the final norm.
         """
 
-        def step(x: Array, layer: LlamaLayer) -> tuple[Array, None]:
-            return layer(x, positions=positions, attend=attend), None
+        def read(x: Array, layer: LlamaLayer, where: tuple[Array, Array]) -> Array:
+            positions, segments = where
+            return layer(x, positions=positions, segments=segments)
 
-        if remat:
-            # Inside a scan, nothing could be merged with the recomputation anyway.
-            step = jax.checkpoint(step, prevent_cse=False)
+        where = jnp.asarray(positions), jnp.asarray(segments)
+        kept = recomputing(read, remat, self.layers.key.dtype)
+
+        def step(x: Array, layer: LlamaLayer) -> tuple[Array, None]:
+            return kept(x, layer, where), None
+
         x = jnp.asarray(embeddings, jnp.float32)
         x = constrain(x, "batch", None, None)
         x, _ = jax.lax.scan(step, x, self.layers)
@@ -244,6 +249,7 @@ class UnstackedLlama(_Ends):
         norm: Norm,
         head: Linear | None,
         cache_dtype: DTypeLike,
+        slots_first: bool,
     ):
         self.config = config
         self.embedding = embedding
@@ -251,11 +257,16 @@ class UnstackedLlama(_Ends):
         self.norm = norm
         self.head = head
         self.cache_dtype = jnp.dtype(cache_dtype)
+        self.slots_first = slots_first
 
     def empty_cache(self, *, batch: int, slots: int) -> KVCache:
         """A cache for `batch` rows of up to `slots` tokens each."""
         return KVCache.empty(
-            self.config, batch=batch, slots=slots, dtype=self.cache_dtype
+            self.config,
+            batch=batch,
+            slots=slots,
+            dtype=self.cache_dtype,
+            slots_first=self.slots_first,
         )
 
     def __call__(
@@ -305,7 +316,8 @@ def unstacked(llama: Llama) -> UnstackedLlama:
         stack.delete()
     embedding = llama.embedding
     cache_dtype = embedding.dtype
-    if _platform(embedding[...]) == "cpu":
+    on_cpu = _platform(embedding[...]) == "cpu"
+    if on_cpu:
         cache_dtype = cpu.ROW_DTYPE
         if llama.head is not None:
             rows = embedding[...].astype(cpu.ROW_DTYPE)
@@ -317,6 +329,7 @@ def unstacked(llama: Llama) -> UnstackedLlama:
         norm=llama.norm,
         head=llama.head,
         cache_dtype=cache_dtype,
+        slots_first=not on_cpu,
     )
 
 

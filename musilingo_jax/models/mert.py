@@ -21,8 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
-from musilingo_jax.models import cpu
-from musilingo_jax.models.attention import attention
+from musilingo_jax.models.attention import segment_attention
 from musilingo_jax.models.cqt import cqt
 from musilingo_jax.models.layers import Linear, Norm, scan_layers
 from musilingo_jax.models.mert_config import MertConfig
@@ -71,13 +70,8 @@ class MertLayer(nnx.Module):
             projection(x).astype(dtype).reshape(batch, time, self.heads, -1)
             for projection in (self.query, self.key, self.value)
         )
-        mixed = jax.lax.platform_dependent(
-            query,
-            key,
-            value,
-            valid[:, None],
-            cpu=cpu.one_head_at_a_time(attention),
-            default=attention,
+        mixed = segment_attention(
+            query, key, value, valid.astype(jnp.int32), causal=False
         )
         return self.out(mixed.reshape(batch, time, width))
 

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from musilingo_jax.models.llama import Llama
+
+CHUNK = 256
+"""Targets of a row whose scores over the vocabulary are in memory at the same time."""
 
 
 @jax.tree_util.register_dataclass
@@ -53,40 +56,19 @@ def splice(
     return jnp.where(audio_slot[..., None] >= 0, chosen, text)
 
 
-def attend_mask(
-    segments: Int[Array | ndarray, "batch time"],
-) -> Bool[Array, "batch time time"]:
-    """Which positions each may attend to: earlier ones of its own example, and itself.
-
-    segments           1 1 1 2 2 0
-
-    query 0   1        x . . . . .
-          1   1        x x . . . .
-          2   1        x x x . . .
-          3   2        . . . x . .
-          4   2        . . . x x .
-          5   0        . . . . . .
-    """
-    time = jnp.arange(segments.shape[1])
-    same = segments[:, :, None] == segments[:, None, :]
-    text = segments[:, :, None] > 0
-    return same & text & (time[:, None] >= time[None, :])
-
-
 def answer_loss(
-    adapter: Callable[[Array], Array], llama: Llama, batch: Batch, *, remat: bool
+    adapter: Callable[[Array], Array], llama: Llama, batch: Batch, *, remat: str
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Summed cross entropy of the answers' tokens, in nats, and the number of tokens.
 
     A sum and a count, so that batches and devices can be added up before the division.
-    Scores over the whole vocabulary are the largest array of all; they are computed
-    for the answers only.
 
     Args:
       adapter: the part that learns.
       llama: the frozen language model.
       batch: rows of text with audio.
-      remat: recompute the inside of layers in the backward pass.
+      remat: what the backward pass keeps of each layer, a key of
+        `remat.POLICIES`.
     """
     embeddings = splice(
         llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
@@ -94,15 +76,51 @@ def answer_loss(
     hidden = llama(
         embeddings,
         positions=batch.positions,
-        attend=attend_mask(batch.segments),
+        segments=batch.segments,
         remat=remat,
     )
-    used = batch.targets >= 0
-    # Token t is predicted from the hidden state before it.
-    before = jnp.maximum(batch.targets - 1, 0)
+    return target_entropy(llama, hidden, batch.tokens, batch.targets)
+
+
+def target_entropy(
+    llama: Llama,
+    hidden: Float[Array, "batch time width"],
+    tokens: Int[Array | ndarray, "batch time"],
+    targets: Int[Array | ndarray, "batch answers"],
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Summed cross entropy of the tokens at `targets`, and the number of them.
+
+    Scores over the vocabulary would be the largest array of all. They exist for `CHUNK`
+    targets of each row at a time, forward and backward:
+
+        targets     3 4 5 6 7 8 9 -1        chunks of 4     3 4 5 6 | 7 8 9 -1
+
+    Args:
+      llama: the language model.
+      hidden: its hidden states; token t is predicted from the one before it.
+      tokens: of each row.
+      targets: positions of the tokens to predict; -1 = unused.
+    """
+
+    def entropy(
+        hidden: Float[Array, "batch chunk width"], targets: Int[Array, "batch chunk"]
+    ) -> Float[Array, ""]:
+        answer = jnp.take_along_axis(tokens, jnp.maximum(targets, 0), axis=1)
+        logits = llama.logits(hidden)
+        score = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0]
+        lost = jax.nn.logsumexp(logits, axis=-1) - score
+        return jnp.sum(jnp.where(targets >= 0, lost, 0.0))
+
+    tokens, targets = jnp.asarray(tokens), jnp.asarray(targets)
+    count = jnp.sum(targets >= 0, dtype=jnp.int32)
+    before = jnp.maximum(targets - 1, 0)
     hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
-    answer = jnp.take_along_axis(batch.tokens, jnp.maximum(batch.targets, 0), axis=1)
-    logits = llama.logits(hidden)
-    score = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0]
-    entropy = jax.nn.logsumexp(logits, axis=-1) - score
-    return jnp.sum(jnp.where(used, entropy, 0.0)), jnp.sum(used, dtype=jnp.int32)
+    starts = range(0, targets.shape[1], CHUNK)
+    if len(starts) > 1:
+        entropy = jax.checkpoint(entropy)
+    total = jnp.zeros(())
+    # Written out: a loop would hold a copy of the head.
+    for start in starts:
+        chunk = slice(start, start + CHUNK)
+        total += entropy(hidden[:, chunk], targets[:, chunk])
+    return total, count

@@ -1,11 +1,15 @@
-"""Tells whether training fits on a TPU, and how fast it can be, without a TPU.
+"""Tells what fits on a TPU, and how fast it can be, without a TPU.
 
     python -m musilingo_jax.plan --config=finetune_musiccaps --topology=v5e-8
     python -m musilingo_jax.plan --config=tiny --topology=v5e-8 --config.mesh.fsdp=8
     python -m musilingo_jax.plan --config=tiny --topology=v5e-8,v4-32 --search
+    python -m musilingo_jax.plan --config=tiny --topology=v5e-8 --program=encode,decode
 
-Compiles the update of a stage at full size for a TPU slice, with the TPU's own compiler
-(`pip install -e '.[plan]'`), and prints what a chip holds, computes and exchanges.
+Compiles a program at full size for a TPU slice, with the TPU's own compiler
+(`pip install -e '.[plan]'`), and prints what a chip holds, computes and exchanges. The
+programs are the update of a stage (train), a batch of clips on their way into the cache
+of features (encode), prompts that are read (read), and one more token of each answer
+(decode).
 Nothing is downloaded: shapes of released models are known by name, those of others are
 read from their `config.json`. Each program takes about a minute and 1.5 GB of this
 machine's memory.
@@ -22,16 +26,45 @@ from dataclasses import replace
 from absl import flags
 from ml_collections import ConfigDict
 
+from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering.padded_prompts import LENGTH_MULTIPLE
+from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.plan import compile, model_shapes, search, tables, tpu_slices
-from musilingo_jax.plan import job as plan_jobs
+from musilingo_jax.plan.answerer import AbstractAnswerer
 from musilingo_jax.plan.compile import CompiledPlan
-from musilingo_jax.plan.job import Job
+from musilingo_jax.plan.decode_program import DecodeJob
+from musilingo_jax.plan.encode_program import EncodeJob
+from musilingo_jax.plan.job import PROGRAMS, Job, mesh_sizes
+from musilingo_jax.plan.model_shapes import Shapes
+from musilingo_jax.plan.read_program import PREFIX_SLOTS, ReadJob
 from musilingo_jax.plan.tpu_slices import Topology
+from musilingo_jax.plan.train_program import TrainJob, largest_row
+from musilingo_jax.pretrained import number_type
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
+
+# The sections of a config that a program reads, besides `model` and `mesh`.
+_SECTIONS = {
+    "train": ("stages",),
+    "encode": ("features",),
+    "read": ("generate", "features"),
+    "decode": ("generate",),
+}
+# Flag → the programs whose sizes it changes.
+_OWN_FLAGS = {
+    "stage": ("train",),
+    "length": ("train", "read"),
+    "windows": ("train", "read"),
+    "answers": ("train",),
+    "batch": ("encode", "read", "decode"),
+    "seconds": ("encode",),
+    "context": ("read", "decode"),
+    "language_model_config": ("train", "read", "decode"),
+    "encoder_width": ("train", "read", "decode"),
+}
 
 
 def define_flags() -> None:
@@ -39,9 +72,10 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "topology", [], "TPU slices, e.g. v5e-8,v4-32, or grids of chips: v5e:2x4"
     )
+    flags.DEFINE_list("program", ["train"], f"what to plan: {', '.join(PROGRAMS)}")
     flags.DEFINE_string("stage", "", "the stage to plan; default: the last one")
     flags.DEFINE_integer(
-        "length", 0, "tokens per row; 0: the longest possible", lower_bound=0
+        "length", 0, "tokens per row or prompt; 0: the longest possible", lower_bound=0
     )
     flags.DEFINE_integer(
         "windows", 0, "audio vectors per row; 0: the most possible", lower_bound=0
@@ -49,6 +83,13 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "answers", 0, "target tokens per row; 0: the most possible", lower_bound=0
     )
+    flags.DEFINE_integer(
+        "batch", 0, "clips, prompts or rows; 0: the config's", lower_bound=0
+    )
+    flags.DEFINE_float(
+        "seconds", 0.0, "of a clip to encode; 0: the longest chunk", lower_bound=0
+    )
+    flags.DEFINE_integer("context", 1280, "slots of a row's cache", lower_bound=1)
     flags.DEFINE_string(
         "language_model_config", "", "config.json or released model to take shapes from"
     )
@@ -71,7 +112,11 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     given = flags.FLAGS
-    config = cli.required_config("stages", "model", "mesh")
+    programs = _programs()
+    needed = {section for name in programs for section in _SECTIONS[name]}
+    config = cli.required_config(*sorted(needed), "model", "mesh")
+    if config.model.get("dtype") == number_type.AUTO:
+        config.model.dtype = "bfloat16"  # On the TPU, whatever processor plans for it.
     if not given.topology:
         raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
     if given.json and given.markdown:
@@ -84,31 +129,65 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--topology names {repeated[0]} twice: name each slice once")
     plans_made = []
     for topology in slices:
-        job = job_of(config, topology)
-        if given.search:
-            found = search.search(
-                job, programs=given.search_programs, seconds=60 * given.search_minutes
-            )
-            plan = found[0]
-        else:
-            mesh = plan_jobs.mesh_sizes(dict(config.mesh), topology)
-            plan, found = _compiled(replace(job, mesh=mesh)), []
-        plans_made.append(plan)
-        if given.json:
-            tried = [other.to_dict() for other in found]
-            print(json.dumps(plan.to_dict() | ({"tried": tried} if found else {})))
-        elif not given.markdown:
-            if found:
-                print(tables.ranking(found), end="\n\n")
-            print(tables.describe(plan), end="\n\n")
-            if found:
-                print(f"train with:\n  {' '.join(pasted(plan, config))}\n")
+        for program in programs:
+            plan, found = _planned(program, config, topology)
+            plans_made.append(plan)
+            if given.json:
+                tried = [other.to_dict() for other in found]
+                print(json.dumps(plan.to_dict() | ({"tried": tried} if found else {})))
+            elif not given.markdown:
+                if found:
+                    print(tables.ranking(found), end="\n\n")
+                print(tables.describe(plan), end="\n\n")
+                if found:
+                    print(f"train with:\n  {' '.join(pasted(plan, config))}\n")
     if given.markdown:
         print(tables.markdown(plans_made))
 
 
-def job_of(config: ConfigDict, topology: Topology) -> Job:
-    """The job that flags and config describe, with the mesh still to be chosen.
+def _programs() -> list[str]:
+    """The programs to plan, after checking that the flags are theirs."""
+    given = flags.FLAGS
+    for name in given.program:
+        if name not in PROGRAMS:
+            raise UsageError(f"--program={name}: choose {' or '.join(PROGRAMS)}")
+    if not given.program or len(set(given.program)) < len(given.program):
+        raise UsageError("--program: name each program once, as in --program=train")
+    for flag, programs in _OWN_FLAGS.items():
+        if given[flag].present and not set(programs) & set(given.program):
+            raise UsageError(f"--{flag} is for --program={' or '.join(programs)}")
+    if given.search and given.program != ["train"]:
+        raise UsageError("--search is for --program=train")
+    return given.program
+
+
+def _planned(
+    program: str, config: ConfigDict, topology: Topology
+) -> tuple[CompiledPlan, list[CompiledPlan]]:
+    """The plan of a program on a slice, and all that a search has compiled for it."""
+    given = flags.FLAGS
+    if given.search:
+        found = search.search(
+            train_job(config, topology),
+            programs=given.search_programs,
+            seconds=60 * given.search_minutes,
+        )
+        return found[0], found
+    mesh = mesh_sizes(dict(config.mesh), topology)
+    if program == "train":
+        job: Job = replace(train_job(config, topology), mesh=mesh)
+    elif program == "encode":
+        job = encode_job(config, topology, mesh)
+    else:
+        job = answer_job(program, config, topology, mesh)
+    print(
+        f"compiling {program} for {topology.sold_as} (about a minute)", file=sys.stderr
+    )
+    return compile.make_plan(job), []
+
+
+def train_job(config: ConfigDict, topology: Topology) -> TrainJob:
+    """The update that flags and config describe, with the mesh still to be chosen.
 
     Raises:
       UserError: the config lacks the stage, or a setting is invalid.
@@ -120,9 +199,9 @@ def job_of(config: ConfigDict, topology: Topology) -> Job:
             f"--stage={name}: config.stages has {', '.join(config.stages) or 'none'}"
         )
     stage = StageConfig.from_config(config, name)
-    largest = plan_jobs.largest_row(stage)
+    largest = largest_row(stage)
     model = ModelConfig.from_config(config)
-    return Job(
+    return TrainJob(
         name=name,
         stage=stage,
         row=RowShape(
@@ -130,11 +209,7 @@ def job_of(config: ConfigDict, topology: Topology) -> Job:
             windows=given.windows or largest.windows,
             answers=min(given.answers or largest.answers, given.length or 10**9),
         ),
-        shapes=model_shapes.shapes(
-            config,
-            language_model_config=given.language_model_config,
-            encoder_width=given.encoder_width,
-        ),
+        shapes=_shapes(config),
         dtype=model.dtype,
         quantization=model.quantization,
         mesh={},
@@ -142,14 +217,97 @@ def job_of(config: ConfigDict, topology: Topology) -> Job:
     )
 
 
+def encode_job(
+    config: ConfigDict, topology: Topology, mesh: Mapping[str, int]
+) -> EncodeJob:
+    """The batch of clips that flags and config describe.
+
+    Raises:
+      UserError: a setting is invalid, or the clips are shorter than a frame.
+    """
+    given = flags.FLAGS
+    chosen = FeatureConfig.from_config(config)
+    model = ModelConfig.from_config(config)
+    encoder, source = model_shapes.encoder(model.encoder)
+    frames = chosen.chunk_windows * chosen.window_frames
+    # The longest chunk, as `features.encode` cuts it.
+    samples = encoder.samples_for_frames(frames + 1) - 1
+    if given.seconds:
+        samples = round(given.seconds * encoder.sample_rate)
+    if samples < encoder.receptive_field:
+        raise UserError(
+            f"--seconds={given.seconds}: one frame takes {encoder.receptive_field} "
+            f"samples, of {encoder.sample_rate:,} per second"
+        )
+    return EncodeJob(
+        encoder=encoder,
+        source=source,
+        batch=given.batch or chosen.batch_size,
+        samples=samples,
+        window_frames=chosen.window_frames,
+        reduction=chosen.reduction,
+        dtype=model.dtype,
+        mesh=mesh,
+        topology=topology,
+    )
+
+
+def answer_job(
+    program: str, config: ConfigDict, topology: Topology, mesh: Mapping[str, int]
+) -> ReadJob | DecodeJob:
+    """The prompts or the rows that flags and config describe.
+
+    Raises:
+      UserError: a setting is invalid, or a prompt and its answer exceed the context.
+    """
+    given = flags.FLAGS
+    generate = GenerateConfig.from_config(config)
+    model = ModelConfig.from_config(config)
+    answerer = AbstractAnswerer(
+        shapes=_shapes(config),
+        dtype=model.dtype,
+        quantization=model.quantization,
+        choice=generate.choice,
+        max_new_tokens=generate.max_new_tokens,
+    )
+    batch = given.batch or generate.batch_size
+    if program == "decode":
+        return DecodeJob(answerer, batch, given.context, mesh, topology)
+    # An answer's last token is never read.
+    room = given.context - PREFIX_SLOTS - generate.max_new_tokens + 1
+    longest = room // LENGTH_MULTIPLE * LENGTH_MULTIPLE
+    if longest < max(given.length, LENGTH_MULTIPLE):
+        raise UserError(
+            f"--context={given.context} has room for {max(0, longest)} tokens of a "
+            f"prompt, besides {PREFIX_SLOTS} that were read before and the "
+            f"{generate.max_new_tokens} of an answer (config.generate.max_new_tokens)"
+        )
+    length = given.length or longest
+    heard = FeatureConfig.from_config(config).chunk_windows
+    windows = given.windows or min(length, heard)
+    return ReadJob(answerer, batch, length, windows, given.context, mesh, topology)
+
+
+def _shapes(config: ConfigDict) -> Shapes:
+    given = flags.FLAGS
+    return model_shapes.shapes(
+        config,
+        language_model_config=given.language_model_config,
+        encoder_width=given.encoder_width,
+    )
+
+
 def pasted(plan: CompiledPlan, config: ConfigDict) -> list[str]:
     """The flags that turn a config into the planned one."""
-    job, stage = plan.job, plan.job.stage
+    job = plan.job
+    assert isinstance(job, TrainJob)
+    stage = job.stage
     planned: Mapping[str, str | int] = {
         **{f"mesh.{axis}": size for axis, size in job.mesh.items()},
         f"{job.name}.batch_size": stage.batch_size,
         f"{job.name}.rows": stage.rows,
         f"{job.name}.accumulate": stage.accumulate,
+        f"{job.name}.remat": stage.remat,
         "model.quantization": job.quantization,
     }
     return [
@@ -164,14 +322,6 @@ def _get(config: ConfigDict, key: str) -> str | int:
     for section in sections:
         config = config[section]
     return config[last]
-
-
-def _compiled(job: Job) -> CompiledPlan:
-    print(
-        f"compiling {job.name} for {job.topology.sold_as} (about a minute)",
-        file=sys.stderr,
-    )
-    return compile.make_plan(job)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from musilingo_jax.plan.hlo import Executed, Instruction, Program
+from musilingo_jax.plan.hlo import Executed, Program
+from musilingo_jax.plan.hlo_text import Instruction
 
 COLLECTIVES = (
     "all-gather",

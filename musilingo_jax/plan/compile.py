@@ -1,12 +1,12 @@
-"""Compiles the update of the adapter for TPUs that are not there.
+"""Compiles a program for TPUs that are not there.
 
-The program is the one that training runs (`train_step.make_update`), at full size,
-compiled by the TPU's own compiler. So its memory and its exchange between chips are not
-estimated: they are those of the program that would run. Its time is only bounded from
-below (`roofline.py`).
+The program is the one that training, caching or answering runs (`job.py`), at full
+size, compiled by the TPU's own compiler. So its memory and its exchange between devices
+are not estimated: they are those of the program that would run. Its time is only
+bounded from below (`roofline.py`).
 """
 
-import math
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -14,31 +14,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
-import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
 
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.plan import kernels
 from musilingo_jax.plan.job import Job
 from musilingo_jax.plan.program_costs import ProgramCosts, costs_of
 from musilingo_jax.plan.roofline import Roofline
 from musilingo_jax.plan.tpu_slices import GIB
-from musilingo_jax.pretrained import weights
-from musilingo_jax.runtime.sharding import make_mesh, shardings
-from musilingo_jax.training.train_step import TrainState, abstract_batch, make_update
+from musilingo_jax.runtime.sharding import make_mesh
 
 
 @dataclass(frozen=True)
 class CompiledPlan:
-    """The result of compiling a job; per chip unless stated otherwise.
+    """The result of compiling a job; per device unless stated otherwise.
 
     Attributes:
-      job: the update that was compiled.
+      job: what was compiled.
       refusal: why the compiler refused it; "" if it fits.
-      memory: bytes by part: the frozen weights, the adapter, the optimiser's state, the
-        batch of an update, the padding of all these in tiled layouts, the temporary
+      memory: bytes by part: the arguments of the program (the frozen weights first),
+        what else is held, the padding of all these in tiled layouts, the temporary
         arrays of the program, and its code. Without the last three if it does not fit.
-      model_flops: a chip's share of the operations that the mathematics asks for.
+      model_flops: a device's share of the operations that the mathematics asks for.
       costs: of the program; None if it does not fit, or if they are unknown.
       unknown: why `costs` are unknown; "" if they are known or it does not fit.
       compile_seconds: time that the compiler took on this machine.
@@ -64,7 +59,7 @@ class CompiledPlan:
 
     @property
     def roofline(self) -> Roofline | None:
-        """The least time of an update; None without `costs`."""
+        """The least time of a run; None without `costs`."""
         return Roofline(self.costs, self.job.topology) if self.costs else None
 
     @property
@@ -75,25 +70,30 @@ class CompiledPlan:
         peak = self.job.topology.chip.peak_flops
         return self.model_flops / peak / self.roofline.least_seconds
 
+    @property
+    def figures(self) -> dict[str, float] | None:
+        """What the least time comes to, in the units of the program's users."""
+        if self.costs is None or self.roofline is None:
+            return None
+        seconds = self.roofline.least_seconds
+        return self.job.figures(self.costs, self.memory, seconds)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for scripts, in bytes, operations and seconds."""
         job, costs, roofline = self.job, self.costs, self.roofline
         exchanges = [asdict(exchange) for exchange in costs.exchanges] if costs else []
         return {
+            "program": job.program,
             "topology": job.topology.name,
             "slice": job.topology.sold_as,
             "chips": job.topology.chips,
-            "stage": job.name,
+            "devices": job.topology.size,
             "mesh": dict(job.mesh),
-            "batch_size": job.stage.batch_size,
-            "rows": job.stage.rows,
-            "accumulate": job.stage.accumulate,
-            "row": asdict(job.row),
-            "dtype": job.dtype,
-            "quantization": job.quantization,
+            **job.to_dict(),
             "fits": self.fits,
             "refusal": self.refusal or None,
             "unknown": self.unknown or None,
+            # Of a chip with several devices, of one of them.
             "per_chip": {
                 "memory": dict(self.memory),
                 "memory_total": self.total if self.fits else None,
@@ -101,42 +101,36 @@ class CompiledPlan:
                 "flops": costs.flops if costs else None,
                 "model_flops": self.model_flops,
                 "traffic": costs.traffic if costs else None,
+                "traffic_outside": costs.outside if costs else None,
                 "intensity": roofline.intensity if roofline else None,
                 "ridge": job.topology.chip.ridge,
                 "exchanges": None if self.unknown else exchanges,
+                "kernels": [asdict(k) for k in costs.kernels] if costs else None,
                 "least_seconds": roofline.seconds if roofline else None,
             },
             "model_flops": job.model_flops,
             "least_seconds": roofline.least_seconds if roofline else None,
             "apart_seconds": roofline.apart_seconds if roofline else None,
             "most_utilisation": self.most_utilisation,
+            "figures": self.figures,
             "unknown_loops": list(costs.unknown_loops) if costs else [],
             "compile_seconds": self.compile_seconds,
         }
 
 
 def make_plan(job: Job) -> CompiledPlan:
-    """Compiles the update of a job for its slice.
+    """Compiles the program of a job for its slice.
 
     Raises:
       UserError: rows do not divide over the mesh, or the compiler is not installed.
     """
     mesh = make_mesh(**job.mesh, devices=job.topology.devices())
-    job.stage.check_rows(job.name, mesh)
-    state, llama, batch = abstract_arguments(job, mesh)
-    memory = {
-        "weights": _held(llama),
-        "adapter": _held(state.adapter),
-        "optimiser": _held(state.optimiser),
-        "batch": _held(batch),
-    }
-    share = job.model_flops / job.topology.chips
-    placement = jax.tree.map(lambda leaf: leaf.sharding, state)
-    update = make_update(job.stage, job.stage.optimiser(), placement)
-    lowered = update.lower(state, llama, batch)
+    lowered = job.lower(mesh)
+    memory = {**lowered.memory, **lowered.idle}
+    share = job.model_flops / job.topology.size
     started = time.monotonic()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.program.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -150,15 +144,16 @@ def make_plan(job: Job) -> CompiledPlan:
             compile_seconds=time.monotonic() - started,
         )
     seconds = time.monotonic() - started
-    analysis = compiled.memory_analysis()
-    memory["layout"] = analysis.argument_size_in_bytes - sum(memory.values())
+    analysis: Any = compiled.memory_analysis()
+    given = sum(lowered.memory.values())
+    memory["layout"] = analysis.argument_size_in_bytes - given
     memory["temporary"] = (
         analysis.temp_size_in_bytes
         + analysis.output_size_in_bytes
         - analysis.alias_size_in_bytes
     )
     memory["program"] = analysis.generated_code_size_in_bytes
-    costs = costs_of(compiled.as_text())
+    costs = costs_of(text_of(compiled), is_loop=job.is_loop)
     return CompiledPlan(
         job=job,
         refusal="",
@@ -170,43 +165,23 @@ def make_plan(job: Job) -> CompiledPlan:
     )
 
 
-def abstract_arguments(job: Job, mesh: Mesh) -> tuple[TrainState, Any, Any]:
-    """State, language model and batch of an update, as shapes and shardings."""
-    optimiser = job.stage.optimiser()
+def text_of(compiled: Any) -> str:
+    """The text of a compiled program; with all constants, if kernels are in it.
 
-    def fresh() -> TrainState:
-        widths = job.shapes.encoder_width, job.shapes.language_model.width
-        adapter = Adapter(*widths, rngs=nnx.Rngs(0))
-        # optax's type for a tree of parameters does not include modules.
-        parameters: Any = adapter
-        return TrainState(adapter=adapter, optimiser=optimiser.init(parameters))
+    Constants of more than ten numbers are left out of the usual text. A kernel's may
+    tell which blocks it skips.
+    """
+    text = compiled.as_text()
+    if kernels.KERNEL in text:
+        # Without these, which are not public, more operations are counted.
+        with contextlib.suppress(ImportError, AttributeError, TypeError):
+            from jaxlib._hlo import HloPrintOptions
 
-    like = jax.eval_shape(fresh)
-    state = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
-        ),
-        like,
-        shardings(like, mesh),
-    )
-    llama = weights.abstract_language_model(
-        job.shapes.language_model,
-        dtype=job.dtype,
-        quantization=job.quantization,
-        mesh=mesh,
-    )
-    batch = abstract_batch(
-        job.stage, width=job.shapes.encoder_width, mesh=mesh, **asdict(job.row)
-    )
-    return state, llama, batch
-
-
-def _held(tree: Any) -> float:
-    """Bytes of a tree's arrays on one device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
+            options = HloPrintOptions()
+            options.print_large_constants = True
+            modules = compiled.runtime_executable().hlo_modules()
+            text = "\n\n".join(module.to_string(options) for module in modules)
+    return text
 
 
 def _refusal(error: str) -> str:

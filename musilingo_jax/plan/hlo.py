@@ -6,93 +6,31 @@ instructions cost, times how often each runs. XLA's own `cost_analysis` counts t
 of a loop once, however often it runs; and nearly all of a transformer that is scanned
 over its layers is such a body. Hence this parser.
 
-The text is not a stable format. Whatever is not understood here raises a `ValueError`
-or another error of parsing; `program_costs.costs_of` turns it into "unknown".
-
     %body (x: (s32[], f32[8,512])) -> (s32[], f32[8,512]) {
-      %w = bf16[1024,512]{1,0:T(8,128)(2,1)S(1)} fusion(%x), kind=kLoop, calls=%f
-       │   │    │         │     │            └ memory: none = HBM, S(1) = on the core
-       │   │    │         │     └ tiles           (vector memory, a fast scratchpad)
-       │   │    │         └ layout
-       │   └ type, sizes                 └ opcode, operands        └ called computation
-       └ name
+      %w = bf16[1024,512]{1,0} fusion(%x), kind=kLoop, calls=%f
+      …
+    }
+    ENTRY %main (…) -> f32[8,512] {
+      %loop = (s32[], f32[8,512]{1,0}) while(%start), condition=%condition, body=%body
+      …
+    }
 """
 
+import copy
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-_SIZES = {"pred": 8, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "token": 0, "opaque": 0}
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+from musilingo_jax.plan import hlo_text
+from musilingo_jax.plan.hlo_text import Instruction
+
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-_NAME = re.compile(r"%([\w.\-]+)")
-_CALLS = re.compile(
-    r"\b(calls|body|condition|to_apply|true_computation|false_computation"
-    r"|branch_computations|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
-)
+# On a TPU7x, "call-start" hands a collective to another core of the chip.
+_CALLERS = ("call", "conditional", "async-start", "call-start")
 _UNCHANGED = ("bitcast", "copy", "reshape", "convert", "copy-start", "copy-done")
-
-
-@dataclass(frozen=True)
-class HloShape:
-    """An array's type and sizes, and whether it is in the device's main memory."""
-
-    dtype: str
-    sizes: tuple[int, ...]
-    in_hbm: bool
-
-    @property
-    def bytes(self) -> float:
-        """Size without the padding of tiles."""
-        digits = re.search(r"\d+", self.dtype)
-        bits = _SIZES.get(self.dtype, int(digits.group()) if digits else 8)
-        return math.prod(self.sizes) * bits / 8
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One line of a program.
-
-    Attributes:
-      name: unique in its computation.
-      opcode: such as "fusion".
-      shapes: of its output; several if it is a tuple.
-      operands: names of its operands.
-      literal: the text in parentheses, which is the value of a constant and the number
-        of a parameter.
-      attributes: the rest of the line.
-      calls: the computations that it calls, by their role.
-      is_root: whether its computation returns it.
-    """
-
-    name: str
-    opcode: str
-    shapes: tuple[HloShape, ...]
-    operands: tuple[str, ...]
-    literal: str
-    attributes: str
-    calls: dict[str, tuple[str, ...]]
-    is_root: bool
-
-    def attribute(self, pattern: str) -> str | None:
-        """The first group of a pattern in the attributes."""
-        found = re.search(pattern, self.attributes)
-        return found.group(1) if found else None
-
-    def required(self, pattern: str) -> str:
-        """`attribute` where its absence is an error.
-
-        Raises:
-          ValueError: nothing matches.
-        """
-        found = self.attribute(pattern)
-        if found is None:
-            raise ValueError(f"{self.opcode} {self.name} has no {pattern}")
-        return found
+_PASSED_ON = (*_UNCHANGED, "dynamic-slice", "slice")
 
 
 @dataclass(frozen=True)
@@ -138,7 +76,7 @@ class Program:
         found = re.search(r"\bnum_partitions=(\d+)", text)
         self.partitions = int(found.group(1)) if found else 1
         current: dict[str, Instruction] | None = None
-        for line in text.splitlines():
+        for line in hlo_text.lines(text):
             if header := _HEADER.match(line):
                 current = self.computations[header.group(2)] = {}
                 if header.group(1):
@@ -147,13 +85,34 @@ class Program:
                 current = None
             elif current is not None:
                 # A line that were skipped would make the costs too low.
-                parts = _LINE.match(line)
+                parts = hlo_text.LINE.match(line)
                 if parts is None:
                     raise ValueError(f"not an instruction: {line.strip()[:80]!r}")
                 root, name, rest = parts.groups()
-                current[name] = _instruction(name, rest, root)
+                current[name] = hlo_text.instruction(name, rest, root)
         if not self.entry:
             raise ValueError("this is not the text of a compiled program")
+
+    def iteration(self) -> "Program":
+        """The body of the program's one loop without a known end, as a program.
+
+        Raises:
+          ValueError: there is no such loop, or there are several.
+        """
+        whole = tuple(self._walk(self.entry, 1, fused=False, among=self.entry))
+        endless = [
+            executed.instruction
+            for executed in whole
+            if executed.instruction.opcode == "while"
+            and executed.among == self.entry
+            and executed.instruction.name in self.unknown_loops
+        ]
+        if len(endless) != 1:
+            raise ValueError(f"{len(endless)} loops without a known end, not one")
+        body = copy.copy(self)
+        body.entry = endless[0].calls["body"][0]
+        body.unknown_loops = []
+        return body
 
     def operand(
         self, computation: str, instruction: Instruction, index: int
@@ -182,7 +141,7 @@ class Program:
             elif instruction.opcode == "fusion":
                 for called in calls["calls"]:
                     yield from self._walk(called, times, fused=True, among=among)
-            elif instruction.opcode in ("call", "conditional", "async-start"):
+            elif instruction.opcode in _CALLERS:
                 for called in (name for names in calls.values() for name in names):
                     yield from self._walk(called, times, fused=fused, among=among)
 
@@ -227,6 +186,65 @@ class Program:
                 return instruction
         raise ValueError(f"computation {computation} returns nothing")
 
+    def origin(self, computation: str, name: str) -> Instruction:
+        """The instruction that made an array which was only passed on from there.
+
+        Follows copies, slices, tuples, and what a loop passes on to all its iterations;
+        ends at the first instruction that does anything else.
+        """
+        found = self.computations[computation][name]
+        while True:
+            if found.opcode in _PASSED_ON:
+                found = self.operand(computation, found, 0)
+            elif found.opcode == "fusion":
+                inside = found.calls["calls"][0]
+                made = self.root(inside)
+                while made.opcode in _PASSED_ON:
+                    made = self.operand(inside, made, 0)
+                if made.opcode != "parameter":
+                    return found
+                found = self.operand(computation, found, int(made.literal))
+            elif found.opcode == "get-tuple-element":
+                index = int(found.required(r"index=(\d+)"))
+                whole = self.operand(computation, found, 0)
+                while whole.opcode in ("while", "opt-barrier", "parameter"):
+                    if whole.opcode == "parameter":
+                        if computation not in self._loops:
+                            return found
+                        computation, whole = self._loops[computation]
+                    if whole.opcode == "while" and not self._kept(whole, index):
+                        return found
+                    whole = self.operand(computation, whole, 0)
+                if whole.opcode != "tuple":
+                    return found
+                found = self.operand(computation, whole, index)
+            else:
+                return found
+
+    @cached_property
+    def _loops(self) -> dict[str, tuple[str, Instruction]]:
+        """Body of a loop → the computation that the loop is in, and the loop."""
+        return {
+            body: (name, instruction)
+            for name, instructions in self.computations.items()
+            for instruction in instructions.values()
+            if instruction.opcode == "while"
+            for body in instruction.calls["body"]
+        }
+
+    def _kept(self, loop: Instruction, index: int) -> bool:
+        """Whether a loop leaves an element of its tuple as it is."""
+        body = loop.calls["body"][0]
+        root = self.root(body)
+        if root.opcode != "tuple":
+            return False
+        last = self.operand(body, root, index)
+        return (
+            last.opcode == "get-tuple-element"
+            and int(last.required(r"index=(\d+)")) == index
+            and self.operand(body, last, 0).opcode == "parameter"
+        )
+
     def _constant(self, computation: str, name: str) -> int | None:
         found = self.computations[computation][name]
         while found.opcode in _UNCHANGED:
@@ -261,42 +279,3 @@ class Program:
             return None
         steps += [self._constant(body, name) for name in raised.operands]
         return next((step for step in steps if step is not None), None)
-
-
-def _instruction(name: str, text: str, root: str | None) -> Instruction:
-    """Splits `shape opcode(operands), attributes`."""
-    end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
-    opcode, _, _ = text[end:].strip().partition("(")
-    start = text.index("(", end)
-    close = _closing(text, start)
-    inside, attributes = text[start + 1 : close], text[close + 1 :]
-    calls = {
-        role: tuple(_NAME.findall(names)) for role, names in _CALLS.findall(attributes)
-    }
-    return Instruction(
-        name=name,
-        opcode=opcode,
-        shapes=tuple(
-            HloShape(
-                dtype,
-                tuple(int(size.lstrip("<=")) for size in sizes.split(",") if size),
-                in_hbm="S(" not in (layout or ""),
-            )
-            for dtype, sizes, layout in _ARRAY.findall(text[:end])
-        ),
-        operands=tuple(_NAME.findall(inside)),
-        literal=inside,
-        attributes=attributes,
-        calls=calls,
-        is_root=root is not None,
-    )
-
-
-def _closing(text: str, start: int) -> int:
-    """The index of the parenthesis that closes the one at `start`."""
-    depth = 0
-    for place in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
-        if depth == 0:
-            return place
-    raise ValueError(f"a parenthesis is not closed: {text[:80]!r}")

@@ -1,132 +1,157 @@
-"""The update to plan: its stage, its rows, and the chips that it is to run on."""
+"""What a plan compiles: a program, its arguments, and the chips that it is to run on.
+
+    train     an update of the adapter                          train_program.py
+    encode    a batch of clips becomes features                 encode_program.py
+    read      a batch of prompts is read into a cache           read_program.py
+    decode    one more token in each row                        decode_program.py
+
+Each is the jitted function that the other commands run, lowered for abstract arguments:
+shapes, types and shardings without values.
+"""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from musilingo_jax.plan.model_shapes import Shapes
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.sharding import make_mesh
-from musilingo_jax.training import flops
-from musilingo_jax.training.packing import RowShape
-from musilingo_jax.training.stage_config import StageConfig
+from musilingo_jax.runtime.sharding import make_mesh, shardings
+
+PROGRAMS = ("train", "encode", "read", "decode")
 
 
 @dataclass(frozen=True)
-class Job:
-    """An update to compile.
+class Lowered:
+    """A program that is ready to be compiled.
 
     Attributes:
-      name: of the stage, for messages.
-      stage: its configuration.
-      row: size of a row of tokens.
-      shapes: of the models.
-      dtype: of the frozen weights.
-      quantization: of the frozen weights; "" for none.
-      mesh: sizes of the axes, none of them −1.
-      topology: the slice.
+      program: for the devices of its arguments.
+      memory: bytes of its arguments on one device, by part.
+      idle: the same of what is in memory while it runs, and which it does not read.
     """
 
-    name: str
-    stage: StageConfig
-    row: RowShape
-    shapes: Shapes
-    dtype: str
-    quantization: str
-    mesh: Mapping[str, int]
-    topology: Topology
+    program: jax.stages.Lowered
+    memory: Mapping[str, float]
+    idle: Mapping[str, float] = field(default_factory=dict)
+
+
+class Job(Protocol):
+    """A program to compile. Its sizes are those of one run, over all devices."""
 
     @property
-    def rows(self) -> int:
-        """Rows of tokens in an update."""
-        return self.stage.rows * self.stage.accumulate
+    def program(self) -> str:
+        """One of `PROGRAMS`."""
+        ...
 
     @property
-    def tokens(self) -> int:
-        """Positions for tokens in an update."""
-        return self.rows * self.row.length
+    def run(self) -> str:
+        """What one run of it is called: "update", "batch", "step"."""
+        ...
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether the program is a loop without a known end, whose iteration counts."""
+        ...
+
+    @property
+    def mesh(self) -> Mapping[str, int]:
+        """Sizes of the axes, none of them −1."""
+        ...
+
+    @property
+    def topology(self) -> Topology:
+        """The slice."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """The type of the frozen weights: the quantization, or else the dtype."""
+        ...
+
+    @property
+    def size(self) -> str:
+        """What a run handles, in a few words."""
+        ...
 
     @property
     def model_flops(self) -> float:
-        """Model FLOPs of an update on all chips, its rows full of equal examples."""
-        examples = self.stage.batch_size * self.stage.accumulate
-        length = self.tokens / examples
-        return self.step_flops(attended=examples * length * (length + 1) / 2)
+        """Operations of a run that the mathematics asks for."""
+        ...
 
-    def step_flops(self, *, attended: float) -> float:
-        """Model FLOPs with `attended` pairs of attention; see `flops.step_flops`."""
-        return flops.step_flops(
-            self.shapes.language_model,
-            encoder_width=self.shapes.encoder_width,
-            windows=self.rows * self.row.windows,
-            tokens=self.tokens,
-            targets=self.rows * self.row.answers,
-            attended=attended,
-        )
+    def lower(self, mesh: Mesh) -> Lowered:
+        """The program, for a mesh of the slice's devices.
 
+        Raises:
+          UserError: the sizes do not divide over the mesh.
+        """
+        ...
 
-def largest_row(stage: StageConfig) -> RowShape:
-    """The largest row of tokens that a batch of the stage can have.
+    def heading(self) -> list[str]:
+        """Lines for people: the model, and what a run handles."""
+        ...
 
-    Lengths depend on the data, but a row is never longer than the number of examples
-    that share it, times the longest example.
-    """
-    examples = -(-stage.batch_size // stage.rows)
-    answer = min(stage.prompt.max_answer_tokens, stage.max_tokens)
-    return RowShape(
-        length=examples * stage.max_tokens,
-        windows=examples * stage.max_windows,
-        answers=examples * answer,
-    ).rounded()
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that are this program's own, for scripts."""
+        ...
+
+    def figures(
+        self, costs: ProgramCosts, memory: Mapping[str, float], seconds: float
+    ) -> dict[str, float]:
+        """What a run of `seconds` comes to, in the units of its users.
+
+        Args:
+          costs: of the compiled program, per device.
+          memory: bytes by part, per device.
+          seconds: of a run.
+        """
+        ...
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The figures in a line."""
+        ...
 
 
 def mesh_sizes(mesh: Mapping[str, int], topology: Topology) -> dict[str, int]:
     """The sizes of a config's mesh on a topology, with −1 resolved.
 
     Raises:
-      UserError: the mesh does not use all chips.
+      UserError: the mesh does not use all devices.
     """
     sizes = dict(make_mesh(**mesh, devices=topology.devices()).shape)
-    if math.prod(sizes.values()) != topology.chips:
+    if math.prod(sizes.values()) != topology.size:
         asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
         raise UserError(
-            f"mesh {asked}: {topology.sold_as} has {topology.chips} chips; make the "
+            f"mesh {asked}: {topology.sold_as} has {topology.described_size}; make the "
             "product of the sizes as many, or one of them -1"
         )
     return sizes
 
 
-def resized(
-    job: Job, *, mesh: Mapping[str, int], accumulate: int, examples_per_row: int
-) -> Job:
-    """The same update of the same examples, split into other batches and rows.
+def row_shares(mesh: Mapping[str, int]) -> int:
+    """How many groups of devices the rows of a batch are divided among."""
+    return mesh["data"] * mesh["fsdp"]
 
-    Args:
-      job: the update.
-      mesh: sizes of the axes.
-      accumulate: batches per update, a divisor of its examples.
-      examples_per_row: a divisor of a batch's examples.
-    """
-    stage, row = job.stage, job.row
-    batch_size = stage.batch_size * stage.accumulate // accumulate
-    before = -(-stage.batch_size // stage.rows)
 
-    def scaled(size: int) -> int:
-        return -(-size * examples_per_row // before)
-
-    return replace(
-        job,
-        mesh=mesh,
-        stage=replace(
-            stage,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            rows=batch_size // examples_per_row,
+def placed(like: Any, mesh: Mesh) -> Any:
+    """An abstract tree with the shardings of its named axes."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
         ),
-        row=RowShape(
-            length=scaled(row.length),
-            windows=scaled(row.windows),
-            answers=scaled(row.answers),
-        ).rounded(),
+        like,
+        shardings(like, mesh),
+    )
+
+
+def held(tree: Any) -> float:
+    """Bytes of an abstract tree's arrays on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
     )

@@ -2,7 +2,9 @@
 
 import math
 
-from musilingo_jax.plan.hlo import Executed, HloShape, Instruction, Program
+from musilingo_jax.plan import kernels
+from musilingo_jax.plan.hlo import Executed, Program
+from musilingo_jax.plan.hlo_text import HloShape, Instruction
 
 # These move nothing: they name the result of another instruction, or call others. Nor
 # does an opcode that ends in "-done": its start is counted.
@@ -10,6 +12,7 @@ _NOTHING = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while"),
     *("call", "conditional", "after-all", "add-dependency", "opt-barrier"),
     *("partition-id", "replica-id", "async-start", "async-update"),
+    "call-start",
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 _ALIASES = ("bitcast", "reshape", "get-tuple-element")
@@ -36,6 +39,8 @@ def _moved(program: Program, executed: Executed) -> float:
         return _moved_by_fusion(program, name, instruction)
     if instruction.opcode in _NOTHING or instruction.opcode.endswith("-done"):
         return 0.0
+    if instruction.opcode == "custom-call":
+        return kernels.moved(program, executed)
     operands = [
         program.operand(name, instruction, index)
         for index in range(len(instruction.operands))
@@ -45,6 +50,10 @@ def _moved(program: Program, executed: Executed) -> float:
         return _in_hbm(instruction.shapes[:2])
     if instruction.opcode == "dynamic-update-slice":
         return 2 * operands[1].shapes[0].bytes if instruction.shapes[0].in_hbm else 0
+    if instruction.opcode == "scatter":
+        return _in_hbm(operands[1].shapes) + 2 * (
+            operands[2].shapes[0].bytes if instruction.shapes[0].in_hbm else 0
+        )
     written = _in_hbm(instruction.shapes)
     if instruction.opcode in _SLICES or instruction.opcode == "slice-start":
         made = operands[0].shapes[0]
@@ -62,15 +71,38 @@ def _moved_by_fusion(program: Program, name: str, fusion: Instruction) -> float:
     if any(end in root.attributes for end in _ASYNC_ENDS):
         return 0.0  # The fusion between start and end moves the data.
     total = 0.0
+    updated = _updated(program, fusion, called)
     for index, operand in enumerate(fusion.operands):
         shapes = program.computations[name][operand].shapes
+        if updated is not None and _parameter(program, called, index) == updated[0]:
+            # Some places are read and written, the others stay as they are.
+            total += 2 * updated[1] if shapes[0].in_hbm else 0
+            continue
         if len(shapes) == 1 and shapes[0].in_hbm:
             total += _read(program, called, index, shapes[0].bytes)
     outputs = root.operands if root.opcode == "tuple" else (root.name,)
     for shape, output in zip(fusion.shapes, outputs, strict=False):
-        if shape.in_hbm:
+        if shape.in_hbm and updated is None:
             total += _written(program, called, inside[output], shape.bytes)
     return total
+
+
+def _updated(
+    program: Program, fusion: Instruction, called: str
+) -> tuple[Instruction, float] | None:
+    """What a fusion scatters into in place, and the bytes that it changes.
+
+    The TPU's compiler notes which operand shares its memory with the result. Without
+    that note, as in an operand of another type, the array is written anew.
+    """
+    root = program.root(called)
+    if root.opcode != "scatter":
+        return None
+    into = program.operand(called, root, 0)
+    shares = fusion.attribute(r'"aliasing_operands":\{"lists":\[\{"indices":\["(\d+)"')
+    if into.opcode != "parameter" or shares != into.literal:
+        return None
+    return into, program.operand(called, root, 2).shapes[0].bytes
 
 
 def _read(program: Program, computation: str, index: int, whole: float) -> float:

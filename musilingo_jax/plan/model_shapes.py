@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
@@ -47,18 +48,50 @@ LANGUAGE_MODELS = {
     "meta-llama/Llama-2-7b-hf": _LLAMA_2_7B,
     "meta-llama/Llama-2-13b-hf": _LLAMA_2_13B,
 }
-ENCODER_WIDTHS = {
-    "m-a-p/MusiLingo-long-v1": 1024,
-    "m-a-p/MusiLingo-short-v1": 1024,
-    "m-a-p/MusiLingo-musicqa-v1": 1024,
-    "m-a-p/MERT-v1-330M": 1024,
-    "m-a-p/MERT-v1-95M": 768,
+
+# HuBERT's base and large size (Hsu et al. 2021, table 1), at 24 kHz.
+_MERT_95M = MertConfig(
+    model_type="mert_model",
+    sample_rate=24_000,
+    do_normalize=True,
+    conv_dim=(512,) * 7,
+    conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+    conv_stride=(5, 2, 2, 2, 2, 2, 2),
+    conv_bias=False,
+    feat_extract_norm="group",
+    feat_proj_layer_norm=True,
+    feature_extractor_cqt=False,
+    feature_extractor_cqt_bins=336,
+    num_conv_pos_embeddings=128,
+    num_conv_pos_embedding_groups=16,
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    intermediate_size=3072,
+    do_stable_layer_norm=False,
+    layer_norm_eps=1e-5,
+)
+_MERT_330M = replace(
+    _MERT_95M,
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    do_stable_layer_norm=True,
+)
+
+ENCODERS = {
+    "m-a-p/MusiLingo-long-v1": _MERT_330M,
+    "m-a-p/MusiLingo-short-v1": _MERT_330M,
+    "m-a-p/MusiLingo-musicqa-v1": _MERT_330M,
+    "m-a-p/MERT-v1-330M": _MERT_330M,
+    "m-a-p/MERT-v1-95M": _MERT_95M,
 }
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a plan needs to know about the models.
+    """What a plan needs to know about a language model and what it hears.
 
     Attributes:
       language_model: its configuration.
@@ -69,6 +102,14 @@ class Shapes:
     language_model: LlamaConfig
     encoder_width: int
     source: str
+
+    def heading(self, weights: str) -> str:
+        """A line for people, with the type of the weights."""
+        llama = self.language_model
+        return (
+            f"  language model    {llama.depth} layers × {llama.width}, {weights} "
+            f"({self.source})"
+        )
 
 
 def shapes(
@@ -90,7 +131,7 @@ def shapes(
     else:
         llama, source = _language_model(model_config.named(config, "language_model"))
     if not encoder_width:
-        encoder_width = _encoder_width(model_config.named(config, "encoder"))
+        encoder_width = encoder(model_config.named(config, "encoder"))[0].hidden_size
     return Shapes(llama, encoder_width, source)
 
 
@@ -125,15 +166,21 @@ def _language_model(source: str) -> tuple[LlamaConfig, str]:
     return weights.blueprint(part).module.config, f"config.json of {source}"
 
 
-def _encoder_width(source: str) -> int:
-    known = ENCODER_WIDTHS.get(source.partition("@")[0])
+def encoder(source: str) -> tuple[MertConfig, str]:
+    """The encoder of a config, by its name or from its files, and where it comes from.
+
+    Raises:
+      UserError: it is not known by name, and its files are not on this machine.
+    """
+    known = ENCODERS.get(source.partition("@")[0])
     if known and not Path(source).is_dir():
-        return known
+        return known, f"shapes of {source}, known by name"
     try:
         part = sources.find(source, "encoder", weights=False)
     except UserError as error:
         raise UserError(
-            f"the width of config.model.encoder = {source!r} is not known by name, and "
-            f"its files cannot be read ({error}); give the width with --encoder_width"
+            f"the shapes of config.model.encoder = {source!r} are not known by name, "
+            f"and its files cannot be read ({error}); to plan what only reads "
+            "features, give their width with --encoder_width"
         ) from error
-    return weights.blueprint(part).module.config.hidden_size
+    return weights.blueprint(part).module.config, f"config.json of {source}"

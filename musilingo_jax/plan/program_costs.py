@@ -1,4 +1,4 @@
-"""What a compiled program costs one device, per run.
+"""What a compiled program costs one device, per run, or per iteration of a loop.
 
 Counted from the program that the compiler wrote. So padding counts, and so do masked
 pairs of attention, layers that are computed again in the backward pass, and whatever
@@ -9,8 +9,11 @@ import math
 import re
 from dataclasses import dataclass
 
+from musilingo_jax.plan import kernels
 from musilingo_jax.plan.collectives import Exchange, exchanges
-from musilingo_jax.plan.hlo import Executed, Instruction, Program
+from musilingo_jax.plan.hlo import Executed, Program
+from musilingo_jax.plan.hlo_text import Instruction
+from musilingo_jax.plan.kernels import Kernel
 from musilingo_jax.plan.memory_traffic import traffic
 
 
@@ -19,20 +22,25 @@ class ProgramCosts:
     """Costs of one run on one device.
 
     Attributes:
-      flops: operations of matrix products and convolutions.
-      traffic: bytes to and from HBM.
+      flops: operations of matrix products and convolutions, those of kernels included.
+      traffic: bytes to and from HBM, those of kernels included.
       exchanges: collectives by kind.
+      kernels: those that XLA did not write, by name.
       unknown_loops: names of loops counted as one iteration, because the text does not
         tell how many there are.
+      outside: bytes to and from HBM before and after the loop, where the costs are
+        those of one iteration; 0 elsewhere.
     """
 
     flops: float
     traffic: float
     exchanges: tuple[Exchange, ...]
+    kernels: tuple[Kernel, ...]
     unknown_loops: tuple[str, ...]
+    outside: float = 0.0
 
 
-def costs_of(text: str) -> ProgramCosts | str:
+def costs_of(text: str, *, is_loop: bool = False) -> ProgramCosts | str:
     """The costs of a program, or the reason why they are unknown.
 
     The text of a compiled program is for people; a version of XLA may write it in a way
@@ -41,17 +49,27 @@ def costs_of(text: str) -> ProgramCosts | str:
 
     Args:
       text: as `jax.stages.Compiled.as_text` returns it.
+      is_loop: whether the program is a loop whose end depends on its data, such as the
+        end of an answer; the costs are those of one iteration then.
     """
     try:
-        program = Program(text)
-        operations = flops(program)
+        whole = program = Program(text)
+        if is_loop:
+            program = whole.iteration()
+        if unknown := kernels.unknown(program):
+            return f"no formula tells what {unknown} computes (plan/kernels.py)"
+        found = kernels.kernels(program)
+        operations = flops(program) + sum(kernel.flops for kernel in found)
         if not operations:
             raise ValueError("no matrix product was found")
+        moved = traffic(program)
         return ProgramCosts(
             flops=operations,
-            traffic=traffic(program),
+            traffic=moved,
             exchanges=exchanges(program),
+            kernels=found,
             unknown_loops=tuple(program.unknown_loops),
+            outside=traffic(whole) - moved if is_loop else 0.0,
         )
     except (
         ArithmeticError,
@@ -65,12 +83,25 @@ def costs_of(text: str) -> ProgramCosts | str:
 
 
 def flops(program: Program) -> float:
-    """Operations of matrix products and convolutions; others are not counted."""
-    return sum(
-        executed.times * _product_flops(program, executed)
-        for executed in program.executed
-        if executed.instruction.opcode in ("dot", "convolution")
-    )
+    """Operations of XLA's own products and convolutions; others are not counted.
+
+    A product with a single row is written as the sums of a multiplication, which keep
+    the name of the product: two operations for each pair.
+    """
+    total = 0.0
+    for executed in program.executed:
+        instruction = executed.instruction
+        if instruction.opcode in ("dot", "convolution"):
+            total += executed.times * _product_flops(program, executed)
+        elif instruction.opcode == "reduce" and _sums_a_product(instruction):
+            pairs = program.operand(executed.computation, instruction, 0).shapes[0]
+            total += executed.times * 2.0 * math.prod(pairs.sizes)
+    return total
+
+
+def _sums_a_product(sums: Instruction) -> bool:
+    """Whether sums were a product of matrices before the program was compiled."""
+    return bool(sums.attribute(r'op_name="[^"]*(/dot_general)"'))
 
 
 def _product_flops(program: Program, executed: Executed) -> float:

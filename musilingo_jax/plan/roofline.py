@@ -1,12 +1,12 @@
 """The least time of a program: what must be computed, moved and sent, at full rate.
 
-Three things must happen, each at a chip's published rate or slower (Williams et al.
+Three things must happen, each at the published rate or slower (Williams et al.
 2009, "Roofline", with the exchange as a third roof). The longest of them is a lower
 bound of the time:
 
     compute     operations of the program ÷ bfloat16 operations per second
     memory      bytes that it moves to and from HBM ÷ bandwidth of HBM
-    exchange    bytes that a chip must send ÷ bandwidth of all its links
+    exchange    bytes that a device must send ÷ bandwidth of all its links
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Roofline:
     """Lower bounds for one run of a program on a slice.
 
     Attributes:
-      costs: of the program, per chip.
+      costs: of the program, per device.
       topology: the slice.
     """
 
@@ -29,7 +29,7 @@ class Roofline:
 
     @property
     def sent(self) -> float:
-        """Bytes that a chip sends."""
+        """Bytes that a device sends."""
         return sum(exchange.bytes for exchange in self.costs.exchanges)
 
     @property
@@ -60,5 +60,5 @@ class Roofline:
 
     @property
     def intensity(self) -> float:
-        """Operations per byte to or from HBM; from its `ridge` on, a chip is busy."""
+        """Operations per byte to or from HBM; from its `ridge` on, a device is busy."""
         return self.costs.flops / self.costs.traffic

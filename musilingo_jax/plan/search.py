@@ -1,9 +1,10 @@
 """Searches for the mesh and the batch with which an update is fastest on a slice.
 
 Every candidate updates on the same examples, so that training gives the same adapter.
-Candidates differ in the mesh, in the number of examples per batch, and in the number of
-rows, which is the smallest that the config packs them into and the mesh can divide. A
-rough estimate ranks them; then the compiler, which takes a minute for each, decides.
+Candidates differ in the mesh, in the number of examples per batch, in what the backward
+pass keeps (`remat`), and in the number of rows, which is the smallest that the config
+packs them into and the mesh can divide. A rough estimate ranks them; then the compiler,
+which takes a minute for each, decides by the least time.
 """
 
 import sys
@@ -11,8 +12,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.musilingo import CHUNK
+from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.plan.compile import CompiledPlan, gib, make_plan
-from musilingo_jax.plan.job import Job, resized
+from musilingo_jax.plan.train_program import TrainJob, resized
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training import flops
 
@@ -22,7 +26,7 @@ _DOUBT = 1.15
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to run the update, and its estimated costs per chip.
+    """A way to run the update, and its estimated costs per device.
 
     Attributes:
       job: the update.
@@ -30,12 +34,12 @@ class Candidate:
       seconds: rough time of an update, if nothing overlapped.
     """
 
-    job: Job
+    job: TrainJob
     memory: float
     seconds: float
 
 
-def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
+def search(job: TrainJob, *, programs: int, seconds: float) -> list[CompiledPlan]:
     """Compiles the promising candidates.
 
     If none can fit with the job's type of weights, int8 is tried.
@@ -61,7 +65,7 @@ def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
     if not promising:
         raise UserError(
             f"{job.topology.sold_as}: nothing fits, by a rough estimate: no mesh of "
-            f"its {job.topology.chips} chips has room for a row beside the weights; "
+            f"its {job.topology.described_size} has room for a row beside the weights; "
             "name a larger slice, or a smaller --length"
         )
     started, made = time.monotonic(), []
@@ -76,8 +80,9 @@ def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
         print(
             f"{job.topology.sold_as}: compiling {number} of "
             f"{min(len(promising), programs)} (of {len(promising)} that may fit): mesh "
-            f"{sizes}, {stage.accumulate} × {stage.rows} rows, about "
-            f"{gib(candidate.memory)}; {min(left * each, seconds) / 60:.0f} min left",
+            f"{sizes}, {stage.accumulate} × {stage.rows} rows, remat {stage.remat}, "
+            f"about {gib(candidate.memory)}; "
+            f"{min(left * each, seconds) / 60:.0f} min left",
             file=sys.stderr,
         )
         made.append(make_plan(candidate.job))
@@ -85,14 +90,14 @@ def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
 
 
 def _rank(plan: CompiledPlan) -> tuple[bool, bool, float]:
-    """Sorts what fits first, and by time, unknown times last."""
+    """Sorts what fits first, and by the least time, unknown times last."""
     times = plan.roofline
-    return not plan.fits, times is None, times.apart_seconds if times else 0.0
+    return not plan.fits, times is None, times.least_seconds if times else 0.0
 
 
-def candidates(job: Job) -> Iterator[Candidate]:
-    """All meshes and all splits of the update into batches that divide evenly."""
-    chips, llama = job.topology.chips, job.shapes.language_model
+def candidates(job: TrainJob) -> Iterator[Candidate]:
+    """All meshes, splits of the update into equal batches, and policies of remat."""
+    chips, llama = job.topology.size, job.shapes.language_model
     densest = -(-job.stage.batch_size // job.stage.rows)
     examples = job.stage.batch_size * job.stage.accumulate
     for tensor in _divisors(chips):
@@ -110,62 +115,85 @@ def candidates(job: Job) -> Iterator[Candidate]:
                     for each in _divisors(batch_size)
                     if each <= densest and batch_size // each % (data * fsdp) == 0
                 ]
-                if per_row:
-                    way = resized(
-                        job,
-                        mesh=mesh,
-                        accumulate=accumulate,
-                        examples_per_row=max(per_row),
-                    )
-                    yield estimate(way)
+                if not per_row:
+                    continue
+                way = resized(
+                    job,
+                    mesh=mesh,
+                    accumulate=accumulate,
+                    examples_per_row=max(per_row),
+                )
+                for policy in POLICIES:
+                    stage = replace(way.stage, remat=policy)
+                    yield estimate(replace(way, stage=stage))
 
 
-def estimate(job: Job) -> Candidate:
+def estimate(job: TrainJob) -> Candidate:
     """Rough memory and time of a way to run the update, without compiling it.
 
-    The time is the sum of the three in `Roofline.seconds`: arithmetic, masked pairs
-    included; reading the weights, for each batch forward, once more if layers are
-    recomputed, and backward; gathering over fsdp and summing over tensor, as often.
+    The time is the longest of the three in `Roofline.seconds`, and a little of the
+    others, which a compiler does not hide completely: arithmetic, masked pairs
+    included; reading the weights and the activations, forward and backward, and again
+    where layers are computed again; gathering over fsdp and summing over tensor, as
+    often.
     """
     llama, stage, topology = job.shapes.language_model, job.stage, job.topology
     fsdp, tensor = job.mesh["fsdp"], job.mesh["tensor"]
-    chip, passes = topology.chip, 3 if stage.remat else 2
-    stored = 1 if job.quantization else 2
-    layer = flops.layer_weights(llama) * stored
+    chip = topology.chip
+    again = _computed_again(llama, stage.remat)
+    passes = 2 + again
+    layer = flops.layer_weights(llama) * (1 if job.quantization else 2)
     ends = 2 * llama.vocab * llama.width * 2
     local = stage.rows / (job.mesh["data"] * fsdp)
     places = local * job.row.length
 
-    residual = places * llama.width * 4
-    kept = residual * (llama.depth if stage.remat else 8 * llama.depth)
-    scores = local * llama.heads / tensor * job.row.length**2 * 4
-    inside = places * (4 * llama.width + 3 * llama.mlp_width) / tensor * 4
-    logits = local * job.row.answers * llama.vocab * 4
+    activations = places * (4 * llama.width + 3 * llama.mlp_width / tensor) * 2
+    logits = local * min(job.row.answers, CHUNK) * llama.vocab * 4
     memory = (
         (layer * llama.depth + ends) / (fsdp * tensor)
         + (layer / tensor if fsdp > 1 else 0)
-        + kept
-        + 2 * scores
-        + inside
+        + places * _kept(llama, stage.remat, tensor) * llama.depth
+        + activations
         + 2 * logits
     )
 
     every = job.step_flops(attended=job.rows * job.row.length**2)
-    compute = every * (1.5 if stage.remat else 1) / topology.chips
+    compute = every * (1 + again / 2) / topology.size
     read = passes * layer * llama.depth / tensor * stage.accumulate
+    moved = read + 2 * passes * llama.depth * activations * stage.accumulate
     gathered = read * (fsdp - 1) / fsdp
+    residual = places * llama.width * 4
     summed = (
         (2 * passes * llama.depth * residual * stage.accumulate)
         * (2 * (tensor - 1))
         / tensor
     )
-    seconds = compute / chip.peak_flops + read / chip.bandwidth
+    seconds = [compute / chip.peak_flops, moved / chip.bandwidth]
     if topology.exchange:
-        seconds += (gathered + summed) / topology.exchange
-    return Candidate(job, memory, seconds)
+        seconds.append((gathered + summed) / topology.exchange)
+    return Candidate(job, memory, max(seconds) + sum(seconds) / 100)
 
 
-def _promising(job: Job) -> list[Candidate]:
+def _kept(llama: LlamaConfig, policy: str, tensor: int) -> float:
+    """Bytes that the backward pass keeps of a layer for each position (`remat.py`)."""
+    if policy == "nothing":
+        return 2 * llama.width
+    heads = 2 * llama.head_dim * (llama.heads + llama.key_heads) / tensor
+    kept = 8 * llama.width + 2 * heads
+    if policy in ("dots", "everything"):
+        kept += 4 * llama.mlp_width / tensor
+    if policy == "everything":
+        kept += 8 * llama.width + 4 * llama.mlp_width / tensor
+    return kept
+
+
+def _computed_again(llama: LlamaConfig, policy: str) -> float:
+    """The part of a layer's forward products that the backward pass computes again."""
+    gate_and_up = 2 * llama.width * llama.mlp_width / flops.layer_weights(llama)
+    return {"nothing": 1.0, "attention": gate_and_up}.get(policy, 0.0)
+
+
+def _promising(job: TrainJob) -> list[Candidate]:
     """The candidates that may fit, the fastest first."""
     room = _DOUBT * job.topology.chip.memory
     fitting = [found for found in candidates(job) if found.memory <= room]

@@ -6,36 +6,41 @@ from musilingo_jax.plan.compile import CompiledPlan, gib
 from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.roofline import Roofline
 
+_ADVICE = {
+    "train": "Spread the weights (--config.mesh.fsdp, .tensor), halve them "
+    "(--config.model.quantization=int8), or take fewer rows at once and accumulate "
+    "more; --search tries.",
+    "encode": "Take fewer clips at once (--batch), or shorter ones (--seconds).",
+    "read": "Spread the weights (--config.mesh.tensor), halve them "
+    "(--config.model.quantization=int8), or take fewer prompts at once (--batch).",
+    "decode": "Spread the weights (--config.mesh.tensor), halve them "
+    "(--config.model.quantization=int8), or take fewer rows at once (--batch).",
+}
 _MEMORY = {
     "weights": "frozen weights",
     "adapter": "adapter",
     "optimiser": "optimiser",
+    "cache": "cache",
+    "rows": "answers so far",
+    "bank": "prefixes",
     "batch": "batch",
     "layout": "padding of the above",
     "temporary": "temporary arrays",
     "program": "program",
 }
-_NOTE = (
-    "Time: a lower bound, the longest of the three at published rates; an update takes "
-    "longer."
-)
 
 
 def describe(plan: CompiledPlan) -> str:
     """One plan in full."""
-    job, chip = plan.job, plan.job.topology.chip
-    topology, stage, llama = job.topology, job.stage, job.shapes.language_model
+    job, topology = plan.job, plan.job.topology
+    chip = topology.chip
     mesh = " ".join(f"{axis}={size}" for axis, size in job.mesh.items())
     lines = [
-        f"{topology.sold_as}: {topology.chips} × {chip.device_kind} ({topology.name}), "
+        f"{topology.sold_as}: {topology.size} × {chip.device_kind} ({topology.name}), "
         f"mesh {mesh}",
-        f"  language model    {llama.depth} layers × {llama.width}, "
-        f"{job.quantization or job.dtype} ({job.shapes.source})",
-        f"  update of {job.name}  {stage.batch_size * stage.accumulate} examples in "
-        f"{stage.accumulate} × {stage.rows} rows of {job.row.length:,} tokens, "
-        f"{job.row.windows} of them audio, {job.row.answers} of answers",
+        *job.heading(),
         "",
-        "memory per chip",
+        f"memory per {topology.unit}",
     ]
     lines += [
         f"  {_MEMORY[part]:22} {gib(size):>12}" for part, size in plan.memory.items()
@@ -45,9 +50,7 @@ def describe(plan: CompiledPlan) -> str:
             "",
             f"DOES NOT FIT into the {gib(chip.memory)} that a program may use: "
             f"{plan.refusal}.",
-            "Spread the weights (--config.mesh.fsdp, .tensor), halve them "
-            "(--config.model.quantization=int8), or take fewer rows at once and "
-            "accumulate more; --search tries.",
+            _ADVICE[job.program],
         ]
         return "\n".join(lines)
     share = plan.total / chip.memory
@@ -66,19 +69,25 @@ def describe(plan: CompiledPlan) -> str:
 def _costs(plan: CompiledPlan, costs: ProgramCosts, roofline: Roofline) -> list[str]:
     """The lines on computation, exchange and time."""
     job, ridge = plan.job, plan.job.topology.chip.ridge
+    unit = job.topology.unit
     lines = [
         "",
-        "computation per chip and update",
-        f"  {'model FLOPs':22} {_si(plan.model_flops, 'FLOP'):>12}   all chips: "
+        f"computation per {unit} and {job.run}",
+        f"  {'model FLOPs':22} {_si(plan.model_flops, 'FLOP'):>12}   all {unit}s: "
         f"{_si(job.model_flops, 'FLOP')}",
         f"  {'executed FLOPs':22} {_si(costs.flops, 'FLOP'):>12}   "
-        f"{costs.flops / plan.model_flops:.2f} × (recomputed layers, masked pairs)",
+        f"{costs.flops / plan.model_flops:.2f} × (recomputed, masked or padded)",
         f"  {'to and from HBM':22} {_si(costs.traffic, 'B'):>12}",
-        f"  {'intensity':22} {roofline.intensity:>7,.0f} FLOP/B   the chip's ridge is "
-        f"at {ridge:,.0f}: "
+        *(
+            f"    {kernel.name}: {_si(kernel.flops, 'FLOP')} and "
+            f"{_si(kernel.bytes, 'B')} of these, in {kernel.times:,}"
+            for kernel in costs.kernels
+        ),
+        f"  {'intensity':22} {roofline.intensity:>7,.0f} FLOP/B   the {unit}'s ridge "
+        f"is at {ridge:,.0f}: "
         + ("compute-bound" if roofline.intensity >= ridge else "memory-bound"),
         "",
-        "exchange per chip and update",
+        f"exchange per {unit} and {job.run}",
     ]
     if not costs.exchanges:
         lines.append("  none")
@@ -87,17 +96,24 @@ def _costs(plan: CompiledPlan, costs: ProgramCosts, roofline: Roofline) -> list[
         f"{exchange.count:,}"
         for exchange in costs.exchanges
     ]
-    lines += ["", "time of an update, at least"]
+    lines += ["", f"time of a run, at least: one {job.run}"]
     lines += [
         f"  {name:22} {seconds * 1e3:>9,.1f} ms"
         + ("   ← the bound" * (name == roofline.bound))
         for name, seconds in roofline.seconds.items()
     ]
     lines += [
-        f"  at most {job.tokens / roofline.least_seconds:,.0f} tokens/s and "
-        f"{plan.most_utilisation:.0%} of the peak in model FLOPs",
-        _NOTE,
+        f"  at most {job.summary(plan.figures or {})}; {plan.most_utilisation:.0%} of "
+        "the peak in model FLOPs",
+        "Time: a lower bound, the longest of the three at published rates; it takes "
+        "longer.",
     ]
+    if job.is_loop:
+        lines.append(
+            f"Counted is one {job.run}: one iteration of the program's loop, which "
+            f"ends when its data say so. Besides, {_si(costs.outside, 'B')} move to "
+            "and from HBM before and after the loop."
+        )
     if costs.unknown_loops:
         lines.append(
             "Counted as one iteration, because their number is not in the program: "
@@ -116,7 +132,7 @@ def ranking(plans: Sequence[CompiledPlan]) -> str:
         (
             "mesh d×f×t",
             "weights",
-            "rows × acc. of tokens",
+            "rows × accumulate",
             "memory",
             "update ≥",
             "apart",
@@ -136,8 +152,8 @@ def ranking(plans: Sequence[CompiledPlan]) -> str:
         rows.append(
             (
                 "×".join(str(size) for size in plan.job.mesh.values()),
-                plan.job.quantization or plan.job.dtype,
-                _rows(plan),
+                plan.job.weights,
+                plan.job.size,
                 gib(plan.total) if plan.fits else "does not fit",
                 *times,
             )
@@ -153,24 +169,28 @@ def markdown(plans: Sequence[CompiledPlan]) -> str:
     """A table with a line for each plan."""
     head = (
         "slice",
+        "program",
         "weights",
         "mesh data × fsdp × tensor",
-        "rows × accumulate of tokens",
-        "memory per chip: weights + temporary, total of available",
-        "executed FLOPs per chip",
+        "one run",
+        "memory per device: weights + temporary, total of available",
+        "executed FLOPs per device",
+        "bytes to and from HBM",
         "FLOP/B (ridge)",
-        "sent per chip",
-        "update takes at least",
+        "sent per device",
+        "takes at least",
         "bound by",
+        "so at most",
     )
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for plan in plans:
         job, chip = plan.job, plan.job.topology.chip
         cells = [
             job.topology.sold_as,
-            job.quantization or job.dtype,
+            job.program,
+            job.weights,
             " × ".join(str(size) for size in job.mesh.values()),
-            _rows(plan),
+            job.size,
         ]
         if plan.fits:
             cells.append(
@@ -183,21 +203,23 @@ def markdown(plans: Sequence[CompiledPlan]) -> str:
             sent = plan.roofline.sent
             cells += [
                 _si(plan.costs.flops, "FLOP"),
+                _si(plan.costs.traffic, "B"),
                 f"{plan.roofline.intensity:,.0f} ({chip.ridge:,.0f})",
                 _si(sent, "B") if sent else "nothing",
-                f"{plan.roofline.least_seconds * 1e3:,.0f} ms",
+                _ms(plan.roofline.least_seconds),
                 plan.roofline.bound,
+                job.summary(plan.figures or {}),
             ]
         else:
-            cells += ["unknown" if plan.fits else ""] * 5
+            cells += ["unknown" if plan.fits else ""] * 7
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _rows(plan: CompiledPlan) -> str:
-    """E.g. "8 × 4 of 1,024": 4 batches of 8 rows of 1,024 tokens."""
-    stage = plan.job.stage
-    return f"{stage.rows} × {stage.accumulate} of {plan.job.row.length:,}"
+def _ms(seconds: float) -> str:
+    """Milliseconds for people: 253 ms, 16.5 ms."""
+    size = seconds * 1e3
+    return f"{size:,.0f} ms" if size >= 99.5 else f"{size:.3g} ms"
 
 
 def _si(value: float, unit: str) -> str:

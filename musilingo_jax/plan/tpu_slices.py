@@ -1,8 +1,9 @@
 """TPU slices by the names that they are sold under, and what their chips can do.
 
-The name of a slice counts cores on v4 and v5p, whose chips have two, and chips on v5e
-and v6e. JAX shows a chip as one device on all four. So v4-32 and v5p-32 are 16 devices,
-v5e-32 and v6e-32 are 32. (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e)
+The name of a slice counts cores on v4, v5p and tpu7x, whose chips have two, and chips
+on v5e and v6e. JAX shows a chip as one device, except on tpu7x, where each of the two
+cores is a device with half of the memory. So v4-32 and v5p-32 are 16 devices, v5e-32,
+v6e-32 and tpu7x-32 are 32. (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e, /tpu7x)
 
 To add a TPU type: a line in `CHIPS` here, and one in `PEAK_FLOPS` of training/flops.py.
 """
@@ -23,19 +24,22 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """One TPU chip, which is one JAX device.
+    """One TPU chip: one JAX device, or several.
 
     Attributes:
       name: as in the names of slices.
       device_kind: as JAX calls it.
-      memory: bytes of HBM that the compiler lets a program use, from its message when a
-        program is too large. The data sheets say 32 GB (v4), 16 GB (v5e), 95 GB (v5p)
-        and 32 GB (v6e); the system uses the rest.
-      bandwidth: bytes per second of HBM.
-      link: bytes per second of a link to a neighbour, one way: the published bandwidth
-        between chips, divided by the number of links and by the two directions.
-      cores: number of cores; two work as one device.
+      memory: bytes of HBM that the compiler lets a program use on a device, from its
+        message when a program is too large. The data sheets say 32 GB (v4), 16 GB
+        (v5e), 95 GB (v5p), 32 GB (v6e) and 192 GB for the two of a tpu7x; the system
+        uses the rest.
+      bandwidth: bytes per second of a device's HBM.
+      link: bytes per second of a chip's link to a neighbour, one way: the published
+        bandwidth between chips, divided by the number of links and the two directions.
+      cores: number of cores.
       slices: number in the name of a slice → its grid of chips.
+      devices: JAX devices of a chip, which share its cores, memory and links evenly.
+      inside: bytes per second from a device to the others of its chip.
     """
 
     name: str
@@ -45,10 +49,12 @@ class Chip:
     link: float
     cores: int
     slices: dict[int, tuple[int, ...]]
+    devices: int = 1
+    inside: float = 0.0
 
     @property
     def peak_flops(self) -> float:
-        """bfloat16 operations per second."""
+        """bfloat16 operations per second of a device."""
         peak = flops.peak_flops(self.device_kind)
         if peak is None:
             raise LookupError(f"training/flops.py has no peak of a {self.device_kind}")
@@ -93,6 +99,10 @@ _SPACE = {
 #                800 GB/s, over 4 links and both directions (v5e: 400 over 4; v5p: 1200
 #                over 6; v4: 50 GB/s each way in Jouppi et al. 2023, "TPU v4")
 #   cores        1: the 8 in "v6e-8" counts chips; 2 where it counts cores
+#   devices      1, which need not be written: JAX shows a chip as one device. On tpu7x
+#                it shows two, so that memory and bandwidth are halves of 192 GB and
+#                7380 GB/s; their own link, "six times faster than a 1D ICI link", is
+#                `inside`
 #   slices       `_PLANE`: grids of two dimensions; `_SPACE` where they have three
 #
 # and a line in `PEAK_FLOPS` of training/flops.py. `pytest tests/plan` checks both; with
@@ -104,6 +114,7 @@ CHIPS = {
         Chip("v5e", "TPU v5 lite", 15.75 * GIB, 819e9, 50e9, 1, _PLANE),
         Chip("v5p", "TPU v5", 95.74 * GIB, 2765e9, 100e9, 2, _SPACE),
         Chip("v6e", "TPU v6 lite", 31.25 * GIB, 1638e9, 100e9, 1, _PLANE),
+        Chip("tpu7x", "TPU7x", 94.75 * GIB, 3690e9, 100e9, 2, _SPACE, 2, 600e9),
     )
 }
 
@@ -122,8 +133,24 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """The number of chips, which is the number of JAX devices."""
+        """The number of chips."""
         return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of JAX devices."""
+        return self.chips * self.chip.devices
+
+    @property
+    def described_size(self) -> str:
+        """E.g. "8 chips", or "4 chips of 2 devices"."""
+        devices = f" of {self.chip.devices} devices" * (self.chip.devices > 1)
+        return f"{self.chips} chips{devices}"
+
+    @property
+    def unit(self) -> str:
+        """What memory, operations and bytes are counted for: a "chip" or a "device"."""
+        return "chip" if self.chip.devices == 1 else "device"
 
     @property
     def name(self) -> str:
@@ -140,13 +167,13 @@ class Topology:
 
     @property
     def exchange(self) -> float:
-        """The most bytes per second that a chip can send, over all its links.
+        """The most bytes per second that a device can send, over all its links.
 
         Along a side of 2 chips, a chip has one link. A longer side may be closed to a
         ring, in which each chip has two.
         """
         links = sum(min(size - 1, 2) for size in self.shape)
-        return links * self.chip.link
+        return links * self.chip.link / self.chip.devices + self.chip.inside
 
     @classmethod
     def parse(cls, name: str) -> "Topology":
@@ -173,14 +200,14 @@ class Topology:
         )
         raise UserError(
             f"--topology={name}: this is not a known TPU slice; choose one of {known} "
-            "(v4 and v5p count cores, two to a chip), or a grid of chips such as "
-            "v5e:2x4 or v5p:2x2x4"
+            "(v4, v5p and tpu7x count cores, two to a chip), or a grid of chips such "
+            "as v5e:2x4 or v5p:2x2x4"
         )
 
     def devices(
         self,
     ) -> Sequence[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]: a variable
-        """Descriptions of its chips, for which programs can be compiled.
+        """Descriptions of its devices, for which programs can be compiled.
 
         `prepare` must have been called before JAX was first used.
 
@@ -191,7 +218,8 @@ class Topology:
 
         # A host has 2 × 2 chips, or is a virtual machine with a single one.
         host = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}
-        cores = {"chip_config_name": "megacore"} if self.chip.cores == 2 else {}
+        merged = self.chip.cores > self.chip.devices
+        cores = {"chip_config_name": "megacore"} if merged else {}
         try:
             described = topologies.get_topology_desc(
                 platform="tpu", topology_name=self.name, **host, **cores

@@ -4,7 +4,7 @@
     config.model.encoder = ""                       … and a part that replaces its own
     config.model.language_model = "lmsys/vicuna-7b-v1.5"
     config.model.adapter = "random"
-    config.model.dtype = "bfloat16"
+    config.model.dtype = "bfloat16"     or "auto": number_type.py
     config.model.quantization = ""
 
 `pretrained/sources.py` resolves these names.
@@ -34,7 +34,7 @@ class ModelConfig:
       encoder: source of the music encoder.
       language_model: source of the language model.
       adapter: source of the adapter that training starts from, or "random".
-      dtype: type of the frozen parts in memory.
+      dtype: type of the frozen parts in memory; "auto" has been replaced.
       quantization: "int8" to keep the language model's matrices in 8 bits, "" to keep
         them in `dtype`.
     """

@@ -132,7 +132,9 @@ def loss(
         positions=jnp.where(inside, places, 0),
         targets=jnp.where(inside & (audio_slot < 0) & (places > 0), places, -1),
     )
-    total, count = answer_loss(lambda vectors: vectors, llama, batch, remat=False)
+    total, count = answer_loss(
+        lambda vectors: vectors, llama, batch, remat="everything"
+    )
     return total / count, {}
 
 

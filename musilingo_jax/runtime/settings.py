@@ -23,15 +23,16 @@ of that time keeps its identity as long as the field has this value.
 import math
 import os
 import reprlib
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin
-
-from ml_collections import ConfigDict
-from ml_collections.config_dict import RequiredValueError
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, get_args, get_origin
 
 from musilingo_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 T = TypeVar("T")
 
@@ -155,7 +156,7 @@ def check_keys(kind: type, section: Any, names: Sequence[str], where: str) -> No
         _checked(known[name], values[name], f"{where}.{name}")
 
 
-def make_config(content: Any, where: str) -> ConfigDict:
+def make_config(content: Any, where: str) -> "ConfigDict":
     """The config that was saved as JSON.
 
     Args:
@@ -165,6 +166,8 @@ def make_config(content: Any, where: str) -> ConfigDict:
     Raises:
       UserError: it cannot be a config.
     """
+    from ml_collections import ConfigDict
+
     try:
         return ConfigDict(plain(content, where))
     except (AttributeError, ValueError, TypeError, RecursionError) as error:
@@ -177,7 +180,9 @@ def plain(section: Any, where: str) -> dict[str, Any]:
     Raises:
       UserError: it is not a section, or a value in it was declared and never set.
     """
-    if isinstance(section, ConfigDict):
+    if _is_config(section):
+        from ml_collections.config_dict import RequiredValueError
+
         try:
             return section.to_dict()
         except RequiredValueError as error:
@@ -258,13 +263,22 @@ def describe(settings: Any, names: Mapping[type, str]) -> str:
     return f"{names[type(settings)]}({inside})"
 
 
+def _is_config(value: Any) -> "TypeGuard[ConfigDict]":
+    """Whether it is a ConfigDict; where nobody imported their library, nothing is.
+
+    So what only computes, such as `benchmarks/card.py`, runs without it.
+    """
+    library = sys.modules.get("ml_collections")
+    return library is not None and isinstance(value, library.ConfigDict)
+
+
 def _bounds(entry: Field) -> Bounds:
     return entry.metadata.get(_METADATA, _UNBOUNDED)
 
 
 def _checked(entry: Field, value: Any, where: str) -> Any:
     """The value converted to the type of its field, if it is within the bounds."""
-    if is_dataclass(entry.type) and isinstance(value, Mapping | ConfigDict):
+    if is_dataclass(entry.type) and (isinstance(value, Mapping) or _is_config(value)):
         return read_section(entry.type, value, where)  # type: ignore[arg-type]
     value = tuple(value) if isinstance(value, list) else value
     wanted = _wanted(entry.type, value)

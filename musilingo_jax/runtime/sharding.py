@@ -112,7 +112,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     # A variable holds exactly one array, so nodes and leaves are in the same order.
     leaves, structure = jax.tree.flatten(tree)
     specs = [
-        _spec(leaf.shape, _axes(node), mesh)
+        spec_of(leaf.shape, _axes(node), mesh)
         for node, leaf in zip(nodes, leaves, strict=True)
     ]
     return structure.unflatten([NamedSharding(mesh, spec) for spec in specs])
@@ -123,7 +123,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def cache_sharding(mesh: Mesh, shape: tuple[int, ...], *, rows: bool) -> NamedSharding:
+def cache_sharding(
+    mesh: Mesh, shape: tuple[int, ...], *, rows: bool, slots_first: bool
+) -> NamedSharding:
     """Splits the keys or values of a layer's cache.
 
     Heads are split as those of the weights are, and with `rows`, rows as those of a
@@ -131,11 +133,13 @@ def cache_sharding(mesh: Mesh, shape: tuple[int, ...], *, rows: bool) -> NamedSh
 
     Args:
       mesh: the devices.
-      shape: [batch, key_heads, slots, head_dim].
+      shape: [batch, key_heads, slots, head_dim], or slots before heads.
       rows: whether to split the rows.
+      slots_first: which of the two.
     """
-    axes = ("batch" if rows else None, "heads", None, None)
-    return NamedSharding(mesh, _spec(shape, axes, mesh))
+    inner = (None, "heads") if slots_first else ("heads", None)
+    axes = ("batch" if rows else None, *inner, None)
+    return NamedSharding(mesh, spec_of(shape, axes, mesh))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -150,8 +154,15 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     mesh = jax.typeof(x).sharding.mesh
     if mesh.empty:
         return x
-    sharding = NamedSharding(mesh, _spec(x.shape, axes, mesh))
+    sharding = NamedSharding(mesh, spec_of(x.shape, axes, mesh))
     return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def rows_per_device(x: jax.Array) -> float:
+    """Vectors of x that a device has, if its rows are split as those of a batch are."""
+    mesh = jax.typeof(x).sharding.mesh
+    shares = 1 if mesh.empty else math.prod(mesh.shape[a] for a in RULES["batch"])
+    return math.prod(x.shape[:-1]) / shares
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -167,7 +178,7 @@ def _axes(node: Any) -> tuple[str | None, ...]:
     return node.get_metadata().get("axes", ()) if _is_variable(node) else ()
 
 
-def _spec(
+def spec_of(
     shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh
 ) -> PartitionSpec:
     """The axes of the mesh that split each dimension; None where it stays whole.

@@ -12,12 +12,13 @@ before a library is given a value of another kind.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import check_keys, plain, setting
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TopLevel:
 
 
 def check_top_level(
-    config: ConfigDict | Mapping[str, Any], keys: Sequence[str], where: str
+    config: "ConfigDict | Mapping[str, Any]", keys: Sequence[str], where: str
 ) -> None:
     """Checks the kinds of some keys of a config.
 

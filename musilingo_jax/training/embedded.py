@@ -51,7 +51,7 @@ def second_stage() -> ConfigDict:
 def _small(stage: ConfigDict) -> ConfigDict:
     """What short trainings of a small model have in common."""
     stage.max_windows = 8
-    stage.remat = False
+    stage.remat = "everything"
     stage.checkpoint_every = 50
     stage.validation_examples = 256
     stage.log_every = 5

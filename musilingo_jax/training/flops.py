@@ -8,11 +8,14 @@ counts those.
 """
 
 import re
+from typing import TYPE_CHECKING
 
 from jax.sharding import Mesh
 
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.training.batches import Batches
+
+if TYPE_CHECKING:
+    from musilingo_jax.training.batches import Batches
 
 PEAK_FLOPS: dict[str, float] = {
     "TPU v4": 275e12,
@@ -22,6 +25,7 @@ PEAK_FLOPS: dict[str, float] = {
     "TPU v5": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
+    "TPU7x": 2307e12 / 2,
     "NVIDIA A100": 312e12,
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100 NVL": 835e12,
@@ -31,8 +35,9 @@ PEAK_FLOPS: dict[str, float] = {
 """bfloat16 operations per second of one device in matrix products, without sparsity.
 
 The keys are the beginnings of the names that JAX gives devices (`device_kind`). There,
-v5e is "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite". Sources: for TPUs, "Peak
-compute per chip" in cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e; for GPUs,
+v5e is "TPU v5 lite", v5p "TPU v5" and v6e "TPU v6 lite"; a chip is one device, but of a
+TPU7x two. Sources: for TPUs, "Peak compute per chip" in cloud.google.com/tpu/docs/v4,
+/v5e, /v5p, /v6e and /tpu7x; for GPUs,
 NVIDIA's data sheets of the A100, H100 (SXM unless the name states another; half of the
 figure with sparsity) and H200.
 """
@@ -108,7 +113,7 @@ def step_flops(
     return float(adapter + layers + pairs + head)
 
 
-def batch_flops(config: LlamaConfig, batches: Batches, step: int) -> float:
+def batch_flops(config: LlamaConfig, batches: "Batches", step: int) -> float:
     """Model FLOPs of the update on batch `step`, counted from 0."""
     return step_flops(
         config,

@@ -14,6 +14,7 @@ Where training differs from the original, and why, is in docs/differences.md.
 from ml_collections import ConfigDict
 
 from musilingo_jax.answering import released
+from musilingo_jax.pretrained import number_type
 from musilingo_jax.training import sections
 
 ENCODER = "m-a-p/MERT-v1-330M"
@@ -50,7 +51,7 @@ def released_experiment(run: str) -> ConfigDict:
     """
     return sections.experiment(
         run,
-        dtype=released.DTYPE,
+        dtype=number_type.AUTO,
         features=released.FEATURES,
         generate=released.GENERATE,
     )
@@ -77,7 +78,7 @@ def _large(stage: ConfigDict) -> ConfigDict:
     """What both published stages have in common."""
     stage.rows = 1  # All examples of a micro-batch in one row.
     stage.max_windows = released.MAX_WINDOWS
-    stage.remat = True
+    stage.remat = "nothing"
     stage.checkpoint_every = 100
     stage.validation_examples = 512
     stage.log_every = 10

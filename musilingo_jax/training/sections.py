@@ -23,7 +23,7 @@ def experiment(
 
     Args:
       run: folder of the run, which also holds the features.
-      dtype: of the frozen models.
+      dtype: of the frozen models, or `number_type.AUTO`.
       features: how songs are encoded.
       generate: how answers are generated.
     """

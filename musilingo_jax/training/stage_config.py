@@ -1,17 +1,21 @@
 """The settings of one training stage, its learning rate schedule and its optimiser."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import QUESTIONS
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.settings import read_section, setting
+from musilingo_jax.runtime.settings import plain, read_section, setting
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class StageConfig:
       warmup_learning_rate: learning rate of the first update.
       warmup_steps: updates from the first learning rate to the peak.
       weight_decay: AdamW's weight decay, applied to matrices only.
-      remat: whether the backward pass computes the inside of each layer again instead
-        of keeping it: less memory for a third more time.
+      remat: what the backward pass keeps of each layer, a key of `remat.POLICIES`: the
+        less it keeps, the more it computes again.
       checkpoint_every: updates between two checkpoints.
       validate_every: updates between two validations; 0 for no validation.
       validation_examples: validate on at most this many examples.
@@ -62,7 +66,7 @@ class StageConfig:
     warmup_learning_rate: float = setting(at_least=0)
     warmup_steps: int = setting(at_least=0)
     weight_decay: float = setting(at_least=0)
-    remat: bool = setting()
+    remat: str = setting(choices=tuple(POLICIES))
     checkpoint_every: int = setting(at_least=1)
     validate_every: int = setting(at_least=0)
     validation_examples: int = setting(at_least=1)
@@ -70,7 +74,7 @@ class StageConfig:
     keep: int = setting(at_least=1)
 
     @classmethod
-    def from_config(cls, config: ConfigDict, name: str) -> "StageConfig":
+    def from_config(cls, config: "ConfigDict", name: str) -> "StageConfig":
         """Reads and checks the section `name` of `config`.
 
         Raises:
@@ -80,7 +84,10 @@ class StageConfig:
             raise UserError(
                 f"config.stages names {name!r}, but there is no such section"
             )
-        stage = read_section(cls, config[name], f"config.{name}")
+        section = plain(config[name], f"config.{name}")
+        if isinstance(section.get("remat"), bool):  # Of version 0.1.
+            section["remat"] = "nothing" if section["remat"] else "everything"
+        stage = read_section(cls, section, f"config.{name}")
         stage._check_pairs(f"config.{name}")
         return stage
 
@@ -147,7 +154,7 @@ class StageConfig:
         )
 
 
-def read_stages(config: ConfigDict) -> dict[str, StageConfig]:
+def read_stages(config: "ConfigDict") -> dict[str, StageConfig]:
     """Stage name → settings, in the order of training.
 
     Raises:

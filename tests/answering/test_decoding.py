@@ -110,8 +110,8 @@ def test_cached_equals_uncached():
         hidden = llama(
             read,
             positions=jnp.broadcast_to(jnp.arange(time), (4, time)),
-            attend=jnp.broadcast_to(jnp.tri(time, dtype=bool), (4, time, time)),
-            remat=False,
+            segments=jnp.ones((4, time), jnp.int32),
+            remat="everything",
         )
         return jnp.argmax(llama.logits(hidden), axis=-1)
 

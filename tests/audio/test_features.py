@@ -96,13 +96,13 @@ def test_eight_devices_give_what_one_gives(mert, mesh):
 
 def test_few_shapes_are_compiled(mert, mesh):
     # Other tests have compiled most of them already: same encoder, same mesh.
-    before = features._reduced._cache_size()
+    before = features.encode_batch._cache_size()
     for seed in range(3):
         rng = np.random.default_rng(seed)
         sizes = rng.integers(most(mert, 1), most(mert, 60), 20)
         encode(mert, [song(size, seed) for size in sizes], CONFIG, mesh)
     # Lengths of 1 and 2 windows, times 1 and 2 rows.
-    assert features._reduced._cache_size() - before <= 4
+    assert features.encode_batch._cache_size() - before <= 4
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,12 @@ def _is_public(name):
     return not name.startswith("_") or name == "__call__"
 
 
+def _is_for_checkers(statement):
+    return isinstance(statement, ast.If) and (
+        ast.unparse(statement.test) == "TYPE_CHECKING"
+    )
+
+
 class _Decorate(ast.NodeTransformer):
     """Puts the decorator on public functions of modules and classes, innermost."""
 
@@ -38,6 +44,9 @@ class _Decorate(ast.NodeTransformer):
         return ast.fix_missing_locations(node)
 
     def _decorate(self, statement):
+        if _is_for_checkers(statement):
+            # The checks need the classes of these annotations, too.
+            statement.test = ast.Constant(True)
         if isinstance(statement, ast.ClassDef):
             for inner in statement.body:
                 self._decorate(inner)

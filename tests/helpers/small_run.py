@@ -144,9 +144,10 @@ def small_values(folder: Path, run: str) -> dict[str, Any]:
     return values
 
 
-def small_flags(folder: Path, run: str) -> list[str]:
-    """`small_values` as flags of the command line."""
+def small_flags(folder: Path, run: str, **changes: Any) -> list[str]:
+    """`small_values` as flags, with changes spelt as for `small_config`."""
     values = small_values(folder, run)
+    values |= {key.replace("__", "."): value for key, value in changes.items()}
     return [
         f"--config={ROOT / 'configs/tiny.py'}",
         *(f"--config.{key}={value}" for key, value in values.items()),

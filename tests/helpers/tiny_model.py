@@ -297,7 +297,7 @@ def config(folder: Path, corpus: str) -> ConfigDict:
         "warmup_learning_rate": 1e-6,
         "warmup_steps": 1,
         "weight_decay": 0.05,
-        "remat": False,
+        "remat": "everything",
         "checkpoint_every": 2,
         "log_every": 1,
         "keep": 1,

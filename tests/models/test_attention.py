@@ -1,23 +1,136 @@
-"""Attention head by head, and the plain one."""
+"""Attention of whole rows: the kernels of accelerators against the plain form."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from musilingo_jax.models import cpu
-from musilingo_jax.models.attention import attention
+from musilingo_jax.models import flash_attention, splash_attention
+from musilingo_jax.models.attention import (
+    attend_mask,
+    attention,
+    scaled,
+    segment_attention,
+)
+from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
+
+KERNELS = {"splash": splash_attention, "flash": flash_attention}
+PACKED = [[1] * 70 + [2] * 50 + [3] * 41 + [0] * 39, [1] * 200]
+RAGGED = [[1] * 131 + [0] * 69, [1] * 3 + [0] * 197]
 
 
-def test_one_head_at_a_time_is_all_heads_together():
-    random = np.random.default_rng(0)
-    query, key, value = (
-        jnp.asarray(random.normal(size=(2, length, 3, 8)), jnp.bfloat16)
-        for length in (5, 7, 7)
+def test_attend_mask_is_as_drawn():
+    drawn = """
+        x . . . . .
+        x x . . . .
+        x x x . . .
+        . . . x . .
+        . . . x x .
+        . . . . . .
+    """
+    rows = [[mark == "x" for mark in line.split()] for line in drawn.split("\n")[1:-1]]
+    mask = attend_mask(jnp.array([[1, 1, 1, 2, 2, 0]]))
+    np.testing.assert_array_equal(mask[0], rows)
+
+
+def operands(*, heads, key_heads, head_dim, dtype, rows=2):
+    rng = np.random.default_rng(heads)
+    return tuple(
+        jnp.asarray(rng.normal(size=(rows, 200, count, head_dim)), jnp.float32).astype(
+            dtype
+        )
+        for count in (heads, key_heads, key_heads)
     )
-    attend = random.random((2, 5, 7)) < 0.5
-    attend[0, 1] = False
-    np.testing.assert_allclose(
-        jax.jit(cpu.one_head_at_a_time(attention))(query, key, value, attend),
-        jax.jit(attention)(query, key, value, attend),
-        atol=1e-6,
+
+
+def plain(query, key, value, segments, *, causal):
+    """By a mask that is written out."""
+    mask = attend_mask(segments) if causal else (segments > 0)[:, None]
+    return attention(query, key, value, mask)
+
+
+def kernel_form(name, *, causal):
+    """By a kernel of an accelerator, interpreted."""
+
+    def attend(query, key, value, segments):
+        query = scaled(query, key.dtype)
+        kernel = KERNELS[name].attention
+        return kernel(query, key, value, segments, causal=causal, interpret=True)
+
+    return attend
+
+
+def value_and_gradients(attend, operands, segments):
+    """Of a sum in which every number that belongs to a text counts differently."""
+    weights = np.random.default_rng(9).normal(size=operands[0].shape)
+    weights = jnp.where(segments[..., None, None] > 0, weights, 0)
+
+    def total(*operands):
+        mixed = attend(*operands, segments)
+        return jnp.sum(weights * mixed), mixed
+
+    (_, mixed), gradients = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(
+        *operands
     )
+    return jnp.where(segments[..., None, None] > 0, mixed, 0), *gradients
+
+
+@pytest.mark.parametrize(
+    ("causal", "segments", "key_heads"),
+    [(True, PACKED, 4), (True, PACKED, 2), (True, RAGGED, 1), (False, RAGGED, 4)],
+    ids=["packed", "grouped", "ragged", "full"],
+)
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "tolerance"),
+    [
+        ("splash", jnp.float32, 2e-5),
+        ("splash", jnp.bfloat16, 1e-2),
+        ("flash", jnp.float32, 2e-5),
+        ("flash", jnp.bfloat16, 1e-2),
+    ],
+)
+def test_kernels_are_the_plain_form(
+    kernel, dtype, tolerance, causal, segments, key_heads
+):
+    inputs = operands(heads=4, key_heads=key_heads, head_dim=64, dtype=dtype)
+    segments = jnp.asarray(segments)
+    ours = kernel_form(kernel, causal=causal)
+    exact = [x.astype(jnp.float32) for x in inputs]
+    for one, other in zip(
+        value_and_gradients(ours, inputs, segments),
+        value_and_gradients(partial(plain, causal=causal), exact, segments),
+        strict=True,
+    ):
+        one, other = np.asarray(one, np.float32), np.asarray(other)
+        assert np.abs(other).max() > 0
+        np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_on_eight_devices_are_the_plain_form(kernel, shape):
+    """With two key heads, which eight devices cannot divide."""
+    mesh = make_mesh(*shape)
+    inputs = operands(heads=4, key_heads=2, head_dim=64, dtype=jnp.float32, rows=8)
+    segments = jnp.asarray(PACKED * 4)
+    spread = jax.device_put((*inputs, segments), batch_sharding(mesh))
+    ours = jax.jit(kernel_form(kernel, causal=True))
+    found = jnp.where(segments[..., None, None] > 0, ours(*spread), 0)
+    expected = plain(*inputs, segments, causal=True)
+    expected = jnp.where(segments[..., None, None] > 0, expected, 0)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_a_cpu_does_not_trace_the_kernels(monkeypatch):
+    for kernel in KERNELS.values():
+        monkeypatch.setattr(kernel, "attention", lambda *_, **__: pytest.fail("traced"))
+    inputs = operands(heads=4, key_heads=2, head_dim=64, dtype=jnp.bfloat16)
+    mesh = make_mesh(1, 1, 1)
+    inputs = jax.device_put(inputs, batch_sharding(mesh))
+    segments = jnp.asarray(PACKED)
+    attend = jax.jit(partial(segment_attention, causal=True))
+    found = attend(*inputs, segments)
+    expected = plain(*inputs, segments, causal=True)
+    np.testing.assert_allclose(found, expected, atol=1e-2)

@@ -24,7 +24,7 @@ from musilingo_jax.models.attention import attention
 from musilingo_jax.models.convolution import dense_convolution, direct_convolution
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.layers import linear
-from musilingo_jax.models.matmul import int8_product, product
+from musilingo_jax.models.matmul import in_two_rows, int8_product, product
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.runtime.tested_versions import release
@@ -64,7 +64,7 @@ def test_a_product_of_one_bfloat16_row_copies_the_kernel():
     kernel = array(jnp.bfloat16, FAN_IN, FAN_OUT)
     row = array(jnp.float32, 1, 1, FAN_IN)
     assert temporary(product, row, kernel) >= 4 * KERNEL
-    assert temporary(cpu.in_two_rows(product), row, kernel) < KERNEL / 10
+    assert temporary(partial(in_two_rows, product), row, kernel) < KERNEL / 10
     # And so a linear layer chooses.
     assert temporary(lambda x, k: linear(x, k, None, None), row, kernel) < KERNEL / 10
 
@@ -73,7 +73,7 @@ def test_one_row_of_two_is_that_row():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(1, 1, 24)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(24, 16)), jnp.bfloat16)
-    y = cpu.in_two_rows(product)(x, kernel)
+    y = in_two_rows(product, x, kernel)
     assert y.shape == (1, 1, 16)
     np.testing.assert_allclose(y, product(x, kernel), rtol=1e-6)
 
@@ -175,7 +175,7 @@ def test_writing_bfloat16_rows_copies_the_array():
 
     def cache(dtype):
         stored = array(dtype, batch, heads, slots, head_dim)
-        return KVCache((stored,), (stored,), array(jnp.int32, batch))
+        return KVCache((stored,), (stored,), array(jnp.int32, batch), False)
 
     def write(cache, new):
         return cache.write(0, new, new)

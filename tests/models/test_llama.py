@@ -74,8 +74,8 @@ def noise(*shape):
     return jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
 
 
-def causal(batch, time):
-    return jnp.broadcast_to(jnp.tril(jnp.ones((time, time), bool)), (batch, time, time))
+def one_text(batch, time):
+    return jnp.ones((batch, time), jnp.int32)
 
 
 def steps(batch, time):
@@ -88,8 +88,8 @@ def read_all(llama, tokens):
     hidden = llama(
         llama.embed(tokens),
         positions=steps(batch, time),
-        attend=causal(batch, time),
-        remat=False,
+        segments=one_text(batch, time),
+        remat="everything",
     )
     return hidden, llama.logits(hidden)
 
@@ -102,31 +102,33 @@ def assert_close(ours, theirs):
 def test_scan_over_the_stack_is_a_loop_over_layers():
     llama = make("llama-3")
     x = noise(2, 9, 32)
-    where = {"positions": steps(2, 9), "attend": causal(2, 9)}
-    scanned = quick_jit(partial(Llama.__call__, remat=True, **where))(llama, x)
+    where = {"positions": steps(2, 9), "segments": one_text(2, 9)}
+    scanned = quick_jit(partial(Llama.__call__, remat="nothing", **where))(llama, x)
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
         x = quick_jit(partial(LlamaLayer.__call__, **where))(layer, x)
     np.testing.assert_allclose(scanned, llama.norm(x), atol=2e-5)
 
 
-def test_recomputation_leaves_the_gradient_alone():
+@pytest.mark.parametrize("policy", ["nothing", "attention", "dots"])
+def test_recomputation_leaves_the_gradient_alone(policy):
     llama = make("llama-3")
     x = noise(1, 6, 32)
 
     @partial(quick_jit, static_argnames="remat")
     @jax.grad
     def slope(x, remat):
-        hidden = llama(x, positions=steps(1, 6), attend=causal(1, 6), remat=remat)
+        hidden = llama(x, positions=steps(1, 6), segments=one_text(1, 6), remat=remat)
         return jnp.sum(jnp.sin(hidden))
 
-    plain, again = slope(x, remat=False), slope(x, remat=True)
+    plain, again = slope(x, remat="everything"), slope(x, remat=policy)
     assert float(jnp.abs(plain).max()) > 0
     np.testing.assert_allclose(plain, again, atol=1e-5)
 
 
+@pytest.mark.parametrize("slots_first", [False, True])
 @pytest.mark.parametrize("shape", ["llama-1", "llama-3"])
-def test_decoding_with_a_cache_is_reading_all_at_once(shape):
+def test_decoding_with_a_cache_is_reading_all_at_once(shape, slots_first):
     """Prompts of 7, 3 and 5 tokens, padded on the right, then 6 more, one at a time."""
     stacked = make(shape)
     lengths, prompt, more = np.array([7, 3, 5], np.int32), 7, 6
@@ -138,7 +140,13 @@ def test_decoding_with_a_cache_is_reading_all_at_once(shape):
     llama = unstacked(copied)
     assert copied.layers.query.kernel[...].is_deleted()
     assert not copied.norm.scale[...].is_deleted()
-    cache = llama.empty_cache(batch=3, slots=prompt + more)
+    cache = KVCache.empty(
+        llama.config,
+        batch=3,
+        slots=prompt + more,
+        dtype=np.float32,
+        slots_first=slots_first,
+    )
 
     @quick_jit
     def step(llama, cache, tokens, lengths):
@@ -172,9 +180,14 @@ def test_on_cpus_a_model_decodes_with_rows_in_float32(tied):
     assert llama.layers[1].query.kernel.dtype == jnp.bfloat16
 
 
-def test_rows_of_a_cache_are_taken_and_put():
+@pytest.mark.parametrize("slots_first", [False, True])
+def test_rows_of_a_cache_are_taken_and_put(slots_first):
     config = LlamaConfig.from_dict(LLAMA_3 | {"num_hidden_layers": 3})
-    empty = partial(KVCache.empty, config, dtype=jnp.float32)
+    empty = partial(KVCache.empty, config, dtype=jnp.float32, slots_first=slots_first)
+
+    def by_slot(layer):
+        return layer if slots_first else layer.swapaxes(1, 2)
+
     cache = empty(batch=4, slots=5)
     fill = jnp.arange(1.0, 5.0)
     cache = jax.tree.map(
@@ -184,12 +197,12 @@ def test_rows_of_a_cache_are_taken_and_put():
     assert two.ends.tolist() == [4, 1]
     assert np.unique(two.value[1][0]).tolist() == [4.0]
     wide = two.widen(2)
-    assert wide.slots == 7 and not np.any(wide.key[2][:, :, 5:])
+    assert wide.slots == 7 and not np.any(by_slot(wide.key[2])[:, 5:])
     back = empty(batch=4, slots=7).put(jnp.array([1, 4]), two)
     assert back.ends.tolist() == [0, 4, 0, 0]
-    assert np.unique(back.key[0][1, :, :5]).tolist() == [4.0]
+    assert np.unique(by_slot(back.key[0])[1, :5]).tolist() == [4.0]
     assert not np.any(back.key[0][jnp.array([0, 2, 3])])
-    assert not np.any(back.key[0][1, :, 5:])
+    assert not np.any(by_slot(back.key[0])[1, 5:])
 
 
 @pytest.mark.parametrize("rows", [1, 3])

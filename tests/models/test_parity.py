@@ -269,10 +269,9 @@ def llama_torch_states(model):
 @jax.jit
 def llama_states(llama):
     """The same of ours, with a loop over the layers, and again the last two without."""
-    mask = jnp.tril(jnp.ones((40, 40), bool))
     where = {
         "positions": jnp.asarray(POSITIONS),
-        "attend": jnp.broadcast_to(mask, (2, 40, 40)),
+        "segments": jnp.ones((2, 40), jnp.int32),
     }
     x = embeddings = llama.embed(jnp.asarray(TOKENS))
     states = [x]
@@ -281,7 +280,7 @@ def llama_states(llama):
         x = layer(x, **where)
         states.append(x)
     states[-1] = llama.norm(x)
-    hidden = llama(embeddings, remat=False, **where)
+    hidden = llama(embeddings, remat="everything", **where)
     return [*states, llama.logits(states[-1])], [hidden, llama.logits(hidden)]
 
 

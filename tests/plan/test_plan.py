@@ -12,17 +12,24 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from helpers import programs, released_configs
+from helpers import processors, programs, released_configs
 from helpers.small_run import LANGUAGE_MODEL, ROOT, load_config
 
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.plan import compile, model_shapes, search, tables, tpu_slices
+from musilingo_jax.plan import (
+    compile,
+    model_shapes,
+    search,
+    tables,
+    tpu_slices,
+    train_program,
+)
 from musilingo_jax.plan import job as plan_jobs
 from musilingo_jax.plan.__main__ import pasted
 from musilingo_jax.plan.compile import CompiledPlan
-from musilingo_jax.plan.job import Job
 from musilingo_jax.plan.model_shapes import Shapes
 from musilingo_jax.plan.tpu_slices import CHIPS, Topology
+from musilingo_jax.plan.train_program import TrainJob
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training import flops as costs
 from musilingo_jax.training.stage_config import StageConfig
@@ -43,16 +50,16 @@ def plan(slice_of_cpus) -> CompiledPlan:
     return compile.make_plan(tiny_job(slice_of_cpus, data=2, fsdp=2, tensor=2))
 
 
-def tiny_job(topology: Topology, **mesh: int) -> Job:
+def tiny_job(topology: Topology, **mesh: int) -> TrainJob:
     config = load_config("tiny").get_config()
     config.stage2.batch_size, config.stage2.rows, config.stage2.accumulate = 16, 8, 2
     config.stage2.max_tokens, config.stage2.max_windows = 24, 2
     config.stage2.prompt.max_answer_tokens = 8
     stage = StageConfig.from_config(config, "stage2")
-    return Job(
+    return TrainJob(
         name="stage2",
         stage=stage,
-        row=plan_jobs.largest_row(stage),
+        row=train_program.largest_row(stage),
         shapes=Shapes(TINY, 16, "this test"),
         dtype="float32",
         quantization="",
@@ -72,12 +79,21 @@ def tiny_job(topology: Topology, **mesh: int) -> Job:
         ("V5P-8", "v5p:2x2x1", 4),
         ("v5p:2x2", "v5p:2x2x1", 4),
         ("v6e-8", "v6e:2x4", 8),
+        ("tpu7x-8", "tpu7x:2x2x1", 4),
     ],
 )
 def test_names_of_slices(name, grid, chips):
     found = Topology.parse(name)
     assert (found.name, found.chips) == (grid, chips)
     assert Topology.parse(found.sold_as) == found
+
+
+def test_a_chip_of_two_devices():
+    topology = Topology.parse("tpu7x-16")
+    assert (topology.chips, topology.size, topology.unit) == (8, 16, "device")
+    # A link on each of three sides, shared by two, and the link between the two.
+    assert topology.exchange == 3 * 100e9 / 2 + 600e9
+    assert Topology.parse("v5p-16").unit == "chip"
 
 
 def test_slices_have_as_many_chips_as_their_names_say():
@@ -158,7 +174,7 @@ def test_a_model_whose_files_are_elsewhere(monkeypatch):
 def test_the_largest_row_holds_the_longest_examples():
     stage = tiny_job(Topology.parse("v5e-8")).stage
     # 16 examples in 8 rows: two a row.
-    assert asdict(plan_jobs.largest_row(stage)) == {
+    assert asdict(train_program.largest_row(stage)) == {
         "length": 48,
         "windows": 4,
         "answers": 16,
@@ -211,7 +227,7 @@ def test_costs_that_are_unknown_leave_a_plan_of_memory(plan, slice_of_cpus):
     text = tables.describe(unknown)
     assert f"time: unknown ({reason})" in text and "fits: " in text
     assert tables.ranking([unknown]).splitlines()[1].count("unknown") == 3
-    assert tables.markdown([unknown]).splitlines()[2].count("unknown") == 5
+    assert tables.markdown([unknown]).splitlines()[2].count("unknown") == 7
 
 
 def test_a_plan_is_made_although_its_program_cannot_be_read(slice_of_cpus, monkeypatch):
@@ -230,7 +246,7 @@ def test_a_plan_is_made_although_its_program_cannot_be_read(slice_of_cpus, monke
 
 
 def test_rows_must_divide(slice_of_cpus):
-    job = plan_jobs.resized(
+    job = train_program.resized(
         tiny_job(slice_of_cpus), mesh={}, accumulate=4, examples_per_row=2
     )
     assert (job.stage.rows, job.stage.accumulate, job.stage.batch_size) == (4, 4, 8)
@@ -278,7 +294,7 @@ def test_search_ranks_what_it_compiles(plan, monkeypatch, capsys):
     # than the fourth.
     made = iter(((False, 1.0), (True, -1.0), (True, 9e9), (True, 3e9)))
 
-    def make(job: Job) -> CompiledPlan:
+    def make(job: TrainJob) -> CompiledPlan:
         fits, flops = next(made)
         costs = replace(plan.costs, flops=flops)
         if not fits:
@@ -330,6 +346,30 @@ def test_a_wrong_command_line():
     assert done.returncode == 1 and done.stderr.startswith("error: --topology=v5e-3")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "planned"), [("auto", "bfloat16"), ("float32", "float32")]
+)
+def test_auto_is_planned_in_the_type_of_the_tpu(dtype: str, planned: str):
+    """Whatever the processor that plans: here one without bfloat16 units."""
+    prelude = (
+        "from musilingo_jax.plan import compile\n"
+        "from musilingo_jax.runtime import processor\n"
+        "from musilingo_jax.runtime.errors import UserError\n"
+        f"processor.cpuinfo = lambda: {processors.AVX2!r}\n"
+        "def make_plan(job):\n"
+        "    raise UserError(f'planned in {job.dtype}')\n"
+        "compile.make_plan = make_plan\n"
+    )
+    done = programs.run(
+        "plan",
+        "--config=finetune_musiccaps",
+        f"--config.model.dtype={dtype}",
+        "--topology=v5e-8",
+        prelude=prelude,
+    )
+    assert f"error: planned in {planned}\n" in done.stderr
+
+
 def run(*command: str) -> str:
     """The output of a Python of its own, as a user's shell starts it."""
     environment = {
@@ -357,7 +397,7 @@ for chip in tpu_slices.CHIPS.values():
     topology = tpu_slices.Topology(chip, list(chip.slices.values())[1])
     devices = topology.devices()
     print(chip.name, devices[0].device_kind == chip.device_kind,
-          len(devices) == topology.chips)
+          len(devices) == topology.size)
 """
     found = [line.split() for line in run("-c", code).splitlines()]
     assert found == [[name, "True", "True"] for name in CHIPS]

@@ -17,7 +17,8 @@ from plan import recorded_programs
 
 from musilingo_jax.plan import program_costs
 from musilingo_jax.plan.collectives import Exchange, exchanges, group_size
-from musilingo_jax.plan.hlo import Instruction, Program
+from musilingo_jax.plan.hlo import Program
+from musilingo_jax.plan.hlo_text import Instruction
 from musilingo_jax.plan.memory_traffic import traffic
 from musilingo_jax.plan.program_costs import ProgramCosts, costs_of
 from musilingo_jax.runtime.sharding import make_mesh
@@ -37,6 +38,32 @@ def array(*shape: int, sharding: NamedSharding | None = None) -> jax.ShapeDtypeS
 def test_a_product():
     found = program(jnp.matmul, array(8, 16), array(16, 32))
     assert program_costs.flops(found) == 2 * 8 * 16 * 32
+
+
+def test_a_product_with_one_row_is_a_multiplication_and_its_sums():
+    # As the TPU's compiler writes it.
+    text = """HloModule m
+
+%product (x: f32[16], kernel: bf16[16,32]) -> f32[32] {
+  %x = f32[16]{0} parameter(0)
+  %spread = f32[16,32]{1,0} broadcast(%x), dimensions={0}, metadata={op_name="jit(f)/dot_general"}
+  %kernel = bf16[16,32]{1,0} parameter(1)
+  %wide = f32[16,32]{1,0} convert(%kernel)
+  %pairs = f32[16,32]{1,0} multiply(%spread, %wide), metadata={op_name="multiply.1"}
+  %zero = f32[] constant(0)
+  ROOT %sums = f32[32]{0} reduce(%pairs, %zero), dimensions={0}, to_apply=%add, metadata={op_name="jit(f)/dot_general" stack_frame_id=3}
+}
+
+ENTRY %main (a: f32[16], b: bf16[16,32]) -> f32[32] {
+  %a = f32[16]{0} parameter(0)
+  %b = bf16[16,32]{1,0} parameter(1)
+  ROOT %fused = f32[32]{0} fusion(%a, %b), kind=kLoop, calls=%product
+}
+"""  # noqa: E501
+    assert program_costs.flops(Program(text)) == 2 * 16 * 32
+    # Other sums, such as those of a norm, are not products.
+    others = text.replace("jit(f)/dot_general", "jit(f)/reduce_sum")
+    assert program_costs.flops(Program(others)) == 0
 
 
 def test_a_batch_of_products():
@@ -244,6 +271,29 @@ ENTRY %main (c: f32[4,8]) -> f32[1,8] {
     )
 
 
+def test_a_collective_on_another_core_counts():
+    text = """HloModule m, num_partitions=4
+
+%elsewhere (a: f32[8,128], b: token[]) -> f32[8,128] {
+  %a = f32[8,128]{1,0} parameter(0)
+  %b = token[] parameter(1)
+  ROOT %sum = f32[8,128]{1,0} all-reduce(%a), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add
+}
+
+ENTRY %main (c: f32[8,128]) -> f32[8,128] {
+  %c = f32[8,128]{1,0} parameter(0)
+  %ready = token[] custom-call(), custom_call_target="PrepareAsyncCallDone"
+  %started = ((f32[8,128]{1,0}, token[]), f32[8,128]{1,0}) call-start(%c, %ready), async_execution_thread="sparsecore", to_apply=%elsewhere
+  ROOT %done = f32[8,128]{1,0} call-done(%started)
+}
+"""  # noqa: E501
+    found = Program(text)
+    sent = 2 * 3 / 4 * 4 * 8 * 128
+    assert exchanges(found) == (Exchange("all-reduce", 1, sent),)
+    # Read and written there, and not once more where it starts and ends.
+    assert traffic(found) == 2 * 4 * 8 * 128
+
+
 def test_traffic_of_a_slice_is_the_slice():
     text = """HloModule m
 
@@ -267,6 +317,31 @@ ENTRY %main (weights: bf16[32,64,64], layer: s32[], rows: f32[8,64]) -> f32[8,64
 """  # noqa: E501
     # One layer of 32, the rows, and nothing written: that stays on the core.
     assert traffic(Program(text)) == 64 * 64 * 2 + 8 * 64 * 4
+
+
+def test_traffic_of_a_scatter_is_what_it_changes():
+    text = """HloModule m
+
+%write (cache: bf16[64,4,1280,128], places: s32[64], rows: bf16[64,4,128]) -> bf16[64,4,1280,128] {
+  %cache = bf16[64,4,1280,128]{3,1,2,0} parameter(0)
+  %places = s32[64]{0} parameter(1)
+  %rows = bf16[64,4,128]{2,1,0} parameter(2)
+  ROOT %scattered = bf16[64,4,1280,128]{3,1,2,0} scatter(%cache, %places, %rows), update_window_dims={1,2}, to_apply=%last
+}
+
+ENTRY %main (a: bf16[64,4,1280,128], b: s32[64], c: bf16[64,4,128]) -> bf16[64,4,1280,128] {
+  %a = bf16[64,4,1280,128]{3,1,2,0} parameter(0)
+  %b = s32[64]{0} parameter(1)
+  %c = bf16[64,4,128]{2,1,0} parameter(2)
+  ROOT %fused = bf16[64,4,1280,128]{3,1,2,0} fusion(%a, %b, %c), kind=kCustom, calls=%write, backend_config={"aliasing_operands":{"lists":[{"indices":["0","3"]}]}}
+}
+"""  # noqa: E501
+    rows, whole = 2 * 64 * 4 * 128, 2 * 64 * 4 * 1280 * 128
+    # The new rows, and the places that they go to, read and written.
+    assert traffic(Program(text)) == 3 * rows + 4 * 64
+    # If the result has memory of its own, all is read and written.
+    apart = text.replace('{"indices":["0","3"]}', "")
+    assert traffic(Program(apart)) == 2 * whole + rows + 4 * 64
 
 
 def costs_by_hand(name):

@@ -8,6 +8,7 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
+from helpers import processors
 from helpers.released_models import save_release
 from safetensors.numpy import load_file, save_file
 
@@ -16,6 +17,7 @@ from musilingo_jax.answering.usage import Usage
 from musilingo_jax.pretrained import model_folder, sources, weights
 from musilingo_jax.pretrained.model_config import KINDS, ModelConfig
 from musilingo_jax.pretrained.sources import PREFIXES
+from musilingo_jax.runtime import processor
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 
@@ -115,14 +117,22 @@ def test_a_run_names_its_parts(tmp_path):
 SONG = EMBEDDED.parent / "musilingo-tiny-corpus/clips/00002.ogg"
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "dtype"),
+    [(processors.AVX2, "float32"), (processors.AVX512_BF16, "bfloat16")],
+)
+def test_a_release_has_the_type_of_the_machine(release, monkeypatch, cpuinfo, dtype):
+    monkeypatch.setattr(processor, "cpuinfo", lambda: cpuinfo)
+    assert Usage.of(str(release), None).model == ModelConfig(
+        *[str(release)] * 3, dtype=dtype, quantization=""
+    )
+
+
 def test_chat_with_a_release(release, tmp_path):
     """The prompt is that of the second stage, whatever the file says of the first."""
     manner = Usage.of(str(release), None)
     assert manner.prompt.end_sign == "###"
     assert manner.prompt.max_answer_tokens == 160
-    assert manner.model == ModelConfig(
-        *[str(release)] * 3, dtype="bfloat16", quantization=""
-    )
     # This one's adapter hears means of 108 frames; a release says nothing, means 325.
     assert manner.features.window_frames == 108
     copy = tmp_path / "copy"

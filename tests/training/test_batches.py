@@ -13,7 +13,7 @@ from helpers.small_run import small_tokenizer
 from musilingo_jax.answering.prompts import PromptConfig, encode
 from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.models.musilingo import attend_mask
+from musilingo_jax.models.attention import attend_mask
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 from musilingo_jax.training.batches import Batches, ValidationBatches

@@ -32,7 +32,7 @@ SMALL = LlamaConfig(
 )
 
 
-def compiled_gradient(config: LlamaConfig, *, remat: bool) -> Program:
+def compiled_gradient(config: LlamaConfig, *, remat: str) -> Program:
     """The program of an update's gradient, with a full batch of the sizes above."""
 
     def array(*shape: int, dtype: jnp.dtype = jnp.int32) -> jax.ShapeDtypeStruct:
@@ -68,12 +68,12 @@ def by_formula(config: LlamaConfig, *, attended: float) -> float:
 
 def test_formula_counts_what_the_program_multiplies():
     # A program multiplies masked pairs, too: each position with each.
-    counted = program_costs.flops(compiled_gradient(SMALL, remat=False))
+    counted = program_costs.flops(compiled_gradient(SMALL, remat="everything"))
     assert counted == by_formula(SMALL, attended=ROWS * TIME**2)
 
 
 def test_recomputed_layers_are_in_the_program_and_not_in_the_formula():
-    counted = program_costs.flops(compiled_gradient(SMALL, remat=True))
+    counted = program_costs.flops(compiled_gradient(SMALL, remat="nothing"))
     mathematics = by_formula(SMALL, attended=ROWS * TIME**2)
     # All of a layer's products but the last, whose result nothing needs again.
     layer = 2 * ROWS * TIME * (flops.layer_weights(SMALL) - 40 * 32)

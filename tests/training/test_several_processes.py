@@ -30,14 +30,14 @@ def folder():
     return trained_folder()
 
 
-def launch(folder, run, *, processes, devices, python=sys.executable):
+def launch(folder, run, *, processes, devices, python=sys.executable, **changes):
     """Runs `launch/local.sh` on the small run: exit status and output."""
     done = subprocess.run(
         [
             ROOT / "launch/local.sh",
             f"--processes={processes}",
             f"--devices={devices}",
-            *small_flags(folder, run),
+            *small_flags(folder, run, **changes),
             *(f"--config.{key}={value}" for key, value in VALIDATED.items()),
             *MESH,
         ],
@@ -96,6 +96,46 @@ def python_with_signal(tmp_path):
         return python
 
     return make
+
+
+def test_processes_on_two_kinds_of_processor_have_the_type_of_the_first(
+    folder, tmp_path
+):
+    """Each of them alone would decide otherwise."""
+    (tmp_path / "program.py").write_text(
+        "import runpy, sys\n"
+        "from helpers import processors\n"
+        "from musilingo_jax.runtime import processor\n"
+        "first = '--process=0' in sys.argv\n"
+        "text = processors.AVX512_BF16 if first else processors.AVX2\n"
+        "processor.cpuinfo = lambda: text\n"
+        "runpy.run_module('musilingo_jax.train', run_name='__main__')\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/usr/bin/env bash\n"
+        f'if [[ "$1" == -m && "$2" == musilingo_jax.train ]]; then\n'
+        f"  export PYTHONPATH={ROOT}:{ROOT}/tests\n"
+        f'  exec {sys.executable} {tmp_path}/program.py "${{@:3}}"\n'
+        "fi\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    status, output = launch(
+        folder,
+        "auto-two",
+        processes=2,
+        devices=4,
+        python=python,
+        model__dtype="auto",
+        features__cache=folder / "auto-two-cache",
+        stage1__steps=3,
+        stage2__steps=3,
+    )
+    assert status == 0, output
+    described = json.loads((folder / "auto-two/config.json").read_text())
+    inputs = json.loads((folder / "auto-two/inputs.json").read_text())
+    assert described["model"]["dtype"] == inputs["features"]["dtype"] == "bfloat16"
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def parse(*arguments):
             [
                 f"--config={TINY}",
                 "--config.stages=('stage2',)",
-                "--noconfig.stage2.remat",
+                "--noconfig.features.allow_missing",
                 "--config.stage2.learning_rate=1e-3",
                 "--config.generate.stop=###",
                 "--config.generate.stop=a, b",
@@ -55,7 +55,7 @@ def parse(*arguments):
             [
                 f"--config={TINY}",
                 "--config.stages=('stage2',)",
-                "--config.stage2.remat=False",
+                "--config.features.allow_missing=False",
                 "--config.stage2.learning_rate=0.001",
                 "--config.generate.stop=('###', 'a, b')",
             ],
