@@ -73,6 +73,17 @@ def clip_names(records):
     return [record.clip.split(":")[0] for record in records]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_captions_are_the_same_with_any_line_ends(tmp_path, end):
+    musiccaps_table(tmp_path, ("a", 0, 1, "One.\r\nTwo.", True))
+    sound(tmp_path / "a.wav", 1)
+    before = make(MusicCaps, tmp_path).survey.records
+    assert before[0][0].answer == "One.\nTwo."
+    path = tmp_path / "musiccaps-public.csv"
+    path.write_bytes(path.read_bytes().replace(b"\r\n", end.encode()))
+    assert make(MusicCaps, tmp_path).survey.records == before
+
+
 def test_musiccaps_takes_the_clip_or_the_stretch_of_the_video(tmp_path):
     musiccaps_table(
         tmp_path,
