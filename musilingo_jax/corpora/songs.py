@@ -5,7 +5,6 @@ the same keys (`row_files.py`). A folder of songs without such a file can be cap
 but not trained on.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from musilingo_jax.corpora import findings, listing, row_files
 from musilingo_jax.corpora.records import Record, clip_id
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 from musilingo_jax.runtime.unicode_names import as_on_disk
 
 EMBEDDED = {
@@ -260,9 +259,8 @@ def _sounds(folder: Path) -> list[Path]:
     if not chosen:
         raise UserError(f"{folder}: contains no songs that can be read: {others[0]}")
     if others:
-        print(
+        print_note(
             f"{folder}: {len(chosen):,} songs, and {len(others):,} files left out, the "
-            f"first: {others[0]}",
-            file=sys.stderr,
+            f"first: {others[0]}"
         )
     return sorted(chosen)

@@ -15,7 +15,6 @@ ones first, and ends with the flags to train with.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -30,6 +29,7 @@ from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
 
@@ -167,10 +167,7 @@ def _get(config: ConfigDict, key: str) -> str | int:
 
 
 def _compiled(job: Job) -> CompiledPlan:
-    print(
-        f"compiling {job.name} for {job.topology.sold_as} (about a minute)",
-        file=sys.stderr,
-    )
+    print_note(f"compiling {job.name} for {job.topology.sold_as} (about a minute)")
     return compile.make_plan(job)
 
 

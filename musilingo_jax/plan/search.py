@@ -6,7 +6,6 @@ rows, which is the smallest that the config packs them into and the mesh can div
 rough estimate ranks them; then the compiler, which takes a minute for each, decides.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from musilingo_jax.plan.compile import CompiledPlan, gib, make_plan
 from musilingo_jax.plan.job import Job, resized
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.training import flops
 
 # Candidates whose estimated memory exceeds that of a chip by more are not compiled.
@@ -53,9 +53,8 @@ def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
     """
     promising = _promising(job)
     if not promising and not job.quantization:
-        print(
-            f"{job.topology.sold_as}: weights in {job.dtype} do not fit; trying int8",
-            file=sys.stderr,
+        print_note(
+            f"{job.topology.sold_as}: weights in {job.dtype} do not fit; trying int8"
         )
         promising = _promising(replace(job, quantization="int8"))
     if not promising:
@@ -73,12 +72,11 @@ def search(job: Job, *, programs: int, seconds: float) -> list[CompiledPlan]:
         each = spent / len(made) if made else 60.0
         sizes = "×".join(str(size) for size in candidate.job.mesh.values())
         stage = candidate.job.stage
-        print(
+        print_note(
             f"{job.topology.sold_as}: compiling {number} of "
             f"{min(len(promising), programs)} (of {len(promising)} that may fit): mesh "
             f"{sizes}, {stage.accumulate} × {stage.rows} rows, about "
-            f"{gib(candidate.memory)}; {min(left * each, seconds) / 60:.0f} min left",
-            file=sys.stderr,
+            f"{gib(candidate.memory)}; {min(left * each, seconds) / 60:.0f} min left"
         )
         made.append(make_plan(candidate.job))
     return sorted(made, key=_rank)
