@@ -5,6 +5,7 @@ the same keys (`row_files.py`). A folder of songs without such a file can be cap
 but not trained on.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,19 +44,28 @@ def resolve(source: str) -> Path:
     listing.check_name(path)
     if path.is_dir():
         for name in (FILE_NAME, TABLE_NAME):
-            if (path / name).is_file():
-                return path / name
+            if os.path.lexists(path / name):
+                return _regular(path / name)
         if next(listing.sounds(path, hidden=False), None):
             return path
         path = path / FILE_NAME
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is not a regular file; a corpus is a file or folder")
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(
             f"{path}: there is no such file; a corpus is a folder with a {FILE_NAME} "
             f"or {TABLE_NAME} or just songs, the path of such a file, a folder that "
             f"musilingo_jax.corpora.build made, or one of {sorted(EMBEDDED)}"
         )
+    return _regular(path)
+
+
+def _regular(path: Path) -> Path:
+    """The path, if it is that of a regular file.
+
+    Raises:
+      UserError: it is not, or it is that of a link to a file that is gone.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: is not a regular file; a corpus is a file or folder")
     return path
 
 
