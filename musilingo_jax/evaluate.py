@@ -17,7 +17,6 @@ Several processes (`--distributed`) share the questions.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -33,7 +32,7 @@ from musilingo_jax.evaluation.scoring import Scored
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 from musilingo_jax.runtime.storage import write_text, writing
 
 
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> None:
         if jax.process_index() == 0:
             decoding = GenerateConfig.from_config(config)
             for note in unused_settings.notes(decoding, command_line.typed_keys()):
-                print(note, file=sys.stderr)
+                print_note(note)
         recorded_type.settle(config)
         out, scored = evaluate(
             config, given.adapter, out, bertscore=bertscore, layer=layer

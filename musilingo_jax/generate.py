@@ -8,7 +8,6 @@ same command resumes an interrupted run. Several processes (`--distributed`) sha
 questions. For songs and questions in memory see `answering.answer.answer`.
 """
 
-import sys
 from pathlib import Path
 
 import jax
@@ -23,6 +22,7 @@ from musilingo_jax.corpora import mixture
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
+from musilingo_jax.runtime.printable import print_note
 
 
 def main(argv: list[str]) -> None:
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     if jax.process_index() == 0:
         decoding = GenerateConfig.from_config(config)
         for note in unused_settings.notes(decoding, command_line.typed_keys()):
-            print(note, file=sys.stderr)
+            print_note(note)
     recorded_type.settle(config)
     adapter = corpus_answers.adapter_of(config, given)
     model = corpus_answers.model_of(config, adapter)

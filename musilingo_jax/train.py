@@ -26,7 +26,6 @@ differ by the order of sums only.
 
 import functools
 import json
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -52,6 +51,7 @@ from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.settings import identity_of
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 from musilingo_jax.runtime.signals import stop_request
@@ -269,10 +269,9 @@ def train_stage(
 
     if stopping:
         if jax.process_index() == 0:
-            print(
+            print_note(
                 f"stopped after update {step} of {stage.steps} of {name}, which is "
-                "saved: the same command resumes there.",
-                file=sys.stderr,
+                "saved: the same command resumes there."
             )
         stop.exit()
     return state.adapter, best_adapter

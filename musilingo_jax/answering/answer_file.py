@@ -15,13 +15,13 @@ middle of a sentence, also has `"cut": true`.
     answers-1-of-4.jsonl     of the second of four, until all of them are done
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,8 @@ class AnswerFile:
         """Reads the answers in the files of all processes; writes nothing yet.
 
         A question whose line was cut short by a kill is asked again. Files of other
-        processes are read even if their number was another one.
+        processes are read even if their number was another one. Editors may leave empty
+        lines, and no line end after the last one.
 
         Args:
           path: the JSON-lines file; it and its folder need not exist.
@@ -202,7 +203,7 @@ class AnswerFile:
     def _row(self, ask: AskedQuestion, answer: str, is_cut: bool) -> dict[str, Any]:
         return {**ask.row(answer, is_cut=is_cut), "made_by": self._made_by}
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
         """Turns a failure to write into an error that names what is kept."""
         try:
@@ -254,19 +255,28 @@ def _read(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror})") from error
     rows = []
-    # Text after the last line break is a line that was not written to its end. It may
-    # end within a letter, so it is left out before the text is decoded.
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+    *lines, last = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            row = parse_json(line, "the line")
-            texts = (*_key(row), row["made_by"], row["answer"])
-            if not all(isinstance(text, str) for text in texts):
-                raise TypeError
+            rows.append(_parse(line))
         except (UserError, KeyError, TypeError) as error:
             reason = f" ({error})" if isinstance(error, UserError) else ""
             raise UserError(
                 f"{where}:{number} is not an answer of this program{reason}: name "
                 "another file, or delete this one"
             ) from error
-        rows.append(row)
+    # A program that was killed while writing leaves a last line without its end.
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        rows.append(_parse(last))
     return rows
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """The answer in a line; UserError, KeyError or TypeError if it holds none."""
+    row = parse_json(line, "the line")
+    texts = (*_key(row), row["made_by"], row["answer"])
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    return row

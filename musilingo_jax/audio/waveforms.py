@@ -7,7 +7,6 @@ import contextlib
 import math
 import os
 import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -22,7 +21,7 @@ from musilingo_jax.audio.formats.open_sound import open_sound
 from musilingo_jax.audio.formats.sound import Sound
 from musilingo_jax.audio.level import Block, Tell
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.threads import MOST_THREADS
 
 SHORTEST_SECONDS = 0.5
@@ -74,7 +73,7 @@ def read(
     """
 
     def tell_stderr(notice: str) -> None:
-        print(printable(f"note: {path}: {notice}"), file=sys.stderr)
+        print_note(f"note: {path}: {notice}")
 
     tell = tell or tell_stderr
     try:

@@ -38,7 +38,7 @@ from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.json_files import read_json
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 from musilingo_jax.runtime.signals import Interrupted
 
 
@@ -162,7 +162,7 @@ def main(given: argparse.Namespace) -> None:
             Path(given.out), given.outputs(given), shard_bytes=int(given.shard_gb * 1e9)
         )
     except Interrupted as interrupted:
-        print(f"interrupted: nothing was kept in {given.out}.", file=sys.stderr)
+        print_note(f"interrupted: nothing was kept in {given.out}.")
         sys.exit(interrupted.status)
     print(f"{given.out}: complete")
     if given.command == "merge":

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +20,17 @@ _LARGEST_NUMBER = 1e9  # a time in seconds or a sampling rate; nothing is near i
 def find(source: Path, *names: str) -> Path | None:
     """The first of some files that exists, in a folder or one level below it.
 
-    If `source` is a file, it is returned if its name ends in one of the names.
+    If `source` is a file, it is returned if its name ends in one of the names. What has
+    such a name and is no file, such as a link to one that is gone, is returned if there
+    is no file: to leave it out without a word would leave out its rows.
     """
     if source.is_file():
         return source if source.name.endswith(names) else None
     for name in names:
         found = (source / name, *sorted(source.glob(f"*/{name}")))
-        if path := next((path for path in found if path.is_file()), None):
-            return path
+        there = [path for path in found if os.path.lexists(path)]
+        if there:
+            return next((path for path in there if path.is_file()), there[0])
     return None
 
 

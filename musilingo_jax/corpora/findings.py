@@ -6,7 +6,6 @@ and listed with file and line.
 
 import functools
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from musilingo_jax.corpora.records import Record, contents_of
 from musilingo_jax.corpora.statements import values
 from musilingo_jax.corpora.statements.keys import named_key, named_keys
 from musilingo_jax.corpora.statements.tempos import single_tempo
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 from musilingo_jax.runtime.unicode_names import composed
 
 # Kind → what it means.
@@ -104,7 +103,7 @@ def shared_songs(records: Iterable[Record]) -> list[Finding]:
 @functools.cache  # A program may load a corpus several times.
 def tell(sentence: str) -> None:
     """Prints a sentence on stderr, once."""
-    print(sentence, file=sys.stderr)
+    print_note(sentence)
 
 
 def sentences(findings: Iterable[Finding]) -> list[str]:

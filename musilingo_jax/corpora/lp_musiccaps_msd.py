@@ -7,6 +7,7 @@ the ECALS subset of the Million Song Dataset, as the thirty-second previews that
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import tensorflow_datasets as tfds
 
+from musilingo_jax.corpora import findings
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.clips import Wanted
 from musilingo_jax.corpora.survey import SurveyRow
@@ -22,6 +24,7 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
 
 SPLITS = ("train", "valid", "test")
+_COUNT = re.compile(r"-\d+-of-(\d+)\b", re.ASCII)
 CAPTIONS = ("writing", "summary", "paraphrase", "attribute_prediction")
 
 
@@ -66,7 +69,13 @@ class LpMusicCapsMsd(Corpus):
             return [self.source] if self.source.match(f"{split}*.parquet") else []
         patterns = (f"{split}*.parquet", f"*/{split}*.parquet")
         found = (sorted(self.source.glob(pattern)) for pattern in patterns)
-        return next(filter(None, found), [])
+        paths = next(filter(None, found), [])
+        if lacking := _lacking(paths):
+            findings.tell(
+                f"note: {paths[0].parent}: of the files of the split {split!r} "
+                f"{lacking} are not there, and their songs are left out"
+            )
+        return paths
 
     def _read(self, path: Path, split: str) -> Iterator[SurveyRow]:
         columns = ["track_id", "path", f"caption_{self.configuration}"]
@@ -102,3 +111,9 @@ class LpMusicCapsMsd(Corpus):
             answer=answer or "",
             split=split,
         )
+
+
+def _lacking(paths: list[Path]) -> int:
+    """How many files of a split are not there, as the names of the others tell."""
+    counts = [int(found[1]) for p in paths if (found := _COUNT.search(p.name))]
+    return max(0, max(counts, default=0) - len(paths))

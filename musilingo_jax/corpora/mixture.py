@@ -15,7 +15,6 @@ the others.
 """
 
 import dataclasses
-import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ml_collections import ConfigDict
 from musilingo_jax.corpora import corpus, findings
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.settings import read_section, setting
 
 
@@ -94,7 +94,7 @@ def split(config: ConfigDict, name: str, *, answered: bool) -> list[Record]:
                 f"{message}, so it would never be drawn: leave it out of the mixture, "
                 "or choose another config.corpus.train_split"
             )
-        print(message, file=sys.stderr)
+        print_note(message)
     lacking = [record for record in chosen if not record.answer]
     if answered and lacking:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Files of rows, as people and other programs write them: objects, one after another.
+r"""Files of rows, as people and other programs write them: objects, one after another.
 
     {"audio": "a.ogg", …}                one JSON object per line (.jsonl)
     [{"audio": "a.ogg", …}, …]           a JSON array, on one line or on many
@@ -7,7 +7,8 @@
     audio,answer                         a table (.csv, .tsv): commas, tabs or ;
 
 UTF-8, with or without a byte order mark; UTF-16 and UTF-32 if a mark says so, as
-Windows' PowerShell and spreadsheets write them. Any line ends.
+Windows' PowerShell and spreadsheets write them. Any line ends; within a cell of a table
+they become "\n", so that the same text gives the same records however it was saved.
 """
 
 import codecs
@@ -36,11 +37,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_SPACE = " \t\r\n"
+_SPACE = " \t\n"
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, in the encoding that its byte order mark tells, else UTF-8.
+    r"""The text of a file, in the encoding that its byte order mark tells, else UTF-8.
+
+    Line ends become "\n".
 
     Raises:
       UserError: it cannot be read, is not a regular file, or is in another encoding.
@@ -67,7 +70,7 @@ def read_text(path: Path) -> str:
             f"{where}: has NUL characters, so it is no text, or UTF-16 without a byte "
             "order mark: save it as UTF-8"
         )
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_rows(path: Path, *, columns: Collection[str] = ()) -> Iterator[Row]:
@@ -189,7 +192,7 @@ def _table(text: str, where: str, needed: Collection[str]) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     csv.field_size_limit(sys.maxsize)  # Any text fits into a cell.
     try:
-        if re.fullmatch(r"sep=[,;\t]\r?", head):  # A note of Excel to itself.
+        if re.fullmatch(r"sep=[,;\t]", head):  # A note of Excel to itself.
             next(reader)
         columns = [column.strip() for column in next(reader, [])]
         if missing := [name for name in needed if name not in columns]:

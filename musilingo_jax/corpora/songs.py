@@ -5,7 +5,7 @@ the same keys (`row_files.py`). A folder of songs without such a file can be cap
 but not trained on.
 """
 
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from musilingo_jax.corpora import findings, listing, row_files
 from musilingo_jax.corpora.records import Record, clip_id
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 from musilingo_jax.runtime.unicode_names import as_on_disk
 
 EMBEDDED = {
@@ -44,19 +44,28 @@ def resolve(source: str) -> Path:
     listing.check_name(path)
     if path.is_dir():
         for name in (FILE_NAME, TABLE_NAME):
-            if (path / name).is_file():
-                return path / name
+            if os.path.lexists(path / name):
+                return _regular(path / name)
         if next(listing.sounds(path, hidden=False), None):
             return path
         path = path / FILE_NAME
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is not a regular file; a corpus is a file or folder")
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(
             f"{path}: there is no such file; a corpus is a folder with a {FILE_NAME} "
             f"or {TABLE_NAME} or just songs, the path of such a file, a folder that "
             f"musilingo_jax.corpora.build made, or one of {sorted(EMBEDDED)}"
         )
+    return _regular(path)
+
+
+def _regular(path: Path) -> Path:
+    """The path, if it is that of a regular file.
+
+    Raises:
+      UserError: it is not, or it is that of a link to a file that is gone.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: is not a regular file; a corpus is a file or folder")
     return path
 
 
@@ -260,9 +269,8 @@ def _sounds(folder: Path) -> list[Path]:
     if not chosen:
         raise UserError(f"{folder}: contains no songs that can be read: {others[0]}")
     if others:
-        print(
+        print_note(
             f"{folder}: {len(chosen):,} songs, and {len(others):,} files left out, the "
-            f"first: {others[0]}",
-            file=sys.stderr,
+            f"first: {others[0]}"
         )
     return sorted(chosen)

@@ -16,7 +16,6 @@ Outputs of other projects have other keys (`foreign_keys.py`) and forms
 
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from musilingo_jax.evaluation import foreign_keys
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion, notes
 from musilingo_jax.evaluation.metrics import choices
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 from musilingo_jax.runtime.unicode_names import as_on_disk, composed
 
 # Questions for the key, but not for key elements or a change of key, nor "a minor key?"
@@ -81,7 +80,7 @@ def read_noted(
     of_file = [told] if told else []
     of_file += _doubts(rows, places)
     for note in [*of_file, *notes(rows)]:
-        print(f"{printable(str(path))}: {note}", file=sys.stderr)
+        print_note(f"{path}: {note}")
     return rows, of_file
 
 

@@ -19,7 +19,6 @@ ones first, and ends with the flags to train with.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -43,6 +42,7 @@ from musilingo_jax.pretrained import number_type
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
 
@@ -180,9 +180,7 @@ def _planned(
         job = encode_job(config, topology, mesh)
     else:
         job = answer_job(program, config, topology, mesh)
-    print(
-        f"compiling {program} for {topology.sold_as} (about a minute)", file=sys.stderr
-    )
+    print_note(f"compiling {program} for {topology.sold_as} (about a minute)")
     return compile.make_plan(job), []
 
 

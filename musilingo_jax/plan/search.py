@@ -7,7 +7,6 @@ packs them into and the mesh can divide. A rough estimate ranks them; then the c
 which takes a minute for each, decides by the least time.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.plan.compile import CompiledPlan, gib, make_plan
 from musilingo_jax.plan.train_program import TrainJob, resized
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.training import flops
 
 # Candidates whose estimated memory exceeds that of a chip by more are not compiled.
@@ -57,9 +57,8 @@ def search(job: TrainJob, *, programs: int, seconds: float) -> list[CompiledPlan
     """
     promising = _promising(job)
     if not promising and not job.quantization:
-        print(
-            f"{job.topology.sold_as}: weights in {job.dtype} do not fit; trying int8",
-            file=sys.stderr,
+        print_note(
+            f"{job.topology.sold_as}: weights in {job.dtype} do not fit; trying int8"
         )
         promising = _promising(replace(job, quantization="int8"))
     if not promising:
@@ -77,13 +76,12 @@ def search(job: TrainJob, *, programs: int, seconds: float) -> list[CompiledPlan
         each = spent / len(made) if made else 60.0
         sizes = "×".join(str(size) for size in candidate.job.mesh.values())
         stage = candidate.job.stage
-        print(
+        print_note(
             f"{job.topology.sold_as}: compiling {number} of "
             f"{min(len(promising), programs)} (of {len(promising)} that may fit): mesh "
             f"{sizes}, {stage.accumulate} × {stage.rows} rows, remat {stage.remat}, "
             f"about {gib(candidate.memory)}; "
-            f"{min(left * each, seconds) / 60:.0f} min left",
-            file=sys.stderr,
+            f"{min(left * each, seconds) / 60:.0f} min left"
         )
         made.append(make_plan(candidate.job))
     return sorted(made, key=_rank)

@@ -10,7 +10,6 @@ replaces it once, at its beginning, and the type itself is recorded; see
 `audio/cache/recorded_type.py`. Programs that keep nothing choose for themselves.
 """
 
-import sys
 from collections.abc import Mapping
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from musilingo_jax.models.int8 import quantize_language_model
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.runtime import processor
+from musilingo_jax.runtime.printable import print_note
 
 AUTO = "auto"
 
@@ -82,4 +82,4 @@ def _bytes(kind: str, source: str, quantization: str) -> int:
 
 
 def _tell(sentence: str) -> None:
-    print(f'note: the dtype "{AUTO}" is {sentence}', file=sys.stderr)
+    print_note(f'note: the dtype "{AUTO}" is {sentence}')

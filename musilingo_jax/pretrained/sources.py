@@ -11,6 +11,7 @@
 `config.json` is read once for a part.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -317,7 +318,7 @@ def _configuration(
     Raises:
       UserError: the two contradict each other.
     """
-    if kind != "encoder" or not (folder / PREPROCESSOR).is_file():
+    if kind != "encoder" or not os.path.lexists(folder / PREPROCESSOR):
         return config
     preprocessor = read_json(folder / PREPROCESSOR)
     renamed = {"do_normalize": "do_normalize", "sampling_rate": "sample_rate"}

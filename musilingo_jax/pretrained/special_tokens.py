@@ -1,5 +1,6 @@
 """The special and added tokens that the small files beside a tokenizer name."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +44,13 @@ class SpecialTokens:
           listed: the `added_tokens` of its `tokenizer.json`.
 
         Raises:
-          UserError: a file is not a JSON object.
+          UserError: a file is not a JSON object, or a link to one that is gone.
           ValueError, TypeError, AttributeError, KeyError: a file holds something that
             the transformers library does not write there.
         """
 
         def read(name: str) -> dict[str, Any]:
-            return read_json(folder / name) if (folder / name).is_file() else {}
+            return read_json(folder / name) if os.path.lexists(folder / name) else {}
 
         config = read("tokenizer_config.json")
         listed = [

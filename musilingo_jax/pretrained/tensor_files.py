@@ -8,7 +8,6 @@ says which tensor is in which file; older ones as PyTorch's files.
 import functools
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from musilingo_jax.pretrained.lazy_tensors import (
 from musilingo_jax.pretrained.pytorch_files import BIN, BIN_INDEX
 from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -95,10 +94,7 @@ def report_unread(folder: Path) -> None:
         read |= set(shard_names(folder / present[0]))
     names = foreign_models.unread(folder, read.__contains__)
     if names and jax.process_index() == 0:
-        print(
-            printable(f"{folder}: not read, only {present[0]} is: {shortened(names)}"),
-            file=sys.stderr,
-        )
+        print_note(f"{folder}: not read, only {present[0]} is: {shortened(names)}")
 
 
 _SETS: dict[str, Callable[[Path], Tensors]] = {

@@ -27,7 +27,7 @@ from musilingo_jax.runtime.command_line import (
     required_config,
 )
 from musilingo_jax.runtime.errors import UserError, causes
-from musilingo_jax.runtime.printable import printable, protect_output
+from musilingo_jax.runtime.printable import print_note, printable, protect_output
 
 __all__ = ["define_config", "progress", "required_config", "run"]
 
@@ -41,12 +41,12 @@ _CLOSED_OUTPUT = 128 + signal.SIGPIPE
 def progress(
     iterable: Iterable | None = None, *, total: int, unit: str, label: str, **options
 ) -> tqdm:
-    """A progress bar on stderr with rate and remaining time."""
+    """A progress bar on stderr with rate and remaining time; the label is one line."""
     return _Bar(
         iterable,
         total=total,
         unit=unit,
-        desc=label,
+        desc=printable(label).replace("\n", r"\n"),
         file=sys.stderr,
         dynamic_ncols=True,
         **options,
@@ -201,7 +201,7 @@ def _explain(outcome: BaseException) -> tuple[int, str]:
             status, reason = 1, f"{type(outcome).__name__}: {outcome}"
             text = "".join(traceback.format_exception(outcome)).rstrip()
     with contextlib.suppress(OSError):
-        print(printable(text), file=sys.stderr)
+        print_note(text)
     return status, reason
 
 

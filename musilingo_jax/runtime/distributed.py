@@ -29,7 +29,7 @@ from absl import flags
 from jax.errors import JaxRuntimeError
 
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 
 # These flags belong to the programs that call `define_flags`.
 flags.disclaim_key_flags()
@@ -85,9 +85,7 @@ def start() -> None:
     coordinator, processes, process = address
     seconds = flags.FLAGS.connect_seconds
     label = "--distributed" if coordinator is None else f"process {process}"
-    print(
-        f"{label}: waiting for the other processes (up to {seconds} s)", file=sys.stderr
-    )
+    print_note(f"{label}: waiting for the other processes (up to {seconds} s)")
     # JAX's service would take SIGTERM from `signals.py`, which also handles Ctrl-C.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -230,7 +228,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
     """Ends the process with a message if the block takes longer."""
 
     def give_up() -> None:
-        print(f"error: {_connection_problem(seconds)}", file=sys.stderr)
+        print_note(f"error: {_connection_problem(seconds)}")
         _exit(1)
 
     timer = threading.Timer(seconds, give_up)
@@ -297,7 +295,7 @@ def _end_because_of(message: str) -> None:
         return
     _ending.acquire()
     words = printable(f"process {process} ends because of {failure}")
-    print(words, file=sys.stderr)
+    print_note(words)
     _exit(int(status))
 
 

@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def print_note(text: str) -> None:
+    """Prints a line on stderr, made printable."""
+    print(printable(text), file=sys.stderr)
+
+
 class PrintableOutput(io.TextIOWrapper):
     """A text stream that makes everything printable."""
 
@@ -33,7 +38,7 @@ def protect_output() -> None:
 
     What the encoding of a stream lacks is written as `\u266a` and raises no error. Only
     the standard output is searched for control characters: on stderr, progress bars use
-    them, and `cli` prints messages.
+    them. What else goes there goes through `print_note`.
     """
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")

@@ -6,8 +6,9 @@ newest; tests/runtime/test_tested_versions.py compares them with this table.
 
 import functools
 import re
-import sys
 from importlib import metadata
+
+from musilingo_jax.runtime.printable import print_note
 
 # Package: the oldest and the newest version.
 TESTED = {
@@ -31,10 +32,9 @@ def warn() -> None:
         if (sentence := _difference(package, *tested))
     ]
     if found:
-        print(
+        print_note(
             f"note: {'; '.join(found)}. If something fails, install the tested "
-            "versions: pip install -r requirements.lock",
-            file=sys.stderr,
+            "versions: pip install -r requirements.lock"
         )
 
 

@@ -9,7 +9,6 @@ number of processes and devices. Each process reads only the rows that its devic
 """
 
 import functools
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from jaxtyping import Int
 from musilingo_jax.answering.prompts import Example
 from musilingo_jax.corpora import mixture
 from musilingo_jax.models.musilingo import Batch
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.sharding import batch_sharding
 from musilingo_jax.training.examples import Examples
 from musilingo_jax.training.packing import Features, RowShape, choose_shapes, fill, pack
@@ -285,4 +285,4 @@ def _print_unused_corpora(of_corpus: Mapping[str, int], examples: Examples) -> N
         else f"{name} (none of its examples is of the stage's kind and has audio)"
         for name in unused
     )
-    print(f"this stage does not train on {', '.join(reasons)}", file=sys.stderr)
+    print_note(f"this stage does not train on {', '.join(reasons)}")

@@ -17,6 +17,7 @@ of them is saved beside them, and compared when they are read. Checkpoints of ol
 versions have none and are read as they are.
 """
 
+import codecs
 import contextlib
 import math
 from collections.abc import Iterator
@@ -222,7 +223,10 @@ def _check_loss(checkpoint: Path) -> None:
     except UserError as error:
         raise _unreadable(checkpoint, str(error)) from error
     expected = _digest(checkpoint).get("metrics", metrics)
-    if metrics != expected or not all(isinstance(v, float) for v in metrics.values()):
+    # Orbax, which reads it too, does not skip a byte order mark.
+    marked = path.read_bytes().startswith(codecs.BOM_UTF8)
+    known = metrics == expected and not marked
+    if not known or not all(isinstance(v, float) for v in metrics.values()):
         raise _unreadable(checkpoint, f"{path} is damaged")
 
 

@@ -7,13 +7,13 @@ is. TensorBoard shows it (`pip install xprof`), and so does https://ui.perfetto.
 """
 
 import re
-import sys
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 
 from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.printable import print_note
 
 
 class Profiler:
@@ -46,9 +46,7 @@ class Profiler:
     def __exit__(self, *error: Any) -> None:
         self._stop()
         if self._left and not self._started and error[0] is None:
-            print(
-                "--profile: training ended before the updates to trace", file=sys.stderr
-            )
+            print_note("--profile: training ended before the updates to trace")
 
     def begin(self, before: Any) -> None:
         """Must be called before each update.
@@ -74,4 +72,4 @@ class Profiler:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
-            print(f"trace: {self._folder}", file=sys.stderr)
+            print_note(f"trace: {self._folder}")

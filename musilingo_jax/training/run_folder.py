@@ -175,6 +175,8 @@ class RunFolder:
             ) from error
         rows = []
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue  # An editor's.
             row = metrics_rows.parse(line)
             if row is None:
                 raise UserError(

@@ -77,6 +77,28 @@ def test_answer_file_continues_after_a_kill(tmp_path):
     assert rows[0]["clip"] == "0.wav"
 
 
+def test_answers_that_an_editor_has_saved_are_the_same(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    asks = [AskedQuestion(record(i), heard=f"{i}.wav") for i in range(2)]
+    file = AnswerFile(path, "model=1")
+    for number, ask in enumerate(asks):
+        file.add(ask, f"It is {number}.")
+    whole = path.read_text()
+    no_end = whole.rstrip("\n")
+    for saved in (
+        whole + "\n\n",
+        whole.replace("\n", "\n\n"),
+        no_end,
+        whole.replace("\n", "\r\n") + "\r\n",
+        "\ufeff" + no_end.replace("\n", "\r\n"),
+    ):
+        path.write_text(saved, newline="")
+        again = AnswerFile(path, "model=1")
+        assert [again.answer(ask) for ask in asks] == ["It is 0.", "It is 1."]
+        again.finish(asks)
+        assert path.read_text() == whole
+
+
 def test_answer_file_never_mixes_two_models(tmp_path):
     path = tmp_path / "answers.jsonl"
     ask = AskedQuestion(record(0), heard="0.wav")

@@ -29,6 +29,7 @@ from musilingo_jax.audio.cache import (
     description,
     export,
     feature_cache,
+    seal,
     shard_plan,
     shards,
 )
@@ -118,7 +119,7 @@ def test_without_plans_another_identity_is_refused_all_the_same(tmp_path, mert):
     assert contents(fill(clips, mert, folder)) == before
     note = folder / "00000001.json"
     content = json.loads(note.read_text()) | {"identity": other.stored()}
-    note.write_text(json.dumps(content))
+    note.write_text(json.dumps(seal.sealed(content)))
     (folder / shards.SHARD_INDEX).unlink()
     with pytest.raises(UserError, match="encoder bigger, not tiny"):
         fill(clips, mert, folder)

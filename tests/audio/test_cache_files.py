@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
-from helpers.small_cache import IDENTITY, contents, fill, write_songs
+from helpers.small_cache import IDENTITY, contents, fill, record_reads, write_songs
 
-from musilingo_jax.audio.cache import cache_state, shard_plan, shards
+from musilingo_jax.audio.cache import cache_state, seal, shard_plan, shards
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.runtime.errors import UserError
 
@@ -84,6 +84,49 @@ def test_any_value_in_place_of_any_other_is_told_or_changes_no_number(cache, nam
             assert set(found.values()) <= set(before.values()), (where, odd)
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("name", ["plans/000.json", "00000000.json", "index.jsonl"])
+def test_a_changed_letter_of_a_name_changes_nothing(cache, name, indexed):
+    folder, before, fill_again = cache
+    path, index = folder / name, folder / "index.jsonl"
+    whole = path.read_text()
+    assert whole.count('"01.wav"') == 1
+    if not indexed and path != index:
+        index.unlink()
+    path.write_text(whole.replace('"01.wav"', '"11.wav"'))
+    found = read(folder)
+    assert found == before or name in found or "shards are finished" in found
+    if name == "00000000.json" and indexed:
+        assert "delete the file, then run" in found
+        path.unlink()
+    assert list(fill_again().items()) == list(before.items())
+    assert path.read_text() == whole and index.exists()
+
+
+def test_two_names_that_changed_places_in_a_note_are_noticed(cache):
+    folder, before, fill_again = cache
+    (folder / "index.jsonl").unlink()
+    path = folder / "00000000.json"
+    whole = path.read_text()
+    swapped = whole.replace('"00.wav"', '"x"').replace('"01.wav"', '"00.wav"')
+    path.write_text(swapped.replace('"x"', '"01.wav"'))
+    assert "1 of 2 shards are finished" in read(folder)
+    assert fill_again() == before and path.read_text() == whole
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_cache_is_read_however_its_json_is_laid_out(cache, monkeypatch, digest):
+    folder, before, fill_again = cache
+    for path in [*folder.glob("*.json"), *folder.glob("plans/*")]:
+        content = json.loads(path.read_text())
+        if not digest:  # As version 0.1 wrote it.
+            del content["digest"]
+        path.write_text(json.dumps(dict(reversed(content.items())), indent=1))
+    (folder / "index.jsonl").unlink()
+    names = record_reads(monkeypatch)
+    assert fill_again() == before and not names
+
+
 @pytest.mark.parametrize("name", ["plans/000.json", "00000000.json", "index.jsonl"])
 @pytest.mark.parametrize("damage", ["deep", "pipe", "folder", "bytes"])
 def test_a_file_of_another_kind_is_made_again(cache, name, damage):
@@ -114,7 +157,7 @@ def test_a_note_that_contradicts_its_records_is_told(cache):
     note = json.loads(path.read_text())
     first, second = note["clips"]
     first[1], second[1] = first[1] - 1, second[1] + 1
-    path.write_text(json.dumps(note))
+    path.write_text(json.dumps(seal.sealed(note)))
     assert "00000000.array_record: is damaged; delete it" in read(folder)
 
 

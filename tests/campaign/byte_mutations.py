@@ -69,6 +69,8 @@ def recode(rng: random.Random, attempt: Attempt) -> str:
     kind = rng.choice(
         ("utf-8-sig", "utf-16", "latin-1", "CRLF", "CR", "no end", "ends")
     )
+    # Of a file with CRLF, as csv writes it, another LF would make lines without text.
+    text = text.replace("\r\n", "\n")
     match kind:
         case "CRLF" | "CR":
             text = text.replace("\n", "\r\n" if kind == "CRLF" else "\r")

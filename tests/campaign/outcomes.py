@@ -36,7 +36,10 @@ CANARY = "canary"
 """A file that hostile inputs make when they are executed."""
 
 _HANGS = (-signal.SIGXCPU, -inside.IDLE_SIGNAL)
-_MEMORY = re.compile(r"MemoryError|bad_alloc|Cannot allocate memory|RESOURCE_EXHAUSTED")
+# Not the MemoryError that a config raises with its own text.
+_MEMORY = re.compile(
+    r"MemoryError(?!: campaign)|bad_alloc|Cannot allocate memory|RESOURCE_EXHAUSTED"
+)
 _PROGRESS = re.compile(r"\d+%\||/s\]|\?[a-z]+/s")
 
 

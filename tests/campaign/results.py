@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from helpers.programs import Done
 
 from musilingo_jax.corpora import dataset
 from musilingo_jax.runtime.errors import UserError
 
-_UNREADABLE = (OSError, ValueError, KeyError, UserError)
+_UNREADABLE = (OSError, ValueError, KeyError, UserError, soundfile.LibsndfileError)
 Result = Callable[[Path, Done], str]
 
 
@@ -64,14 +65,23 @@ def nothing(place: Path, done: Done) -> str:
 
 
 def files(*patterns: str) -> Result:
-    """The contents of files, wherever the folder is that the programs ran in."""
+    """The contents of files, wherever the folder is that the programs ran in.
+
+    Of an Ogg file the sound, since its encoder numbers each stream at random.
+    """
 
     def read(place: Path, done: Done) -> str:
         del done
         paths = sorted(path for pattern in patterns for path in place.glob(pattern))
         here = str(place).encode()
+
+        def content(path: Path) -> bytes:
+            if path.suffix == ".ogg":
+                return soundfile.read(path)[0].tobytes()
+            return path.read_bytes().replace(here, b".")
+
         return "\n".join(
-            f"{path.relative_to(place)} {digest(path.read_bytes().replace(here, b'.'))}"
+            f"{path.relative_to(place)} {digest(content(path))}"
             for path in paths
             if path.is_file()
         )

@@ -5,7 +5,11 @@ import signal
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from helpers.joined_sound import page_with, pages
+from helpers.programs import Done
 
 from campaign import (
     attempt,
@@ -21,6 +25,7 @@ from campaign import (
     outcomes,
     record,
     report,
+    results,
     workspace,
 )
 from campaign.attempt import Attempt
@@ -248,3 +253,22 @@ def test_a_few_neighbours(small):
 def test_a_few_words_of_launch_scripts(number):
     row = launch.try_one(number, seed=0)
     assert row["outcome"] in outcomes.GOOD, row
+
+
+def test_a_sound_is_the_same_whatever_number_its_stream_has(tmp_path):
+    path, same = tmp_path / "a.ogg", results.files("*.ogg")
+
+    def renumber(header):
+        header[14:18] = b"abcd"
+
+    wave = np.sin(np.arange(24_000) / 9)
+    soundfile.write(path, wave, 24_000, format="OGG")
+    expected, done = same(tmp_path, Done(0, "", "")), Done(0, "", "")
+    written = path.read_bytes()
+    soundfile.write(path, wave / 2, 24_000, format="OGG")
+    assert not results.equal(same, tmp_path, done, expected)
+    path.write_bytes(b"".join(page_with(page, renumber) for page in pages(written)))
+    assert path.read_bytes() != written
+    assert results.equal(same, tmp_path, done, expected)
+    path.write_bytes(b"no sound")
+    assert not results.equal(same, tmp_path, done, expected)

@@ -89,7 +89,8 @@ _CODE = (
     "1 / 0",
     "import nothing_of_this_name",
     "return None",
-    "raise KeyboardInterrupt",
+    # Not KeyboardInterrupt, which is what Ctrl-C raises in a config that takes long.
+    "raise GeneratorExit",
     "def get_config(): pass",
     "get_config = 3",
     "NUMBERS = {}",

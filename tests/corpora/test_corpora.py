@@ -73,6 +73,17 @@ def clip_names(records):
     return [record.clip.split(":")[0] for record in records]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_captions_are_the_same_with_any_line_ends(tmp_path, end):
+    musiccaps_table(tmp_path, ("a", 0, 1, "One.\r\nTwo.", True))
+    sound(tmp_path / "a.wav", 1)
+    before = make(MusicCaps, tmp_path).survey.records
+    assert before[0][0].answer == "One.\nTwo."
+    path = tmp_path / "musiccaps-public.csv"
+    path.write_bytes(path.read_bytes().replace(b"\r\n", end.encode()))
+    assert make(MusicCaps, tmp_path).survey.records == before
+
+
 def test_musiccaps_takes_the_clip_or_the_stretch_of_the_video(tmp_path):
     musiccaps_table(
         tmp_path,
@@ -583,3 +594,39 @@ def test_a_pipe_in_place_of_a_parquet_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "test-0.parquet")
     with pytest.raises(UserError, match="cannot be read as Parquet: .*not a regular"):
         LpMusicCapsMsd(source=tmp_path, audio=None, data_dir=tmp_path).survey  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", ["dangling", "pipe", "folder"])
+def test_what_has_the_name_of_an_annotation_file_is_not_left_out(tmp_path, kind):
+    sound(tmp_path / "a.wav", 1)
+    turns = [{"from": "human", "value": "Fast?"}, {"from": "gpt", "value": "No."}]
+    as_json(
+        tmp_path / "EvalMusicQA.json", [{"audio_name": "a.wav", "conversation": turns}]
+    )
+    path = tmp_path / "FinetuneMusicQA.json"
+    if kind == "dangling":  # As in a folder of the hub whose blobs were deleted.
+        path.symlink_to("nowhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=r"FinetuneMusicQA\.json: cannot be read"):
+        make(MusicQA, tmp_path).survey  # noqa: B018
+
+
+def test_an_annotation_file_in_a_folder_of_its_name_is_found(tmp_path):
+    musiccaps_table(tmp_path / "musiccaps-public.csv", ("a", 0, 1, "One.", True))
+    sound(tmp_path / "a.wav", 1)
+    ((record, _),) = make(MusicCaps, tmp_path).survey.records
+    assert record.answer == "One."
+
+
+def test_files_of_a_split_that_are_not_there_are_told(tmp_path, capsys):
+    msd_table(tmp_path, "train", 2)
+    sound(tmp_path / "0/0/train0.clip.wav", 1)
+    whole = tmp_path / "data/train-00000-of-00001-0a1b.parquet"
+    assert make(LpMusicCapsMsd, tmp_path).survey.records
+    assert "are not there" not in capsys.readouterr().err
+    whole.rename(tmp_path / "data/train-00001-of-00004-0a1b.parquet")
+    assert make(LpMusicCapsMsd, tmp_path).survey.records
+    assert "of the split 'train' 3 are not there" in capsys.readouterr().err

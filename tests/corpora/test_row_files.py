@@ -86,6 +86,17 @@ def test_a_cell_may_hold_any_text(tmp_path):
     assert len(read(path)[0][1]["answer"]) == 200_000
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_a_table_holds_the_same_text_with_any_line_ends(tmp_path, end):
+    path, text = tmp_path / "rows.csv", 'audio,answer\na.ogg,"One.\n\nTwo."\nb.ogg,x\n'
+    for content in (text, "sep=,\n" + text):
+        path.write_text(content, newline="")
+        before = read(path)
+        assert before[0][1]["answer"] == "One.\n\nTwo."
+        path.write_text(content.replace("\n", end), newline="")
+        assert read(path) == before
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

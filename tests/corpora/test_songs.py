@@ -97,7 +97,7 @@ def test_a_table_says_the_same_as_lines(tmp_path):
     rows = ['a.wav,,"A ""calm"",\nlong song.",test,', "a.wav,Fast?,No; slow.,,1.5", ""]
     for end in ("\n", "\r\n"):
         path = table(tmp_path, end.join([head, *rows]))
-        texts = [(r.question, r.answer.replace("\r", "")) for r in songs.load(path)]
+        texts = [(r.question, r.answer) for r in songs.load(path)]
         assert texts == [(r.question, r.answer) for r in expected]
     assert songs.load(path)[1] == expected[1]
     # As spreadsheets elsewhere write it.
@@ -290,3 +290,11 @@ def test_nothing_to_load_is_an_error(tmp_path):
         (tmp_path / "songs.jsonl").write_bytes(content)
         with pytest.raises(UserError, match=f"cannot be read as {encoding} text"):
             songs.load(tmp_path)
+
+
+def test_a_songs_file_that_is_gone_is_not_replaced_by_another(tmp_path):
+    table(tmp_path, "audio,answer\na.wav,x\n")
+    assert len(songs.load(tmp_path)) == 1
+    (tmp_path / "songs.jsonl").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"songs\.jsonl: is not a regular file"):
+        songs.load(tmp_path)

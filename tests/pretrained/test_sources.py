@@ -88,6 +88,10 @@ def test_a_preprocessor_that_contradicts_the_config_is_refused(tmp_path):
     extra.write_text('{"do_normalize": true}')
     with pytest.raises(UserError, match="says do_normalize True, but config.json says"):
         sources.find(copy, "encoder")
+    extra.unlink()
+    extra.symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"preprocessor_config\.json: cannot be read"):
+        sources.find(copy, "encoder")
 
 
 def test_kinds(release, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 from helpers.tokenizer_files import byte_level, write
 
 from musilingo_jax.pretrained import tokenizer
+from musilingo_jax.runtime.errors import UserError
 
 
 def test_added_tokens_are_counted_and_silent(copy, original):
@@ -14,6 +15,14 @@ def test_added_tokens_are_counted_and_silent(copy, original):
     assert read.size == 401
     assert read.decode([*read.encode("slow"), 400]) == "slow"
     assert read.encode("[PAD]") == original.encode("[PAD]")
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "added_tokens.json"])
+def test_a_small_file_that_is_gone_is_named(copy, name):
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).symlink_to("nowhere")
+    with pytest.raises(UserError, match=rf"{name}: cannot be read"):
+        tokenizer.load(copy)
 
 
 def test_added_tokens_that_are_not_special_are_said(copy):

@@ -10,6 +10,7 @@ from helpers import programs
 from helpers.programs import ROOT
 
 from musilingo_jax.convert import __main__ as convert
+from musilingo_jax.corpora import findings
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import printable
@@ -38,6 +39,30 @@ def test_unsafe_characters_are_escaped(text, printed):
 def test_messages_are_escaped(capsys):
     assert cli._explain(UserError("\x1b[2J is missing"))[0] == 1
     assert capsys.readouterr().err == "error: \\x1b[2J is missing\n"
+
+
+def test_labels_of_progress_bars_are_escaped(capsys):
+    for _ in cli.progress(range(2), total=2, unit="B", label="\x1b[31mx\nerror: y"):
+        pass
+    told = capsys.readouterr().err
+    assert r"\x1b[31mx\nerror: y: 100%" in told
+    assert "\x1b" not in told and "\nerror" not in told
+
+
+def test_notes_are_escaped(capsys):
+    findings.tell("\x1b[2J.wav is in two splits")
+    assert capsys.readouterr().err == "\\x1b[2J.wav is in two splits\n"
+
+
+def test_nothing_is_printed_on_stderr_as_it_is():
+    package = ROOT / "musilingo_jax"
+    used = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"file=sys\.stderr|sys\.stderr\.write", path.read_text("utf-8"))
+    ]
+    # That of the bar, and that of `print_note`.
+    assert sorted(used) == ["runtime/cli.py", "runtime/printable.py"]
 
 
 def test_an_inspection_is_escaped(monkeypatch, capsys):

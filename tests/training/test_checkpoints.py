@@ -136,6 +136,7 @@ def test_a_broken_checkpoint_is_named(tmp_path, capfd, caplog, files, left):
         b'{"validation_loss": "x"}',
         b'{"validation_loss": 0.4}',
         '{"validation_loss": 0.5}'.encode("utf-16"),
+        '{"validation_loss": 0.5}'.encode("utf-8-sig"),
         b"[" * 100_000,
     ],
 )

@@ -38,7 +38,7 @@ def test_where_no_folder_can_be_made():
 
 
 @pytest.mark.parametrize(
-    "line", [b"[1, 2]", b'{"a": 1}', b"\xff\xfe", b"no JSON", ROW[:20], b""]
+    "line", [b"[1, 2]", b'{"a": 1}', b"\xff\xfe", b"no JSON", ROW[:20]]
 )
 def test_a_damaged_row_is_named_and_a_torn_last_one_forgotten(run, line):
     metrics = run.path / "metrics.jsonl"
@@ -51,6 +51,16 @@ def test_a_damaged_row_is_named_and_a_torn_last_one_forgotten(run, line):
         run.metrics("a")
     with pytest.raises(UserError, match=r"metrics\.jsonl:2: is damaged"):
         run.rewind("a", 1)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_that_an_editor_has_saved_are_the_same(run, end):
+    metrics = run.path / "metrics.jsonl"
+    lines = [ROW.decode(), "", ROW.decode(), "", ""]
+    metrics.write_text("\ufeff" + end.join(lines), newline="")
+    assert [row["step"] for row in run.metrics("a")] == [1, 1]
+    run.rewind("a", 1)
+    assert metrics.read_bytes() == 2 * (ROW + b"\n")
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "{"])

@@ -50,7 +50,7 @@ from typing import Any
 from etils import epath
 
 from musilingo_jax.audio.cache import identity as identities
-from musilingo_jax.audio.cache import shard_plan, shards
+from musilingo_jax.audio.cache import seal, shard_plan, shards
 from musilingo_jax.audio.cache.identity import Identity, StoredIdentity
 from musilingo_jax.audio.cache.shard_plan import ShardPlans
 from musilingo_jax.audio.cache.shards import SHARD_INDEX, Note
@@ -222,6 +222,7 @@ def _read_notes(
         for number, line in index.items()
         if number in numbers
         and shards.clips_of(line) is not None
+        and seal.is_intact(line)
         and (planned is None or _describes(line, planned.get(number, ())))
         and shards.is_whole(number, line, sizes)
     }

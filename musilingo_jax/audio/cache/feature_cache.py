@@ -1,6 +1,5 @@
 """The feature cache of an experiment: filled, and refused if songs cannot be read."""
 
-import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 
@@ -22,6 +21,7 @@ from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import model_config, weights
 from musilingo_jax.runtime import paths
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.settings import plain, read_section, setting
 from musilingo_jax.runtime.sharding import local_mesh
 
@@ -89,7 +89,7 @@ def prepare(
     ids = [clip.id for clip in clips]
     cache.fetch(ids)
     if share.task == 0 and (line := description.notice_line(cache, ids)):
-        print(line, file=sys.stderr)
+        print_note(line)
     if not settings.allow_missing:
         refuse_skipped(cache, ids)
     return cache

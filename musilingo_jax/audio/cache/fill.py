@@ -11,7 +11,6 @@ of a job array know nothing of each other.
 
 import contextlib
 import fcntl
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -35,7 +34,7 @@ from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 
 # Seconds after which all hosts see a file that one of them wrote, if they share it.
 _VISIBLE_WITHIN = 60.0
@@ -274,10 +273,9 @@ def _await_shards(folder: epath.Path, identity: Identity) -> None:
             return
         if not announced:
             announced = True
-            print(
+            print_note(
                 f"process {jax.process_index()} is done and waits for the others: "
-                f"{len(unfinished)} shards are not finished yet",
-                file=sys.stderr,
+                f"{len(unfinished)} shards are not finished yet"
             )
         # Reading a large or remote folder takes time itself.
         time.sleep(max(1.0, 10 * (time.monotonic() - started)))

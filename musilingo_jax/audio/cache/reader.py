@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 import threading
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -22,7 +21,7 @@ from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import user_cache
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 
 # Shards open at once, well below the usual limit of 1024 files per process.
 _OPEN_SHARDS = 128
@@ -175,10 +174,9 @@ class FeatureCache:
         if not lacking:
             return
         size = sum(self._notes[number]["bytes"] for number in lacking)
-        print(
+        print_note(
             f"copying {len(lacking)} shards ({size:,} bytes) of {self.folder} to "
-            f"{user_cache('features')}, because ArrayRecord reads local files only",
-            file=sys.stderr,
+            f"{user_cache('features')}, because ArrayRecord reads local files only"
         )
         with cli.progress(
             total=size, unit="B", unit_scale=True, label="copying"

@@ -12,7 +12,6 @@ digests and files only ever hold a type, and a config that says "auto" resumes a
 that was made before there was "auto".
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime import paths, settings
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.printable import print_note
 
 FROZEN = ("encoder", "language_model")
 """The parts that have this type in a program that trains or answers."""
@@ -124,8 +124,7 @@ def of_cache(config: ConfigDict) -> str | None:
 def _tell_if_too_large(config: ConfigDict, problem: str | None) -> None:
     """Says that a cache's type may need more memory than there is."""
     if problem:
-        print(
+        print_note(
             f'note: the dtype "{AUTO}" is float32, as in {config.features.cache}; but '
-            f"{problem}: with bfloat16, give another --config.features.cache",
-            file=sys.stderr,
+            f"{problem}: with bfloat16, give another --config.features.cache"
         )

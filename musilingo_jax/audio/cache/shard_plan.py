@@ -4,7 +4,8 @@ Processes that fill one cache need not communicate. Each derives the same plan f
 order of the corpus and the plans that exist; what is finished does not matter. The
 first one to write a plan decides:
 
-    plans/000.json    {"identity": {…}, "shards": [["a.ogg:…", "b.ogg:…"], ["c.ogg:…"]]}
+    plans/000.json    {"identity": {…}, "shards": [["a.ogg:…", "b.ogg:…"], ["c.ogg:…"]],
+                       "digest": "…"}
     plans/001.json    clips that were added later, and clips that are tried again
 
 Shards are numbered through all plans. Task 1 of 4 makes the shards 1, 5, 9, …
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
+from musilingo_jax.audio.cache import seal
 from musilingo_jax.audio.cache.identity import Identity, StoredIdentity, is_identity
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
@@ -65,6 +67,8 @@ def read(folder: epath.Path) -> ShardPlans:
             isinstance(planned, list) and all(map(is_texts, planned))
         ):
             raise Torn(f"{path}: cannot be read (it is not a plan)")
+        if not seal.is_intact(plan):
+            raise Torn(f"{path}: is damaged (it does not have its digest)")
         if identity not in (None, plan["identity"]):
             raise Torn(f"{path}: its identity is not that of the plans before it")
         identity = plan["identity"]
@@ -108,7 +112,7 @@ def replace(folder: epath.Path, plans: ShardPlans) -> None:
 
 
 def _text(identity: StoredIdentity | None, shards: Sequence[Sequence[str]]) -> str:
-    return json.dumps({"identity": identity, "shards": shards}) + "\n"
+    return json.dumps(seal.sealed({"identity": identity, "shards": shards})) + "\n"
 
 
 def _name(number: int) -> str:

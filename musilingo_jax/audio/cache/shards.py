@@ -5,7 +5,7 @@
                               "features": 24576, "identity": {…},
                               "clips": [["a.ogg:…", 2, 8.66, "songs/a.ogg"], …],
                               "silent": […], "skipped": {…}, "missing": {…},
-                              "absent": […], "notices": {…}}
+                              "absent": […], "notices": {…}, "digest": "…"}
 
 Entry i of `clips` describes record i: the id of the clip, its rows, its seconds, the
 path of its file. `silent` lists those of them without sound. The other lists say why
@@ -35,6 +35,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 from jaxtyping import Float
 
+from musilingo_jax.audio.cache import seal
 from musilingo_jax.audio.cache.identity import Identity, is_identity
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
@@ -163,7 +164,7 @@ class ShardWriter:
             "identity": self._identity.stored(),
             **self._note,
         }
-        storage.write_text(note, json.dumps(content) + "\n")
+        storage.write_text(note, json.dumps(seal.sealed(content)) + "\n")
 
 
 class EarlierShard:
@@ -261,7 +262,7 @@ def read_note(folder: epath.Path, number: int) -> Note | None:
         note = read_any_json(folder / note_name(number))
     except UserError:
         return None
-    return None if clips_of(note) is None else note
+    return None if clips_of(note) is None or not seal.is_intact(note) else note
 
 
 def clips_of(note: Any) -> list[str] | None:

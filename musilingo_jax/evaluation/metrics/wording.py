@@ -1,6 +1,5 @@
 """All scores that compare the words of answers with those of their references."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from musilingo_jax.evaluation.metrics.bertscore import BertScore
 from musilingo_jax.evaluation.metrics.meteor import meteor
 from musilingo_jax.evaluation.metrics.wordnet import Absent, Synonyms
 from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.printable import print_note
 
 # The reported scores, in this order. `legacy` is the arithmetic of MU-LLaMA's script,
 # which the numbers of MU-LLaMA, MusiLingo and CMI-Bench were computed with.
@@ -94,7 +94,7 @@ class WordingModels:
                     )
             elif name.startswith("honest."):
                 metric = name.removeprefix("honest.")
-                print(f"{metric} is not computed: {reason}", file=sys.stderr)
+                print_note(f"{metric} is not computed: {reason}")
         return models
 
 
