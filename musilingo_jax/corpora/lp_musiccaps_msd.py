@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pyarrow.parquet
 import tensorflow_datasets as tfds
 
@@ -90,7 +89,10 @@ class LpMusicCapsMsd(Corpus):
                     values = (batch.column(name).to_pylist() for name in columns)
                     for row in zip(*values, strict=True):
                         yield self._row(path, next(counter), row, split)
-        except (OSError, pyarrow.ArrowException) as error:
+        except UserError:
+            raise
+        # Of a damaged schema Arrow raises errors of Python's, such as KeyError.
+        except Exception as error:
             raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
 
     def _row(

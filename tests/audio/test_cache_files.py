@@ -103,6 +103,21 @@ def test_a_changed_letter_of_a_name_changes_nothing(cache, name, indexed):
     assert path.read_text() == whole and index.exists()
 
 
+@pytest.mark.parametrize("seconds", [10**400, 1e300, float("inf"), float("nan"), -1])
+def test_seconds_that_no_clip_has_are_no_note(cache, seconds):
+    """Whether or not it has a digest: notes of version 0.1 have none."""
+    folder, before, fill_again = cache
+    path = folder / "00000000.json"
+    note = json.loads(path.read_text())
+    del note["digest"]
+    assert shards.clips_of(note) is not None
+    note["clips"][0][2] = seconds
+    path.write_text(json.dumps(note))
+    (folder / "index.jsonl").unlink()
+    assert shards.read_note(epath.Path(folder), 0) is None
+    assert fill_again() == before
+
+
 def test_two_names_that_changed_places_in_a_note_are_noticed(cache):
     folder, before, fill_again = cache
     (folder / "index.jsonl").unlink()

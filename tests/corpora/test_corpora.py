@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -630,3 +631,20 @@ def test_files_of_a_split_that_are_not_there_are_told(tmp_path, capsys):
     whole.rename(tmp_path / "data/train-00001-of-00004-0a1b.parquet")
     assert make(LpMusicCapsMsd, tmp_path).survey.records
     assert "of the split 'train' 3 are not there" in capsys.readouterr().err
+
+
+def test_flipped_bits_of_a_parquet_file_end_in_a_sentence(tmp_path):
+    msd_table(tmp_path, "test", 2)
+    (path,) = tmp_path.glob("data/*.parquet")
+    whole, told = path.read_bytes(), set()
+    reader = LpMusicCapsMsd(source=tmp_path, audio=None, data_dir=tmp_path)
+    for bit in random.Random(0).sample(range(8 * len(whole)), 3000):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            list(reader.rows())
+        except UserError as error:
+            assert path.name in str(error)
+            told.add(type(error.__cause__))
+    assert {UnicodeDecodeError, KeyError} & told

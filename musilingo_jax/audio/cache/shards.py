@@ -23,7 +23,6 @@ The note is written last. A shard with a note is finished.
 
 import contextlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -46,6 +45,8 @@ REMEDY = "run `python -m musilingo_jax.cache --config=…` with the same config"
 
 Note = dict[str, Any]
 
+# Seconds of a clip, far above any: sums of more are no floats.
+_LONGEST = 1e9
 # Keys of a note with clip → why it has no record.
 _REASONS = ("skipped", "missing")
 
@@ -307,7 +308,7 @@ def _is_held(value: Any) -> bool:
         return False
     id, rows, seconds, path = value
     texts = isinstance(id, str) and isinstance(path, str)
-    length = type(seconds) in (int, float) and 0 <= seconds < math.inf
+    length = type(seconds) in (int, float) and 0 <= seconds < _LONGEST
     return texts and length and _is_size(rows)
 
 
