@@ -22,7 +22,7 @@ from jaxtyping import Shaped
 
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import one_line
 
 _LOWEST = {
     np.dtype(np.float64): 0x7FF0_0000_0000_0000,
@@ -54,7 +54,7 @@ class FiniteTensor:
     @property
     def where(self) -> str:
         """Its source and name, for messages."""
-        return f"{printable(self.source)}: {printable(self.name)}"
+        return f"{one_line(self.source)}: {one_line(self.name)}"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import one_line
 
 
 @runtime_checkable
@@ -95,7 +95,7 @@ def under(tensors: Tensors, prefix: str) -> Tensors:
 def shortened(names: Sequence[str]) -> str:
     """The first few names, each cut to 80 characters, for a message."""
     shown = [name if len(name) <= 80 else f"{name[:77]}…" for name in names[:5]]
-    return printable(", ".join(shown) + (" …" if len(names) > 5 else ""))
+    return one_line(", ".join(shown) + (" …" if len(names) > 5 else ""))
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ from musilingo_jax.pretrained.pytorch_tensors import (
 )
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import one_line, printable
 
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
@@ -189,7 +189,7 @@ def _readable(path: Path, name: str, tensor: Any) -> LazyTensor:
     if not isinstance(tensor, Special):
         tensor = _old_tensor(tensor)
     if isinstance(tensor, Special):
-        raise UserError(f"{path}: {printable(name)} {tensor.reason}")
+        raise UserError(f"{path}: {one_line(name)} {tensor.reason}")
     return tensor
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from musilingo_jax.pretrained.safetensors_file import TYPES, LocalFile, Tensor
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import one_line
 
 SPELLINGS = {
     "float64": "F64",
@@ -114,7 +114,7 @@ class Storage:
                 crc = zlib.crc32(whole[first : first + _BLOCK].data, crc)
             if crc != self._crc:
                 raise UserError(
-                    f"{self.file.path}: the values of {printable(self.key)} in this "
+                    f"{self.file.path}: the values of {one_line(self.key)} in this "
                     "zip do not match their checksum, so they are damaged; get the "
                     "file from its source again"
                 )

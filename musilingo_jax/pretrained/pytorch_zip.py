@@ -28,7 +28,7 @@ from musilingo_jax.pretrained.pytorch_tensors import (
 )
 from musilingo_jax.pretrained.safetensors_file import LocalFile, Tensor
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import one_line
 
 # PyTorch's pickles of the largest models are below 10 MB.
 _LARGEST_PROGRAM = 100_000_000
@@ -96,7 +96,7 @@ def read(path: Path) -> Any:
 def refusal(path: Path, name: str) -> UserError:
     """The message for a file whose program names a function or class."""
     return UserError(
-        f"{path}: contains an object of type {printable(name)}, and making it would "
+        f"{path}: contains an object of type {one_line(name)}, and making it would "
         "run the file's code; this was refused and nothing was run: get the weights as "
         "safetensors, or save the tensors alone"
     )

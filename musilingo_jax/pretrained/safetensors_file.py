@@ -26,7 +26,7 @@ import numpy as np
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import one_line
 
 TYPES = {
     "F64": np.dtype(np.float64),
@@ -140,8 +140,9 @@ class Tensor:
             have a type that numpy lacks.
         """
         if self.dtype not in TYPES:
+            named = one_line(self.dtype[:80])
             raise UserError(
-                f"{self.file.path}: has values of type {self.dtype}, which is not "
+                f"{self.file.path}: has values of type {named}, which is not "
                 "supported; use another version of the model"
             )
         index = index if isinstance(index, tuple) else (index,)
@@ -204,7 +205,7 @@ def open_file(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: broken or cut off ({printable(str(error))}); get it from its "
+            f"{path}: broken or cut off ({one_line(str(error))}); get it from its "
             "source again"
         ) from error
 

@@ -42,7 +42,7 @@ from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.parameters import Parameter, parameters
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import one_line
 from musilingo_jax.runtime.sharding import shardings
 from musilingo_jax.runtime.threads import MOST_THREADS
 
@@ -184,7 +184,7 @@ def _check(
     unused = [name for name in sorted(without(tensors, ignored)) if name not in used]
     problems = {"missing": missing, "unused": unused, "misshapen": misfits}
     found = [
-        f"{kind}: {printable(_listing(lines))}"
+        f"{kind}: {one_line(_listing(lines))}"
         for kind, lines in problems.items()
         if lines
     ]

@@ -27,7 +27,7 @@ from musilingo_jax.runtime.command_line import (
     required_config,
 )
 from musilingo_jax.runtime.errors import UserError, causes
-from musilingo_jax.runtime.printable import print_note, printable, protect_output
+from musilingo_jax.runtime.printable import one_line, print_note, protect_output
 
 __all__ = ["define_config", "progress", "required_config", "run"]
 
@@ -46,7 +46,7 @@ def progress(
         iterable,
         total=total,
         unit=unit,
-        desc=printable(label).replace("\n", r"\n"),
+        desc=one_line(label),
         file=sys.stderr,
         dynamic_ncols=True,
         **options,

@@ -19,6 +19,14 @@ def printable(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    r"""Printable text in which line ends and tabs are `\n` and `\t`, too.
+
+    For names within a message: one with a line end could look like another message.
+    """
+    return printable(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
 def print_note(text: str) -> None:
     """Prints a line on stderr, made printable."""
     print(printable(text), file=sys.stderr)

@@ -11,6 +11,7 @@ from helpers.small_tensors import ARRAYS, assert_same, layout, write
 from safetensors.numpy import save_file
 
 from musilingo_jax.pretrained import safetensors_file
+from musilingo_jax.pretrained.lazy_tensors import shortened
 from musilingo_jax.pretrained.safetensors_writer import SafetensorsWriter
 from musilingo_jax.pretrained.tensor_files import WEIGHTS, open_tensors
 from musilingo_jax.runtime.errors import UserError
@@ -193,6 +194,19 @@ def test_memory_is_bounded_by_what_is_asked_for(tmp_path):
     before = resident()
     assert all(tensor[i, 0] == 1 for i in range(64))
     assert resident() - before < 8e6
+
+
+def test_names_of_types_and_tensors_are_one_line(tmp_path):
+    odd = "line\nerror: line"
+    (tmp_path / WEIGHTS).write_bytes(
+        file_of({"a": tensor(odd, (16,), 0, 8)}) + bytes(8)
+    )
+    with pytest.raises(UserError, match=r"of type line\\nerror: line, which is not"):
+        open_tensors(tmp_path)["a"][...]
+    (tmp_path / WEIGHTS).write_bytes(file_of({odd: {}}))
+    with pytest.raises(UserError, match=r"does not describe line\\nerror: line"):
+        open_tensors(tmp_path)
+    assert shortened([odd]) == r"line\nerror: line"
 
 
 def test_every_type_has_one_spelling():
