@@ -27,6 +27,7 @@ from musilingo_jax.models.layers import linear
 from musilingo_jax.models.matmul import in_two_rows, int8_product, product
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from musilingo_jax.runtime.tested_versions import release
 
 FAN_IN, FAN_OUT = 512, 1024
@@ -75,6 +76,22 @@ def test_one_row_of_two_is_that_row():
     kernel = jnp.asarray(rng.normal(size=(24, 16)), jnp.bfloat16)
     y = in_two_rows(product, x, kernel)
     assert y.shape == (1, 1, 16)
+    np.testing.assert_allclose(y, product(x, kernel), rtol=1e-6)
+
+
+def test_a_row_on_each_device_is_multiplied_twice():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(8, 1, 24)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(24, 16)), jnp.bfloat16)
+    mesh = make_mesh(8, 1, 1)
+    spread = jax.device_put(x, batch_sharding(mesh))
+    shared = jax.device_put(kernel, replicated(mesh))
+    multiply = jax.jit(lambda x, kernel: linear(x, kernel, None, None))
+    program = multiply.lower(spread, shared)
+    assert "tensor<8x1x2x24xbf16>" in program.as_text()
+    assert "x2x24xbf16" not in multiply.lower(x, kernel).as_text()
+    y = multiply(spread, shared)
+    assert y.sharding.is_equivalent_to(batch_sharding(mesh), y.ndim)
     np.testing.assert_allclose(y, product(x, kernel), rtol=1e-6)
 
 

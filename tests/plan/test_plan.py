@@ -1,5 +1,6 @@
 """Plans: on this machine's compiler throughout, on the TPU's where it is installed."""
 
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from helpers import processors, programs, released_configs
 from helpers.small_run import LANGUAGE_MODEL, ROOT, load_config
 
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.plan import (
     compile,
     model_shapes,
@@ -287,6 +289,23 @@ def test_search_tries_what_divides_and_keeps_the_update(slice_of_cpus):
         # Two examples a row, as in the config, or one if two do not divide.
         assert (way.row.length, way.rows) in {(48, 16), (24, 32)}
         assert way.stage.rows % (way.mesh["data"] * way.mesh["fsdp"]) == 0
+
+
+def test_search_tries_what_the_backward_pass_keeps():
+    """The less it keeps, the less memory and the more time, by the estimate."""
+    job = replace(
+        tiny_job(Topology.parse("v5e-8")),
+        shapes=Shapes(model_shapes.LANGUAGE_MODELS["huggyllama/llama-7b"], 1024, ""),
+        dtype="bfloat16",
+    )
+    by_policy = {policy: [] for policy in POLICIES}
+    for found in search.candidates(job):
+        by_policy[found.job.stage.remat].append(found)
+    for kept_less, kept_more in itertools.pairwise(by_policy.values()):
+        assert len(kept_less) == len(kept_more) > 0
+        for less, more in zip(kept_less, kept_more, strict=True):
+            assert less.memory < more.memory
+            assert less.seconds >= more.seconds
 
 
 def test_search_ranks_what_it_compiles(plan, monkeypatch, capsys):
