@@ -366,8 +366,8 @@ def test_ctrl_c_reminds_of_a_running_tpu(cloud, tmp_path):
     (tmp_path / "gcloud").rename(real)
     executable(
         tmp_path / "gcloud",
-        f'#!/usr/bin/env bash\n[[ "$*" == *follow* ]] && touch {tmp_path}/following'
-        f' && exec sleep 600\nexec {real} "$@"\n',
+        '#!/usr/bin/env bash\n[[ "$*" == *follow* ]] && trap "exit 130" INT'
+        f' && touch {tmp_path}/following && sleep 600\nexec {real} "$@"\n',
     )
     cloud.set(state="ACTIVE")
     process = cloud.start("run", *ASKED, "--yes", *TRAINING)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from helpers import processors, programs, released_configs
+from helpers import cpu_slices, processors, programs, released_configs
 from helpers.small_run import LANGUAGE_MODEL, ROOT, load_config
 
 from musilingo_jax.models.llama_config import LlamaConfig
@@ -384,7 +384,7 @@ def test_auto_is_planned_in_the_type_of_the_tpu(dtype: str, planned: str):
         "--config=finetune_musiccaps",
         f"--config.model.dtype={dtype}",
         "--topology=v5e-8",
-        prelude=prelude,
+        prelude=cpu_slices.PRELUDE + prelude,
     )
     assert f"error: planned in {planned}\n" in done.stderr
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import programs
+from helpers import cpu_slices, programs
 from helpers.released_configs import MERT_95M, MERT_330M
 from helpers.small_run import LANGUAGE_MODEL, ROOT
 
@@ -204,7 +204,11 @@ def test_model_flops_of_an_encoder_are_its_products():
 )
 def test_wrong_command_lines(arguments, message):
     done = programs.run(
-        "plan", "--config=configs/tiny.py", "--topology=v5e-1", *arguments
+        "plan",
+        "--config=configs/tiny.py",
+        "--topology=v5e-1",
+        *arguments,
+        prelude=cpu_slices.PRELUDE,
     )
     assert done.returncode != 0 and done.stderr.startswith("error: ")
     assert message in done.stderr
