@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from musilingo_jax.runtime.errors import UserError
 
@@ -179,7 +179,7 @@ def _axes(node: Any) -> tuple[str | None, ...]:
 
 
 def spec_of(
-    shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh
+    shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh | AbstractMesh
 ) -> PartitionSpec:
     """The axes of the mesh that split each dimension; None where it stays whole.
 
