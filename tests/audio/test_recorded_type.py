@@ -18,6 +18,8 @@ from musilingo_jax.runtime import processor
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def on(monkeypatch):

@@ -16,6 +16,8 @@ from musilingo_jax.models.attention import (
 )
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
 
+pytestmark = pytest.mark.medium
+
 KERNELS = {"splash": splash_attention, "flash": flash_attention}
 PACKED = [[1] * 70 + [2] * 50 + [3] * 41 + [0] * 39, [1] * 200]
 RAGGED = [[1] * 131 + [0] * 69, [1] * 3 + [0] * 197]

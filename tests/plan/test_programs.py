@@ -190,6 +190,7 @@ def test_model_flops_of_an_encoder_are_its_products():
     assert job.model_flops == 4 * 2 * total  # Four groups of devices: a clip each.
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
