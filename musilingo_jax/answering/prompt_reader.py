@@ -14,7 +14,7 @@ from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.llama import UnstackedLlama
 from musilingo_jax.models.musilingo import splice
-from musilingo_jax.runtime.sharding import cache_sharding, replicated
+from musilingo_jax.runtime.sharding import cache_sharding, replicated, row_shares
 
 T = TypeVar("T")
 
@@ -37,8 +37,7 @@ class PromptReader:
     @property
     def row_shares(self) -> int:
         """How many groups of devices the rows of a batch are divided among."""
-        mesh = self.mesh
-        return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+        return 1 if self.mesh is None else row_shares(self.mesh.shape)
 
     def read(
         self, prompts: PaddedPrompts, cache: KVCache

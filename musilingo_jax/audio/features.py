@@ -14,7 +14,6 @@ songs share batches, and a song is finished when all its chunks are:
 """
 
 import functools
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from musilingo_jax.models.adapter import pool, windows_of
 from musilingo_jax.models.mert import Mert, MertConfig
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
-from musilingo_jax.runtime.sharding import RULES, batch_sharding
+from musilingo_jax.runtime.sharding import batch_sharding, row_shares
 
 # Batches on the device at once: one that is computed and one that is queued.
 _IN_FLIGHT = 2
@@ -144,7 +143,7 @@ def encode(
       The song's number, counted from 0 without the Nones, and its float32 features in
       the shape that `config.reduction` says, or the `UserError` that its blocks raised.
     """
-    devices = math.prod(mesh.shape[axis] for axis in RULES["batch"])
+    devices = row_shares(mesh.shape)
     running: deque[tuple[list[Chunk], jax.Array]] = deque()
     unfinished: dict[int, _Song] = {}
 

@@ -8,14 +8,19 @@ kernels of accelerators, which `segment_attention` chooses by the mesh, never wr
 mask or a score to memory.
 """
 
+from functools import partial
+from types import ModuleType
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
 from musilingo_jax.models import cpu
+from musilingo_jax.runtime.sharding import spec_of
 
 
 def rotary(
@@ -104,8 +109,9 @@ def segment_attention(
     else:
         kernel = None
     if kernel and kernel.fits(query, key):
-        query = scaled(query, key.dtype)
-        return kernel.attention(query, key, value, segments, causal=causal)
+        return by_kernel(
+            kernel, query, key, value, segments, causal=causal, interpret=False
+        )
     if causal:
         return attention(query, key, value, attend_mask(segments))
     # A row is a single clip, so that the mask is the same for all its queries.
@@ -117,6 +123,54 @@ def segment_attention(
         cpu=cpu.one_head_at_a_time(attention),
         default=attention,
     )
+
+
+def by_kernel(
+    kernel: ModuleType,
+    query: Float[Array, "batch time heads head_dim"],
+    key: Float[Array, "batch time key_heads head_dim"],
+    value: Float[Array, "batch time key_heads head_dim"],
+    segments: Int[Array | ndarray, "batch time"],
+    *,
+    causal: bool,
+    interpret: bool,
+) -> Float[Array, "batch time heads head_dim"]:
+    """`segment_attention` by a kernel; the result has the type of `key`.
+
+    A kernel computes whole blocks on one device. So rows are padded, and each device
+    computes its rows and heads. Where the mesh does not divide the key heads, every
+    device computes all heads.
+
+    Args:
+      kernel: `splash_attention` or `flash_attention`.
+      query: as in `segment_attention`, and so the next four.
+      key: of each position.
+      value: of each position.
+      segments: of each position.
+      causal: whether later positions are hidden.
+      interpret: run the kernel on a CPU, slowly, for tests.
+    """
+    time = query.shape[1]
+    missing = -time % kernel.MULTIPLE
+
+    def padded(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2))
+
+    local = partial(kernel.attention, causal=causal, interpret=interpret)
+    mesh = jax.typeof(query).sharding.mesh
+    if not mesh.empty:
+        # Query heads are where the key head is that they share.
+        split = spec_of(key.shape, ("batch", None, "heads", None), mesh)
+        local = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(split, split, split, PartitionSpec(split[0])),
+            out_specs=split,
+            # Kernels do not say over which axes their output varies.
+            check_vma=False,
+        )
+    operands = scaled(query, key.dtype), key, value, jnp.asarray(segments)
+    return local(*map(padded, operands))[:, :time]
 
 
 def attend_mask(

@@ -6,16 +6,12 @@ only (Dao et al. 2022, "FlashAttention"). cuDNN's kernel, which
 [time, time] written out.
 """
 
-import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu import attention as kernels
 from jaxtyping import Array, Float, Int
-from numpy import ndarray
 
-from musilingo_jax.runtime.sharding import spec_of
-
-BLOCK = 64
-"""Positions of a block, of which rows are padded to a multiple."""
+MULTIPLE = 64
+"""Positions of a block: lengths of rows are multiples."""
 
 
 def fits(
@@ -31,59 +27,30 @@ def attention(
     query: Float[Array, "batch time heads head_dim"],
     key: Float[Array, "batch time key_heads head_dim"],
     value: Float[Array, "batch time key_heads head_dim"],
-    segments: Int[Array | ndarray, "batch time"],
+    segments: Int[Array, "batch time"],
     *,
     causal: bool,
-    interpret: bool = False,
+    interpret: bool,
 ) -> Float[Array, "batch time heads head_dim"]:
-    """`segment_attention` by the kernel; the result has the type of `key`.
+    """`attention.by_kernel` on one GPU, with rows of a multiple of `MULTIPLE`.
 
     The kernel has no grouped keys: those that query heads share are repeated.
-
-    Args:
-      query: of each position, scaled.
-      key: of each position.
-      value: of each position.
-      segments: 0 = padding, 1… = text or clip in the row.
-      causal: whether positions attend only to those before them, and to themselves.
-      interpret: run the kernel on a CPU, slowly, for tests.
     """
-    time, heads = query.shape[1:3]
-    padded = -(-time // BLOCK) * BLOCK
+    shared = query.shape[2] // key.shape[2]
     sizes = kernels.BlockSizes(
-        block_q=BLOCK,
-        block_k=BLOCK,
-        block_q_dkv=BLOCK,
-        block_kv_dkv=BLOCK,
-        block_q_dq=BLOCK,
-        block_kv_dq=BLOCK,
+        block_q=MULTIPLE,
+        block_k=MULTIPLE,
+        block_q_dkv=MULTIPLE,
+        block_kv_dkv=MULTIPLE,
+        block_q_dq=MULTIPLE,
+        block_kv_dq=MULTIPLE,
     )
-
-    def rows(x: Array) -> Array:
-        x = jnp.pad(x, ((0, 0), (0, padded - time)) + ((0, 0),) * (x.ndim - 2))
-        return jnp.repeat(x, heads // x.shape[2], axis=2) if x.ndim == 4 else x
-
-    def local(query: Array, key: Array, value: Array, segments: Array) -> Array:
-        return kernels.mha(
-            query,
-            key,
-            value,
-            segments,
-            causal=causal,
-            block_sizes=sizes,
-            interpret=interpret,
-        )
-
-    mesh = jax.typeof(query).sharding.mesh
-    if not mesh.empty:
-        whole = spec_of(query.shape, ("batch", None, "heads", None), mesh)
-        local = jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(whole, whole, whole, jax.sharding.PartitionSpec(whole[0])),
-            out_specs=whole,
-            # The kernel does not say over which axes its output varies.
-            check_vma=False,
-        )
-    operands = (rows(x) for x in (query, key, value, jnp.asarray(segments)))
-    return local(*operands)[:, :time]
+    return kernels.mha(
+        query,
+        jnp.repeat(key, shared, axis=2),
+        jnp.repeat(value, shared, axis=2),
+        segments,
+        causal=causal,
+        block_sizes=sizes,
+        interpret=interpret,
+    )

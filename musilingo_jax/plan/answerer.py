@@ -22,10 +22,10 @@ from musilingo_jax.answering.stop_texts import Stops
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.kv_cache import KVCache, layer_shape
 from musilingo_jax.models.llama import Llama, UnstackedLlama
-from musilingo_jax.plan.job import held, placed
+from musilingo_jax.plan.job import held
 from musilingo_jax.plan.model_shapes import Shapes
 from musilingo_jax.pretrained import weights
-from musilingo_jax.runtime.sharding import cache_sharding, replicated
+from musilingo_jax.runtime.sharding import cache_sharding, placed, replicated
 from musilingo_jax.training import flops
 
 # States and kinds of tokens of a `Stops`; those of a few texts. They change nothing.

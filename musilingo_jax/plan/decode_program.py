@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from musilingo_jax.answering.decoding import decode
+from musilingo_jax.answering.padded_prompts import round_up
 from musilingo_jax.plan.answerer import AbstractAnswerer, answer_memory, read_weights
-from musilingo_jax.plan.job import Lowered, held, row_shares
+from musilingo_jax.plan.job import Lowered, held
 from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.tpu_slices import Topology
-from musilingo_jax.runtime.sharding import make_mesh, replicated
+from musilingo_jax.runtime.sharding import make_mesh, replicated, row_shares
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class DecodeJob:
     @property
     def rows(self) -> int:
         """Rows, with those that make them divisible over the devices."""
-        shares = row_shares(self.mesh)
-        return shares * -(-self.batch // shares)
+        return round_up(self.batch, row_shares(self.mesh))
 
     @property
     def size(self) -> str:

@@ -13,11 +13,11 @@ from musilingo_jax.audio import chunks, features
 from musilingo_jax.models import mert as merts
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
-from musilingo_jax.plan.job import Lowered, held, row_shares
+from musilingo_jax.plan.job import Lowered, held
 from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.pretrained.tensor_map import abstract
-from musilingo_jax.runtime.sharding import batch_sharding
+from musilingo_jax.runtime.sharding import batch_sharding, row_shares
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.sharding import make_mesh, shardings
+from musilingo_jax.runtime.sharding import make_mesh
 
 PROGRAMS = ("train", "encode", "read", "decode")
 
@@ -131,22 +131,6 @@ def mesh_sizes(mesh: Mapping[str, int], topology: Topology) -> dict[str, int]:
             "product of the sizes as many, or one of them -1"
         )
     return sizes
-
-
-def row_shares(mesh: Mapping[str, int]) -> int:
-    """How many groups of devices the rows of a batch are divided among."""
-    return mesh["data"] * mesh["fsdp"]
-
-
-def placed(like: Any, mesh: Mesh) -> Any:
-    """An abstract tree with the shardings of its named axes."""
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
-        ),
-        like,
-        shardings(like, mesh),
-    )
 
 
 def held(tree: Any) -> float:

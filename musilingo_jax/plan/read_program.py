@@ -10,12 +10,12 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from musilingo_jax.answering.decoding import Admission, admit
-from musilingo_jax.answering.padded_prompts import PaddedPrompts
+from musilingo_jax.answering.padded_prompts import PaddedPrompts, round_up
 from musilingo_jax.plan.answerer import AbstractAnswerer, answer_memory
-from musilingo_jax.plan.job import Lowered, held, row_shares
+from musilingo_jax.plan.job import Lowered, held
 from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.tpu_slices import Topology
-from musilingo_jax.runtime.sharding import batch_sharding, replicated
+from musilingo_jax.runtime.sharding import batch_sharding, replicated, row_shares
 
 PREFIX_SLOTS = 16
 """Tokens of a prompt that were read before, with others that begin alike: the least."""
@@ -55,8 +55,7 @@ class ReadJob:
     @property
     def rows(self) -> int:
         """Prompts, with those that make them divisible over the devices."""
-        shares = row_shares(self.mesh)
-        return shares * -(-self.batch // shares)
+        return round_up(self.batch, row_shares(self.mesh))
 
     @property
     def tokens(self) -> int:

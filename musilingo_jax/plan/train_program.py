@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.plan.job import Lowered, held, placed
+from musilingo_jax.plan.job import Lowered, held
 from musilingo_jax.plan.model_shapes import Shapes
 from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.tpu_slices import Topology
@@ -17,7 +17,12 @@ from musilingo_jax.pretrained import weights
 from musilingo_jax.training import flops
 from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
-from musilingo_jax.training.train_step import TrainState, abstract_batch, make_update
+from musilingo_jax.training.train_step import (
+    TrainState,
+    abstract_batch,
+    abstract_state,
+    make_update,
+)
 
 
 @dataclass(frozen=True)
@@ -108,16 +113,9 @@ class TrainJob:
 
     def _arguments(self, mesh: Mesh) -> tuple[TrainState, Any, Any]:
         """State, language model and batch of an update, as shapes and shardings."""
-        optimiser = self.stage.optimiser()
-
-        def fresh() -> TrainState:
-            widths = self.shapes.encoder_width, self.shapes.language_model.width
-            adapter = Adapter(*widths, rngs=nnx.Rngs(0))
-            # optax's type for a tree of parameters does not include modules.
-            parameters: Any = adapter
-            return TrainState(adapter=adapter, optimiser=optimiser.init(parameters))
-
-        state = placed(jax.eval_shape(fresh), mesh)
+        widths = self.shapes.encoder_width, self.shapes.language_model.width
+        adapter = jax.eval_shape(lambda: Adapter(*widths, rngs=nnx.Rngs(0)))
+        state = abstract_state(self.stage.optimiser(), adapter, mesh)
         llama = weights.abstract_language_model(
             self.shapes.language_model,
             dtype=self.dtype,

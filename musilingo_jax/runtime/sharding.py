@@ -12,7 +12,7 @@ the batch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -118,6 +118,17 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return structure.unflatten([NamedSharding(mesh, spec) for spec in specs])
 
 
+def placed(like: Any, mesh: Mesh) -> Any:
+    """An abstract tree with the shardings of its named axes."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        like,
+        shardings(like, mesh),
+    )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Splits the rows of a batch over `data` and `fsdp`; other axes stay whole."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
@@ -158,11 +169,19 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, sharding)
 
 
+def row_shares(sizes: Mapping[str, int]) -> int:
+    """How many groups of devices the rows of a batch are divided among.
+
+    Args:
+      sizes: of the mesh's axes, such as `Mesh.shape`.
+    """
+    return math.prod(sizes[axis] for axis in RULES["batch"])
+
+
 def rows_per_device(x: jax.Array) -> float:
     """Vectors of x that a device has, if its rows are split as those of a batch are."""
     mesh = jax.typeof(x).sharding.mesh
-    shares = 1 if mesh.empty else math.prod(mesh.shape[a] for a in RULES["batch"])
-    return math.prod(x.shape[:-1]) / shares
+    return math.prod(x.shape[:-1]) / (1 if mesh.empty else row_shares(mesh.shape))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

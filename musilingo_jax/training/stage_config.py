@@ -13,6 +13,7 @@ from musilingo_jax.corpora.records import Record
 from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import plain, read_section, setting
+from musilingo_jax.runtime.sharding import row_shares
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -120,7 +121,7 @@ class StageConfig:
         Raises:
           UserError: the rows are not divisible by the devices that share them.
         """
-        devices = mesh.shape["data"] * mesh.shape["fsdp"]
+        devices = row_shares(mesh.shape)
         if self.rows % devices:
             raise UserError(
                 f"config.{name}.rows is {self.rows}, which is not divisible by "

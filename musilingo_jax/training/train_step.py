@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch, answer_loss
-from musilingo_jax.runtime.sharding import batch_sharding, shardings
+from musilingo_jax.runtime.sharding import batch_sharding, placed
 from musilingo_jax.training.stage_config import StageConfig
 
 
@@ -50,14 +50,8 @@ def abstract_state(
     optimiser: optax.GradientTransformation, adapter: Adapter, mesh: Mesh
 ) -> TrainState:
     """The state's shapes, types and shardings, as `jax.ShapeDtypeStruct`s."""
-    state = jax.eval_shape(functools.partial(fresh_state, optimiser), adapter)
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
-        ),
-        state,
-        shardings(state, mesh),
-    )
+    fresh = functools.partial(fresh_state, optimiser)
+    return placed(jax.eval_shape(fresh, adapter), mesh)
 
 
 @jax.tree_util.register_dataclass

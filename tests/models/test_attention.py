@@ -11,7 +11,7 @@ from musilingo_jax.models import flash_attention, splash_attention
 from musilingo_jax.models.attention import (
     attend_mask,
     attention,
-    scaled,
+    by_kernel,
     segment_attention,
 )
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
@@ -55,13 +55,7 @@ def plain(query, key, value, segments, *, causal):
 
 def kernel_form(name, *, causal):
     """By a kernel of an accelerator, interpreted."""
-
-    def attend(query, key, value, segments):
-        query = scaled(query, key.dtype)
-        kernel = KERNELS[name].attention
-        return kernel(query, key, value, segments, causal=causal, interpret=True)
-
-    return attend
+    return partial(by_kernel, KERNELS[name], causal=causal, interpret=True)
 
 
 def value_and_gradients(attend, operands, segments):

@@ -22,27 +22,26 @@ from musilingo_jax.models.remat import POLICIES
 pytestmark = pytest.mark.medium
 
 VOCAB, WIDTH_IN, WIDTH = 31, 6, 16
+SMALL = LlamaConfig(
+    vocab=VOCAB,
+    width=WIDTH,
+    depth=2,
+    heads=2,
+    key_heads=2,
+    head_dim=8,
+    mlp_width=24,
+    norm_eps=1e-6,
+    rope_theta=10_000.0,
+    rope_scaling=None,
+    tied=False,
+)
 
 
 @pytest.fixture(scope="module")
 def models():
-    config = LlamaConfig(
-        vocab=VOCAB,
-        width=WIDTH,
-        depth=2,
-        heads=2,
-        key_heads=2,
-        head_dim=8,
-        mlp_width=24,
-        norm_eps=1e-6,
-        rope_theta=10_000.0,
-        rope_scaling=None,
-        tied=False,
-    )
-
     return (
         random_module(lambda: Adapter(WIDTH_IN, WIDTH, rngs=nnx.Rngs(0))),
-        random_module(lambda: Llama(config, rngs=nnx.Rngs(0))),
+        random_module(lambda: Llama(SMALL, rngs=nnx.Rngs(0))),
     )
 
 
@@ -193,18 +192,8 @@ def test_the_loss_in_chunks_is_the_loss_at_once(models, monkeypatch):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_bfloat16_weights_give_the_loss_and_gradient_of_float32_ones(policy):
     """What is rounded between products costs no more than their own rounding."""
-    config = LlamaConfig(
-        vocab=512,
-        width=128,
-        depth=4,
-        heads=4,
-        key_heads=2,
-        head_dim=32,
-        mlp_width=256,
-        norm_eps=1e-6,
-        rope_theta=10_000.0,
-        rope_scaling=None,
-        tied=False,
+    config = dataclasses.replace(
+        SMALL, vocab=512, width=128, depth=4, heads=4, head_dim=32, mlp_width=256
     )
     adapter = Adapter(WIDTH_IN, 128, rngs=nnx.Rngs(1))
     rounded = jax.tree.map(
