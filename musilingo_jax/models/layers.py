@@ -1,8 +1,10 @@
 """The layers that both transformers are made of: linear maps and norms.
 
 Weights may be stored in bfloat16, or in int8 with scales; every product takes both
-operands in one type and accumulates in float32 (`matmul.py`). All that is between two
-products (residual stream, norms, softmax, rotary angles) is float32.
+operands in one type and accumulates in float32 (`matmul.py`). The residual stream,
+norms, softmax, rotary angles and logits are float32. What goes from one product straight
+to another (queries, keys, values, gate, up) is in the type of the products, which would
+round it anyway.
 """
 
 from collections.abc import Callable
@@ -96,7 +98,7 @@ def linear(
     if scale is not None:
         y = int8_product(x, kernel, scale)
     elif kernel.dtype == jnp.bfloat16 and rows_per_device(jnp.asarray(x)) <= 1:
-        y = in_two_rows(product, x, kernel)
+        y = in_two_rows(x, kernel)
     else:
         y = product(x, kernel)
     return y if bias is None else y + bias.astype(jnp.float32)

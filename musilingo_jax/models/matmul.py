@@ -15,7 +15,6 @@ of rows: a row's result does not change with the batch that it is in.
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -69,18 +68,17 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def in_two_rows(
-    product: Callable[[Array, Array], Array],
     x: Float[Array | ndarray, "*batch fan_in"],
     kernel: Float[Array | ndarray, "fan_in fan_out"],
 ) -> Float[Array, "*batch fan_out"]:
-    """A product in which a device has a single row, which it multiplies twice.
+    """`product` where a device has a single row, which it multiplies twice.
 
     From two rows on, compilers use their units for products of bfloat16. With one row,
     XLA:CPU first copies the whole kernel to float32: nine times as slow at 4096 × 4096.
     XLA:TPU multiplies and sums in float32, copying some kernels, too.
     """
     row = jnp.asarray(x)[..., None, :]
-    return product(jnp.concatenate([row, row], axis=-2), jnp.asarray(kernel))[..., 0, :]
+    return product(jnp.concatenate([row, row], axis=-2), kernel)[..., 0, :]
 
 
 def int8_product(
