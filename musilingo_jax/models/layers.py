@@ -2,9 +2,9 @@
 
 Weights may be stored in bfloat16, or in int8 with scales; every product takes both
 operands in one type and accumulates in float32 (`matmul.py`). The residual stream,
-norms, softmax, rotary angles and logits are float32. What goes from one product straight
-to another (queries, keys, values, gate, up) is in the type of the products, which would
-round it anyway.
+norms, softmax, rotary angles and logits are float32. What goes from one product
+straight to another (queries, keys, values, gate, up) is in the type of the products,
+which would round it anyway.
 """
 
 from collections.abc import Callable
