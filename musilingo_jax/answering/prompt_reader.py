@@ -78,10 +78,11 @@ class PromptReader:
             return tree
 
         def sharding(array: jax.Array) -> NamedSharding:
-            if array.ndim == 4:  # Keys and values.
+            if array.ndim > 2:  # Keys and values.
                 return cache_sharding(
                     mesh,
-                    array.shape,
+                    batch=array.shape[0],
+                    key_heads=self.llama.config.key_heads,
                     rows=spread,
                     slots_first=self.llama.slots_first,
                 )

@@ -1,11 +1,12 @@
 """Softmax attention, and the rotary angles that tell its positions apart.
 
-    attention            any mask, written out       decoding, and CPUs
+    attention            any mask, written out       CPUs
     segment_attention    whole texts or clips        training, evaluation, encoding
+    cache_attention      the next part of texts      decoding
 
-The mask of whole texts follows from a number for each position, its segment. So the
-kernels of accelerators, which `segment_attention` chooses by the mesh, never write a
-mask or a score to memory.
+The mask of whole texts follows from a number for each position, its segment, and that
+of the next part from the ends of the cache's rows. So the kernels of accelerators,
+which are chosen by the mesh, never write a mask or a score to memory.
 """
 
 from functools import partial
@@ -20,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
 from musilingo_jax.models import cpu
+from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.runtime.sharding import spec_of
 
 
@@ -99,8 +101,7 @@ def segment_attention(
       segments: 0 = padding, 1… = text or clip in the row.
       causal: whether later positions are hidden.
     """
-    mesh = jax.typeof(query).sharding.mesh
-    platform = mesh.abstract_device.platform if not mesh.empty else ""
+    platform = _platform(query)
     # Imported where they are used, because Pallas takes a second to import.
     if platform == "tpu":
         from musilingo_jax.models import splash_attention as kernel
@@ -171,6 +172,69 @@ def by_kernel(
         )
     operands = scaled(query, key.dtype), key, value, jnp.asarray(segments)
     return local(*map(padded, operands))[:, :time]
+
+
+def cache_attention(
+    query: Float[Array, "batch time heads head_dim"], cache: KVCache, layer: int
+) -> Float[Array, "batch time heads head_dim"]:
+    """Softmax attention of each row's next tokens to the row's text, and to themselves.
+
+    Args:
+      query: of the next tokens, whose keys and values are written.
+      cache: whose ends are still before them.
+      layer: the number of the layer.
+    """
+    if _platform(query) == "tpu":
+        # Imported here, because Pallas takes a second to import.
+        from musilingo_jax.models import cached_attention as kernel
+
+        if kernel.fits(query.shape[-1]):
+            return by_cache_kernel(query, cache, layer, interpret=False)
+    return attention(query, *cache.read(layer), cache.attend(query.shape[1]))
+
+
+def by_cache_kernel(
+    query: Float[Array, "batch time heads head_dim"],
+    cache: KVCache,
+    layer: int,
+    *,
+    interpret: bool,
+) -> Float[Array, "batch time heads head_dim"]:
+    """`cache_attention` by a kernel; the result has the type of the cache.
+
+    Each device computes its rows and heads, or all heads, as in `by_kernel`.
+
+    Args:
+      query: as in `cache_attention`, and so the next two.
+      cache: of all layers.
+      layer: the number of the layer.
+      interpret: run the kernel on a CPU, slowly, for tests.
+    """
+    from musilingo_jax.models import cached_attention as kernel
+
+    key, value = cache.key[layer], cache.value[layer]
+    local = partial(kernel.attention, interpret=interpret)
+    mesh = jax.typeof(query).sharding.mesh
+    if not mesh.empty:
+        key_heads = key.shape[-1] // cache.head_dim
+        axes = "batch", "heads"
+        rows, heads = spec_of((key.shape[0], key_heads), axes, mesh)
+        flat = PartitionSpec(rows, None, heads)
+        local = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(flat, flat, flat, PartitionSpec(rows)),
+            out_specs=flat,
+            # Kernels do not say over which axes their output varies.
+            check_vma=False,
+        )
+    return local(scaled(query, key.dtype), key, value, cache.ends)
+
+
+def _platform(array: Array) -> str:
+    """Where a traced array will be, "tpu" for example; "" if it has no mesh."""
+    mesh = jax.typeof(array).sharding.mesh
+    return "" if mesh.empty else mesh.abstract_device.platform
 
 
 def attend_mask(

@@ -31,15 +31,16 @@ class KVCache:
     on the left, where a row's positions depend on the longest row of its batch.
 
     Each layer has arrays of its own: slices of one array for all layers would be copied
-    before they are read. Within a row, accelerators keep slots before heads, so that a
-    new token is written as one piece; in the other order, XLA:TPU copies the cache at
-    the beginning and at the end of each program. CPUs keep heads before slots, as the
-    products of attention read them.
+    before they are read. Within a row, accelerators keep slots before heads, and the
+    heads of a slot as one vector, so that a new token is written as one piece; in the
+    other order, XLA:TPU copies the cache at the beginning and at the end of each
+    program. CPUs keep heads before slots, as the products of attention read them.
     """
 
-    key: tuple[jax.Array, ...]  # [batch, slots, key_heads, head_dim], rotated
+    key: tuple[jax.Array, ...]  # [batch, slots, key_heads · head_dim], rotated
     value: tuple[jax.Array, ...]  # or [batch, key_heads, slots, head_dim]
     ends: jax.Array  # int32[batch]: each row's first free slot
+    head_dim: int = field(metadata={"static": True})
     slots_first: bool = field(metadata={"static": True})
 
     @classmethod
@@ -55,7 +56,8 @@ class KVCache:
         """A cache of rows without text."""
         shape = layer_shape(config, batch=batch, slots=slots, slots_first=slots_first)
         layers = (jnp.zeros(shape, dtype),) * config.depth
-        return cls(layers, layers, jnp.zeros(batch, jnp.int32), slots_first)
+        ends = jnp.zeros(batch, jnp.int32)
+        return cls(layers, layers, ends, config.head_dim, slots_first)
 
     @property
     def slots(self) -> int:
@@ -92,6 +94,8 @@ class KVCache:
         )
 
         def into(stored: tuple[jax.Array, ...], new: jax.Array):
+            if self.slots_first:
+                new = new.reshape(*new.shape[:2], -1)
             written = (
                 stored[layer]
                 .at[where]
@@ -108,10 +112,13 @@ class KVCache:
         Float[Array, "batch slots key_heads head_dim"],
     ]:
         """The keys and values of a layer."""
-        key, value = self.key[layer], self.value[layer]
-        if self.slots_first:
-            return key, value
-        return key.swapaxes(1, 2), value.swapaxes(1, 2)
+
+        def heads(stored: jax.Array) -> jax.Array:
+            if self.slots_first:
+                return stored.reshape(*stored.shape[:2], -1, self.head_dim)
+            return stored.swapaxes(1, 2)
+
+        return heads(self.key[layer]), heads(self.value[layer])
 
     def advance(self, lengths: int | Int[Array, " batch"]) -> "KVCache":
         """Moves the ends, once all layers have written."""
@@ -138,7 +145,8 @@ class KVCache:
         """The same text with `slots` more slots for each row."""
 
         def wider(array: jax.Array) -> jax.Array:
-            more = [(0, slots) if axis == self._axis else (0, 0) for axis in range(4)]
+            more = [(0, 0)] * array.ndim
+            more[self._axis] = (0, slots)
             return jnp.pad(array, more)
 
         key, value = jax.tree.map(wider, (self.key, self.value))
@@ -149,5 +157,6 @@ def layer_shape(
     config: LlamaConfig, *, batch: int, slots: int, slots_first: bool
 ) -> tuple[int, ...]:
     """The shape of a layer's keys, and of its values."""
-    inner = (slots, config.key_heads) if slots_first else (config.key_heads, slots)
-    return (batch, *inner, config.head_dim)
+    if slots_first:
+        return batch, slots, config.key_heads * config.head_dim
+    return batch, config.key_heads, slots, config.head_dim

@@ -13,11 +13,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from musilingo_jax.models import cpu
-from musilingo_jax.models.attention import attention, rotary, segment_attention
+from musilingo_jax.models.attention import (
+    cache_attention,
+    rotary,
+    segment_attention,
+)
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.layers import Linear, Norm, linear, parameter
 from musilingo_jax.models.llama_config import LlamaConfig
@@ -91,7 +95,6 @@ class LlamaLayer(nnx.Module):
         *,
         index: int,
         positions: Int[Array | ndarray, "batch time"],
-        attend: Bool[Array | ndarray, "batch time slots"],
     ) -> tuple[Float[Array, "batch time width"], KVCache]:
         """`__call__` for the next part of texts whose beginning is in a cache.
 
@@ -100,12 +103,10 @@ class LlamaLayer(nnx.Module):
           cache: of all layers.
           index: the number of this layer.
           positions: of each vector in its text.
-          attend: the slots that each position attends to.
         """
         query, key, value = self.project(x, positions)
         cache = cache.write(index, key, value)
-        key, value = cache.read(index)
-        return self.add(x, attention(query, key, value, attend)), cache
+        return self.add(x, cache_attention(query, cache, index)), cache
 
     def project(
         self,
@@ -287,13 +288,11 @@ class UnstackedLlama(_Ends):
           Hidden states after the final norm, and the cache with the vectors in it.
         """
         time = embeddings.shape[1]
-        positions, attend = cache.positions(time), cache.attend(time)
+        positions = cache.positions(time)
         x = jnp.asarray(embeddings, jnp.float32)
         x = constrain(x, "batch", None, None)
         for index, layer in enumerate(self.layers):
-            x, cache = layer.decode(
-                x, cache, index=index, positions=positions, attend=attend
-            )
+            x, cache = layer.decode(x, cache, index=index, positions=positions)
         return self.norm(x), cache.advance(lengths)
 
 

@@ -78,10 +78,17 @@ class AbstractAnswerer:
         """A cache; `spread` as in `PromptReader.place`."""
         config = self.shapes.language_model
         shape = layer_shape(config, batch=rows, slots=slots, slots_first=True)
-        place = cache_sharding(mesh, shape, rows=spread, slots_first=True)
+        place = cache_sharding(
+            mesh,
+            batch=rows,
+            key_heads=config.key_heads,
+            rows=spread,
+            slots_first=True,
+        )
         layer: Any = jax.ShapeDtypeStruct(shape, jnp.dtype(self.dtype), sharding=place)
         layers = (layer,) * config.depth
-        return KVCache(layers, layers, _whole(mesh, jnp.int32, rows), slots_first=True)
+        ends = _whole(mesh, jnp.int32, rows)
+        return KVCache(layers, layers, ends, config.head_dim, slots_first=True)
 
     def rows(self, mesh: Mesh, *, rows: int, slots: int) -> Rows:
         """Rows in the middle of their answers."""

@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from musilingo_jax.answering.decoding import decode
 from musilingo_jax.answering.padded_prompts import round_up
+from musilingo_jax.models import cached_attention
 from musilingo_jax.plan.answerer import AbstractAnswerer, answer_memory, read_weights
 from musilingo_jax.plan.job import Lowered, held
 from musilingo_jax.plan.program_costs import ProgramCosts
@@ -89,19 +91,31 @@ class DecodeJob:
     def figures(
         self, costs: ProgramCosts, memory: Mapping[str, float], seconds: float
     ) -> dict[str, float]:
-        """Tokens per second, and the bytes of a step against those that it needs."""
+        """Tokens per second, and the bytes of a step against those that it needs.
+
+        The bytes twice: of full caches, and of rows whose texts have 1 to `context`
+        tokens, evenly spread, of which only the text is needed.
+        """
         devices = self.topology.devices()
         reader = self.answerer.reader(make_mesh(**self.mesh, devices=devices))
-        needed = read_weights(reader.llama) + memory["cache"]
+        read, cache = read_weights(reader.llama), memory["cache"]
+        ends = np.linspace(0, self.context - 1, self.rows, dtype=np.int32)
+        slots = self.rows * self.context
+        spared = 0.0
+        if any(kernel.name == cached_attention.NAME for kernel in costs.kernels):
+            spared = 1 - cached_attention.slots_read(ends, slots=self.context) / slots
+        ragged = read + cache * (ends + 1).sum() / slots
         return {
             "tokens_per_second": self.rows / seconds,
-            "needed_bytes": needed,
-            "bytes_over_needed": costs.traffic / needed,
+            "needed_bytes": read + cache,
+            "bytes_over_needed": costs.traffic / (read + cache),
+            "ragged_bytes_over_needed": (costs.traffic - spared * cache) / ragged,
         }
 
     def summary(self, figures: Mapping[str, float]) -> str:
         """Tokens per second, and the bytes of a step against those that it needs."""
         return (
             f"{figures['tokens_per_second']:,.0f} tokens/s; bytes "
-            f"{figures['bytes_over_needed']:.2f} × (weights + cache)"
+            f"{figures['bytes_over_needed']:.2f} × (weights + cache), of rows of 1 to "
+            f"{self.context:,} tokens {figures['ragged_bytes_over_needed']:.2f} ×"
         )

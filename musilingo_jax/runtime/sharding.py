@@ -135,7 +135,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def cache_sharding(
-    mesh: Mesh, shape: tuple[int, ...], *, rows: bool, slots_first: bool
+    mesh: Mesh, *, batch: int, key_heads: int, rows: bool, slots_first: bool
 ) -> NamedSharding:
     """Splits the keys or values of a layer's cache.
 
@@ -144,13 +144,15 @@ def cache_sharding(
 
     Args:
       mesh: the devices.
-      shape: [batch, key_heads, slots, head_dim], or slots before heads.
+      batch: rows of the cache.
+      key_heads: heads of each slot.
       rows: whether to split the rows.
-      slots_first: which of the two.
+      slots_first: as in `KVCache`.
     """
-    inner = (None, "heads") if slots_first else ("heads", None)
-    axes = ("batch" if rows else None, *inner, None)
-    return NamedSharding(mesh, spec_of(shape, axes, mesh))
+    axes = "batch" if rows else None, "heads"
+    of_rows, of_heads = spec_of((batch, key_heads), axes, mesh)
+    inner = (None, of_heads) if slots_first else (of_heads,)
+    return NamedSharding(mesh, PartitionSpec(of_rows, *inner))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Attention of whole rows: the kernels of accelerators against the plain form."""
+"""Attention of whole rows, and to caches: kernels against the plain form."""
 
 from functools import partial
 
@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from musilingo_jax.models import flash_attention, splash_attention
+from musilingo_jax.models import cached_attention, flash_attention, splash_attention
 from musilingo_jax.models.attention import (
     attend_mask,
     attention,
+    by_cache_kernel,
     by_kernel,
     segment_attention,
 )
+from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
 
 pytestmark = pytest.mark.medium
@@ -130,3 +132,84 @@ def test_a_cpu_does_not_trace_the_kernels(monkeypatch):
     found = attend(*inputs, segments)
     expected = plain(*inputs, segments, causal=True)
     np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+def cache_of(ends, *, slots, key_heads, dtype=jnp.float32, head_dim=128):
+    """A cache with one layer; what is behind a row's text is large, not zero."""
+    rng = np.random.default_rng(slots)
+    shape = len(ends), slots, key_heads * head_dim
+    key, value = (jnp.asarray(rng.normal(size=shape), dtype) for _ in range(2))
+    ends = jnp.asarray(ends, jnp.int32)
+    return KVCache((key,), (value,), ends, head_dim, slots_first=True)
+
+
+def next_queries(cache, *, time, heads):
+    rng = np.random.default_rng(time)
+    shape = len(cache.ends), time, heads, cache.head_dim
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("time", "heads", "key_heads", "slots"),
+    [(1, 4, 4, 600), (1, 8, 2, 512), (32, 4, 2, 700), (512, 2, 1, 640)],
+    ids=["token", "grouped", "prompt", "long prompt"],
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 2e-2)]
+)
+def test_attention_to_a_cache_is_the_plain_form(
+    time, heads, key_heads, slots, dtype, tolerance
+):
+    """Rows that are empty, short, at the edge of a block, and full."""
+    ends = [min(end, slots - time) for end in (0, 3, 127, 128, slots)]
+    cache = cache_of(ends, slots=slots, key_heads=key_heads, dtype=dtype)
+    query = next_queries(cache, time=time, heads=heads)
+    query = query.astype(dtype)
+    exact = jax.tree.map(lambda x: x.astype(jnp.float32), (query, *cache.read(0)))
+    expected = attention(*exact, cache.attend(time))
+    found = by_cache_kernel(query, cache, 0, interpret=True)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=tolerance)
+
+
+def test_what_is_behind_a_row_changes_nothing():
+    """Neither a row's free slots nor its neighbours are seen: they may be NaN."""
+    cache = cache_of([9, 300, 599], slots=600, key_heads=2)
+    query = next_queries(cache, time=1, heads=4)
+    clean = by_cache_kernel(query, cache, 0, interpret=True)
+    free = jnp.arange(600)[None, :, None] > cache.ends[:, None, None]
+    blocks = -(-(cache.ends + 1) // cached_attention.BLOCK) * cached_attention.BLOCK
+    unread = jnp.arange(600)[None, :, None] >= blocks[:, None, None]
+
+    def dirty(array):
+        return jnp.where(unread, jnp.nan, jnp.where(free, 1e4, array))
+
+    changed = KVCache(
+        (dirty(cache.key[0]),),
+        (dirty(cache.value[0]),),
+        cache.ends,
+        cache.head_dim,
+        slots_first=True,
+    )
+    assert bool(jnp.isnan(changed.key[0]).any())
+    found = by_cache_kernel(query, changed, 0, interpret=True)
+    np.testing.assert_array_equal(found, clean)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
+def test_attention_to_a_cache_on_eight_devices_is_the_plain_form(shape):
+    """With two key heads, which eight devices cannot divide."""
+    cache = cache_of(range(0, 320, 40), slots=300, key_heads=2)
+    query = next_queries(cache, time=1, heads=4)
+    expected = attention(query, *cache.read(0), cache.attend(1))
+    query, spread = jax.device_put((query, cache), batch_sharding(make_mesh(*shape)))
+    found = jax.jit(
+        lambda query, cache: by_cache_kernel(query, cache, 0, interpret=True)
+    )(query, spread)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_a_row_reads_its_own_blocks():
+    ends = jnp.array([0, 255, 256, 1279, 2000])
+    assert cached_attention.slots_read(ends, slots=1280) == 128 * (1 + 2 + 3 + 10 + 10)
+    assert cached_attention.slots_read(jnp.array([0, 599]), slots=600) == 128 + 600

@@ -188,6 +188,8 @@ def test_rows_of_a_cache_are_taken_and_put(slots_first):
     def by_slot(layer):
         return layer if slots_first else layer.swapaxes(1, 2)
 
+    assert empty(batch=4, slots=5).key[0].ndim == (3 if slots_first else 4)
+
     cache = empty(batch=4, slots=5)
     fill = jnp.arange(1.0, 5.0)
     cache = jax.tree.map(
