@@ -87,6 +87,7 @@ def segment_attention(
     segments: Int[Array | ndarray, "batch time"],
     *,
     causal: bool,
+    window: int | Int[Array, ""] = 0,
 ) -> Float[Array, "batch time heads head_dim"]:
     """Softmax attention within each segment of each row.
 
@@ -100,6 +101,8 @@ def segment_attention(
       value: of each position.
       segments: 0 = padding, 1… = text or clip in the row.
       causal: whether later positions are hidden.
+      window: if causal, how far positions attend back, themselves included; 0 = to the
+        beginning. Kernels need a number that is known when they are compiled.
     """
     platform = _platform(query)
     # Imported where they are used, because Pallas takes a second to import.
@@ -109,12 +112,19 @@ def segment_attention(
         from musilingo_jax.models import flash_attention as kernel
     else:
         kernel = None
-    if kernel and kernel.fits(query, key):
+    if kernel and isinstance(window, int) and kernel.fits(query, key, window=window):
         return by_kernel(
-            kernel, query, key, value, segments, causal=causal, interpret=False
+            kernel,
+            query,
+            key,
+            value,
+            segments,
+            causal=causal,
+            window=window,
+            interpret=False,
         )
     if causal:
-        return attention(query, key, value, attend_mask(segments))
+        return attention(query, key, value, attend_mask(segments, window))
     # A row is a single clip, so that the mask is the same for all its queries.
     return jax.lax.platform_dependent(
         query,
@@ -135,6 +145,7 @@ def by_kernel(
     *,
     causal: bool,
     interpret: bool,
+    window: int = 0,
 ) -> Float[Array, "batch time heads head_dim"]:
     """`segment_attention` by a kernel; the result has the type of `key`.
 
@@ -150,6 +161,7 @@ def by_kernel(
       segments: of each position.
       causal: whether later positions are hidden.
       interpret: run the kernel on a CPU, slowly, for tests.
+      window: how far positions attend back; 0 = to the beginning.
     """
     time = query.shape[1]
     missing = -time % kernel.MULTIPLE
@@ -157,7 +169,7 @@ def by_kernel(
     def padded(x: Array) -> Array:
         return jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2))
 
-    local = partial(kernel.attention, causal=causal, interpret=interpret)
+    local = partial(kernel.attention, causal=causal, window=window, interpret=interpret)
     mesh = jax.typeof(query).sharding.mesh
     if not mesh.empty:
         # Query heads are where the key head is that they share.
@@ -175,7 +187,11 @@ def by_kernel(
 
 
 def cache_attention(
-    query: Float[Array, "batch time heads head_dim"], cache: KVCache, layer: int
+    query: Float[Array, "batch time heads head_dim"],
+    cache: KVCache,
+    layer: int,
+    *,
+    window: int = 0,
 ) -> Float[Array, "batch time heads head_dim"]:
     """Softmax attention of each row's next tokens to the row's text, and to themselves.
 
@@ -183,14 +199,16 @@ def cache_attention(
       query: of the next tokens, whose keys and values are written.
       cache: whose ends are still before them.
       layer: the number of the layer.
+      window: how far they attend back, themselves included; 0 = to the beginning.
     """
     if _platform(query) == "tpu":
         # Imported here, because Pallas takes a second to import.
         from musilingo_jax.models import cached_attention as kernel
 
         if kernel.fits(query.shape[-1]):
-            return by_cache_kernel(query, cache, layer, interpret=False)
-    return attention(query, *cache.read(layer), cache.attend(query.shape[1]))
+            return by_cache_kernel(query, cache, layer, window=window, interpret=False)
+    attend = cache.attend(query.shape[1], window)
+    return attention(query, *cache.read(layer), attend)
 
 
 def by_cache_kernel(
@@ -199,6 +217,7 @@ def by_cache_kernel(
     layer: int,
     *,
     interpret: bool,
+    window: int = 0,
 ) -> Float[Array, "batch time heads head_dim"]:
     """`cache_attention` by a kernel; the result has the type of the cache.
 
@@ -209,11 +228,12 @@ def by_cache_kernel(
       cache: of all layers.
       layer: the number of the layer.
       interpret: run the kernel on a CPU, slowly, for tests.
+      window: how far they attend back, themselves included; 0 = to the beginning.
     """
     from musilingo_jax.models import cached_attention as kernel
 
     key, value = cache.key[layer], cache.value[layer]
-    local = partial(kernel.attention, interpret=interpret)
+    local = partial(kernel.attention, window=window, interpret=interpret)
     mesh = jax.typeof(query).sharding.mesh
     if not mesh.empty:
         key_heads = key.shape[-1] // cache.head_dim
@@ -239,6 +259,7 @@ def _platform(array: Array) -> str:
 
 def attend_mask(
     segments: Int[Array | ndarray, "batch time"],
+    window: int | Int[Array, ""] = 0,
 ) -> Bool[Array, "batch time time"]:
     """Which positions each may attend to: earlier ones of its own example, and itself.
 
@@ -250,8 +271,14 @@ def attend_mask(
           3   2        . . . x . .
           4   2        . . . x x .
           5   0        . . . . . .
+
+    Args:
+      segments: as in `segment_attention`.
+      window: how far back, themselves included; 0 = to the beginning.
     """
     time = jnp.arange(segments.shape[1])
     same = segments[:, :, None] == segments[:, None, :]
     text = segments[:, :, None] > 0
-    return same & text & (time[:, None] >= time[None, :])
+    back = time[:, None] - time[None, :]
+    near = back < jnp.where(window == 0, len(time), window)
+    return same & text & (back >= 0) & near

@@ -52,17 +52,20 @@ def attention(
     value: Float[Array, "batch slots keys"],
     ends: Int[Array, " batch"],
     *,
+    window: int,
     interpret: bool,
 ) -> Float[Array, "batch time heads head_dim"]:
     """Softmax attention of each row's next tokens, on one chip.
 
-    Query t of row b attends to slots 0 … ends[b] + t. The result has the type of `key`.
+    Query t of row b attends to slots 0 … ends[b] + t, or to the last `window` of these.
+    The result has the type of `key`.
 
     Args:
       query: of the next tokens, scaled, in the type of the cache.
       key: of all slots, head after head; those of the next tokens are written.
       value: likewise.
       ends: the slot of each row's first query.
+      window: how far queries attend back, themselves included; 0 = to the beginning.
       interpret: run the kernel on a CPU, slowly, for tests.
     """
     batch, time, heads, head_dim = query.shape
@@ -82,7 +85,8 @@ def attention(
 
     def cached(row: Array, head: Array, part: Array, step: Array, ends: Array):
         first = ends[row] + part * positions
-        return row, jnp.minimum(step, _last(first, positions, slots, block)), head
+        seen = jnp.minimum(step, _last(first, positions, slots, block))
+        return row, jnp.maximum(seen, _first(first, window, block)), head
 
     if not interpret:
         # Otherwise XLA brings whole caches on the chip ahead of time, all slots.
@@ -91,7 +95,9 @@ def attention(
         )
     pair = 2 * batch * heads * time * slots * head_dim
     mixed = pl.pallas_call(
-        functools.partial(_kernel, slots=slots, groups=groups, head_dim=head_dim),
+        functools.partial(
+            _kernel, slots=slots, groups=groups, head_dim=head_dim, window=window
+        ),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=(
@@ -143,6 +149,7 @@ def _kernel(
     slots: int,
     groups: int,
     head_dim: int,
+    window: int,
 ) -> None:
     """A block of slots for the queries of a few heads; see `attention`."""
     row, part, step = pl.program_id(0), pl.program_id(2), pl.program_id(3)
@@ -156,12 +163,17 @@ def _kernel(
         total[...] = jnp.zeros_like(total)
         summed[...] = jnp.zeros_like(summed)
 
-    @pl.when(step <= _last(first, positions, slots, block))
+    unread = step > _last(first, positions, slots, block)
+
+    @pl.when(~unread & (step >= _first(first, window, block)))
     def _() -> None:
         def along(axis: int) -> Array:
             return jax.lax.broadcasted_iota(jnp.int32, (rows, block), axis)
 
-        seen = step * block + along(1) <= first + along(0) // groups
+        slot, position = step * block + along(1), first + along(0) // groups
+        seen = slot <= position
+        if window:
+            seen &= slot > position - window
         for head in range(query.shape[2] // head_dim):
             columns = slice(head * head_dim, (head + 1) * head_dim)
             scores = jax.lax.dot_general(
@@ -180,10 +192,9 @@ def _kernel(
             values = value[0, :, columns]
             if slots % block:
                 # What is behind the last slot is not a number.
-                slot = step * block + jax.lax.broadcasted_iota(
-                    jnp.int32, values.shape, 0
-                )
-                values = jnp.where(slot < slots, values, jnp.zeros_like(values))
+                known = slots - step * block
+                along_values = jax.lax.broadcasted_iota(jnp.int32, values.shape, 0)
+                values = jnp.where(along_values < known, values, jnp.zeros_like(values))
             summed[:, columns] = kept[:, :1] * summed[:, columns] + jax.lax.dot_general(
                 weights.astype(values.dtype),
                 values,
@@ -203,6 +214,11 @@ def _kernel(
 def _last(first, positions: int, slots: int, block: int):
     """The last block that is seen by `positions` queries, from slot `first` on."""
     return jnp.minimum(first + positions - 1, slots - 1) // block
+
+
+def _first(first, window: int, block: int):
+    """The first block that is seen by queries from slot `first` on."""
+    return jnp.maximum(first - window + 1, 0) // block if window else 0
 
 
 def slots_read(ends: Int[Array | ndarray, " batch"], *, slots: int) -> int:

@@ -17,10 +17,12 @@ MULTIPLE = 64
 def fits(
     query: Float[Array, "batch time heads head_dim"],
     key: Float[Array, "batch time key_heads head_dim"],
+    *,
+    window: int,
 ) -> bool:
     """Whether the kernel computes this: 16-bit types, for which Triton has products."""
     head_dim = query.shape[-1]
-    return key.dtype == jnp.bfloat16 and 32 <= head_dim <= 128
+    return not window and key.dtype == jnp.bfloat16 and 32 <= head_dim <= 128
 
 
 def attention(
@@ -30,6 +32,7 @@ def attention(
     segments: Int[Array, "batch time"],
     *,
     causal: bool,
+    window: int,
     interpret: bool,
 ) -> Float[Array, "batch time heads head_dim"]:
     """`attention.by_kernel` on one GPU, with rows of a multiple of `MULTIPLE`.

@@ -73,9 +73,16 @@ class KVCache:
         """The positions of the next `time` tokens of each row."""
         return self.ends[:, None] + jnp.arange(time, dtype=jnp.int32)
 
-    def attend(self, time: int) -> Bool[Array, "batch time slots"]:
-        """Where the next `time` tokens of each row attend: back, and to themselves."""
-        return jnp.arange(self.slots) <= self.positions(time)[..., None]
+    def attend(self, time: int, window: int = 0) -> Bool[Array, "batch time slots"]:
+        """Where the next `time` tokens of each row attend: back, and to themselves.
+
+        Args:
+          time: the number of tokens.
+          window: how far back, themselves included; 0 = to the beginning.
+        """
+        slots, positions = jnp.arange(self.slots), self.positions(time)[..., None]
+        seen = slots <= positions
+        return seen & (slots > positions - window) if window else seen
 
     def write(
         self,

@@ -1,4 +1,6 @@
-"""LLaMA, the language model (Touvron et al. 2023; Grattafiori et al. 2024, "Llama 3").
+"""LLaMA, the language model, and its relatives (`decoder_families.py`).
+
+Touvron et al. 2023, "LLaMA"; Grattafiori et al. 2024, "Llama 3".
 
 It reads vectors, not tokens, so that audio can stand between the words: `embed` turns
 tokens into vectors, the call turns vectors into hidden states, `logits` turns those
@@ -7,6 +9,8 @@ into scores of the next token. Vicuna is a LLaMA with other weights.
     Llama            layers stacked and scanned      whole texts: training, evaluation
     UnstackedLlama   layers apart, with a KV cache   decoding, a few tokens at a time
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,16 +37,27 @@ NAMES: Names = {
     "embedding": "model.embed_tokens.weight",
     "layers.attention_norm.scale": "model.layers.{}.input_layernorm.weight",
     "layers.query.kernel": "model.layers.{}.self_attn.q_proj.weight",
+    "layers.query.bias": "model.layers.{}.self_attn.q_proj.bias",
+    "layers.query_norm.scale": "model.layers.{}.self_attn.q_norm.weight",
     "layers.key.kernel": "model.layers.{}.self_attn.k_proj.weight",
+    "layers.key.bias": "model.layers.{}.self_attn.k_proj.bias",
+    "layers.key_norm.scale": "model.layers.{}.self_attn.k_norm.weight",
     "layers.value.kernel": "model.layers.{}.self_attn.v_proj.weight",
+    "layers.value.bias": "model.layers.{}.self_attn.v_proj.bias",
     "layers.out.kernel": "model.layers.{}.self_attn.o_proj.weight",
+    "layers.out.bias": "model.layers.{}.self_attn.o_proj.bias",
     "layers.mlp_norm.scale": "model.layers.{}.post_attention_layernorm.weight",
     "layers.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
+    "layers.gate.bias": "model.layers.{}.mlp.gate_proj.bias",
     "layers.up.kernel": "model.layers.{}.mlp.up_proj.weight",
+    "layers.up.bias": "model.layers.{}.mlp.up_proj.bias",
     "layers.down.kernel": "model.layers.{}.mlp.down_proj.weight",
+    "layers.down.bias": "model.layers.{}.mlp.down_proj.bias",
     "norm.scale": "model.norm.weight",
     "head.kernel": "lm_head.weight",
 }
+"""Our name → the released one, of what some decoder has; few have biases or the norms
+of queries and keys."""
 
 IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 """Tensors of released files that we compute ourselves."""
@@ -58,20 +73,30 @@ class LlamaLayer(nnx.Module):
         self.config = config
 
         def linear_layer(
-            fan_in: int, fan_out: int, fan_in_axis: str, fan_out_axis: str
+            name: str, fan_in: int, fan_out: int, fan_in_axis: str, fan_out_axis: str
         ) -> Linear:
-            axes = fan_in_axis, fan_out_axis
-            return Linear(fan_in, fan_out, axes=axes, bias=False, rngs=rngs)
+            return Linear(
+                fan_in,
+                fan_out,
+                axes=(fan_in_axis, fan_out_axis),
+                bias=name in config.biases,
+                rngs=rngs,
+            )
 
-        self.attention_norm = Norm(width, bias=False, eps=config.norm_eps)
-        self.query = linear_layer(width, queries, "embed", "heads")
-        self.key = linear_layer(width, keys, "embed", "heads")
-        self.value = linear_layer(width, keys, "embed", "heads")
-        self.out = linear_layer(queries, width, "heads", "embed")
-        self.mlp_norm = Norm(width, bias=False, eps=config.norm_eps)
-        self.gate = linear_layer(width, mlp_width, "embed", "mlp")
-        self.up = linear_layer(width, mlp_width, "embed", "mlp")
-        self.down = linear_layer(mlp_width, width, "mlp", "embed")
+        def norm(width: int) -> Norm:
+            return Norm(width, bias=False, eps=config.norm_eps)
+
+        self.attention_norm = norm(width)
+        self.query = linear_layer("query", width, queries, "embed", "heads")
+        self.key = linear_layer("key", width, keys, "embed", "heads")
+        self.query_norm = norm(config.head_dim) if config.query_key_norm else None
+        self.key_norm = norm(config.head_dim) if config.query_key_norm else None
+        self.value = linear_layer("value", width, keys, "embed", "heads")
+        self.out = linear_layer("out", queries, width, "heads", "embed")
+        self.mlp_norm = norm(width)
+        self.gate = linear_layer("gate", width, mlp_width, "embed", "mlp")
+        self.up = linear_layer("up", width, mlp_width, "embed", "mlp")
+        self.down = linear_layer("down", mlp_width, width, "mlp", "embed")
 
     def __call__(
         self,
@@ -79,13 +104,26 @@ class LlamaLayer(nnx.Module):
         *,
         positions: Int[Array | ndarray, "batch time"],
         segments: Int[Array | ndarray, "batch time"],
+        rotation: Float[Array | ndarray, " half"],
+        window: int | Int[Array, ""],
     ) -> Float[Array, "batch time width"]:
-        """Adds the layer to the residual stream of whole texts."""
-        query, key, value = self.project(x, positions)
+        """Adds the layer to the residual stream of whole texts.
+
+        Args:
+          x: the residual stream.
+          positions: of each vector in its text.
+          segments: as in `Llama`.
+          rotation: angle per position, of each pair in a head.
+          window: how far positions attend back, themselves included; 0 = to the
+            beginning.
+        """
+        query, key, value = self.project(x, positions, rotation)
         dtype = self.key.dtype
         key = checkpoint_name(key.astype(dtype), "key")
         value = checkpoint_name(value.astype(dtype), "value")
-        mixed = segment_attention(query, key, value, segments, causal=True)
+        mixed = segment_attention(
+            query, key, value, segments, causal=True, window=window
+        )
         return self.add(x, mixed)
 
     def decode(
@@ -104,23 +142,27 @@ class LlamaLayer(nnx.Module):
           index: the number of this layer.
           positions: of each vector in its text.
         """
-        query, key, value = self.project(x, positions)
+        rotation = self.config.rotations()[index]
+        query, key, value = self.project(x, positions, rotation)
         cache = cache.write(index, key, value)
-        return self.add(x, cache_attention(query, cache, index)), cache
+        window = self.config.windows[index] if self.config.windows else 0
+        mixed = cache_attention(query, cache, index, window=window)
+        return self.add(x, mixed), cache
 
     def project(
         self,
         x: Float[Array, "batch time width"],
         positions: Int[Array | ndarray, "batch time"],
+        rotation: Float[Array | ndarray, " half"],
     ) -> tuple[Float[Array, "batch time _ head_dim"], ...]:
         """Queries, keys and values; the first two turned by their positions.
 
         Args:
           x: the residual stream.
           positions: of each vector in its text.
+          rotation: angle per position, of each pair in a head.
         """
         batch, time, _ = x.shape
-        frequencies = jnp.asarray(self.config.rope_frequencies())
 
         def heads(y: jax.Array) -> jax.Array:
             # Otherwise the TPU compiler computes the product in the layout of the
@@ -130,8 +172,11 @@ class LlamaLayer(nnx.Module):
             return constrain(y, "batch", None, "heads", None)
 
         normed = self.attention_norm(x)
-        query = rotary(heads(self.query(normed)), positions, frequencies)
-        key = rotary(heads(self.key(normed)), positions, frequencies)
+        query, key = heads(self.query(normed)), heads(self.key(normed))
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = rotary(query, positions, rotation)
+        key = rotary(key, positions, rotation)
         return query, key, heads(self.value(normed))
 
     def add(
@@ -221,20 +266,38 @@ class Llama(_Ends):
         Returns:
           Hidden states after the final norm.
         """
+        # A window that holds the whole row changes nothing.
+        time = embeddings.shape[1]
+        windows = [size if size < time else 0 for size in self.config.windows] or [0]
+        # If it is the same for all layers it is static, so that kernels can have it.
+        static = windows[0] if len(set(windows)) == 1 else None
 
-        def read(x: Array, layer: LlamaLayer, where: tuple[Array, Array]) -> Array:
+        def read(
+            x: Array, one: tuple[LlamaLayer, Any], where: tuple[Array, Array]
+        ) -> Array:
             positions, segments = where
-            return layer(x, positions=positions, segments=segments)
+            layer, (rotation, window) = one
+            return layer(
+                x,
+                positions=positions,
+                segments=segments,
+                rotation=rotation,
+                window=window if static is None else static,
+            )
 
         where = jnp.asarray(positions), jnp.asarray(segments)
         kept = recomputing(read, remat, self.layers.key.dtype)
 
-        def step(x: Array, layer: LlamaLayer) -> tuple[Array, None]:
+        def step(x: Array, layer: tuple[LlamaLayer, Any]) -> tuple[Array, None]:
             return kept(x, layer, where), None
 
         x = jnp.asarray(embeddings, jnp.float32)
         x = constrain(x, "batch", None, None)
-        x, _ = jax.lax.scan(step, x, self.layers)
+        each = (
+            jnp.asarray(self.config.rotations()),
+            (jnp.asarray(windows) if static is None else None),
+        )
+        x, _ = jax.lax.scan(step, x, (self.layers, each))
         return self.norm(x)
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a LLaMA, read from a released `config.json`."""
+"""The configuration of a decoder like LLaMA, read from a released `config.json`."""
 
 import dataclasses
 import sys
@@ -7,44 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from musilingo_jax.models.released_config import LARGEST_SIZE, AttributeGuard
+from musilingo_jax.models import decoder_families
+from musilingo_jax.models.decoder_families import FAMILIES
+from musilingo_jax.models.released_config import LARGEST_SIZE
 from musilingo_jax.runtime.errors import UserError
-
-_GUARD = AttributeGuard(
-    used="""
-        vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
-        num_key_value_heads head_dim rms_norm_eps rope_theta rope_scaling
-        rope_parameters tie_word_embeddings
-    """,
-    fixed={
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "is_encoder_decoder": False,
-        "add_cross_attention": False,
-        "cross_attention_hidden_size": None,
-        "pruned_heads": {},
-        "partial_rotary_factor": 1.0,
-        "rope_interleaved": False,
-        "sliding_window": None,
-        "layer_types": None,
-        "quantization_config": None,
-    },
-    ignored={
-        "provenance of the file": """
-            transformers.js_config is_llama_config unsloth_fixed unsloth_version
-        """,
-        "limits that no formula uses; a product in slices is the same product": """
-            max_position_embeddings max_sequence_length pretraining_tp
-        """,
-        "how the other library runs": """
-            _flash_attn_2_enabled chunk_size_feed_forward is_decoder
-        """,
-        "its text generation": "max_new_tokens min_p",
-    },
-    null_is_unset=True,
-)
+from musilingo_jax.runtime.settings import setting
 
 
 @dataclass(frozen=True)
@@ -102,6 +69,12 @@ class LlamaConfig:
       rope_theta: base of the rotary frequencies.
       rope_scaling: how they are divided for longer texts, if at all.
       tied: whether the head is the transposed embedding.
+      family: a key of `FAMILIES`.
+      biases: the linear maps of a layer that have a bias, such as "query".
+      query_key_norm: whether each head of queries and keys is normed.
+      windows: how far each layer attends back, itself included; 0 = to the beginning;
+        () = all layers to the beginning.
+      unrotated: the layers whose queries and keys are not turned by their positions.
     """
 
     vocab: int
@@ -115,6 +88,11 @@ class LlamaConfig:
     rope_theta: float
     rope_scaling: LinearScaling | Llama3Scaling | None
     tied: bool
+    family: str = setting(default="llama", before="llama")
+    biases: tuple[str, ...] = setting(default=(), before=())
+    query_key_norm: bool = setting(default=False, before=False)
+    windows: tuple[int, ...] = setting(default=(), before=())
+    unrotated: tuple[int, ...] = setting(default=(), before=())
 
     @classmethod
     def from_dict(cls, config_json: dict[str, Any]) -> "LlamaConfig":
@@ -127,7 +105,7 @@ class LlamaConfig:
         Raises:
           UserError: an attribute is unknown, missing, or has an unsupported value.
         """
-        _GUARD.check(config_json)
+        family = decoder_families.family_of(config_json)
         width = _positive(config_json, "hidden_size", int)
         heads = _positive(config_json, "num_attention_heads", int)
         depth = _positive(config_json, "num_hidden_layers", int)
@@ -169,6 +147,11 @@ class LlamaConfig:
             rope_theta=theta,
             rope_scaling=scaling,
             tied=tied,
+            family=config_json.get("model_type", "llama"),
+            biases=decoder_families.biases(config_json, family),
+            query_key_norm=family.query_key_norm,
+            windows=decoder_families.windows(config_json, depth),
+            unrotated=decoder_families.unrotated(config_json, depth),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,11 +167,9 @@ class LlamaConfig:
             scaling = {"rope_type": kind} | dataclasses.asdict(self.rope_scaling)
         rope = {"rope_theta": self.rope_theta} | (scaling or {"rope_type": "default"})
         return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+            "architectures": [FAMILIES[self.family].architecture],
+            "model_type": self.family,
             "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
             "vocab_size": self.vocab,
             "hidden_size": self.width,
             "intermediate_size": self.mlp_width,
@@ -201,7 +182,36 @@ class LlamaConfig:
             "rope_scaling": scaling,
             "rope_parameters": rope,
             "tie_word_embeddings": self.tied,
+        } | self._family_to_dict()
+
+    def _family_to_dict(self) -> dict[str, Any]:
+        """The attributes that only some families have."""
+        known = FAMILIES[self.family].guard.used.split()
+        window = max(self.windows, default=0)
+        own = {
+            "attention_bias": "out" in self.biases,
+            "mlp_bias": "up" in self.biases,
+            "use_sliding_window": bool(window),
+            "sliding_window": window or None,
+            "max_window_layers": self.depth,
+            "layer_types": [
+                "sliding_attention" if one else "full_attention"
+                for one in self.windows or (0,) * self.depth
+            ],
+            "no_rope_layers": [
+                int(layer not in self.unrotated) for layer in range(self.depth)
+            ],
         }
+        return {name: value for name, value in own.items() if name in known}
+
+    def rotations(self) -> np.ndarray:
+        """Angle per position of each pair in a head, by layer: float32 [depth, half].
+
+        A layer that is not rotated has angles of 0.
+        """
+        angles = np.tile(self.rope_frequencies(), (self.depth, 1))
+        angles[list(self.unrotated)] = 0
+        return angles
 
     def rope_frequencies(self) -> np.ndarray:
         """Angle per position of each pair in a head: float32 [head_dim / 2].

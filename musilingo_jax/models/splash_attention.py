@@ -23,6 +23,8 @@ BLOCKS = (512, 384, 256, 128)
 def fits(
     query: Float[Array, "batch time heads head_dim"],
     key: Float[Array, "batch time key_heads head_dim"],
+    *,
+    window: int,
 ) -> bool:
     """Whether the kernel computes this: heads as wide as half a vector, or wider."""
     return query.shape[-1] % (MULTIPLE // 2) == 0 and key.dtype in (
@@ -38,11 +40,12 @@ def attention(
     segments: Int[Array, "batch time"],
     *,
     causal: bool,
+    window: int,
     interpret: bool,
 ) -> Float[Array, "batch time heads head_dim"]:
     """`attention.by_kernel` on one chip, with rows of a multiple of `MULTIPLE`."""
     heads, time = query.shape[2], query.shape[1]
-    kernel = _kernel(heads, time, causal=causal, interpret=interpret)
+    kernel = _kernel(heads, time, causal=causal, window=window, interpret=interpret)
 
     def row(query: Array, key: Array, value: Array, segments: Array) -> Array:
         return kernel(query, key, value, splash.SegmentIds(segments, segments))
@@ -51,10 +54,16 @@ def attention(
     return jax.vmap(row)(query, key, value, segments).swapaxes(1, 2)
 
 
-def _kernel(heads: int, time: int, *, causal: bool, interpret: bool) -> Any:
+def _kernel(
+    heads: int, time: int, *, causal: bool, window: int, interpret: bool
+) -> Any:
     """The kernel for a row of `time` positions, a multiple of `MULTIPLE`."""
     block = next(size for size in BLOCKS if time % size == 0)
-    mask = splash.CausalMask if causal else splash.FullMask
+    shape = time, time
+    if window and causal:
+        mask = splash.LocalMask(shape, (window - 1, 0), offset=0)
+    else:
+        mask = splash.CausalMask(shape) if causal else splash.FullMask(shape)
     sizes = splash.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -66,7 +75,7 @@ def _kernel(heads: int, time: int, *, causal: bool, interpret: bool) -> Any:
         block_kv_dq=block,
     )
     return splash.make_splash_mha(
-        splash.MultiHeadMask([mask((time, time)) for _ in range(heads)]),
+        splash.MultiHeadMask([mask] * heads),
         block_sizes=sizes,
         head_shards=1,
         q_seq_shards=1,

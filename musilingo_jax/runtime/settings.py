@@ -78,6 +78,7 @@ def setting(
     at_most: float | None = None,
     choices: tuple[Any, ...] = (),
     before: Any = MISSING,
+    default: Any = MISSING,
 ) -> Any:
     """A field of a dataclass that `read_section` fills, with its bounds.
 
@@ -88,9 +89,10 @@ def setting(
       choices: all allowed values.
       before: the value implied by configs written before the field existed. Only for
         fields that were added after a release.
+      default: the value of objects that are made without the field.
     """
     bounds = Bounds(at_least, above, at_most, choices, before)
-    return field(metadata={_METADATA: bounds})
+    return field(default=default, metadata={_METADATA: bounds})
 
 
 def read_section(

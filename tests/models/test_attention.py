@@ -106,6 +106,30 @@ def test_kernels_are_the_plain_form(
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
 
 
+@pytest.mark.parametrize("window", [1, 50, 128, 199])
+def test_a_window_is_that_of_the_plain_form(window):
+    """Packed rows by splash attention; GPUs' kernel has no windows."""
+    inputs = operands(heads=4, key_heads=2, head_dim=64, dtype=jnp.float32)
+    segments = jnp.asarray(PACKED)
+    assert not flash_attention.fits(*inputs[:2], window=window)
+    assert splash_attention.fits(*inputs[:2], window=window)
+    ours = partial(kernel_form("splash", causal=True), window=window)
+
+    def exact(query, key, value, segments):
+        back = jnp.arange(200)[:, None] - jnp.arange(200)
+        return attention(query, key, value, attend_mask(segments) & (back < window))
+
+    np.testing.assert_array_equal(
+        attend_mask(segments, window), attend_mask(segments, jnp.int32(window))
+    )
+    for one, other in zip(
+        value_and_gradients(ours, inputs, segments),
+        value_and_gradients(exact, inputs, segments),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_on_eight_devices_are_the_plain_form(kernel, shape):
@@ -170,6 +194,18 @@ def test_attention_to_a_cache_is_the_plain_form(
     found = by_cache_kernel(query, cache, 0, interpret=True)
     assert found.dtype == dtype
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("time", [1, 32])
+@pytest.mark.parametrize("window", [1, 100, 128, 300])
+def test_a_window_to_a_cache_is_that_of_the_plain_form(window, time):
+    cache = cache_of([0, 90, 200, 500], slots=600, key_heads=2)
+    query = next_queries(cache, time=time, heads=4)
+    expected = attention(query, *cache.read(0), cache.attend(time, window))
+    found = by_cache_kernel(query, cache, 0, window=window, interpret=True)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    everything = attention(query, *cache.read(0), cache.attend(time))
+    assert np.abs(everything - expected).max() > 0.01
 
 
 def test_what_is_behind_a_row_changes_nothing():

@@ -1,5 +1,6 @@
 """LLaMA against itself: scanned, in a loop, recomputed, decoded with a cache."""
 
+import dataclasses
 import re
 from functools import cache, partial
 
@@ -11,6 +12,7 @@ from flax import nnx
 from helpers.quick_jit import quick_jit
 from helpers.random_weights import random_module
 
+from musilingo_jax.models.decoder_families import ATTENTION, MLP
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.llama import (
     IGNORED,
@@ -106,7 +108,9 @@ def test_scan_over_the_stack_is_a_loop_over_layers():
     scanned = quick_jit(partial(Llama.__call__, remat="nothing", **where))(llama, x)
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
-        x = quick_jit(partial(LlamaLayer.__call__, **where))(layer, x)
+        rotation = llama.config.rotations()[index]
+        read = partial(LlamaLayer.__call__, rotation=rotation, window=0, **where)
+        x = quick_jit(read)(layer, x)
     np.testing.assert_allclose(scanned, llama.norm(x), atol=2e-5)
 
 
@@ -225,7 +229,9 @@ def test_a_token_beyond_the_vocabulary_is_not_a_word():
 
 
 def test_every_parameter_names_its_axes():
-    config = LlamaConfig.from_dict(LLAMA_1)
+    config = dataclasses.replace(
+        LlamaConfig.from_dict(LLAMA_1), biases=ATTENTION + MLP, query_key_norm=True
+    )
     llama = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
     axes = {}
     for name, parameter in parameters_of(llama):
@@ -237,6 +243,7 @@ def test_every_parameter_names_its_axes():
     assert axes["layers.query.kernel"] == ("embed", "heads")
     assert axes["layers.out.kernel"] == ("heads", "embed")
     assert axes["layers.down.kernel"] == ("mlp", "embed")
+    assert axes["layers.gate.bias"] == ("mlp",)
     assert axes["head.kernel"] == ("embed", "vocab")
 
 

@@ -273,11 +273,12 @@ def llama_states(llama):
         "positions": jnp.asarray(POSITIONS),
         "segments": jnp.ones((2, 40), jnp.int32),
     }
+    rotations = llama.config.rotations()
     x = embeddings = llama.embed(jnp.asarray(TOKENS))
     states = [x]
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
-        x = layer(x, **where)
+        x = layer(x, rotation=rotations[index], window=0, **where)
         states.append(x)
     states[-1] = llama.norm(x)
     hidden = llama(embeddings, remat="everything", **where)
