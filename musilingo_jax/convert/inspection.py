@@ -28,6 +28,12 @@ from musilingo_jax.runtime.errors import UserError
 
 _LLAMA_3_BASE = 500_000.0
 _LLAMA_1_EPSILON = 1e-6
+_FAMILIES = {
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "smollm3": "SmolLM3",
+}
 
 
 @dataclass(frozen=True)
@@ -171,15 +177,21 @@ def _encoder(config: MertConfig) -> tuple[str, dict[str, int]]:
 
 
 def _language_model(config: LlamaConfig) -> tuple[str, dict[str, int]]:
-    """The nearest LLaMA: the first three differ only in rope and epsilon."""
+    """The family; of LLaMAs, the nearest: they differ only in rope and epsilon."""
     scaling = config.rope_scaling
-    if isinstance(scaling, Llama3Scaling) or config.rope_theta == _LLAMA_3_BASE:
+    if config.family != "llama":
+        family = _FAMILIES[config.family]
+    elif isinstance(scaling, Llama3Scaling) or config.rope_theta == _LLAMA_3_BASE:
         family = "LLaMA-3"
     elif config.norm_eps == _LLAMA_1_EPSILON:
         family = "LLaMA-1"
     else:
         family = "LLaMA-2"
     features = [f"{family}-like", f"rope base {config.rope_theta:,.0f}"]
+    if windows := [size for size in config.windows if size]:
+        features.append(f"windows of {max(windows):,} in {len(windows)} layers")
+    if config.biases:
+        features.append(f"biases of {', '.join(config.biases)}")
     if scaling is not None:
         kind = "llama3" if isinstance(scaling, Llama3Scaling) else "linear"
         features.append(f"{kind} scaling by {scaling.factor:g}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.llama_config import Llama3Scaling, LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime.errors import UserError
@@ -35,6 +35,61 @@ _LLAMA_13B = replace(
 _VICUNA_7B, _VICUNA_13B = (replace(c, vocab=32_001) for c in (_LLAMA_7B, _LLAMA_13B))
 _LLAMA_2_7B, _LLAMA_2_13B = (replace(c, norm_eps=1e-5) for c in (_LLAMA_7B, _LLAMA_13B))
 
+_LLAMA_3_8B = replace(
+    _LLAMA_2_7B, vocab=128_256, key_heads=8, mlp_width=14_336, rope_theta=500_000.0
+)
+_LLAMA_3_70B = replace(_LLAMA_3_8B, width=8192, depth=80, heads=64, mlp_width=28_672)
+_LLAMA_3_1 = Llama3Scaling(8.0, 1.0, 4.0, 8192)
+_MISTRAL_7B = replace(
+    _LLAMA_2_7B, family="mistral", key_heads=8, mlp_width=14_336, windows=(4096,) * 32
+)
+_QWEN_2_5_7B = replace(
+    _LLAMA_7B,
+    family="qwen2",
+    biases=("query", "key", "value"),
+    vocab=152_064,
+    width=3584,
+    depth=28,
+    heads=28,
+    key_heads=4,
+    mlp_width=18_944,
+    rope_theta=1e6,
+)
+_QWEN_3_8B = replace(
+    _LLAMA_7B,
+    family="qwen3",
+    query_key_norm=True,
+    vocab=151_936,
+    depth=36,
+    key_heads=8,
+    mlp_width=12_288,
+    rope_theta=1e6,
+)
+_SMOLLM_2_135M = replace(
+    _LLAMA_2_7B,
+    vocab=49_152,
+    width=576,
+    depth=30,
+    heads=9,
+    key_heads=3,
+    head_dim=64,
+    mlp_width=1536,
+    rope_theta=100_000.0,
+    tied=True,
+)
+_SMOLLM_3_3B = replace(
+    _LLAMA_7B,
+    family="smollm3",
+    vocab=128_256,
+    width=2048,
+    depth=36,
+    heads=16,
+    key_heads=4,
+    rope_theta=5e6,
+    tied=True,
+    unrotated=tuple(range(3, 36, 4)),
+)
+
 LANGUAGE_MODELS = {
     "m-a-p/MusiLingo-long-v1": _VICUNA_7B,
     "m-a-p/MusiLingo-short-v1": _VICUNA_7B,
@@ -47,6 +102,15 @@ LANGUAGE_MODELS = {
     "huggyllama/llama-13b": _LLAMA_13B,
     "meta-llama/Llama-2-7b-hf": _LLAMA_2_7B,
     "meta-llama/Llama-2-13b-hf": _LLAMA_2_13B,
+    "meta-llama/Meta-Llama-3-8B-Instruct": _LLAMA_3_8B,
+    "meta-llama/Meta-Llama-3-70B-Instruct": _LLAMA_3_70B,
+    "meta-llama/Llama-3.1-8B-Instruct": replace(_LLAMA_3_8B, rope_scaling=_LLAMA_3_1),
+    "meta-llama/Llama-3.1-70B-Instruct": replace(_LLAMA_3_70B, rope_scaling=_LLAMA_3_1),
+    "mistralai/Mistral-7B-v0.1": _MISTRAL_7B,
+    "Qwen/Qwen2.5-7B-Instruct": _QWEN_2_5_7B,
+    "Qwen/Qwen3-8B": _QWEN_3_8B,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM_2_135M,
+    "HuggingFaceTB/SmolLM3-3B": _SMOLLM_3_3B,
 }
 
 # HuBERT's base and large size (Hsu et al. 2021, table 1), at 24 kHz.

@@ -143,11 +143,20 @@ def test_known_shapes_are_those_of_the_released_files(name, released):
 
 
 def test_known_shapes_have_as_many_parameters_as_their_names_say():
+    published = {"7b": 6.74, "13b": 13.0, "Llama-3-8B": 8.03, "Llama-3-70B": 70.6}
+    published |= {"Llama-3.1-8B": 8.03, "Llama-3.1-70B": 70.6, "Mistral-7B": 7.24}
+    published |= {"Qwen2.5-7B": 7.62, "Qwen3-8B": 8.19}
+    published |= {"SmolLM2-135M": 0.1345, "SmolLM3-3B": 3.08, "MusiLingo": 6.74}
     for name, llama in model_shapes.LANGUAGE_MODELS.items():
         size = llama.depth * costs.layer_weights(llama)
-        size += 2 * llama.vocab * llama.width
-        billions = 13 if "13b" in name else 7
-        assert round(size / 1e9) == billions, name
+        size += (1 if llama.tied else 2) * llama.vocab * llama.width
+        (billions,) = [count for part, count in published.items() if part in name]
+        assert size / 1e9 == pytest.approx(billions, rel=0.005), name
+
+
+def test_known_shapes_are_those_of_written_configs():
+    for llama in model_shapes.LANGUAGE_MODELS.values():
+        assert LlamaConfig.from_dict(llama.to_dict()) == llama
 
 
 def test_shapes_from_a_file_and_from_a_name(tmp_path):
