@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from musilingo_jax.answering import unused_settings
+from musilingo_jax.answering import chat_templates, unused_settings
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.cache import recorded_type
 from musilingo_jax.evaluation import foreign_keys, report_data
@@ -67,6 +67,7 @@ def main(argv: list[str]) -> None:
             "generate",
             "mesh",
         )
+        chat_templates.settle(config)
         distributed.start()
         platforms.start()
         if jax.process_index() == 0:

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from musilingo_jax.answering import corpus_answers, unused_settings
+from musilingo_jax.answering import chat_templates, corpus_answers, unused_settings
 from musilingo_jax.answering.answer_file import AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.answering.config import GenerateConfig
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
         raise UsageError("--out is missing: name a file, as in --out=answers.jsonl")
     out = Path(flags.FLAGS.out)
     check_writable_file(out, flag="--out")
+    chat_templates.settle(config)
     distributed.start()
     platforms.start()
     if jax.process_index() == 0:

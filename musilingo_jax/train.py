@@ -41,6 +41,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from musilingo_jax.answering import chat_templates
 from musilingo_jax.audio.cache import feature_cache, recorded_type
 from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.corpora import mixture
@@ -109,6 +110,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     """
     started = time.monotonic()
     platforms.start()
+    chat_templates.settle(config)
     stages = read_stages(config)
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be at least 0")

@@ -15,8 +15,8 @@ from musilingo_jax.answering.continuous_batching import ContinuousBatch
 from musilingo_jax.answering.decoding import AnswerTokens, TokenRule
 from musilingo_jax.answering.padded_prompts import Features, PromptTokens
 from musilingo_jax.answering.prompt_queue import QueuedPrompt
-from musilingo_jax.answering.prompts import PromptConfig, encode
-from musilingo_jax.answering.stop_texts import settled, tidy
+from musilingo_jax.answering.prompts import MODEL_END, PromptConfig, encode
+from musilingo_jax.answering.stop_texts import ending_tokens, settled, tidy
 from musilingo_jax.runtime.errors import UserError
 
 # The pooled features of a song, and a question about it.
@@ -168,14 +168,16 @@ def _answer(
     It is cut if there was no room for another token and nothing that ends an answer.
     """
     text = answerer.tokenizer.decode(tokens)
-    has_ended = tokens[-1:] and tokens[-1] in answerer.tokenizer.ends
+    ends = ending_tokens(answerer.tokenizer, texts)
+    has_ended = tokens[-1:] and tokens[-1] in ends
     has_ended = has_ended or any(stop in text for stop in texts)
     is_full = len(tokens) >= config.max_new_tokens
     return Answer(tidy(text, texts), is_cut=is_full and not has_ended)
 
 
 def _stop_texts(prompt: PromptConfig, config: GenerateConfig) -> tuple[str, ...]:
-    return (prompt.end_sign, *config.stop)
+    sign = () if prompt.end_sign == MODEL_END else (prompt.end_sign,)
+    return (*sign, *config.stop)
 
 
 def _decode(

@@ -3,9 +3,19 @@
 The text around the audio is tokenised in pieces, as in MusiLingo: each piece on its own
 and without special tokens. So a piece has the same tokens in training, evaluation and
 chat, whatever stands beside it.
+
+Models that were trained to follow instructions mark turns by special tokens. Where a
+template or an end sign spells one of the tokenizer's, it is that token:
+
+    <|im_start|>user⏎<AudioHere>{}<|im_end|>⏎<|im_start|>assistant⏎
+
+Questions and answers never make special tokens: what they hold is letters, so that no
+question can end its own turn.
 """
 
 import functools
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +27,9 @@ if TYPE_CHECKING:
 
 AUDIO = "<AudioHere>"
 
+MODEL_END = "<EndHere>"
+"""As an end sign: the token with which the language model itself ends a text."""
+
 
 @dataclass(frozen=True)
 class PromptConfig:
@@ -27,14 +40,23 @@ class PromptConfig:
         the first stage, where the caption follows the audio directly.
       instruction: the human's turn, with `<AudioHere>` for the audio vectors and `{}`
         for the question. Ignored if `template` is "".
-      end_sign: what the model writes at the end of an answer.
+      end_sign: what the model writes at the end of an answer: a text, the spelling of a
+        special token, or `MODEL_END`.
       max_answer_tokens: longer answers are cut to this many tokens, end sign included.
+      next_turn: what follows a question that was answered before: text with `{}` for
+        the answer and, behind it, `{}` for the next question. "" for the turns of
+        `template`, one after the other.
+      special_tokens: whether the spellings of special tokens in `template`,
+        `instruction`, `next_turn` and `end_sign` are these tokens, and not letters.
     """
 
     template: str
     instruction: str
     end_sign: str
     max_answer_tokens: int = setting(at_least=1)
+    next_turn: str = setting(default="", before="")
+    # Runs that are older were trained on the letters.
+    special_tokens: bool = setting(default=True, before=False)
 
     def __post_init__(self):
         if self.template and self.template.count("{}") != 1:
@@ -51,7 +73,12 @@ class PromptConfig:
         if not self.end_sign:
             raise UserError(
                 "prompt.end_sign is empty: give the text that ends an answer, such as "
-                "'###'"
+                f"'###', or {MODEL_END!r} for the model's own end token"
+            )
+        if self.next_turn and self.next_turn.count("{}") != 2:
+            raise UserError(
+                f"prompt.next_turn is {self.next_turn!r}: it must contain {{}} twice, "
+                'where the answer and the next question go, or be ""'
             )
 
     @property
@@ -62,6 +89,28 @@ class PromptConfig:
         before, after = self.template.split("{}")
         opening, closing = self.instruction.split(AUDIO)
         return before + opening, closing + after
+
+    @property
+    def between(self) -> tuple[str, str, str]:
+        """The text before an earlier answer, that behind it, and that which ends all.
+
+        The template of one turn, "###Human: {} ###Assistant: " with the end sign "###":
+
+            ###Human: q  ###Assistant: a ###Human: q  ###Assistant:
+                       --------------- ----------   ---------------
+
+        Raises:
+          UserError: there are no turns.
+        """
+        if not self.template:
+            raise UserError("a prompt without a template has no earlier turns")
+        before, after = self.template.split("{}")
+        if self.next_turn:
+            answered, following, rest = self.next_turn.split("{}")
+            return answered, following, rest + after
+        if not before.startswith(self.end_sign):
+            before = self.end_sign.replace(MODEL_END, "") + before
+        return after, before, after
 
 
 @dataclass(frozen=True)
@@ -93,6 +142,8 @@ def encode(
     question: str,
     answer: str | None,
     windows: int,
+    *,
+    earlier: Sequence[tuple[str, str]] = (),
 ) -> Example:
     """Encodes one question about one song of `windows` audio vectors.
 
@@ -102,36 +153,131 @@ def encode(
       question: the question; a prompt without a template has no place for it.
       answer: the answer to learn, or None for a prompt that the model is to answer.
       windows: number of audio vectors.
+      earlier: questions that were asked about this song before, and their answers.
 
     Raises:
-      UserError: the tokenizer has no start token, or the end sign alone has more than
-        `prompt.max_answer_tokens`.
+      UserError: the tokenizer has no start token, or not the model's end token that the
+        prompt needs; the end sign alone has more than `prompt.max_answer_tokens`; or
+        there are earlier questions, but no template.
     """
-    if tokenizer.start is None:
-        raise UserError(
-            f"the tokenizer {tokenizer.name} names no start token, with which every "
-            "sequence begins: set bos_token in its tokenizer_config.json"
-        )
-    # Replaced, not formatted: other braces, in the question too, are only text.
-    before, after = (
-        _piece(tokenizer, piece.replace("{}", question)) for piece in prompt.pieces
-    )
+    before, after = _pieces(prompt, question, earlier)
+    special = tokenizer.special if prompt.special_tokens else {}
+    start = [*_start(tokenizer, prompt, special), *_tokens(tokenizer, before, special)]
+    closing = _tokens(tokenizer, after, special)
     target, cut = ([], False) if answer is None else _answer(tokenizer, prompt, answer)
-    start = [tokenizer.start, *before]
-    rest = [*after, *target]
+    rest = [*closing, *target]
     return Example(
         tokens=start + [0] * windows + rest,
         audio_slot=[-1] * len(start) + list(range(windows)) + [-1] * len(rest),
-        target_mask=[False] * (len(start) + windows + len(after))
+        target_mask=[False] * (len(start) + windows + len(closing))
         + [True] * len(target),
         cut=cut,
     )
 
 
+Part = tuple[str, bool]
+"""A text, and whether it is the prompt's own, which may spell special tokens."""
+
+
+def _pieces(
+    prompt: PromptConfig, question: str, earlier: Sequence[tuple[str, str]]
+) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """What stands before and after the audio."""
+    before, after = prompt.pieces
+    turns: list[Part] = []
+    first = question
+    if earlier:
+        answered, following, end = prompt.between
+        closing = prompt.instruction.split(AUDIO)[1]
+        questions = [asked for asked, _ in earlier[1:]] + [question]
+        first, after = earlier[0][0], closing + answered
+        for (_, said), asked in zip(earlier, questions, strict=True):
+            turns += [(said, False), (following, True), (asked, False)]
+            turns += [(answered, True)]
+        turns[-1] = (end, True)
+    # Split, not formatted: other braces, in the question too, are only text.
+    return _filled(before, first), (*_filled(after, first), *turns)
+
+
+def _filled(piece: str, question: str) -> tuple[Part, ...]:
+    """A piece of a prompt with the question in its place, if it has one."""
+    before, mark, after = piece.partition("{}")
+    return (
+        ((before, True), (question, False), (after, True))
+        if mark
+        else ((before, True),)
+    )
+
+
+def _start(
+    tokenizer: "Tokenizer", prompt: PromptConfig, special: Mapping[str, int]
+) -> tuple[int, ...]:
+    """The start token, unless the prompt itself begins with a special token."""
+    if prompt.pieces[0].startswith(tuple(special)):
+        return ()
+    if tokenizer.start is not None:
+        return (tokenizer.start,)
+    if tokenizer.starts_plainly:
+        return ()
+    raise UserError(
+        f"the tokenizer {tokenizer.name} names no start token, with which every "
+        "sequence begins: set bos_token in its tokenizer_config.json"
+    )
+
+
 @functools.lru_cache(1024)
-def _piece(tokenizer: "Tokenizer", text: str) -> tuple[int, ...]:
+def _tokens_of_text(
+    tokenizer: "Tokenizer", text: str, after_special: bool
+) -> tuple[int, ...]:
     """The tokens of text around the audio, much of which is the same in all prompts."""
-    return tuple(tokenizer.encode(text))
+    return tuple(tokenizer.encode(text, after_special=after_special))
+
+
+def _tokens(
+    tokenizer: "Tokenizer", parts: Sequence[Part], special: Mapping[str, int]
+) -> list[int]:
+    """The tokens of texts that stand side by side.
+
+    Text between two special tokens is tokenised as one, wherever it comes from.
+    """
+    # The longest spelling first, since one may begin another.
+    spelled = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+    tokens: list[int] = []
+    text, after_special = "", False
+
+    def flush() -> None:
+        tokens.extend(_tokens_of_text(tokenizer, text, after_special))
+
+    for part, is_ours in parts:
+        if not (is_ours and spelled):
+            text += part
+            continue
+        for index, piece in enumerate(re.split(f"({spelled})", part)):
+            if index % 2 == 0:
+                text += piece
+                continue
+            flush()
+            tokens.append(special[piece])
+            text, after_special = "", True
+    flush()
+    return tokens
+
+
+def _sign(tokenizer: "Tokenizer", prompt: PromptConfig) -> int | None:
+    """The token that ends an answer; None if it is a text.
+
+    Raises:
+      UserError: the tokenizer has no end token.
+    """
+    if prompt.end_sign == MODEL_END:
+        if tokenizer.end is None:
+            raise UserError(
+                f"prompt.end_sign is {MODEL_END!r}, but the tokenizer "
+                f"{tokenizer.name} names no end token: set eos_token in its "
+                "tokenizer_config.json, or give another end sign"
+            )
+        return tokenizer.end
+    return tokenizer.special.get(prompt.end_sign) if prompt.special_tokens else None
 
 
 def _answer(
@@ -139,17 +285,21 @@ def _answer(
 ) -> tuple[list[int], bool]:
     """The answer and its end sign, and whether the answer had to be cut.
 
-    They are tokenised as one text, as in MusiLingo. But a long answer is cut before its
-    end sign, since a model that never sees the sign does not learn to stop.
+    A sign that is text is tokenised with the answer as one text, as in MusiLingo. But a
+    long answer is cut before its end sign, since a model that never sees the sign does
+    not learn to stop.
     """
-    tokens = tokenizer.encode(answer + prompt.end_sign)
+    alone, token = tokenizer.encode(answer), _sign(tokenizer, prompt)
+    if token is not None:
+        tokens, sign = [*alone, token], [token]
+    else:
+        tokens = tokenizer.encode(answer + prompt.end_sign)
+        # The sign may share a token with the answer's last letters, so its tokens are
+        # all those that differ from the tokens of the answer alone.
+        same = [ours == theirs for ours, theirs in zip(tokens, alone, strict=False)]
+        sign = tokens[same.index(False) if False in same else len(same) :]
     if len(tokens) <= prompt.max_answer_tokens:
         return tokens, False
-    # The sign may share a token with the answer's last letters, so its tokens are all
-    # those that differ from the tokens of the answer alone.
-    alone = tokenizer.encode(answer)
-    same = [ours == theirs for ours, theirs in zip(tokens, alone, strict=False)]
-    sign = tokens[same.index(False) if False in same else len(same) :]
     room = prompt.max_answer_tokens - len(sign)
     if room < 1:
         raise UserError(

@@ -63,7 +63,8 @@ def stops_of(tokenizer: "Tokenizer", texts: tuple[str, ...], vocab: int) -> Stop
 
     Args:
       tokenizer: the language model's; its end tokens end an answer, too.
-      texts: what ends an answer, besides end tokens; none is empty.
+      texts: what ends an answer, besides end tokens; none is empty. The spelling of a
+        special token stands for this token, and for its letters.
       vocab: the language model's number of tokens, at least the tokenizer's.
     """
     step = _automaton([text.encode() for text in texts])
@@ -78,10 +79,16 @@ def stops_of(tokenizer: "Tokenizer", texts: tuple[str, ...], vocab: int) -> Stop
         reading = int(np.searchsorted(-lengths, -place))
         letters = np.array([text[place] for _, text in by_length[:reading]])
         columns[:, tokens[:reading]] = step[columns[:, tokens[:reading]], letters]
-    columns[:, list(tokenizer.ends)] = finished
+    columns[:, ending_tokens(tokenizer, texts)] = finished
     columns[finished] = finished
     table, kind = np.unique(columns, axis=1, return_inverse=True)
     return Stops(jnp.asarray(table, jnp.int32), jnp.asarray(kind.ravel(), jnp.int32))
+
+
+def ending_tokens(tokenizer: "Tokenizer", texts: tuple[str, ...]) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, and the special ones of texts."""
+    special = tokenizer.special
+    return [*tokenizer.ends, *(special[text] for text in texts if text in special)]
 
 
 def _automaton(signs: list[bytes]) -> Int16[np.ndarray, "states bytes"]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
-SMALL = ("*.json", "tokenizer.model")
+SMALL = ("*.json", "*.jinja", "tokenizer.model")
 """Patterns of the files that describe a model."""
 
 # Holds the header of most safetensors, so that one request reads all of it.

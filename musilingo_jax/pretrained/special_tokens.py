@@ -25,6 +25,9 @@ class SpecialTokens:
       added: token → spelling, of all tokens that were added to the vocabulary.
       model_roles: role → tokens, from the `config.json` of the language model.
       generation_ends: the end tokens in `generation_config.json`.
+      no_start: whether they say that there is no start token.
+      legacy: whether sentencepiece puts a space before text that follows a special
+        token, too, as the transformers library did at first.
     """
 
     folder: Path
@@ -33,6 +36,8 @@ class SpecialTokens:
     added: Mapping[int, str]
     model_roles: Mapping[str, list[Any]]
     generation_ends: list[Any]
+    no_start: bool
+    legacy: bool
 
     @classmethod
     def read(cls, folder: Path, listed: list[dict[str, Any]]) -> "SpecialTokens":
@@ -90,6 +95,8 @@ class SpecialTokens:
                 for role in ("bos_token", "eos_token")
             },
             generation_ends=_entries(read(GENERATION_CONFIG).get("eos_token_id")),
+            no_start=config.get("bos_token", "") is None,
+            legacy=config.get("legacy") is not False,
         )
 
     def token(
@@ -116,7 +123,7 @@ class SpecialTokens:
                     "have; copy all these files from the same model"
                 )
             return tokens[spelling]
-        if own is not None:
+        if own is not None or (role == "bos_token" and self.no_start):
             return own
         # LLaMA 3.1 lists three end tokens, the usual one first.
         first = next(iter(self.model_roles[role]), None)

@@ -18,7 +18,7 @@ a model, so that both files give the same tokens.
 Special tokens are never made from text: if a user types `</s>` in a question, these are
 four letters, as in sentencepiece, and do not end the conversation. (The tokenizer class
 that MusiLingo used would have made the end token of them; its prompts and corpora have
-no such text.)
+no such text.) Prompts take theirs from `Tokenizer.special`.
 """
 
 import re
@@ -51,7 +51,11 @@ class Tokenizer:
       ends: all tokens that end a sequence, `end` included.
       texts: token → its text in UTF-8: a part of a letter, letters, or nothing if the
         token is special.
+      special: spelling → token, of special and added tokens.
+      starts_plainly: whether its files say that there is no start token.
       cut: text → tokens, without special ones.
+      cut_inside: the same for text that follows a special token, before which some
+        tokenizers put no space.
       leads: whether `cut` puts a space before each text.
     """
 
@@ -60,7 +64,10 @@ class Tokenizer:
     end: int | None
     ends: tuple[int, ...]
     texts: Mapping[int, bytes]
+    special: Mapping[str, int]
+    starts_plainly: bool
     cut: Callable[[str], list[int]]
+    cut_inside: Callable[[str], list[int]]
     leads: bool
 
     @cached_property
@@ -68,8 +75,12 @@ class Tokenizer:
         """The largest token, plus one."""
         return max(self.texts) + 1
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, after_special: bool = False) -> list[int]:
         """The tokens of a text, without special ones before, after or within it.
+
+        Args:
+          text: the text.
+          after_special: whether it follows a special token.
 
         Raises:
           UserError: the text cannot be written in UTF-8, because it was read from
@@ -82,7 +93,8 @@ class Tokenizer:
                 f"the text {text[:40]!r} cannot be read: character number "
                 f"{error.start + 1} is not valid; write it in UTF-8"
             ) from error
-        return self.cut(text) if text else []
+        cut = self.cut_inside if after_special else self.cut
+        return cut(text) if text else []
 
     def spell(self, tokens: Iterable[int] | Int[np.ndarray, " tokens"]) -> bytes:
         """The text of tokens in UTF-8; special and unknown tokens have none."""
@@ -149,7 +161,21 @@ def _from_sentencepiece(folder: Path) -> Tokenizer:
             texts[token] = sentencepiece_text(piece, has_bytes=model.is_byte(token))
     start, end = (None if own < 0 else own for own in (model.bos_id(), model.eos_id()))
     leads = model.normalize("a") != "a"
-    return _assemble(special, tokens, texts, start, end, model.encode, leads)
+    control = {model.id_to_piece(t) for t in tokens.values() if model.is_control(t)}
+    inside = model.encode if special.legacy else _inside_of(model)
+    return _assemble(
+        special, tokens, texts, start, end, control, model.encode, inside, leads
+    )
+
+
+def _inside_of(model: SentencePieceProcessor) -> Callable[[str], list[int]]:
+    """How to cut text without a space before it, which the library always puts there.
+
+    Behind a piece that nothing is merged with, there is none.
+    """
+    mark = model.id_to_piece(model.unk_id())
+    taken = len(model.encode(mark))
+    return lambda text: model.encode(mark + text)[taken:]
 
 
 def _from_library(folder: Path) -> Tokenizer:
@@ -158,13 +184,18 @@ def _from_library(folder: Path) -> Tokenizer:
     start, end = None, None
     if library.from_sentencepiece:  # Byte-level vocabularies have no usual spellings.
         start, end = library.vocabulary.get("<s>"), library.vocabulary.get("</s>")
+    cut = library.cutter(special.spellings)
     return _assemble(
         special,
         library.vocabulary,
         library.texts(),
         start,
         end,
-        cut=library.cutter(special.spellings),
+        control=(),
+        cut=cut,
+        cut_inside=library.cutter(special.spellings, inside=True)
+        if library.prepends_once
+        else cut,
         leads=library.prepends_space,
     )
 
@@ -175,7 +206,9 @@ def _assemble(
     texts: dict[int, bytes],
     start: int | None,
     end: int | None,
+    control: Iterable[str],
     cut: Callable[[str], list[int]],
+    cut_inside: Callable[[str], list[int]],
     leads: bool,
 ) -> Tokenizer:
     """Completes a tokenizer's own file with what the small files beside it say."""
@@ -185,8 +218,19 @@ def _assemble(
     start = special.token("bos_token", tokens, start)
     end = special.token("eos_token", tokens, end)
     texts |= {token: b"" for token in (start, end) if token is not None}
-    ends = special.ends(texts, end)
-    return Tokenizer(str(special.folder), start, end, ends, texts, cut, leads)
+    spelled = {*special.spellings, *special.added.values(), *control} & tokens.keys()
+    return Tokenizer(
+        name=str(special.folder),
+        start=start,
+        end=end,
+        ends=special.ends(texts, end),
+        texts=texts,
+        special={spelling: tokens[spelling] for spelling in spelled if spelling},
+        starts_plainly=start is None and special.no_start,
+        cut=cut,
+        cut_inside=cut_inside,
+        leads=leads,
+    )
 
 
 def _is_tiktoken(path: Path) -> bool:

@@ -100,15 +100,26 @@ class TokenizerJson:
             texts[tokens[unknown]] = b""
         return texts
 
-    def cutter(self, special: Collection[str]) -> Callable[[str], list[int]]:
+    @property
+    def prepends_once(self) -> bool:
+        """Whether it puts no space before a text that follows a special token."""
+        return self.prepends_space and not any(
+            step["type"] == "Prepend" or step.get("prepend_scheme") == "always"
+            for step in (*_normalizers(self.content), *_pre_tokenizers(self.content))
+        )
+
+    def cutter(
+        self, special: Collection[str], *, inside: bool = False
+    ) -> Callable[[str], list[int]]:
         """A function from a text to its tokens, which never makes special tokens.
 
         Args:
           special: the spellings of special tokens.
+          inside: whether no space is put before a text.
         """
         corrected = _without_specials(self, special)
         if self.from_sentencepiece:
-            corrected |= _with_all_spaces(corrected)
+            corrected |= _with_all_spaces(corrected, inside)
             model = corrected["model"]
             if _LLAMA.items() <= self.vocabulary.items():
                 merges = _in_llamas_order(model["merges"])
@@ -139,7 +150,7 @@ def _without_specials(file: TokenizerJson, special: Collection[str]) -> dict[str
     }
 
 
-def _with_all_spaces(content: Mapping[str, Any]) -> dict[str, Any]:
+def _with_all_spaces(content: Mapping[str, Any], inside: bool) -> dict[str, Any]:
     """The keys to change so that spaces are treated as sentencepiece does.
 
     `Metaspace`, in all its spellings, puts no mark before a text that begins with one,
@@ -154,7 +165,7 @@ def _with_all_spaces(content: Mapping[str, Any]) -> dict[str, Any]:
         for step in _normalizers(content)
         if step["type"] != "Prepend" and step.get("content") != SPACE
     ]
-    if _prepends_space(content):
+    if _prepends_space(content) and not inside:
         steps.append({"type": "Prepend", "prepend": SPACE})
     steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
     normalizer = {"type": "Sequence", "normalizers": steps}
