@@ -135,10 +135,8 @@ def test_an_answer_ends_with_the_token_of_its_turn(model):
     example = encode(ours, prompt, "What?", "It is slow.", 2)
     learnt = [*ours.encode("It is slow."), token]
     assert example.tokens[-len(learnt) :] == learnt
-    assert example.target_mask == [
-        place >= len(example.tokens) - len(learnt)
-        for place in range(len(example.tokens))
-    ]
+    prompt_length = len(example.tokens) - len(learnt)
+    assert example.target_mask == [False] * prompt_length + [True] * len(learnt)
     assert token in ending_tokens(ours, (prompt.end_sign,))
     stops = stops_of(ours, (prompt.end_sign,), ours.size)
     assert int(stops.follow(0, token)) == stops.finished

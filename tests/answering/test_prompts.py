@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from helpers.small_run import small_tokenizer
 
-from musilingo_jax.answering.prompts import PromptConfig, encode
+from musilingo_jax.answering.prompts import MODEL_END, PromptConfig, encode
 from musilingo_jax.runtime.errors import UserError
 
 CAPTION = PromptConfig(template="", instruction="", end_sign="\n", max_answer_tokens=32)
@@ -102,3 +102,44 @@ def test_tokenizer_without_start_is_refused(tokenizer):
 def test_bad_prompts_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(CHAT, **change)
+
+
+def test_turns_of_the_published_prompt_follow_each_other(tokenizer):
+    """As the conversation of the original's demo writes them, "###" between turns."""
+    earlier = [("Genre?", "Jazz."), ("Fast?", "No.")]
+    example = encode(tokenizer, CHAT, "Why?", "So.", windows=1, earlier=earlier)
+    after = tokenizer.encode(
+        "</Audio> Genre? ###Assistant: Jazz.###Human: Fast? ###Assistant: No."
+        "###Human: Why? ###Assistant: "
+    )
+    answer = tokenizer.encode("So.###")
+    place = example.audio_slot.index(0) + 1
+    assert example.tokens[place:] == [*after, *answer]
+    assert sum(example.target_mask) == len(answer)
+
+
+def test_a_caption_has_no_earlier_turns(tokenizer):
+    with pytest.raises(UserError, match="no earlier turns"):
+        encode(tokenizer, CAPTION, "", None, 1, earlier=[("a", "b")])
+
+
+def test_the_end_sign_may_be_the_models_own(tokenizer):
+    prompt = dataclasses.replace(CHAT, end_sign=MODEL_END)
+    example = encode(tokenizer, prompt, "How fast?", "Slow.", windows=2)
+    answer = [*tokenizer.encode("Slow."), tokenizer.end]
+    assert example.tokens[-len(answer) :] == answer
+    assert sum(example.target_mask) == len(answer)
+    nameless = dataclasses.replace(tokenizer, end=None)
+    with pytest.raises(UserError, match="names no end token: set eos_token"):
+        encode(nameless, prompt, "How fast?", "Slow.", windows=2)
+
+
+def test_a_model_without_a_start_token_needs_none(tokenizer):
+    plain = dataclasses.replace(tokenizer, start=None, starts_plainly=True)
+    example = encode(plain, CHAT, "How fast?", None, windows=2)
+    assert example.tokens == encode(tokenizer, CHAT, "How fast?", None, 2).tokens[1:]
+
+
+def test_a_next_turn_has_two_places():
+    with pytest.raises(UserError, match="must contain {} twice"):
+        dataclasses.replace(CHAT, next_turn="{} and no more")
