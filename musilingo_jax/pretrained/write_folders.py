@@ -27,7 +27,7 @@ from musilingo_jax.pretrained.safetensors_writer import (
     unwritable,
     write_config,
 )
-from musilingo_jax.pretrained.sources import PREPROCESSOR, TOKENIZER_FILES
+from musilingo_jax.pretrained.tensor_files import PREPROCESSOR, TOKENIZER_FILES
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
@@ -63,6 +63,7 @@ class Output:
       pieces: its tensors by name, in the order in which they are written.
       config: the content of its `config.json`; None for no such file.
       beside: small files to copy.
+      texts: small files to write: name → content.
       folder: its name in the folder that the user named; "" for that folder itself.
       checkpoint: whether to write a `checkpoint.pth` as the original's trainer does,
         {"model": tensors}, in place of safetensors.
@@ -71,6 +72,7 @@ class Output:
     pieces: Mapping[str, FolderPart]
     config: Mapping[str, Any] | None
     beside: Sequence[Path] = field(default=())
+    texts: Mapping[str, bytes] = field(default_factory=dict)
     folder: str = field(default="")
     checkpoint: bool = field(default=False)
 
@@ -141,6 +143,9 @@ def _write(
                 writer.write(name, array)
     for path in output.beside:
         storage.sync(Path(shutil.copyfile(path, folder / path.name)))
+    for name, content in output.texts.items():
+        (folder / name).write_bytes(content)
+        storage.sync(folder / name)
     if output.config is not None:
         write_config(folder, output.config)
 
