@@ -72,7 +72,7 @@ def _smollm2() -> Path:
     except metadata.PackageNotFoundError as error:
         raise UserError(
             f"{SMOLLM2}: is in the package {_PACKAGE}, which is not installed: "
-            f"{gguf_file.INSTALL} && {_INSTALL}"
+            f"{gguf_file.INSTALL} && {_INSTALL} (its dependencies are not needed)"
         ) from error
     files = [Path(str(file.locate())) for file in listed if file.suffix == ".gguf"]
     files = [file for file in files if file.is_file()]

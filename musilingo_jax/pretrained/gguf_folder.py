@@ -60,6 +60,9 @@ def plan(file: GgufFile, *, dtype: str | None) -> Output:
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "pad_token_id": pad,
     }
-    roles = {role: tokens for role, tokens in roles.items() if tokens is not None}
-    texts[GENERATION_CONFIG] = as_json(roles)
+    texts[GENERATION_CONFIG] = as_json(
+        {role: tokens for role, tokens in roles.items() if tokens is not None}
+    )
+    # Those of `config.json` may be null, but not left out: then each class of the
+    # transformers library has numbers of its own.
     return Output(parts, config | roles, texts=texts)

@@ -17,7 +17,6 @@ from typing import Any
 
 import tokenizers
 from sentencepiece import SentencePieceProcessor
-from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from musilingo_jax.pretrained.lazy_tensors import shortened
 from musilingo_jax.runtime.errors import UserError
@@ -141,16 +140,16 @@ class Vocabulary:
                 f"{name}: it is not known what these fields do to its tokens: "
                 f"{shortened(unknown)}; get the safetensors that it was made from"
             )
-        pieces = own.get("tokens")
-        if not (_is_list(pieces, str) and 0 < len(pieces) <= rows):
+        pieces = _listed(name, own, "tokens", str)
+        if len(pieces) > rows:
             raise UserError(
-                f"{name}: has no list of tokens, or one that is longer than its "
-                f"embedding of {rows:,} rows; get it again"
+                f"{name}: has {len(pieces):,} tokens, more than its embedding has rows "
+                f"({rows:,}); get it again"
             )
-        kinds = own.get("token_type", [_NORMAL] * len(pieces))
-        whole = _is_list(kinds, int) and len(kinds) == len(pieces)
-        if not whole or not set(kinds) <= set(range(_NORMAL, _BYTE + 1)):
-            raise UserError(f"{name}: its token_type is damaged; get it again")
+        own.setdefault("token_type", [_NORMAL] * len(pieces))
+        kinds = _listed(name, own, "token_type", int, size=len(pieces))
+        if not set(kinds) <= set(range(_NORMAL, _BYTE + 1)):
+            raise UserError(f"{name}: has tokens of unknown types; get it again")
         template = said.get("tokenizer.chat_template")
         if not isinstance(template, str | None):
             raise UserError(f"{name}: its chat_template is damaged; get it again")
@@ -256,9 +255,7 @@ def _byte_level(vocabulary: Vocabulary) -> bytes:
             f"{name}: does not say how text is cut into words, so it is cut as by "
             "GPT-2; if the model has a tokenizer.json of its own, use that instead"
         )
-    merges = said.get("merges")
-    if not (_is_list(merges, str) and all(merge.count(" ") == 1 for merge in merges)):
-        raise UserError(f"{name}: its list of merges is damaged; get it again")
+    merges = _listed(name, said, "merges", str)
     # The converter of llama.cpp fills rows without a token with unused ones.
     tokens = {
         piece: token
@@ -316,17 +313,20 @@ def _starting(piece: str, token: int) -> dict[str, Any]:
 
 def _sentencepiece(vocabulary: Vocabulary) -> bytes:
     """A `tokenizer.model`: LLaMA's is of byte pairs, merged in the order of scores."""
+    # Imported here because nothing else needs it, and it takes a while.
+    from sentencepiece.sentencepiece_model_pb2 import (
+        ModelProto,  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
     said, name = vocabulary.fields, vocabulary.name
-    scores = said.get("scores")
-    if not (_is_list(scores, float) and len(scores) == len(vocabulary.pieces)):
-        raise UserError(f"{name}: its list of scores is damaged; get it again")
+    scores = _listed(name, said, "scores", float, size=len(vocabulary.pieces))
     model = ModelProto()
     for piece, score, kind in zip(
         vocabulary.pieces, scores, vocabulary.kinds, strict=True
     ):
         model.pieces.add(piece=piece, score=score, type=kind)
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
-    trainer.model_type = TrainerSpec.BPE
+    trainer.model_type = trainer.BPE
     trainer.vocab_size = len(scores)
     trainer.byte_fallback = _BYTE in vocabulary.kinds
     for role, field in _ROLES.items():
@@ -334,9 +334,9 @@ def _sentencepiece(vocabulary: Vocabulary) -> bytes:
         setattr(trainer, f"{short}_id", -1 if token is None else token)
         if token is not None:
             setattr(trainer, f"{short}_piece", vocabulary.pieces[token])
-    charsmap = said.get("precompiled_charsmap", [])
-    if not _is_list(charsmap, int):
-        raise UserError(f"{name}: its precompiled_charsmap is damaged; get it again")
+    charsmap = _listed(
+        name, {"precompiled_charsmap": []} | dict(said), "precompiled_charsmap", int
+    )
     normalizer.name = "user_defined" if charsmap else "identity"
     normalizer.precompiled_charsmap = bytes(byte & 0xFF for byte in charsmap)
     normalizer.add_dummy_prefix = bool(said.get("add_space_prefix", True))
@@ -374,5 +374,21 @@ def _added(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     ]
 
 
-def _is_list(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(type(entry) is kind for entry in value)
+def _listed(
+    name: str, own: Mapping[str, Any], field: str, kind: type, size: int | None = None
+) -> list[Any]:
+    """A field that is a list with entries of one type, and of one size.
+
+    Raises:
+      UserError: it is something else.
+    """
+    value = own.get(field)
+    if (
+        not isinstance(value, list)
+        or not all(type(entry) is kind for entry in value)
+        or size not in (None, len(value))
+    ):
+        raise UserError(
+            f"{name}: its tokenizer's {field} are missing or damaged; get it again"
+        )
+    return value

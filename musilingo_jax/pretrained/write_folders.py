@@ -63,18 +63,18 @@ class Output:
       pieces: its tensors by name, in the order in which they are written.
       config: the content of its `config.json`; None for no such file.
       beside: small files to copy.
-      texts: small files to write: name → content.
       folder: its name in the folder that the user named; "" for that folder itself.
       checkpoint: whether to write a `checkpoint.pth` as the original's trainer does,
         {"model": tensors}, in place of safetensors.
+      texts: small files to write: name → content.
     """
 
     pieces: Mapping[str, FolderPart]
     config: Mapping[str, Any] | None
     beside: Sequence[Path] = field(default=())
-    texts: Mapping[str, bytes] = field(default_factory=dict)
     folder: str = field(default="")
     checkpoint: bool = field(default=False)
+    texts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def copies(tensors: Tensors, source: str | Path) -> dict[str, FolderPart]:
