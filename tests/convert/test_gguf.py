@@ -182,6 +182,14 @@ def test_half_precision_stays_as_it_is(original, tmp_path):
         )
 
 
+def test_another_alignment(original, tmp_path):
+    path = write(tmp_path / "x.gguf", original, alignment=128)
+    out = converted(path, tmp_path / "out")
+    found = load_file(out / "model.safetensors")
+    for name, tensor in load_file(original / "model.safetensors").items():
+        assert torch.equal(found[name], tensor), name
+
+
 def test_parts_of_a_model(original, tmp_path):
     (tmp_path / "parts").mkdir()
     write(tmp_path / "parts" / "x.gguf", original, split_max_tensors=8)

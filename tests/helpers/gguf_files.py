@@ -166,6 +166,7 @@ def write(
     tokenizer=None,
     tensors=None,
     template="{{ messages }}",
+    alignment=None,
     **options,
 ):
     """Writes a folder as GGUF.
@@ -178,11 +179,14 @@ def write(
       tokenizer: its fields; None for those of the folder's `tokenizer.json`.
       tensors: name → values; None for those of the folder.
       template: of a conversation.
+      alignment: of the tensors, in bytes; None for the usual one.
       options: of the library's writer.
     """
     config = json.loads((folder / "config.json").read_text())
     family = config["model_type"]
     writer = gguf.GGUFWriter(str(path), family, **options)
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
     for name, value in (fields_of(config) | dict(fields)).items():
         if value is not None:
             add(writer, f"{family}.{name}", value)

@@ -78,6 +78,23 @@ def test_tokenizers_that_are_refused(original, tmp_path, said, pattern):
         gguf_folder.convert(str(path), dtype=None)
 
 
+def test_rows_without_a_token_and_several_ends(tmp_path):
+    """llama.cpp's converter fills such rows with tokens that are not used."""
+    folder = folder_of(tmp_path / "folder", config_of(vocab_size=308))
+    said = gguf_files.byte_level_fields(folder)
+    said["tokens"] = [*said["tokens"], "[PAD304]", "[PAD305]"]
+    said["token_type"] = [*said["token_type"], 5, 5]
+    said |= {"eot_token_id": 301, "padding_token_id": 301}
+    path = write(tmp_path / "x.gguf", folder, tokenizer=said, template=None)
+    out = converted(path, tmp_path / "out")
+    assert json_of(out / "config.json")["vocab_size"] == 308
+    assert json_of(out / "config.json")["pad_token_id"] == 301
+    assert json_of(out / "generation_config.json")["eos_token_id"] == [302, 301]
+    ours = tokenizer.load(out)
+    assert (ours.size, ours.end, ours.ends) == (304, 302, (301, 302))
+    assert not (out / "chat_template.jinja").exists()
+
+
 def sentencepiece_fields(model):
     pieces = range(model.vocab_size())
     kinds = {token: 1 for token in pieces}
