@@ -12,11 +12,19 @@ is converted again. One process converts, and others that need the same file wai
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from musilingo_jax.pretrained import digests, gguf_file, gguf_folder, write_folders
+from musilingo_jax.pretrained import (
+    digests,
+    foreign_models,
+    gguf_file,
+    gguf_folder,
+    write_folders,
+)
+from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime import storage
 from musilingo_jax.runtime.errors import UserError
@@ -41,8 +49,8 @@ def find(source: str | Path) -> Path | None:
     """The folder of a model in GGUF, converted if it has not been yet.
 
     Args:
-      source: a .gguf file; a folder that has a model in such files, and no config.json;
-        or `SMOLLM2`.
+      source: a .gguf file; a folder that has a model in such files, and nothing else
+        that is a model or a part of one; or `SMOLLM2`.
 
     Returns:
       The folder; None if the source is something else.
@@ -51,15 +59,25 @@ def find(source: str | Path) -> Path | None:
       UserError: the model cannot be converted, or the cache cannot be written.
     """
     path = Path(source)
-    if str(source) == SMOLLM2 and not path.exists():
+    # Unlike pathlib's, these tests accept names of any length.
+    if str(source) == SMOLLM2 and not os.path.exists(path):
         return _smollm2()
-    if path.is_dir():
-        if (path / CONFIG).exists() or not any(map(gguf_file.is_gguf, path.iterdir())):
-            return None
-    elif not gguf_file.is_gguf(path):
+    if not (
+        _has_nothing_else(path) if os.path.isdir(path) else gguf_file.is_gguf(path)
+    ):
         return None
     files = gguf_file.files_of(path)
     return _converted(files, files[0].stem, _digest(files))
+
+
+def _has_nothing_else(folder: Path) -> bool:
+    """Whether a folder has a model in GGUF, and nothing else that may be one."""
+    described = [folder / CONFIG, *(folder / kind / CONFIG for kind in KINDS)]
+    return (
+        any(map(gguf_file.is_gguf, folder.glob(f"*{gguf_file.ENDING}")))
+        and not any(path.exists() for path in described)
+        and not foreign_models.unread(folder, lambda name: name.endswith(".gguf"))
+    )
 
 
 def _smollm2() -> Path:

@@ -7,6 +7,7 @@ Files that were split are called `x-00001-of-00003.gguf`; the first has all fiel
 """
 
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -72,7 +73,8 @@ class GgufFile:
 
 def is_gguf(path: Path) -> bool:
     """Whether a path names a GGUF file, by its ending."""
-    return path.suffix == ENDING and path.is_file()
+    # Unlike pathlib's, this test accepts names of any length.
+    return path.suffix == ENDING and os.path.isfile(path)
 
 
 def files_of(source: Path) -> list[Path]:

@@ -81,6 +81,15 @@ def test_a_folder_with_a_model_of_its_own_is_that_model(original, tmp_path, home
     assert not home.exists()
 
 
+def test_a_folder_with_a_lora_or_parts_is_no_gguf_model(original, tmp_path, home):
+    (tmp_path / "lora").mkdir()
+    write(tmp_path / "lora" / "x.gguf", original)
+    (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="is a LoRA of another model, not a model by"):
+        sources.find(tmp_path / "lora", "language_model")
+    assert not home.exists()
+
+
 def test_two_processes_at_once(original, tmp_path, home):
     path = write(tmp_path / "x.gguf", original)
     command = (
