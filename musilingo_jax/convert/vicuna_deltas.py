@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped
 
-from musilingo_jax.convert.write_folders import FolderPart, Output, small_files
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import sources, tensor_map
 from musilingo_jax.pretrained.finite_tensors import finite
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor
 from musilingo_jax.pretrained.safetensors_file import TYPES
 from musilingo_jax.pretrained.weights import blueprint, is_delta
+from musilingo_jax.pretrained.write_folders import FolderPart, Output, small_files
 from musilingo_jax.runtime.errors import UserError
 
 _BLOCK = 2**20  # Numbers that are added at once; they stay in the processor's cache.

@@ -67,8 +67,9 @@ _KINDS: Sequence[tuple[tuple[str, ...], str]] = (
     ),
     (
         ("*.gguf", "*ggml*.bin"),
-        "holds a GGUF file of llama.cpp, which is not read, and whose weights are "
-        "mostly rounded to a few bits; get the safetensors that it was made from",
+        "holds a GGUF file of llama.cpp, whose weights are mostly rounded to a few "
+        "bits; get the safetensors that it was made from, or convert it: `python -m "
+        "musilingo_jax.convert gguf FILE --out=…`",
     ),
     (
         ("quantize_config.json", "quant_config.json", "gptq_model*", "*gptq*bit*"),

@@ -1,7 +1,7 @@
 """Resolves a name to a folder with a model in it, and reads its `config.json` once.
 
-A source is a folder, the name of an embedded model, or a name on the hub. Its
-`config.json`, and the folders beside it, decide between four layouts:
+A source is a folder, the name of an embedded model, a GGUF file, or a name on the hub.
+Its `config.json`, and the folders beside it, decide between four layouts:
 
     part       config.json, model.safetensors (or shards and their index)
     whole      encoder/, language_model/, adapter/: each of them a part
@@ -16,7 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from musilingo_jax.pretrained import foreign_models, hub
+from musilingo_jax.pretrained import foreign_models, gguf_cache, hub
+from musilingo_jax.pretrained.gguf_file import ENDING
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
@@ -120,7 +121,9 @@ def is_run(config: Mapping[str, Any]) -> bool:
 
 
 def _local(source: str | Path) -> Path | None:
-    """The folder, if `source` is one or is the name of an embedded model."""
+    """The folder, if `source` is one, is the name of an embedded model, or is GGUF."""
+    if str(source) and (converted := gguf_cache.find(source)):
+        return converted
     for folder in (Path(source), _assets() / source) if str(source) else ():
         # Unlike pathlib's, this test accepts names of any length.
         if os.path.isdir(folder):
@@ -143,7 +146,7 @@ def _hub_name(source: str | Path) -> str:
     embedded = ", ".join(sorted(folder.as_posix() for folder in found))
     raise UserError(
         f"{source}: there is no such folder; give the folder of a model, its name on "
-        "the hub (owner/name)"
+        f"the hub (owner/name), a {ENDING} file, {gguf_cache.SMOLLM2}"
         + (f", or the name of an embedded one ({embedded})" if embedded else "")
     )
 

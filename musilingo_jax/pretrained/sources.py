@@ -22,7 +22,12 @@ from musilingo_jax.pretrained import foreign_models, hub
 from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
 from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
-from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
+from musilingo_jax.pretrained.tensor_files import (
+    CONFIG,
+    PREPROCESSOR,
+    TOKENIZER_FILES,
+    open_tensors,
+)
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 
@@ -46,14 +51,6 @@ _KINDS_BY_KEY = {
 }
 """A key that only the `config.json` of this kind of part has."""
 
-PREPROCESSOR = "preprocessor_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 # Frames that the released adapters average over (4.33 s). Their files do not say so.
 RELEASED_WINDOW_FRAMES = 325
 

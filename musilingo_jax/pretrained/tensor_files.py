@@ -28,6 +28,14 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import print_note
 
 CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 

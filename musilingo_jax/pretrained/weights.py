@@ -31,8 +31,8 @@ from musilingo_jax.models.names import Names
 from musilingo_jax.models.released_config import LARGEST_SIZE
 from musilingo_jax.pretrained import digests, module_writer, sources, tokenizer
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
-from musilingo_jax.pretrained.sources import TOKENIZER_FILES, Part
-from musilingo_jax.pretrained.tensor_files import report_unread
+from musilingo_jax.pretrained.sources import Part
+from musilingo_jax.pretrained.tensor_files import TOKENIZER_FILES, report_unread
 from musilingo_jax.pretrained.tensor_map import abstract, load, without
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError

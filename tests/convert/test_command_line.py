@@ -14,13 +14,14 @@ from helpers.model_folders import TINY, assert_equal, read, write
 from safetensors.torch import load_file
 
 from musilingo_jax.convert import __main__ as convert
-from musilingo_jax.convert import inspection, musilingo_releases, write_folders
+from musilingo_jax.convert import inspection, musilingo_releases
 from musilingo_jax.pretrained import (
     model_config,
     model_folder,
     safetensors_writer,
     sources,
     weights,
+    write_folders,
 )
 from musilingo_jax.runtime import signals
 from musilingo_jax.runtime.errors import UserError
@@ -74,7 +75,11 @@ def test_the_command_line(base, delta, tmp_path):
 @pytest.mark.parametrize(
     "arguments, flags, pattern",
     [
-        ([], {}, r"name a conversion \(safetensors, merge, split, adapter or export\)"),
+        (
+            [],
+            {},
+            r"name a conversion \(safetensors, merge, split, adapter, gguf or export\)",
+        ),
         (["shrink"], {"out": "x"}, "invalid choice: 'shrink' .*safetensors.*export"),
         (["split", "a"], {}, "arguments are required: --out .*split --help"),
         (["split"], {"out": "x"}, "arguments are required: SOURCE .*split --help"),

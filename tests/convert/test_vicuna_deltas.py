@@ -20,9 +20,14 @@ from helpers.model_folders import (
     write,
 )
 
-from musilingo_jax.convert import vicuna_deltas, write_folders
+from musilingo_jax.convert import vicuna_deltas
 from musilingo_jax.models.llama_config import LinearScaling
-from musilingo_jax.pretrained import safetensors_writer, tensor_files, weights
+from musilingo_jax.pretrained import (
+    safetensors_writer,
+    tensor_files,
+    weights,
+    write_folders,
+)
 from musilingo_jax.runtime.errors import UserError
 
 

@@ -6,9 +6,8 @@ import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
-from musilingo_jax.convert import write_folders
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.pretrained import module_writer, sources, weights
+from musilingo_jax.pretrained import module_writer, sources, weights, write_folders
 
 TINY = "musilingo-tiny"
 

@@ -16,7 +16,7 @@ LORA = {"peft_type": "LORA", "base_model_name_or_path": "somebody/llama", "r": 8
 KINDS = [
     (["params.json", "consolidated.00.pth", "checklist.chk"], "convert_llama_weights"),
     (["consolidated.safetensors"], "layout of Meta's"),
-    (["ggml-model-q4_0.gguf"], "GGUF file of llama.cpp"),
+    (["ggml-model-q4_0.gguf", "x.h5"], "GGUF file of llama.cpp"),
     (["ggml-model-f16.bin"], "GGUF file of llama.cpp"),
     (["tf_model.h5"], "from_tf=True"),
     (["flax_model.msgpack"], "from_flax=True"),

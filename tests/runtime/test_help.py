@@ -25,7 +25,7 @@ PROGRAMS = (
 )
 SUBCOMMANDS = {
     "cache": ("inspect", "export"),
-    "convert": ("safetensors", "merge", "split", "adapter", "export"),
+    "convert": ("safetensors", "merge", "split", "adapter", "gguf", "export"),
 }
 EVERY = [(name,) for name in PROGRAMS] + [
     (name, command) for name in SUBCOMMANDS for command in SUBCOMMANDS[name]

@@ -27,7 +27,7 @@ from musilingo_jax.pretrained.safetensors_writer import (
     unwritable,
     write_config,
 )
-from musilingo_jax.pretrained.sources import PREPROCESSOR, TOKENIZER_FILES
+from musilingo_jax.pretrained.tensor_files import PREPROCESSOR, TOKENIZER_FILES
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
@@ -66,6 +66,7 @@ class Output:
       folder: its name in the folder that the user named; "" for that folder itself.
       checkpoint: whether to write a `checkpoint.pth` as the original's trainer does,
         {"model": tensors}, in place of safetensors.
+      texts: small files to write: name → content.
     """
 
     pieces: Mapping[str, FolderPart]
@@ -73,6 +74,7 @@ class Output:
     beside: Sequence[Path] = field(default=())
     folder: str = field(default="")
     checkpoint: bool = field(default=False)
+    texts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def copies(tensors: Tensors, source: str | Path) -> dict[str, FolderPart]:
@@ -141,6 +143,9 @@ def _write(
                 writer.write(name, array)
     for path in output.beside:
         storage.sync(Path(shutil.copyfile(path, folder / path.name)))
+    for name, content in output.texts.items():
+        (folder / name).write_bytes(content)
+        storage.sync(folder / name)
     if output.config is not None:
         write_config(folder, output.config)
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from helpers.model_folders import TINY, assert_equal, read, write
 
-from musilingo_jax.convert import musilingo_releases, write_folders
-from musilingo_jax.pretrained import model_folder
+from musilingo_jax.convert import musilingo_releases
+from musilingo_jax.pretrained import model_folder, write_folders
 from musilingo_jax.runtime.errors import UserError
 
 
