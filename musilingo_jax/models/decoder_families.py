@@ -109,7 +109,7 @@ FAMILIES: dict[str, Family] = {
         _guard(
             _WINDOWS + " attention_bias mlp_bias no_rope_layers no_rope_layer_interval"
         ),
-        required=(*_REQUIRED, "tie_word_embeddings", "no_rope_layers"),
+        required=(*_REQUIRED, "tie_word_embeddings"),
     ),
 }
 """`model_type` → the family. Files without one are LLaMAs."""
@@ -189,7 +189,11 @@ def unrotated(config_json: Mapping[str, Any], depth: int) -> tuple[int, ...]:
 
 
 def _rotated(config_json: Mapping[str, Any], depth: int) -> list[int]:
-    flags = config_json["no_rope_layers"]  # In spite of its name, 1 is with rotation.
+    flags = config_json.get("no_rope_layers")
+    if flags is None and "no_rope_layer_interval" in config_json:
+        every = _whole(config_json, "no_rope_layer_interval")
+        return [int((layer + 1) % every != 0) for layer in range(depth)]
+    # In spite of its name, 1 is with rotation.
     valid = isinstance(flags, list) and all(flag in (0, 1) for flag in flags)
     if not valid or len(flags) != depth:
         raise UserError(

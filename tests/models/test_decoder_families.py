@@ -61,7 +61,6 @@ CONFIGS = {
     | SLIDING,
     "smollm3": {
         "model_type": "smollm3",
-        "no_rope_layers": [1, 1, 1, 0],
         "no_rope_layer_interval": 4,
         "use_sliding_window": False,
         "tie_word_embeddings": True,
