@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
-SMALL = ("*.json", "tokenizer.model")
-"""Patterns of the files that describe a model."""
+SMALL = ("*.json", "tokenizer.model", *foreign_models.LORA_WEIGHTS)
+"""Patterns of the files that describe a model; and a LoRA, which is small."""
 
 # Holds the header of most safetensors, so that one request reads all of it.
 _FIRST_BLOCK = 100_000
