@@ -316,7 +316,7 @@ def _tell(
     """Says on stderr what was added to what."""
     if jax.process_index() != 0:
         return
-    described = ", ".join(f"rank {rank} × {scale:g}" for rank, scale in sizes)
+    described = "; ".join(f"rank {rank}, scale {scale:g}" for rank, scale in sizes)
     replaced = f", and replaces {whole} tensors" if whole else ""
     print_note(
         f"note: {base} is read with the LoRA in {folder} ({described}) added to "
