@@ -150,9 +150,9 @@ def check_no_lora(folder: Path) -> None:
     if files:
         kind = _peft_kind(folder)
         raise UserError(
-            f"{folder}: has {kind} beside the model ({', '.join(files)}), which would "
-            f"not be applied; {_merge(folder)}; or move these files away to use the "
-            "model without it"
+            f"{folder}: has {kind} in it ({', '.join(files)}), which would not be "
+            f"added here; {_merge(folder)}; or move these files away to use the model "
+            "without it"
         )
 
 

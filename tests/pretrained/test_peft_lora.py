@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from helpers.lora_folders import DOWN, Q, factors, write_lora
 from helpers.meta_folders import LLAMA_3, hub_model, meta_tensors, write_meta
 from helpers.model_folders import (
     CONFIG,
@@ -21,43 +22,6 @@ from musilingo_jax.convert import inspection, language_models, write_folders
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.pretrained.lora_sum import LoraSum
 from musilingo_jax.runtime.errors import UserError
-
-SETTINGS = {
-    "peft_type": "LORA",
-    "task_type": "CAUSAL_LM",
-    "r": 3,
-    "lora_alpha": 5,
-    "target_modules": ["q_proj", "down_proj"],
-    "bias": "none",
-    "lora_dropout": 0.1,
-    "fan_in_fan_out": False,
-    "modules_to_save": None,
-    "peft_version": "0.17.0",
-}
-Q, DOWN = "self_attn.q_proj", "mlp.down_proj"
-SHAPES = {Q: (8, 8), DOWN: (8, 12)}
-
-
-def factors(ranks=None, modules=(Q, DOWN)):
-    """The two factors of modules of both layers, in float32."""
-    generator = torch.Generator().manual_seed(2)
-    tensors = {}
-    for layer in range(2):
-        for module in modules:
-            rows, columns = SHAPES[module]
-            rank = (ranks or {}).get(f"{layer}.{module}", 3)
-            name = f"base_model.model.model.layers.{layer}.{module}"
-            for letter, shape in ("A", (rank, columns)), ("B", (rows, rank)):
-                values = torch.randn(shape, generator=generator)
-                tensors[f"{name}.lora_{letter}.weight"] = values
-    return tensors
-
-
-def write_lora(folder, tensors, **changes):
-    folder.mkdir(exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps(SETTINGS | changes))
-    return folder
 
 
 @pytest.fixture
@@ -103,8 +67,9 @@ def test_alone_it_is_its_base_with_the_sum(lora, base, capsys):
     part.tensors()
     told = capsys.readouterr().err
     assert told == (
-        f"note: {base} is read with the LoRA in {lora} (rank 3, scale 1.66667) added to 4 "
-        "matrices; whether it had been merged into these weights before, no file says\n"
+        f"note: {base} is read with the LoRA in {lora} (rank 3, scale 1.66667) added "
+        "to 4 matrices; whether it had been merged into these weights before, no file "
+        "says\n"
     )
 
 
