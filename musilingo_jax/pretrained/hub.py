@@ -195,7 +195,7 @@ class _HubFile:
 
 
 def _weights(names: Collection[str], folder: Path) -> list[str]:
-    """The files that `open_tensors` would read in each folder of a model.
+    """The files that `open_tensors` would read in each folder, or else a LoRA's.
 
     Args:
       names: all files of the model.
@@ -213,6 +213,9 @@ def _weights(names: Collection[str], folder: Path) -> list[str]:
                 listed = {str(parent / str(name)) for name in shards}
                 found += sorted(listed.intersection(names))
                 break
+        else:
+            loras = (str(parent / name) for name in foreign_models.LORA_WEIGHTS)
+            found += [name for name in loras if name in names][:1]
     return found
 
 
