@@ -279,14 +279,11 @@ def _write_meta(folder: Path) -> None:
 def _write_lora(folder: Path) -> None:
     import torch
 
-    shapes = {"A": (2, 32), "B": (32, 2)}
-    tensors = {
-        f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{letter}.weight": torch.full(
-            shape, 0.1
-        )
-        for layer in range(2)
-        for letter, shape in shapes.items()
-    }
+    tensors = {}
+    for layer in range(2):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.full((2, 32), 0.1)
+        tensors[f"{name}.lora_B.weight"] = torch.full((32, 2), 0.1)
     settings = {"r": 2, "target_modules": ["q_proj"]}
     base = {"base_model_name_or_path": "language_model"}
     lora_folders.write_lora(folder / "lora", tensors, **settings, **base)
