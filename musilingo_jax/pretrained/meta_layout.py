@@ -109,13 +109,10 @@ def open_tensors(folder: Path) -> Tensors:
     config = LlamaConfig.from_dict(_config(folder, shards))
     shapes = _shapes(config)
     found = {name for shard in shards for name in shard if not _IGNORED.fullmatch(name)}
-    problems = {
-        "missing": [name for name in shapes if any(name not in s for s in shards)],
-        "unused": sorted(found - shapes.keys()),
-    }
-    tensors, misfits = {}, []
+    tensors, missing, misfits = {}, [], []
     for name, shape in shapes.items():
-        if name in problems["missing"]:
+        if any(name not in shard for shard in shards):
+            missing.append(name)
             continue
         parts = [shard[name] for shard in shards]
         whole = _whole(f"{folder}: {one_line(name)}", parts, shape)
@@ -127,9 +124,9 @@ def open_tensors(folder: Path) -> Tensors:
         if key in _TURNED:
             whole = halved(whole, config.head_dim)
         tensors[_translated(name, layer, key)] = whole
-    told = [
-        f"{k}: {shortened(n)}" for k, n in (problems | {"shapes": misfits}).items() if n
-    ]
+    unused = sorted(found - shapes.keys())
+    problems = {"missing": missing, "unused": unused, "shapes": misfits}
+    told = [f"{kind}: {shortened(names)}" for kind, names in problems.items() if names]
     if told:
         raise UserError(
             f"{folder}: the tensors of {_shard(0)}"
@@ -199,17 +196,18 @@ def _config(folder: Path, shards: Sequence[Tensors]) -> dict[str, Any]:
 
 def _mlp_width(given: Mapping[str, Any], width: int) -> int:
     """Two thirds of four times the width, times a factor, rounded up to a multiple."""
-    hidden = int(2 * (4 * width) / 3)
+    hidden = float(int(2 * (4 * width) / 3))
     if "ffn_dim_multiplier" in given:
-        hidden = int(_number(given, "ffn_dim_multiplier", float) * hidden)
+        hidden *= _number(given, "ffn_dim_multiplier", float)
     multiple = _number(given, "multiple_of", int)
-    found = multiple * math.ceil(hidden / multiple)
-    if not 0 < found <= LARGEST_SIZE:
-        raise UserError(
-            f"{PARAMS}: dim, ffn_dim_multiplier and multiple_of give {found} as the "
-            f"width of the mlp, which must be positive and at most {LARGEST_SIZE:,}"
-        )
-    return found
+    if 1 <= hidden <= LARGEST_SIZE:
+        found = multiple * math.ceil(int(hidden) / multiple)
+        if found <= LARGEST_SIZE:
+            return found
+    raise UserError(
+        f"{PARAMS}: dim, ffn_dim_multiplier and multiple_of give a width of the mlp "
+        f"that is not from 1 to {LARGEST_SIZE:,}"
+    )
 
 
 def _vocabulary(given: Mapping[str, Any], shards: Sequence[Tensors], width: int) -> int:

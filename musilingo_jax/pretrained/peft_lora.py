@@ -15,7 +15,9 @@ that no part of the base takes, is refused by name.
 
 import functools
 import math
+import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ _GUARD = AttributeGuard(
     used="""
         base_model_name_or_path revision r lora_alpha use_rslora rank_pattern
         alpha_pattern target_modules exclude_modules layers_to_transform
-        init_lora_weights
+        modules_to_save init_lora_weights
     """,
     fixed={
         "peft_type": "LORA",
@@ -63,9 +65,9 @@ _GUARD = AttributeGuard(
     ignored={
         "provenance of the file": "peft_version auto_mapping task_type",
         "training, and the choice of what it trained, which the tensors show": """
-            inference_mode lora_dropout modules_to_save layers_pattern megatron_core
-            loftq_config eva_config corda_config lora_ga_config qalora_group_size
-            runtime_config ensure_weight_tying
+            inference_mode lora_dropout layers_pattern megatron_core loftq_config
+            eva_config corda_config lora_ga_config qalora_group_size runtime_config
+            ensure_weight_tying
         """,
     },
     null_is_unset=True,
@@ -134,7 +136,9 @@ class Lora:
                 f"{self.folder / LORA_CONFIG}: base_model_name_or_path and revision "
                 "must be text"
             )
-        return f"{name}@{revision}" if revision and not Path(name).is_dir() else name
+        # Unlike pathlib's, this test accepts names of any length.
+        named = revision and not os.path.isdir(name)
+        return f"{name}@{revision}" if named else name
 
     def check_base(self, *, cyclic: bool) -> None:
         """Checks that a base is named, and that it does not lead back to the LoRA.
@@ -177,7 +181,9 @@ class Lora:
                 f"changes {' and '.join(shared)}, but embedding and head of {name} are "
                 "one matrix; merge it with the peft library"
             )
-        self._check_targets(factors, base)
+        self._check_complete("target_modules", factors, base)
+        saved = [key.removesuffix(".weight") for key in whole]
+        self._check_complete("modules_to_save", saved, base)
         below = {**base, **whole}
         sums = {
             f"{module}.weight": self._sum(module, below[f"{module}.weight"], pair)
@@ -243,17 +249,18 @@ class Lora:
             raise self._error(
                 f"{LORA_CONFIG}: r is {rank!r}: it must be a positive whole number"
             )
-        shapes = [(rank, base.shape[-1]), (base.shape[0], rank)]
-        if embeds:
-            shapes = [(rank, base.shape[0]), (base.shape[-1], rank)]
-        if [tuple(a.shape), tuple(b.shape)] != shapes or len(base.shape) != 2:
+        if len(base.shape) != 2:
+            return None
+        rows, columns = base.shape[::-1] if embeds else base.shape
+        if [tuple(a.shape), tuple(b.shape)] != [(rank, columns), (rows, rank)]:
             return None
         return LoraSum(base, a, b, self._scale(rank, alpha), embeds)
 
     def _scale(self, rank: int, alpha: Any) -> float:
         slow = self.config.get("use_rslora") or False
         number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-        if not isinstance(slow, bool) or not number or not math.isfinite(alpha):
+        finite = number and abs(alpha) <= sys.float_info.max  # A whole one may be huge.
+        if not isinstance(slow, bool) or not finite:
             raise self._error(
                 f"{LORA_CONFIG}: lora_alpha must be a finite number and use_rslora "
                 f"true or false, not {alpha!r} and {slow!r}"
@@ -278,23 +285,22 @@ class Lora:
                 ) from error
         return usual
 
-    def _check_targets(self, modules: Collection[str], base: Tensors) -> None:
-        """Checks that each module of the base that was to be trained has factors."""
-        targets = self.config.get("target_modules")
+    def _check_complete(
+        self, setting: str, found: Collection[str], base: Tensors
+    ) -> None:
+        """Checks that all modules of the base that were to be trained are here."""
+        names = self.config.get(setting)
         limits = ("exclude_modules", "layers_to_transform")
         # Else it is a pattern of names, or what is usual for the base's architecture.
-        if not is_texts(targets) or any(self.config.get(key) for key in limits):
+        if not is_texts(names) or any(self.config.get(key) for key in limits):
             return
-        ends = tuple(f".{target}.weight" for target in targets)
-        lacking = [
-            module
-            for module in (key.removesuffix(".weight") for key in base)
-            if f".{module}.weight".endswith(ends) and module not in modules
-        ]
-        if lacking:
+        ends = tuple(f".{name}.weight" for name in names)
+        modules = [key.removesuffix(".weight") for key in base]
+        trained = [name for name in modules if f".{name}.weight".endswith(ends)]
+        if lacking := [name for name in trained if name not in found]:
             raise self._error(
-                f"its target_modules name {shortened(lacking)}, of which it has no "
-                "factors; get it from its source again"
+                f"its {setting} name {shortened(lacking)}, of which it has no tensors; "
+                "get it from its source again"
             )
 
     def _error(self, problem: str) -> UserError:
@@ -318,8 +324,11 @@ def _tell(
         return
     described = "; ".join(f"rank {rank}, scale {scale:g}" for rank, scale in sizes)
     replaced = f", and replaces {whole} tensors" if whole else ""
+    beside = (
+        "; if it had been merged into these weights before, which no file says, it is "
+        "now added twice: move it away"
+    )
     print_note(
         f"note: {base} is read with the LoRA in {folder} ({described}) added to "
-        f"{added} matrices{replaced}; whether it had been merged into these weights "
-        "before, no file says"
+        f"{added} matrices{replaced}{beside if base == str(folder) else ''}"
     )

@@ -68,16 +68,17 @@ def test_alone_it_is_its_base_with_the_sum(lora, base, capsys):
     told = capsys.readouterr().err
     assert told == (
         f"note: {base} is read with the LoRA in {lora} (rank 3, scale 1.66667) added "
-        "to 4 matrices; whether it had been merged into these weights before, no file "
-        "says\n"
+        "to 4 matrices\n"
     )
 
 
-def test_beside_a_model_it_is_added_to_that(lora, base):
+def test_beside_a_model_it_is_added_to_that(lora, base, capsys):
     expected = summed(base, factors())
     for path in lora.iterdir():
         shutil.copy(path, base)
     assert_sums(found(base), expected)
+    told = "4 matrices; if it had been merged into these weights before, which no file"
+    assert told in capsys.readouterr().err
     assert sources.kinds(base) == ["language_model"]
 
 
@@ -276,6 +277,12 @@ def refused(folder):
         ({"r": None}, "r is None"),
         ({"lora_alpha": "5"}, "not '5' and False"),
         ({"lora_alpha": float("inf")}, "lora_alpha must be a finite number"),
+        ({"lora_alpha": 10**400}, "lora_alpha must be a finite number"),
+        (
+            {"modules_to_save": ["norm"]},
+            "its modules_to_save name model.norm, of which",
+        ),
+        ({"base_model_name_or_path": "x" * 9000}, "which cannot be used"),
         ({"use_rslora": "yes"}, "use_rslora true or false, not 5 and 'yes'"),
         ({"rank_pattern": [3]}, "rank_pattern is not an object"),
         ({"rank_pattern": {"(a+)+": 3}}, "'(a+)+', which is not supported (it is too"),
