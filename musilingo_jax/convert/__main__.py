@@ -2,6 +2,7 @@ r"""Converts released weights from one form into another.
 
     python -m musilingo_jax.convert safetensors FOLDER --out=DIR
     python -m musilingo_jax.convert merge --base=LLAMA --delta=VICUNA_DELTA --out=DIR
+    python -m musilingo_jax.convert merge --lora=LORA --out=DIR
     python -m musilingo_jax.convert split m-a-p/MusiLingo-long-v1 --out=DIR
     python -m musilingo_jax.convert adapter checkpoint_4.pth --out=DIR
     python -m musilingo_jax.convert export --adapter=runs/tiny --out=DIR
@@ -12,7 +13,8 @@ r"""Converts released weights from one form into another.
 
 A SOURCE is a folder, an embedded model such as musilingo-tiny, or a name on the Hugging
 Face hub such as owner/name. Tensors are streamed from their files into the new ones;
-all but the sums of `merge` and the rounded weights of `gguf` are copied bit for bit.
+all but the sums of `merge` and the rounded weights of `gguf` are copied bit for bit. The
+rows of a head in a LLaMA as Meta hands it out are put in another order.
 """
 
 import argparse
@@ -25,9 +27,15 @@ from typing import Any
 
 import jax
 
-from musilingo_jax.convert import inspection, musilingo_releases, vicuna_deltas
+from musilingo_jax.convert import (
+    inspection,
+    language_models,
+    musilingo_releases,
+    vicuna_deltas,
+)
 from musilingo_jax.pretrained import (
     gguf_folder,
+    meta_layout,
     model_folder,
     sources,
     write_folders,
@@ -59,21 +67,22 @@ def parser() -> CommandParser:
         title="conversions", metavar="COMMAND", dest="command"
     )
     source: dict[str, Any] = {"metavar": "SOURCE", "type": nonempty}
-    about = "convert PyTorch's files to safetensors, with the same names"
+    about = "convert files of PyTorch to safetensors; Meta's with other names"
     folder = _add(
         commands, "safetensors", about, lambda given: safetensors(given.source)
     )
     folder.add_argument("source", **source, help="a folder of weights")
 
-    about = "add a published difference to the LLaMA that it was made from"
-    merge = _add(
-        commands,
-        "merge",
-        about,
-        lambda given: vicuna_deltas.merge(given.base, given.delta),
+    about = "add a published difference, or a LoRA, to the LLaMA that it was made from"
+    merge = _add(commands, "merge", about, lambda given: _merge(given, merge))
+    merge.add_argument(
+        "--base",
+        **source,
+        help="the LLaMA; with --lora, the default is the one that the LoRA names",
     )
-    merge.add_argument("--base", **source, required=True, help="the LLaMA")
-    merge.add_argument("--delta", **source, required=True, help="the difference to it")
+    added = merge.add_mutually_exclusive_group(required=True)
+    added.add_argument("--delta", **source, help="the difference to it")
+    added.add_argument("--lora", **source, help="a LoRA of the peft library")
 
     about = "split a MusiLingo release into encoder/, language_model/ and adapter/"
     split = _add(
@@ -194,12 +203,14 @@ def main(given: argparse.Namespace) -> None:
 
 
 def safetensors(source: str) -> list[Output]:
-    """Any folder of weights, as safetensors with the same names.
+    """Any folder of weights, as safetensors with the same names, but for Meta's.
 
     Raises:
       UserError: as in `model_folder.resolve` and `open_tensors`.
     """
     folder = model_folder.resolve(source)
+    if meta_layout.is_layout(folder):
+        return language_models.written(sources.find(folder, "language_model"))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     pieces = copies(open_tensors(folder), folder)
     return [Output(pieces, config, small_files(folder))]
@@ -216,6 +227,19 @@ def _inspect(given: argparse.Namespace) -> None:
         print(json.dumps(inspection.as_json(given.inspect, reports), indent=2))
     else:
         print(printable(inspection.table(reports)))
+
+
+def _merge(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
+    """Plans the merge of a delta, or of a LoRA.
+
+    Raises:
+      UsageError: a delta is given without its base.
+    """
+    if given.lora is not None:
+        return language_models.merge_lora(given.base, given.lora)
+    if given.base is None:
+        parser.error("the following arguments are required: --base")
+    return vicuna_deltas.merge(given.base, given.delta)
 
 
 def _export(given: argparse.Namespace, parser: CommandParser) -> list[Output]:

@@ -194,8 +194,11 @@ def _rotated(config_json: Mapping[str, Any], depth: int) -> list[int]:
         every = _whole(config_json, "no_rope_layer_interval")
         return [int((layer + 1) % every != 0) for layer in range(depth)]
     # In spite of its name, 1 is with rotation.
-    valid = isinstance(flags, list) and all(flag in (0, 1) for flag in flags)
-    if not valid or len(flags) != depth:
+    if (
+        not isinstance(flags, list)
+        or len(flags) != depth
+        or not all(flag in (0, 1) for flag in flags)
+    ):
         raise UserError(
             f"config.json: no_rope_layers must be a list of {depth} numbers, one for "
             "each layer, 1 for a layer with rotary angles and 0 for one without"

@@ -11,7 +11,7 @@ anything else is an error that names it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from musilingo_jax.runtime.errors import UserError
@@ -60,12 +60,14 @@ class AttributeGuard:
       fixed: name → the only value that is implemented.
       ignored: reason → names, as in `IGNORED_EVERYWHERE`, which are ignored as well.
       null_is_unset: whether null in a `fixed` attribute stands for "not set".
+      file: the name of the file, for messages.
     """
 
     used: str
     fixed: Mapping[str, Any]
     ignored: Mapping[str, str]
     null_is_unset: bool
+    file: str = field(default="config.json")
 
     def check(self, config_json: Mapping[str, Any]) -> None:
         """Checks that every attribute is accounted for.
@@ -82,7 +84,7 @@ class AttributeGuard:
         ]
         if unknown:
             raise UserError(
-                f"config.json: unknown attribute {', '.join(unknown)}: remove it if it "
+                f"{self.file}: unknown attribute {', '.join(unknown)}: remove it if it "
                 "does not change what the model computes"
             )
         for name, only in self.fixed.items():
@@ -91,6 +93,6 @@ class AttributeGuard:
             value = config_json[name]
             if value != only and not (value is None and self.null_is_unset):
                 raise UserError(
-                    f"config.json: {name} is {value!r}, but only {only!r} is "
+                    f"{self.file}: {name} is {value!r}, but only {only!r} is "
                     "implemented"
                 )

@@ -1,9 +1,9 @@
 """Recognises model folders that other programs wrote, and says how to go on from them.
 
-Only folders of the transformers library and our own are read. People also have:
+Folders of the transformers library, of Meta and our own are read. People also have:
 
-    adapter_config.json, adapter_model.safetensors   a LoRA, alone or beside its model
-    params.json, consolidated.00.pth                 a LLaMA as Meta hands it out
+    adapter_config.json, adapter_model.safetensors   a LoRA where none can be added
+    params.json, consolidated.safetensors            a model as Mistral hands it out
     model-q4_0.gguf                                  llama.cpp
     zero_to_fp32.py, global_step500/                 DeepSpeed, in the midst of training
 """
@@ -17,10 +17,12 @@ from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.printable import printable
 
 LORA_CONFIG = "adapter_config.json"
-_LORA_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+LORA_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
-# Files that trainers leave beside weights, and that hold none.
+# Files that trainers leave beside weights, and that hold none; and those of a LoRA,
+# which is added or refused.
 _NO_WEIGHTS = (
+    *LORA_WEIGHTS,
     "training_args.bin",
     "optimizer*",
     "scheduler*",
@@ -47,11 +49,15 @@ _KINDS: Sequence[tuple[tuple[str, ...], str]] = (
         "which holds the trained adapter when training is done",
     ),
     (
-        ("consolidated*.pth", "consolidated*.safetensors", "params.json"),
-        "is in the layout of Meta's (or Mistral's) own code, which is not read; get "
-        "the model in the layout of the transformers library, or convert it: `python "
-        "-m transformers.models.llama.convert_llama_weights_to_hf --input_dir={folder} "
-        "--model_size=7B --output_dir=…`",
+        ("consolidated*.safetensors",),
+        "is in the layout of Mistral's own code, which is not read; get the model in "
+        "the layout of the transformers library",
+    ),
+    (
+        ("consolidated*.pth", "params.json"),
+        "is in the layout of Meta's own code, of which params.json, "
+        "consolidated.00.pth and all files that follow it must be in one folder on "
+        "this machine; get those that are missing, and name that folder",
     ),
     (
         ("zero_to_fp32.py", "global_step*", "*_model_states.pt"),
@@ -116,7 +122,7 @@ def recognised(folder: Path, names: Collection[str] | None = None) -> str | None
     """
     here = {path.name for path in folder.glob("*")}
     here |= {PurePosixPath(name).parts[0] for name in names or ()}
-    if here & {LORA_CONFIG, *_LORA_WEIGHTS}:
+    if here & {LORA_CONFIG, *LORA_WEIGHTS}:
         kind = _peft_kind(folder)
         return f"is {kind} of {_base(folder)}, not a model by itself; {_merge(folder)}"
     for patterns, sentence in _KINDS:
@@ -133,21 +139,21 @@ def recognised(folder: Path, names: Collection[str] | None = None) -> str | None
 
 
 def check_no_lora(folder: Path) -> None:
-    """Checks that no LoRA is beside a model, because it would not be applied.
+    """Checks that no LoRA is beside tensors to which it would not be added.
 
-    The transformers library applies it, so without it the answers are those of another
-    model.
+    The transformers library adds it, so without it the answers are those of another
+    model. `sources.find` adds it to a language model, if it has its configuration.
 
     Raises:
       UserError: there is one.
     """
-    files = [name for name in (LORA_CONFIG, *_LORA_WEIGHTS) if (folder / name).exists()]
+    files = [name for name in (LORA_CONFIG, *LORA_WEIGHTS) if (folder / name).exists()]
     if files:
         kind = _peft_kind(folder)
         raise UserError(
-            f"{folder}: has {kind} beside the model ({', '.join(files)}), which would "
-            f"not be applied; {_merge(folder)}; or move these files away to use the "
-            "model without it"
+            f"{folder}: has {kind} in it ({', '.join(files)}), which would not be "
+            f"added here; {_merge(folder)}; or move these files away to use the model "
+            "without it"
         )
 
 
@@ -178,10 +184,8 @@ def _base(folder: Path) -> str:
 
 def _merge(folder: Path) -> str:
     return (
-        'merge it into its base first: pip install peft, `python -c "from peft import '
-        "AutoPeftModelForCausalLM as M; "
-        f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('OUT')\"`, "
-        "and copy the base's tokenizer into OUT"
+        "merge it into its base first: `python -m musilingo_jax.convert merge "
+        f"--lora={folder} --out=…`"
     )
 
 

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
-SMALL = ("*.json", "*.jinja", "tokenizer.model")
-"""Patterns of the files that describe a model."""
+SMALL = (
+    *("*.json", "*.jinja", "tokenizer.model"),
+    *foreign_models.LORA_WEIGHTS,
+)
+"""Patterns of the files that describe a model; and a LoRA, which is small."""
 
 # Holds the header of most safetensors, so that one request reads all of it.
 _FIRST_BLOCK = 100_000
@@ -195,7 +198,7 @@ class _HubFile:
 
 
 def _weights(names: Collection[str], folder: Path) -> list[str]:
-    """The files that `open_tensors` would read in each folder of a model.
+    """The files that `open_tensors` would read in each folder, or else a LoRA's.
 
     Args:
       names: all files of the model.
@@ -213,6 +216,9 @@ def _weights(names: Collection[str], folder: Path) -> list[str]:
                 listed = {str(parent / str(name)) for name in shards}
                 found += sorted(listed.intersection(names))
                 break
+        else:
+            loras = (str(parent / name) for name in foreign_models.LORA_WEIGHTS)
+            found += [name for name in loras if name in names][:1]
     return found
 
 

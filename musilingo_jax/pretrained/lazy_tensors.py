@@ -37,6 +37,24 @@ class LazyTensor(Protocol):
 Tensors = Mapping[str, LazyTensor]  # by released name
 
 
+def leading_rows(shape: tuple[int, ...], index: Any) -> tuple[range, tuple[Any, ...]]:
+    """The consecutive rows that hold a part of a tensor, and the part's index in them.
+
+    Args:
+      shape: of the tensor; one without axes has one row.
+      index: slices, integers and `...` as numpy accepts them.
+    """
+    index = index if isinstance(index, tuple) else (index,)
+    if not shape or not index or index[0] is ...:
+        return range(shape[0] if shape else 1), index
+    rows = range(shape[0])[index[0]]
+    if isinstance(rows, int):
+        return range(rows, rows + 1), (0, *index[1:])
+    if rows.step == 1:
+        return rows, (slice(None), *index[1:])
+    return range(shape[0]), index
+
+
 def open_index(index: Path, open_shard: Callable[[Path], Tensors]) -> Tensors:
     """The tensors in all files that an index names; the files are beside the index.
 

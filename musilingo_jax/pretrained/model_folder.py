@@ -1,9 +1,11 @@
 """Resolves a name to a folder with a model in it, and reads its `config.json` once.
 
 A source is a folder, the name of an embedded model, a GGUF file, or a name on the hub.
-Its `config.json`, and the folders beside it, decide between four layouts:
+Its `config.json`, and the folders beside it, decide between five layouts:
 
-    part       config.json, model.safetensors (or shards and their index)
+    part       config.json, model.safetensors (or shards and their index); or a language
+               model in Meta's own layout, which has a params.json instead
+    lora       adapter_config.json, adapter_model.safetensors, and no weights of a model
     whole      encoder/, language_model/, adapter/: each of them a part
     run        adapter/, and a config.json that names the other two
     release    one config.json, one set of shards with all three parts in it
@@ -16,14 +18,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from musilingo_jax.pretrained import foreign_models, gguf_cache, hub
+from musilingo_jax.pretrained import foreign_models, gguf_cache, hub, meta_layout
 from musilingo_jax.pretrained.gguf_file import ENDING
 from musilingo_jax.pretrained.model_config import KINDS
-from musilingo_jax.pretrained.tensor_files import CONFIG
+from musilingo_jax.pretrained.tensor_files import CONFIG, has_weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 
-Layout = Literal["part", "whole", "run", "release"]
+Layout = Literal["part", "lora", "whole", "run", "release"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class ModelFolder:
     Attributes:
       name: the name that the user gave.
       folder: the folder, which may be one of the hub's cache.
-      config: the content of `config.json`; None if there is no such file.
+      config: the content of `config.json`, or what Meta's `params.json` says in its
+        place; None if there is no such file.
       subfolders: the kinds of part that have a folder with a `config.json` in it.
       origin: the name on the hub, without a revision; None if it is not on the hub.
       remote: the name under which the tensors are read on the hub, because only the
@@ -71,22 +74,35 @@ class ModelFolder:
             if folder is None:  # The tensors will be read on the hub.
                 folder, remote = hub.download(name, weights=False), name
         config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
+        if config is None and meta_layout.is_layout(folder):
+            config = meta_layout.read_config(folder)
         subfolders = tuple(kind for kind in KINDS if (folder / kind / CONFIG).is_file())
-        if config is None and not subfolders:
+        model = cls(name, folder, config, subfolders, origin, remote)
+        if config is None and not subfolders and model.layout != "lora":
             names = hub.files(name) if remote else None
             known = foreign_models.recognised(folder, names)
             problem = known or f"not a model folder, because it has no {CONFIG}"
             raise UserError(f"{folder}: {problem}")
-        return cls(name, folder, config, subfolders, origin, remote)
+        return model
 
     @property
     def layout(self) -> Layout:
-        """One of the four; a release may have subfolders, and so may a run."""
+        """One of the five; a release may have subfolders, and so may a run."""
         if self.config is not None and is_release(self.config):
             return "release"
         if self.config is not None and is_run(self.config):
             return "run"
-        return "whole" if self.subfolders else "part"
+        if self.subfolders:
+            return "whole"
+        return "lora" if self._is_lora() else "part"
+
+    def _is_lora(self) -> bool:
+        """Whether a LoRA is here, and no weights that it could be added to."""
+        if not (self.folder / foreign_models.LORA_CONFIG).is_file():
+            return False
+        if self.remote:
+            return not has_weights(hub.files(self.remote))
+        return not has_weights([path.name for path in self.folder.iterdir()])
 
     def remote_folder(self, folder: str) -> tuple[str, str] | None:
         """Where a folder's tensors are read on the hub; None if they are local.

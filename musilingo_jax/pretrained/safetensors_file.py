@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 import ml_dtypes
 import numpy as np
 
+from musilingo_jax.pretrained.lazy_tensors import leading_rows
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.paths import open_regular_file
 from musilingo_jax.runtime.printable import one_line
@@ -145,15 +146,7 @@ class Tensor:
                 f"{self.file.path}: has values of type {named}, which is not "
                 "supported; use another version of the model"
             )
-        index = index if isinstance(index, tuple) else (index,)
-        if not self.shape or not index or index[0] is ...:
-            return self._part(range(self.shape[0] if self.shape else 1), index)
-        rows = range(self.shape[0])[index[0]]
-        if isinstance(rows, int):
-            return self._part(range(rows, rows + 1), (0, *index[1:]))
-        if rows.step == 1:
-            return self._part(rows, (slice(None), *index[1:]))
-        return self._part(range(self.shape[0]), index)
+        return self._part(*leading_rows(self.shape, index))
 
     def _part(self, rows: range, index: tuple[Any, ...]) -> np.ndarray:
         """Reads consecutive rows; `index` selects the part of them to return."""

@@ -6,6 +6,7 @@
                                                  shards with all three parts in it:
         model.audio_encoder.*    model.llama_model.*    model.llama_proj.*
     find("m-a-p/MERT-v1-330M", "encoder")        a part alone
+    find("loras/mine", "language_model")         a LoRA, with the base that it names
 
 `pretrained/model_folder.py` resolves the names and tells the layouts apart. Each
 `config.json` is read once for a part.
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from musilingo_jax.models import adapter as adapters
-from musilingo_jax.pretrained import foreign_models, hub
+from musilingo_jax.pretrained import foreign_models, hub, meta_layout
 from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
 from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
+from musilingo_jax.pretrained.peft_lora import Lora
 from musilingo_jax.pretrained.tensor_files import (
     CONFIG,
     PREPROCESSOR,
@@ -30,6 +32,7 @@ from musilingo_jax.pretrained.tensor_files import (
 )
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.printable import one_line
 
 PREFIXES = {
     "encoder": "model.audio_encoder.",
@@ -70,6 +73,7 @@ class Part:
         hub: the name of a model, and a folder in it.
       origin: the name by which others can find this part, on the hub or as its release
         gives it; None if that is not known.
+      lora: what is added to its tensors when they are read; None for nothing.
     """
 
     kind: str
@@ -80,18 +84,23 @@ class Part:
     tokenizer: Path | None
     remote: tuple[str, str] | None = None
     origin: str | None = None
+    lora: Lora | None = None
 
     def tensors(self) -> Tensors:
         """Its tensors, under the names that they have when it is alone.
 
         Raises:
-          UserError: as `open_tensors`.
+          UserError: as `open_tensors` and `Lora.add_to`.
         """
-        found = _open(self.folder, self.remote)
-        if not self.prefix:
+        found = _open(self.folder, self.remote, lora=self.lora is not None)
+        if self.prefix:
+            start = _BEGINNINGS[self.kind]
+            own = {name: t for name, t in found.items() if name.startswith(start)}
+            found = under(own, self.prefix)
+        if self.lora is None:
             return found
-        own = {n: t for n, t in found.items() if n.startswith(_BEGINNINGS[self.kind])}
-        return under(own, self.prefix)
+        tied = bool(self.config.get("tie_word_embeddings"))
+        return self.lora.add_to(found, str(self.folder), tied=tied)
 
 
 def find(source: str | Path, kind: str, *, weights: bool = True) -> Part:
@@ -116,6 +125,8 @@ def _find(source: str | Path, kind: str, weights: bool, runs: tuple[Path, ...]) 
     match model.layout:
         case "part":
             return _part_alone(model, kind)
+        case "lora":
+            return _with_lora(model, kind, weights, runs)
         case "whole":
             return _part_of_whole(model, kind)
         case "run":
@@ -134,6 +145,8 @@ def kinds(source: str | Path) -> list[str]:
     match model.layout:
         case "part":
             return [_kind_of(model)]
+        case "lora":
+            return ["language_model"]
         case "whole":
             return list(model.subfolders)
         case "run":
@@ -181,6 +194,39 @@ def _part_alone(model: ModelFolder, kind: str) -> Part:
     return replace(part, origin=model.origin)
 
 
+def add_lora(lora: Lora, base: Part, source: str) -> Part:
+    """A language model that is read with a LoRA, and with its tokenizer if it has one.
+
+    Raises:
+      UserError: the base has a LoRA itself.
+    """
+    if base.lora is not None:
+        raise UserError(
+            f"{lora.folder}: its base {base.source} is read with a LoRA itself, which "
+            "must be merged first: `python -m musilingo_jax.convert merge --lora=…`"
+        )
+    own = lora.folder if _has_tokenizer(lora.folder) else base.tokenizer
+    return replace(base, source=source, lora=lora, tokenizer=own, origin=None)
+
+
+def _with_lora(
+    model: ModelFolder, kind: str, weights: bool, runs: tuple[Path, ...]
+) -> Part:
+    """The base that a LoRA names, with the LoRA."""
+    lora = Lora.open(model.folder)
+    if kind != "language_model":
+        raise UserError(f"{model.folder}: is a LoRA of a language model, not an {kind}")
+    lora.check_base(cyclic=model.folder in runs)
+    try:
+        base = _find(lora.base, kind, weights, (*runs, model.folder))
+    except UserError as error:
+        raise UserError(
+            f"{model.folder}: is a LoRA of {one_line(lora.base)}, which cannot be used "
+            f"({error}); {lora.advice}"
+        ) from error
+    return add_lora(lora, base, model.name)
+
+
 def _part_of_whole(model: ModelFolder, kind: str) -> Part:
     """A part in `encoder/`, `language_model/` or `adapter/`."""
     if kind in model.subfolders:
@@ -224,7 +270,7 @@ def _part_of_release(release: ModelFolder, kind: str) -> Part:
     """
     folder, config = release.folder, release.config or {}
     remote = release.remote_folder("")
-    tensors = _open(folder, remote)
+    tensors = _open(folder, remote, lora=False)
     if strange := [n for n in tensors if not n.startswith(tuple(_BEGINNINGS.values()))]:
         raise UserError(
             f"{folder}: its {CONFIG} is that of a MusiLingo release, but a release has "
@@ -302,9 +348,14 @@ def _in_own_folder(
     remote: tuple[str, str] | None,
 ) -> Part:
     """A part that has a folder to itself."""
-    tokenizer = folder if kind == "language_model" and _has_tokenizer(folder) else None
     config = _configuration(folder, kind, config)
-    return Part(kind, source, folder, "", config, tokenizer, remote)
+    part = Part(kind, source, folder, "", config, None, remote)
+    if kind != "language_model":
+        return part
+    places = filter(_has_tokenizer, meta_layout.tokenizer_folders(folder))
+    has_lora = (folder / foreign_models.LORA_CONFIG).is_file()
+    lora = Lora.open(folder) if has_lora else None
+    return replace(part, tokenizer=next(places, None), lora=lora)
 
 
 def _configuration(
@@ -333,10 +384,11 @@ def _configuration(
     return {**added, **config}
 
 
-def _open(folder: Path, remote: tuple[str, str] | None) -> Tensors:
+def _open(folder: Path, remote: tuple[str, str] | None, *, lora: bool) -> Tensors:
     if remote is None:
-        return open_tensors(folder)
-    foreign_models.check_no_lora(folder)
+        return open_tensors(folder, lora=lora)
+    if not lora:
+        foreign_models.check_no_lora(folder)
     return hub.look_into(*remote)
 
 

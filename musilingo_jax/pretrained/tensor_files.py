@@ -8,13 +8,13 @@ says which tensor is in which file; older ones as PyTorch's files.
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from musilingo_jax.pretrained import foreign_models, pytorch_files
+from musilingo_jax.pretrained import foreign_models, meta_layout, pytorch_files
 from musilingo_jax.pretrained.lazy_tensors import (
     LazyTensor,
     Tensors,
@@ -45,17 +45,22 @@ _ROUNDING = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-22}
 _SMALLEST = 1e-7  # Smaller numbers are 0 in float16.
 
 
-def open_tensors(folder: Path) -> Tensors:
+def open_tensors(folder: Path, *, lora: bool = False) -> Tensors:
     """All tensors of a folder by name, none of them read yet.
 
     Opens `model.safetensors`, else the files that its index names, else PyTorch's files
-    as `pytorch_files.open_tensors` does.
+    as `pytorch_files.open_tensors` does, or Meta's as `meta_layout.open_tensors` does.
+
+    Args:
+      folder: of a model.
+      lora: whether a LoRA may be beside them, because it will be added to them.
 
     Raises:
       UserError: there are no weights, some files are missing, or one is broken; another
         set of files beside these holds other weights; or a LoRA is beside them.
     """
-    foreign_models.check_no_lora(folder)
+    if not lora:
+        foreign_models.check_no_lora(folder)
     chosen, opened = None, None
     for name, opener in _SETS.items():
         # Not `is_file`, so that a named pipe is not taken for absent.
@@ -67,6 +72,13 @@ def open_tensors(folder: Path) -> Tensors:
             _check_same(folder, str(chosen), opened, name, opener)
     if opened is not None:
         return opened
+    if meta_layout.is_layout(folder):
+        if (folder / CONFIG).exists():
+            raise UserError(
+                f"{folder}: has weights in Meta's layout, which {meta_layout.PARAMS} "
+                f"describes, but also a {CONFIG}; move away the one that is not meant"
+            )
+        return meta_layout.open_tensors(folder)
     others = sorted(p.name for p in folder.glob("*.safetensors") if p.is_file())
     known = foreign_models.recognised(folder)
     # Beside other safetensors, files such as training_args.bin are not the weights.
@@ -103,6 +115,14 @@ def report_unread(folder: Path) -> None:
     names = foreign_models.unread(folder, read.__contains__)
     if names and jax.process_index() == 0:
         print_note(f"{folder}: not read, only {present[0]} is: {shortened(names)}")
+
+
+def has_weights(names: Collection[str]) -> bool:
+    """Whether a folder with files of these names has weights of its own.
+
+    A LoRA is none, nor is a file of PyTorch with a name of its own.
+    """
+    return any(name in names for name in (*_SETS, meta_layout.PARAMS))
 
 
 _SETS: dict[str, Callable[[Path], Tensors]] = {

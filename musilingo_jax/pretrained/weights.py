@@ -31,6 +31,7 @@ from musilingo_jax.models.names import Names
 from musilingo_jax.models.released_config import LARGEST_SIZE
 from musilingo_jax.pretrained import digests, module_writer, sources, tokenizer
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
+from musilingo_jax.pretrained.lora_sum import LoraSum
 from musilingo_jax.pretrained.sources import Part
 from musilingo_jax.pretrained.tensor_files import TOKENIZER_FILES, report_unread
 from musilingo_jax.pretrained.tensor_map import abstract, load, without
@@ -259,6 +260,7 @@ def digest(source: str | Path, kind: str) -> str:
     part = sources.find(source, kind)
     tensors = part.tensors()
     folders = {part.folder, part.tokenizer or part.folder}
+    folders |= {part.lora.folder} if part.lora else set()
     files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
     names = (kind, part.prefix, repr(sorted(part.config.items())))
     return digests.remembered(names, files, lambda: _digest(part, tensors))
@@ -290,6 +292,10 @@ def _digest(part: Part, tensors: Tensors) -> str:
 
 
 def _content_digest(tensor: LazyTensor) -> str:
+    if isinstance(tensor, LoraSum):  # The last bits of a sum depend on the processor.
+        contents = [_content_digest(part) for part in (tensor.base, tensor.a, tensor.b)]
+        described = f"{contents} {tensor.scale!r} {tensor.embeds}"
+        return hashlib.sha256(described.encode()).hexdigest()
     # Viewed as bytes, because the buffer protocol has no bfloat16.
     return hashlib.sha256(tensor[...].reshape(-1).view(np.uint8).data).hexdigest()
 

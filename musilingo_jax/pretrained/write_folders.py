@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from musilingo_jax.pretrained import pytorch_writer
 from musilingo_jax.pretrained.finite_tensors import finite
 from musilingo_jax.pretrained.lazy_tensors import Tensors
+from musilingo_jax.pretrained.lora_sum import LoraSum
 from musilingo_jax.pretrained.safetensors_file import TYPES
 from musilingo_jax.pretrained.safetensors_writer import (
     SafetensorsWriter,
@@ -80,6 +81,8 @@ class Output:
 def copies(tensors: Tensors, source: str | Path) -> dict[str, FolderPart]:
     """Each tensor as it is, to the bit, and checked for NaN and infinity.
 
+    One to which a LoRA is added is rounded to the type of the base's.
+
     Args:
       tensors: by name.
       source: the folder or file that they are in, for messages.
@@ -91,8 +94,10 @@ def copies(tensors: Tensors, source: str | Path) -> dict[str, FolderPart]:
     for name, tensor in finite(tensors, str(source)).items():
         if tensor.dtype not in TYPES:
             raise UserError(f"{tensor.where}: type {tensor.dtype} is not supported")
-        read = partial(tensor.__getitem__, ...)
-        pieces[name] = FolderPart(tuple(tensor.shape), TYPES[tensor.dtype], read)
+        stored = tensor.tensor
+        kind = TYPES[(stored.base if isinstance(stored, LoraSum) else stored).dtype]
+        read = partial(replace(tensor, cast=kind).__getitem__, ...)
+        pieces[name] = FolderPart(tuple(tensor.shape), kind, read)
     return pieces
 
 

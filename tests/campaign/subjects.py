@@ -300,6 +300,37 @@ SUBJECTS = (
         guarded=True,
         names=("torch",),
     ),
+    *(
+        Subject(
+            name=f"{kind} in Meta's layout",
+            files=(files,),
+            commands=(("convert", "safetensors", "meta", "--out=converted"),),
+            mutators=mutators,
+            result=results.files("converted/*"),
+            count=150,
+            guarded=guarded,
+            names=("meta",),
+        )
+        for kind, files, mutators, guarded in (
+            ("params.json", "meta/params.json", (damage_json, *TEXT, *FILES), False),
+            ("a file", "meta/*.pth", (*BYTES, *hostile_pickles.MUTATORS, *FILES), True),
+        )
+    ),
+    *(
+        Subject(
+            name=f"{kind} of a LoRA",
+            files=(f"lora/{file}",),
+            commands=(("convert", "merge", "--lora=lora", "--out=converted"),),
+            mutators=mutators,
+            result=results.files("converted/*"),
+            count=150,
+            names=("lora",),
+        )
+        for kind, file, mutators in (
+            ("settings", "adapter_config.json", (damage_json, damage_json, *TEXT)),
+            ("factors", "adapter_model.safetensors", (damage_header, *BYTES, *FILES)),
+        )
+    ),
     Subject(
         name="adapter of the original trainer",
         files=("adapter.pth",),

@@ -11,7 +11,8 @@ predictions.jsonl         answers with every kind of fact
 sounds/FORMAT/            a corpus of one song in that format
 published/CORPUS/         annotation files as others publish them
 torch/                    the language model as pytorch_model.bin; adapter.pth
-delta/                    what `convert merge` adds to the language model
+meta/                     the language model in Meta's layout, in two files
+delta/ lora/              what `convert merge` adds to the language model
 """
 
 import csv
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from flax import nnx
-from helpers import sine_soundfont, small_run
+from helpers import lora_folders, meta_folders, sine_soundfont, small_run
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
@@ -93,6 +94,8 @@ def make(folder: Path, *, trained: bool = True) -> None:
         _write_sound(folder / "sounds" / name, name)
     _write_published(folder / "published")
     _write_torch(folder)
+    _write_meta(folder)
+    _write_lora(folder)
     shutil.copytree(folder / "language_model", folder / "delta")
     path = folder / "delta" / "model.safetensors"
     save_file({k: v / 1000 for k, v in load_file(path).items()}, path)
@@ -259,3 +262,28 @@ def _write_torch(folder: Path) -> None:
     shutil.copy(folder / "language_model" / "config.json", made)
     adapter = safetensors.load_file(folder / "run" / "adapter" / "model.safetensors")
     torch.save({"model": adapter, "epoch": 3}, folder / "adapter.pth")
+
+
+def _write_meta(folder: Path) -> None:
+    import transformers
+
+    model = transformers.LlamaForCausalLM.from_pretrained(folder / "language_model")
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "norm_eps": 1e-6}
+    mlp = {"multiple_of": 8, "ffn_dim_multiplier": 0.57, "vocab_size": -1}
+    tensors = meta_folders.meta_tensors(model)
+    meta_folders.write_meta(folder / "meta", tensors, sizes | mlp, shards=2)
+    for path in (folder / "language_model").glob("tokenizer*"):
+        shutil.copy(path, folder / "meta")
+
+
+def _write_lora(folder: Path) -> None:
+    import torch
+
+    tensors = {}
+    for layer in range(2):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.full((2, 32), 0.1)
+        tensors[f"{name}.lora_B.weight"] = torch.full((32, 2), 0.1)
+    settings = {"r": 2, "target_modules": ["q_proj"]}
+    base = {"base_model_name_or_path": "language_model"}
+    lora_folders.write_lora(folder / "lora", tensors, **settings, **base)

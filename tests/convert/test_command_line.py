@@ -10,6 +10,7 @@ import signal
 import pytest
 import torch
 from helpers import programs
+from helpers.lora_folders import factors, write_lora
 from helpers.model_folders import TINY, assert_equal, read, write
 from safetensors.torch import load_file
 
@@ -63,6 +64,9 @@ def converted(*arguments, **flags):
 
 def test_the_command_line(base, delta, tmp_path):
     converted("merge", base=base, delta=delta, out=tmp_path / "merged")
+    lora = write_lora(tmp_path / "lora", factors(), base_model_name_or_path=str(base))
+    assert "Only its answers" in converted("merge", lora=lora, out=tmp_path / "summed")
+    assert read(tmp_path / "summed").keys() == read(base).keys()
     converted("export", TINY, out=tmp_path / "whole")
     converted("split", tmp_path / "whole", out=tmp_path / "parts", shard_gb=0.001)
     assert len(list((tmp_path / "parts/encoder").glob("*.safetensors"))) > 2
@@ -84,7 +88,8 @@ def test_the_command_line(base, delta, tmp_path):
         (["split", "a"], {}, "arguments are required: --out .*split --help"),
         (["split"], {"out": "x"}, "arguments are required: SOURCE .*split --help"),
         (["split", "a", "b"], {"out": "x"}, "unrecognized arguments: b"),
-        (["merge"], {"out": "x", "base": "a"}, "arguments are required: --delta"),
+        (["merge"], {"out": "x", "base": "a"}, "one of the arguments --delta --lora"),
+        (["merge"], {"out": "x", "delta": "a"}, "arguments are required: --base"),
         (["split", "a"], {"out": "x", "base": "a"}, "unrecognized arguments: --base=a"),
         (["export"], {"out": "x", "encoder": "a"}, "name all three parts, or the"),
         (["split", "a"], {"out": "x", "json": True}, "unrecognized arguments: --json"),

@@ -6,7 +6,13 @@ import shutil
 import pytest
 
 from musilingo_jax.convert import inspection
-from musilingo_jax.pretrained import foreign_models, model_folder, sources, weights
+from musilingo_jax.pretrained import (
+    foreign_models,
+    model_folder,
+    sources,
+    tensor_files,
+    weights,
+)
 from musilingo_jax.pretrained.model_folder import ModelFolder
 from musilingo_jax.runtime.errors import UserError
 
@@ -14,8 +20,9 @@ LORA = {"peft_type": "LORA", "base_model_name_or_path": "somebody/llama", "r": 8
 
 # The names of files → what the message says.
 KINDS = [
-    (["params.json", "consolidated.00.pth", "checklist.chk"], "convert_llama_weights"),
-    (["consolidated.safetensors"], "layout of Meta's"),
+    (["params.json", "checklist.chk"], "layout of Meta's own code, of which params"),
+    (["consolidated.01.pth"], "layout of Meta's own code, of which params"),
+    (["params.json", "consolidated.safetensors"], "layout of Mistral's own code"),
     (["ggml-model-q4_0.gguf", "x.h5"], "GGUF file of llama.cpp"),
     (["ggml-model-f16.bin"], "GGUF file of llama.cpp"),
     (["tf_model.h5"], "from_tf=True"),
@@ -62,31 +69,44 @@ def test_it_is_recognised(tmp_path, complete, names, told, described):
 
 
 def test_each_kind_is_recognised_by_a_case():
-    assert len(foreign_models._KINDS) == 11
+    assert len(foreign_models._KINDS) == 12
     named = [sentence for _, sentence in foreign_models._KINDS]
     recognised = {told.split("{")[0] for _, told in KINDS}
     assert all(any(told in sentence for told in recognised) for sentence in named)
 
 
-def test_a_lora_alone_is_named_with_its_base(tmp_path):
+def test_a_lora_that_nothing_is_added_to_is_named(tmp_path):
+    """Where a language model is asked for, `sources.find` adds it."""
     folder = fill(tmp_path / "lora", ["adapter_model.safetensors"])
-    (folder / "adapter_config.json").write_text(json.dumps(LORA))
-    with pytest.raises(UserError, match=r"is a LoRA of somebody/llama, not a .*peft"):
+    with pytest.raises(UserError, match=r"is a LoRA of another model, not a .*--lora="):
         ModelFolder.open(folder, weights=True)
+    (folder / "adapter_config.json").write_text(json.dumps(LORA))
+    told = foreign_models.recognised(folder)
+    assert "is a LoRA of somebody/llama, not a model by itself; merge it" in str(told)
+    with pytest.raises(
+        UserError, match="has a LoRA in it .*, which would not be added"
+    ):
+        tensor_files.open_tensors(folder)
     (folder / "adapter_config.json").write_text(
         json.dumps({"peft_type": "PROMPT_TUNING", "base_model_name_or_path": "\x1b[1m"})
     )
-    with pytest.raises(UserError, match=r"kind PROMPT_TUNING of \\x1b\[1m, not"):
-        ModelFolder.open(folder, weights=True)
-    (folder / "adapter_config.json").write_text("[" * 10**5)
-    with pytest.raises(UserError, match="is a LoRA of another model"):
-        ModelFolder.open(folder, weights=True)
+    told = foreign_models.recognised(folder)
+    assert r"a small model of kind PROMPT_TUNING of \x1b[1m, not" in str(told)
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.bin"])
-def test_a_lora_beside_a_model_is_not_left_out_silently(complete, name):
-    (complete / name).write_text(json.dumps(LORA))
-    told = rf"has a LoRA beside the model \({name}\), which would not be applied; merge"
+@pytest.mark.parametrize("kind", ["encoder", "adapter"])
+def test_a_lora_beside_something_else_is_not_left_out_silently(tmp_path, kind):
+    folder = tmp_path / "part"
+    shutil.copytree(model_folder.resolve("musilingo-tiny") / kind, folder)
+    (folder / "adapter_config.json").write_text(json.dumps(LORA))
+    told = "has a LoRA in it .*, which would not be added here; merge"
+    with pytest.raises(UserError, match=told):
+        sources.find(folder, kind).tensors()
+
+
+def test_a_lora_without_its_settings_is_not_left_out_silently(complete):
+    (complete / "adapter_model.bin").write_text(json.dumps(LORA))
+    told = r"has a LoRA in it \(adapter_model.bin\), which would not be added here"
     with pytest.raises(UserError, match=told):
         weights.load_language_model(
             complete, dtype="float32", quantization="", mesh=None
@@ -94,7 +114,7 @@ def test_a_lora_beside_a_model_is_not_left_out_silently(complete, name):
     with pytest.raises(UserError, match=told):
         weights.digest(complete, "language_model")
     (report,) = inspection.inspect(str(complete))
-    assert not report.loads and "LoRA beside the model" in report.reason
+    assert not report.loads and "has a LoRA in it" in report.reason
 
 
 def test_a_folder_of_models_lists_them(tmp_path, complete):

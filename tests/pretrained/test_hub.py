@@ -5,8 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from helpers.hub_client import Clients
 from helpers.hub_server import BRANCH, COMMIT, TOKEN, serve
+from helpers.lora_folders import factors, write_lora
+from helpers.model_folders import CONFIG, language_model, read, save_tokenizer
 from helpers.programs import run
 from helpers.released_models import save_release
 from safetensors.numpy import save_file
@@ -166,6 +169,26 @@ def test_parts_on_the_hub_are_found_in_their_folders(call, inspect, models):
     assert not requests
     answer, _ = inspect("own/parts", HF_ENDPOINT="http://127.0.0.1:9")
     assert loaded(answer) == there
+
+
+def test_a_lora_on_the_hub_and_its_base(call, inspect, models):
+    """The LoRA is downloaded, of its base only headers and a norm are read."""
+    base = models / "own" / "base"
+    language_model(base, CONFIG, torch.float32)
+    save_tokenizer(base, 9)
+    write_lora(models / "own/lora", factors(), base_model_name_or_path="own/base")
+    there, requests = inspect("own/lora")
+    asked = {request.file for request in requests if not request.ranged} - {""}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= asked
+    assert "model.safetensors" not in asked
+    part = loaded(there)["language_model"]
+    assert part["dtypes"] == {"F32": len(part["tensors"])}
+    found = "sources.find('own/lora', 'language_model')"
+    total, _ = call(f"float({found}.tensors()['model.norm.weight'][...].sum())")
+    assert total == pytest.approx(float(read(base)["model.norm.weight"].sum()))
+    again, requests = inspect("own/lora", HF_HUB_OFFLINE="1")
+    assert loaded(again)["language_model"] == part
+    assert not requests
 
 
 def test_a_revision_is_read_and_not_the_newest(inspect, models):

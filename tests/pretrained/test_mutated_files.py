@@ -6,6 +6,9 @@ import zipfile
 
 import pytest
 import torch
+from helpers.lora_folders import SETTINGS, factors, write_lora
+from helpers.meta_folders import LLAMA_3, hub_model, meta_tensors, write_meta
+from helpers.model_folders import CONFIG, language_model
 from helpers.small_tensors import ARRAYS, layout, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from musilingo_jax.pretrained import (
     model_folder,
     pytorch_files,
     pytorch_writer,
+    sources,
     tensor_files,
     tokenizer,
     weights,
@@ -229,6 +233,51 @@ def test_a_config_with_any_other_values(kind, data):
     config |= data.draw(st.dictionaries(names, VALUES, min_size=1, max_size=3))
     read = {"encoder": MertConfig, "language_model": LlamaConfig}[kind].from_dict
     value_or_refusal("config.json", lambda: hash(read(config)))
+
+
+@settings(seeded, max_examples=200)
+@given(st.data())
+def test_the_params_of_a_meta_folder_with_any_other_values(tmp_path, data):
+    folder = tmp_path / "7B"
+    if not folder.exists():
+        write_meta(folder, meta_tensors(hub_model(LLAMA_3)), LLAMA_3, shards=2)
+    names = st.one_of(st.sampled_from(sorted(LLAMA_3)), st.text(max_size=5))
+    params = LLAMA_3 | data.draw(st.dictionaries(names, VALUES, min_size=1, max_size=3))
+    (folder / "params.json").write_text(json.dumps(params))
+    value_or_refusal(
+        folder, lambda: read_all(sources.find(folder, "language_model").tensors())
+    )
+
+
+@settings(seeded, max_examples=200)
+@given(st.data())
+def test_the_settings_of_a_lora_with_any_other_values(tmp_path, data):
+    base, lora = tmp_path / "base", tmp_path / "lora"
+    if not lora.exists():
+        language_model(base, CONFIG, torch.float32)
+        write_lora(lora, factors(), base_model_name_or_path=str(base))
+    names = ["base_model_name_or_path", "use_rslora", "rank_pattern", "alpha_pattern"]
+    names = st.sampled_from([*names, *SETTINGS, "init_lora_weights", "revision"])
+    changes = data.draw(st.dictionaries(names, VALUES, min_size=1, max_size=3))
+    said = {"base_model_name_or_path": str(base)} | SETTINGS | changes
+    (lora / "adapter_config.json").write_text(json.dumps(said))
+    value_or_refusal(
+        lora, lambda: read_all(sources.find(lora, "language_model").tensors())
+    )
+
+
+@seeded
+@given(EDITS)
+def test_a_lora_with_damaged_bytes(tmp_path, edits):
+    base, lora = tmp_path / "base", tmp_path / "lora"
+    if not base.exists():
+        language_model(base, CONFIG, torch.float32)
+    write_lora(lora, factors(), base_model_name_or_path=str(base))
+    path = lora / "adapter_model.safetensors"
+    path.write_bytes(edited(path.read_bytes(), edits))
+    value_or_refusal(
+        lora, lambda: read_all(sources.find(lora, "language_model").tensors())
+    )
 
 
 @settings(seeded, max_examples=25)

@@ -1,0 +1,105 @@
+"""Tensors that are put together from others, some rows at a time, when they are read.
+
+    joined by rows        joined by columns        interleaved pairs → halves, per head
+
+    a a a                 a a b b                  x0 y0 x1 y1   →   x0 x1 y0 y1
+    a a a                 a a b b
+    b b b                 a a b b
+    b b b
+
+Only what an index needs of the others is read, in whole rows.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from musilingo_jax.pretrained.lazy_tensors import LazyTensor, leading_rows
+from musilingo_jax.pretrained.safetensors_file import TYPES
+
+
+@dataclass(frozen=True)
+class RowTensor:
+    """A tensor whose rows a function makes; `tensor[index]` makes those it needs.
+
+    Attributes:
+      shape: its sizes.
+      dtype: its type as safetensors spells it.
+      rows: makes consecutive rows.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    rows: Callable[[range], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all of its values."""
+        return math.prod(self.shape) * TYPES[self.dtype].itemsize
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        rows, index = leading_rows(self.shape, index)
+        return np.asarray(self.rows(rows)[index])
+
+
+def joined(parts: Sequence[LazyTensor], axis: int) -> RowTensor:
+    """Matrices of one type, one below the other (axis 0) or side by side (axis 1)."""
+    sizes = list(parts[0].shape)
+    sizes[axis] = sum(part.shape[axis] for part in parts)
+    read = partial((_below, _beside)[axis], parts)
+    return RowTensor(tuple(sizes), parts[0].dtype, read)
+
+
+def halved(tensor: LazyTensor, head_dim: int) -> RowTensor:
+    """A projection to heads whose rotary pairs are neighbours, with them as halves.
+
+    Args:
+      tensor: [heads * head_dim, width], rows x0 y0 x1 y1 … of each head.
+      head_dim: rows of a head.
+
+    Returns:
+      The same with rows x0 x1 … y0 y1 … of each head, as `attention.rotary` takes them.
+    """
+    read = partial(_halves, tensor, head_dim)
+    return RowTensor(tuple(tensor.shape), tensor.dtype, read)
+
+
+def _below(parts: Sequence[LazyTensor], rows: range) -> np.ndarray:
+    found, first = [], 0
+    for part in parts:
+        low, high = max(rows.start - first, 0), min(rows.stop - first, part.shape[0])
+        if low < high:
+            found.append(part[low:high])
+        first += part.shape[0]
+    return _concatenated(found or [parts[0][0:0]], 0)
+
+
+def _beside(parts: Sequence[LazyTensor], rows: range) -> np.ndarray:
+    return _concatenated([part[rows.start : rows.stop] for part in parts], 1)
+
+
+def _halves(tensor: LazyTensor, head_dim: int, rows: range) -> np.ndarray:
+    """Reads the heads that the rows are in."""
+    first = rows.start - rows.start % head_dim
+    last = rows.stop + -rows.stop % head_dim
+    heads = _bits(tensor[first:last])
+    pairs = heads.reshape(-1, head_dim // 2, 2, *heads.shape[1:])
+    turned = pairs.swapaxes(1, 2).reshape(heads.shape)
+    chosen = turned[rows.start - first : rows.stop - first]
+    return chosen.view(TYPES[tensor.dtype])
+
+
+def _concatenated(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    if len(arrays) == 1:
+        return arrays[0]
+    dtype = arrays[0].dtype
+    return np.concatenate([_bits(array) for array in arrays], axis).view(dtype)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """The array viewed as unsigned integers: numpy copies bfloat16 one by one."""
+    return array.view(f"u{array.dtype.itemsize}")
