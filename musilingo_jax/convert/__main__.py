@@ -124,8 +124,7 @@ def parser() -> CommandParser:
         "--dtype",
         choices=tuple(gguf_folder.DTYPES),
         metavar="TYPE",
-        help=f"{', '.join(gguf_folder.DTYPES)}; default: that of the file, and float32 "
-        "for weights that it has in a few bits",
+        help="float32, bfloat16 or float16 (default: as in the file)",
     )
 
     about = "write a model, or an adapter alone, as the original code reads it"
