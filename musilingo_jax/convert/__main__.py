@@ -13,8 +13,8 @@ r"""Converts released weights from one form into another.
 
 A SOURCE is a folder, an embedded model such as musilingo-tiny, or a name on the Hugging
 Face hub such as owner/name. Tensors are streamed from their files into the new ones;
-all but the sums of `merge` and the rounded weights of `gguf` are copied bit for bit. The
-rows of a head in a LLaMA as Meta hands it out are put in another order.
+all but the sums of `merge` and the rounded weights of `gguf` are copied bit for bit.
+The rows of a head in a LLaMA as Meta hands it out are put in another order.
 """
 
 import argparse

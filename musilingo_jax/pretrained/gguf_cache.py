@@ -73,6 +73,10 @@ def find(source: str | Path) -> Path | None:
 def _has_nothing_else(folder: Path) -> bool:
     """Whether a folder has a model in GGUF, and nothing else that may be one."""
     described = [folder / CONFIG, *(folder / kind / CONFIG for kind in KINDS)]
+    described += [
+        folder / name
+        for name in (foreign_models.LORA_CONFIG, *foreign_models.LORA_WEIGHTS)
+    ]
     return (
         any(map(gguf_file.is_gguf, folder.glob(f"*{gguf_file.ENDING}")))
         and not any(path.exists() for path in described)

@@ -213,7 +213,7 @@ def test_what_is_written_is_read_by_both(name):
         ("mistral", {"layer_types": ["full_attention"] * 4}, "layer_types is"),
         ("mistral", {"sliding_window": 2.5}, "sliding_window is 2.5"),
         ("smollm3", {"no_rope_layers": [1, 0]}, "a list of 4 numbers"),
-        ("smollm3", {"no_rope_layers": None}, "a list of 4 numbers"),
+        ("smollm3", {"no_rope_layer_interval": 0}, "no_rope_layer_interval is 0"),
         ("qwen3", {"num_experts": 128}, "unknown attribute 'num_experts'"),
     ],
 )
