@@ -36,7 +36,10 @@ CHECKPOINT = "checkpoint.pth"
 """The file of an `Output` with `checkpoint`."""
 
 # The files beside the weights of a part that say how to use them. No code.
-_SMALL_FILES = (PREPROCESSOR, "generation_config.json", *TOKENIZER_FILES)
+_SMALL_FILES = (
+    *(PREPROCESSOR, "generation_config.json", "chat_template.jinja"),
+    *TOKENIZER_FILES,
+)
 _SPARE_BYTES = 64 * 2**20  # on the disk, for headers and the small files
 # A file in each unfinished folder, which marks that the folder may be removed.
 _MARK = ".unfinished-conversion"
