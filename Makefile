@@ -8,7 +8,7 @@ SONG ?= musilingo_jax/assets/musilingo-tiny-corpus/clips/00002.ogg
 # Whose tests `make shapes` runs.
 ROOMS ?= tests
 
-.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts
+.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers
 
 # The locked packages without the test tools, then this project itself.
 $(VENV)/demo.stamp: requirements.lock pyproject.toml
@@ -86,6 +86,13 @@ build/soundfonts/.stamp:
 	mkdir -p build/soundfonts
 	ln -f build/packages/root/usr/share/sounds/sf*/*.sf? build/soundfonts/
 	touch $@
+
+# Downloads the package whose taggers teach; see musilingo_jax/recipes/teachers.py.
+teachers: build/teachers/musicnn.whl
+build/teachers/musicnn.whl: $(VENV)/demo.stamp
+	mkdir -p build/teachers
+	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/teachers musicnn==0.1.0
+	mv build/teachers/musicnn-0.1.0-py3-none-any.whl $@
 
 # Makes the embedded model and corpus from nothing: see musilingo_jax/recipes/tiny.py.
 # tinysoundfont depends on a library for audio devices, which rendering to files does not
