@@ -12,9 +12,11 @@ becomes a `PromptConfig`, which the config of the run records:
     end_sign        <|im_end|>
 
 Templates are told that the model does not think aloud (`enable_thinking`), and are not
-told today's date, so that a prompt is the same on every day.
+told today's date, so that a prompt is the same on every day. Where one has no date of
+its own, as SmolLM3's, it is told `sandboxed_jinja.DATE`.
 """
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -29,6 +31,7 @@ from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime import sandboxed_jinja
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.paths import open_regular_file
 
 CHAT_TEMPLATE = "<ChatTemplate>"
 """As the `template` of a prompt in a config: the language model's own chat template."""
@@ -38,8 +41,9 @@ _FILE, _CONFIG, _OLD = (
     "tokenizer_config.json",
     "chat_template.json",
 )
-# What people say, in the rendered text; nothing that a template would change or hold.
-_SAID = "MUSILINGO{}MARK"
+# What people say, in the rendered text: nothing that a template holds, and of which
+# something differs if it writes what is said in capitals, escaped or the like.
+_SAID = "Musi\N{EIGHTH NOTE}LinGo<&'\"{}\"'&>moRK"
 
 
 def settle(config: ConfigDict) -> None:
@@ -150,7 +154,8 @@ def _template(folder: Path) -> str:
     path = folder / _FILE
     if os.path.lexists(path):
         try:
-            return path.read_text("utf-8")
+            with io.TextIOWrapper(open_regular_file(path), "utf-8-sig") as file:
+                return file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"its {_FILE} cannot be read ({error})") from error
     for name in (_CONFIG, _OLD):
@@ -158,12 +163,12 @@ def _template(folder: Path) -> str:
         said = read_json(path) if os.path.lexists(path) else {}
         template = said.get("chat_template")
         if isinstance(template, list):  # Several, by name.
-            named = {
-                one.get("name"): one.get("template")
+            default = (
+                one.get("template")
                 for one in template
-                if isinstance(one, Mapping)
-            }
-            template = named.get("default")
+                if isinstance(one, Mapping) and one.get("name") == "default"
+            )
+            template = next(default, None)
         if isinstance(template, str):
             return template
     raise UserError(
@@ -198,7 +203,7 @@ def _sign(words: Tokenizer, following: str) -> str:
     places = {
         following.find(spelling): spelling
         for spelling in sorted(words.special, key=len)
-        if spelling in following
+        if spelling in following and spelling.strip()
     }
     if not places:
         raise UserError("the chat template ends an answer with no special token")
