@@ -263,8 +263,10 @@ def test_the_scaling_of_llama_3(original, tmp_path):
         gguf_folder.convert(str(path), dtype=None)
 
 
-def test_linear_scaling(original, tmp_path):
-    scaled = {"rope.scaling.type": "linear", "rope.scaling.factor": 2.5}
+@pytest.mark.parametrize("kind", [{"rope.scaling.type": "linear"}, {}])
+def test_linear_scaling(original, tmp_path, kind):
+    """A factor alone is a linear one, as in llama.cpp."""
+    scaled = kind | {"rope.scaling.factor": 2.5}
     path = write(tmp_path / "x.gguf", original, fields=scaled)
     scaling = json_of(converted(path, tmp_path / "out") / "config.json")["rope_scaling"]
     assert scaling == {"rope_type": "linear", "factor": 2.5}
@@ -288,6 +290,7 @@ def test_linear_scaling(original, tmp_path):
             r"norm.weight has the shape \[64\], not \[32\] as|sh",
         ),
         ({"attention.head_count": [4, 4]}, r"head_count is \[4, 4\]: it must be one"),
+        ({"vocab_size": 305}, "vocab_size is 305, but token_embd.weight has 304 rows"),
         ({"attention.head_count_kv": 3}, "4 heads are not a multiple of its 3 key"),
         ({"attention.layer_norm_rms_epsilon": None}, "epsilon is None: it must be a"),
     ],
