@@ -200,20 +200,27 @@ class Lora:
         self, base: Tensors, name: str
     ) -> tuple[dict[str, dict[str, FiniteTensor]], dict[str, FiniteTensor]]:
         """Its tensors: module → "A" and "B" (or "embedding_A" …), and whole ones."""
-        factors, whole, unused = defaultdict(dict), {}, []
+        factors, whole, unused, foreign = defaultdict(dict), {}, [], []
         for theirs, tensor in self._open().items():
             inner = theirs.removeprefix(_PREFIX)
             key = inner.replace(".base_layer.", ".")
             found = _FACTOR.fullmatch(inner)
             into, place = (factors[found[1]], found[2]) if found else (whole, key)
             known = (f"{found[1]}.weight" if found else key) in base
-            if not known or place in into or tensor.dtype not in _FLOATING:
+            if not known or place in into:
                 unused.append(theirs)
+            elif tensor.dtype not in _FLOATING:
+                foreign.append(f"{theirs} ({tensor.dtype})")
             into[place] = FiniteTensor(tensor, theirs, str(self.folder))
         if unused:
             raise self._error(
                 f"has tensors that nothing in {name} takes: {shortened(unused)}; name "
                 "the base that it was trained on, or merge it with the peft library"
+            )
+        if foreign:
+            raise self._error(
+                f"has tensors of a type that is not added: {shortened(foreign)}; merge "
+                "it with the peft library"
             )
         pairs = ({"A", "B"}, {"embedding_A", "embedding_B"})
         if single := [m for m, pair in factors.items() if set(pair) not in pairs]:
@@ -254,7 +261,8 @@ class Lora:
         rows, columns = base.shape[::-1] if embeds else base.shape
         if [tuple(a.shape), tuple(b.shape)] != [(rank, columns), (rows, rank)]:
             return None
-        return LoraSum(base, a, b, self._scale(rank, alpha), embeds)
+        where = f"{self.folder}: {one_line(module)}"
+        return LoraSum(base, a, b, self._scale(rank, alpha), embeds, where)
 
     def _scale(self, rank: int, alpha: Any) -> float:
         slow = self.config.get("use_rslora") or False
