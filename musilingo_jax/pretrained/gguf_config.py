@@ -94,7 +94,13 @@ def config_json(file: GgufFile) -> dict[str, Any]:
             )
     if EMBEDDING not in file.tensors:
         raise UserError(f"{file.name}: lacks the tensor {EMBEDDING}; get it again")
-    vocab = file.tensors[EMBEDDING].shape[0]
+    shape = file.tensors[EMBEDDING].shape
+    if len(shape) != 2:
+        raise UserError(
+            f"{file.name}: {EMBEDDING} has the shape {list(shape)}, which is not that "
+            "of a matrix; get it again"
+        )
+    vocab = shape[0]
     if (size := _size(file, own, "vocab_size", vocab)) != vocab:
         raise UserError(
             f"{file.name}: vocab_size is {size:,}, but {EMBEDDING} has {vocab:,} rows; "

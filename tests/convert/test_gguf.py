@@ -317,6 +317,14 @@ def test_an_architecture_and_a_tensor_that_are_not_known(original, tmp_path):
         gguf_folder.convert(str(path), dtype=None)
 
 
+@pytest.mark.parametrize("shape", [(), (304,), (304, 8, 8)])
+def test_an_embedding_that_is_no_matrix(original, tmp_path, shape):
+    tensors = tensors_of(original) | {"token_embd.weight": np.ones(shape, np.float32)}
+    path = write(tmp_path / "x.gguf", original, tensors=tensors)
+    with pytest.raises(UserError, match="x.gguf: token_embd.weight has the shape .*is"):
+        gguf_folder.convert(str(path), dtype=None)
+
+
 def test_a_type_that_the_library_cannot_read(original, tmp_path):
     path = tmp_path / "x.gguf"
     tensors = tensors_of(original)
