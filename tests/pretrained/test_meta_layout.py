@@ -271,6 +271,9 @@ def test_files_that_are_missing_or_do_not_fit(tmp_path):
     second.with_name("consolidated.02.pth").write_bytes(content)
     assert "whose numbers leave gaps" in refused(folder)
     second.with_name("consolidated.02.pth").rename(second)
+    half = {name: t.half() for name, t in torch.load(second).items()}
+    torch.save(half, second)
+    assert "[50, 8] F32 and [50, 8] F16 for [50, 16]" in refused(folder)
     second.write_bytes(content[:100])
     assert "consolidated.01.pth: is not a file of PyTorch" in refused(folder)
     second.unlink()
