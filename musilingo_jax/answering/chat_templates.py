@@ -27,16 +27,18 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.pretrained import model_config, sources, tokenizer
+from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime import sandboxed_jinja
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.paths import open_regular_file
+from musilingo_jax.runtime.printable import print_note
 
 CHAT_TEMPLATE = "<ChatTemplate>"
 """As the `template` of a prompt in a config: the language model's own chat template."""
 
-_FILE, _CONFIG, _OLD = (
+_FILE, _TOKENIZER_CONFIG, _OLD = (
     "chat_template.jinja",
     "tokenizer_config.json",
     "chat_template.json",
@@ -69,6 +71,28 @@ def settle(config: ConfigDict) -> None:
             max_answer_tokens=prompt.get("max_answer_tokens", 0),
         )
         prompt.update(ConfigDict(asdict(made)))
+        _tell_if_trained_otherwise(config, name, folder)
+
+
+def _tell_if_trained_otherwise(config: ConfigDict, stage: str, folder: Path) -> None:
+    """Says on stderr if the run was made with another prompt.
+
+    Its model's template may have been changed since. Who trains on is refused anyway.
+    """
+    path = Path(config.get("run") or "") / CONFIG
+    if not config.get("run") or not path.is_file():
+        return
+    recorded = read_json(path).get(stage)
+    recorded = recorded.get("prompt") if isinstance(recorded, Mapping) else None
+    if not isinstance(recorded, Mapping):
+        return
+    prompt, keys = config[stage].prompt, ("template", "next_turn", "end_sign")
+    if others := [key for key in keys if recorded.get(key, "") != prompt[key]]:
+        print_note(
+            f"note: {config.run} was trained with another {stage}.prompt than the chat "
+            f"template of {folder} makes, which is used here; to ask as in training, "
+            f"take {', '.join(others)} from {path}"
+        )
 
 
 def prompt_of(
@@ -135,7 +159,7 @@ def _context(
 
 def _named_tokens(folder: Path) -> dict[str, str]:
     """The tokens that `tokenizer_config.json` names, which templates may write."""
-    path = folder / _CONFIG
+    path = folder / _TOKENIZER_CONFIG
     said = read_json(path) if os.path.lexists(path) else {}
     spelled = {
         name: value.get("content") if isinstance(value, Mapping) else value
@@ -158,7 +182,7 @@ def _template(folder: Path) -> str:
                 return file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"its {_FILE} cannot be read ({error})") from error
-    for name in (_CONFIG, _OLD):
+    for name in (_TOKENIZER_CONFIG, _OLD):
         path = folder / name
         said = read_json(path) if os.path.lexists(path) else {}
         template = said.get("chat_template")
@@ -172,8 +196,8 @@ def _template(folder: Path) -> str:
         if isinstance(template, str):
             return template
     raise UserError(
-        f"has no chat template ({_FILE}, or chat_template in its {_CONFIG}), so it is "
-        "perhaps not a model for conversations"
+        f"has no chat template ({_FILE}, or chat_template in its {_TOKENIZER_CONFIG}), "
+        "so it is perhaps not a model for conversations"
     )
 
 

@@ -182,6 +182,39 @@ def test_a_config_that_asks_for_the_chat_template_records_it(tmp_path):
     assert found.to_dict() == before
 
 
+def test_a_template_that_was_changed_after_training_is_named(tmp_path, capsys):
+    chat_models.write(tmp_path, "ChatML")
+    shapes = {"model_type": "llama", "rms_norm_eps": 1e-6}
+    (tmp_path / "config.json").write_text(json.dumps(shapes))
+    prompt = {"template": chat_templates.CHAT_TEMPLATE, "instruction": AUDIO + "{}"}
+    prompt |= {"end_sign": "###", "max_answer_tokens": 30}
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def settled():
+        config = make_config(
+            {
+                "run": str(run),
+                "model": {"language_model": str(tmp_path), "pretrained": ""},
+                "stages": ["stage2"],
+                "stage2": {"prompt": prompt},
+            },
+            "config",
+        )
+        chat_templates.settle(config)
+        return config.to_dict()
+
+    (run / "config.json").write_text(json.dumps(settled()))
+    settled()
+    assert capsys.readouterr().err == ""
+    template = chat_models.CHATML.replace("helpful", "other")
+    (tmp_path / "chat_template.jinja").write_text(template)
+    settled()
+    told = capsys.readouterr().err
+    assert f"{run} was trained with another stage2.prompt than" in told
+    assert f"take template from {run / 'config.json'}" in told
+
+
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [
