@@ -80,6 +80,7 @@ _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_((?:embedding_)?[AB])(?:\.default)?(?:\.weight)?")
 # Keys of `rank_pattern` are regular expressions, of which some take for ever.
 _PATTERN = re.compile(r"[\w.^$\\]*([+*][\w.^$\\]*){0,3}")
+_LAYER = re.compile(r".*?\.(\d+)\.")
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _TIED = ("lm_head", "embed_tokens")
 
@@ -298,13 +299,24 @@ class Lora:
     ) -> None:
         """Checks that all modules of the base that were to be trained are here."""
         names = self.config.get(setting)
-        limits = ("exclude_modules", "layers_to_transform")
         # Else it is a pattern of names, or what is usual for the base's architecture.
-        if not is_texts(names) or any(self.config.get(key) for key in limits):
+        if not is_texts(names) or self.config.get("exclude_modules"):
             return
+        layers = self.config.get("layers_to_transform")
+        layers = [layers] if type(layers) is int else layers
+        if not isinstance(layers, list | None):
+            raise self._error(
+                f"{LORA_CONFIG}: layers_to_transform is {layers!r}: it must be a whole "
+                "number, or a list of these"
+            )
         ends = tuple(f".{name}.weight" for name in names)
         modules = [key.removesuffix(".weight") for key in base]
-        trained = [name for name in modules if f".{name}.weight".endswith(ends)]
+        trained = [
+            name
+            for name in modules
+            if f".{name}.weight".endswith(ends)
+            and (not layers or setting == "modules_to_save" or _layer(name) in layers)
+        ]
         if lacking := [name for name in trained if name not in found]:
             raise self._error(
                 f"its {setting} name {shortened(lacking)}, of which it has no tensors; "
@@ -313,6 +325,12 @@ class Lora:
 
     def _error(self, problem: str) -> UserError:
         return UserError(f"{self.folder}: {one_line(problem)}")
+
+
+def _layer(module: str) -> int | None:
+    """The number of the layer that a module is in; None if it is in none."""
+    found = _LAYER.match(module)
+    return int(found[1]) if found else None
 
 
 def _rank(total: LoraSum) -> int:

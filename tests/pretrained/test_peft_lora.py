@@ -369,6 +369,40 @@ def test_a_sum_that_is_too_large_is_the_fault_of_the_lora(lora, base):
     assert str(error.value).startswith(f"{base}: model.layers.0.{Q}.weight contains")
 
 
+@pytest.mark.parametrize(
+    ("layers", "there", "told"),
+    [
+        (0, [0], None),
+        ([1], [1], None),
+        ([0, 1], [0, 1], None),
+        ([], [0, 1], None),
+        (
+            [0, 1],
+            [0],
+            "target_modules name model.layers.1.mlp.down_proj, model.layers.",
+        ),
+        ([], [0], "its target_modules name model.layers.1.mlp.down_proj"),
+        ("0", [0], "layers_to_transform is '0': it must be a whole number"),
+    ],
+)
+def test_layers_that_were_to_be_trained(tmp_path, base, layers, there, told):
+    tensors = {
+        name: tensor
+        for name, tensor in factors().items()
+        if any(f".layers.{layer}." in name for layer in there)
+    }
+    lora = write_lora(
+        tmp_path / "lora",
+        tensors,
+        base_model_name_or_path=str(base),
+        layers_to_transform=layers,
+    )
+    if told:
+        assert told in refused(lora)
+    else:
+        assert_sums(found(lora), summed(base, tensors))
+
+
 def test_a_base_that_does_not_fit(lora, base):
     shutil.rmtree(base)
     narrow = CONFIG.to_dict() | {"hidden_size": 4, "head_dim": 2}
