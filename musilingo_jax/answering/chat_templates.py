@@ -152,6 +152,9 @@ def _context(
     } | _named_tokens(folder)
     return spelled | {
         "messages": messages,
+        # None, and not undefined, as in the transformers library.
+        "tools": None,
+        "documents": None,
         "add_generation_prompt": True,
         "enable_thinking": False,
     }

@@ -277,6 +277,16 @@ def test_templates_that_know_the_date_or_write_json(monkeypatch):
         sandboxed_jinja.render("{{ raise_exception('é') }}", [{}])
 
 
+def test_there_are_no_tools_and_no_documents(tmp_path):
+    chat_models.write(tmp_path, "ChatML")
+    expected = prompt_of(tmp_path)
+    tools = "{%- if tools is not none %}{{ tools | tojson }}{%- endif %}"
+    documents = tools.replace("tools", "documents")
+    path = tmp_path / "chat_template.jinja"
+    path.write_text(tools + documents + path.read_text())
+    assert prompt_of(tmp_path) == expected
+
+
 def test_white_space_is_no_end_sign(tmp_path):
     """Some vocabularies have added tokens of it."""
     chat_models.write(tmp_path, "ChatML")
