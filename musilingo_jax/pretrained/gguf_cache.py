@@ -78,9 +78,11 @@ def _has_nothing_else(folder: Path) -> bool:
         for name in (foreign_models.LORA_CONFIG, *foreign_models.LORA_WEIGHTS)
     ]
     return (
-        any(map(gguf_file.is_gguf, folder.glob(f"*{gguf_file.ENDING}")))
+        any(map(gguf_file.is_gguf, folder.glob("*")))
         and not any(path.exists() for path in described)
-        and not foreign_models.unread(folder, lambda name: name.endswith(".gguf"))
+        and not foreign_models.unread(
+            folder, lambda name: name.lower().endswith(".gguf")
+        )
     )
 
 
