@@ -40,9 +40,10 @@ def check_question(prompt: PromptConfig, question: str) -> None:
     Raises:
       UserError: it contains the prompt's end sign.
     """
-    if prompt.template and prompt.end_sign in question:
+    sign = prompt.end_sign
+    if prompt.template and sign != MODEL_END and sign in question:
         raise UserError(
-            f"the question {question[:60]!r} contains {prompt.end_sign!r}, with which "
+            f"the question {question[:60]!r} contains {sign!r}, with which "
             "every turn of the conversation ends: ask without it"
         )
 

@@ -12,9 +12,11 @@ becomes a `PromptConfig`, which the config of the run records:
     end_sign        <|im_end|>
 
 Templates are told that the model does not think aloud (`enable_thinking`), and are not
-told today's date, so that a prompt is the same on every day.
+told today's date, so that a prompt is the same on every day. Where one has no date of
+its own, as SmolLM3's, it is told `sandboxed_jinja.DATE`.
 """
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,21 +27,25 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.pretrained import model_config, sources, tokenizer
+from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime import sandboxed_jinja
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.paths import open_regular_file
+from musilingo_jax.runtime.printable import print_note
 
 CHAT_TEMPLATE = "<ChatTemplate>"
 """As the `template` of a prompt in a config: the language model's own chat template."""
 
-_FILE, _CONFIG, _OLD = (
+_FILE, _TOKENIZER_CONFIG, _OLD = (
     "chat_template.jinja",
     "tokenizer_config.json",
     "chat_template.json",
 )
-# What people say, in the rendered text; nothing that a template would change or hold.
-_SAID = "MUSILINGO{}MARK"
+# What people say, in the rendered text: nothing that a template holds, and of which
+# something differs if it writes what is said in capitals, escaped or the like.
+_SAID = "Musi\N{EIGHTH NOTE}LinGo<&'\"{}\"'&>moRK"
 
 
 def settle(config: ConfigDict) -> None:
@@ -65,6 +71,28 @@ def settle(config: ConfigDict) -> None:
             max_answer_tokens=prompt.get("max_answer_tokens", 0),
         )
         prompt.update(ConfigDict(asdict(made)))
+        _tell_if_trained_otherwise(config, name, folder)
+
+
+def _tell_if_trained_otherwise(config: ConfigDict, stage: str, folder: Path) -> None:
+    """Says on stderr if the run was made with another prompt.
+
+    Its model's template may have been changed since. Who trains on is refused anyway.
+    """
+    path = Path(config.get("run") or "") / CONFIG
+    if not config.get("run") or not path.is_file():
+        return
+    recorded = read_json(path).get(stage)
+    recorded = recorded.get("prompt") if isinstance(recorded, Mapping) else None
+    if not isinstance(recorded, Mapping):
+        return
+    prompt, keys = config[stage].prompt, ("template", "next_turn", "end_sign")
+    if others := [key for key in keys if recorded.get(key, "") != prompt[key]]:
+        print_note(
+            f"note: {config.run} was trained with another {stage}.prompt than the chat "
+            f"template of {folder} makes, which is used here; to ask as in training, "
+            f"take {', '.join(others)} from {path}"
+        )
 
 
 def prompt_of(
@@ -124,6 +152,9 @@ def _context(
     } | _named_tokens(folder)
     return spelled | {
         "messages": messages,
+        # None, and not undefined, as in the transformers library.
+        "tools": None,
+        "documents": None,
         "add_generation_prompt": True,
         "enable_thinking": False,
     }
@@ -131,7 +162,7 @@ def _context(
 
 def _named_tokens(folder: Path) -> dict[str, str]:
     """The tokens that `tokenizer_config.json` names, which templates may write."""
-    path = folder / _CONFIG
+    path = folder / _TOKENIZER_CONFIG
     said = read_json(path) if os.path.lexists(path) else {}
     spelled = {
         name: value.get("content") if isinstance(value, Mapping) else value
@@ -150,25 +181,26 @@ def _template(folder: Path) -> str:
     path = folder / _FILE
     if os.path.lexists(path):
         try:
-            return path.read_text("utf-8")
+            with io.TextIOWrapper(open_regular_file(path), "utf-8-sig") as file:
+                return file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"its {_FILE} cannot be read ({error})") from error
-    for name in (_CONFIG, _OLD):
+    for name in (_TOKENIZER_CONFIG, _OLD):
         path = folder / name
         said = read_json(path) if os.path.lexists(path) else {}
         template = said.get("chat_template")
         if isinstance(template, list):  # Several, by name.
-            named = {
-                one.get("name"): one.get("template")
+            default = (
+                one.get("template")
                 for one in template
-                if isinstance(one, Mapping)
-            }
-            template = named.get("default")
+                if isinstance(one, Mapping) and one.get("name") == "default"
+            )
+            template = next(default, None)
         if isinstance(template, str):
             return template
     raise UserError(
-        f"has no chat template ({_FILE}, or chat_template in its {_CONFIG}), so it is "
-        "perhaps not a model for conversations"
+        f"has no chat template ({_FILE}, or chat_template in its {_TOKENIZER_CONFIG}), "
+        "so it is perhaps not a model for conversations"
     )
 
 
@@ -198,7 +230,7 @@ def _sign(words: Tokenizer, following: str) -> str:
     places = {
         following.find(spelling): spelling
         for spelling in sorted(words.special, key=len)
-        if spelling in following
+        if spelling in following and spelling.strip()
     }
     if not places:
         raise UserError("the chat template ends an answer with no special token")

@@ -75,11 +75,27 @@ class PromptConfig:
                 "prompt.end_sign is empty: give the text that ends an answer, such as "
                 f"'###', or {MODEL_END!r} for the model's own end token"
             )
+        for key in ("template", "instruction", "next_turn", "end_sign"):
+            self._check_marks(key, getattr(self, key))
         if self.next_turn and self.next_turn.count("{}") != 2:
             raise UserError(
                 f"prompt.next_turn is {self.next_turn!r}: it must contain {{}} twice, "
                 'where the answer and the next question go, or be ""'
             )
+
+    def _check_marks(self, key: str, text: str) -> None:
+        """Checks that no mark is where it would be letters, without a word.
+
+        Raises:
+          UserError: one is.
+        """
+        mark, place = "", ""
+        if AUDIO in text and key != "instruction":
+            mark, place = AUDIO, "prompt.instruction"
+        if MODEL_END in text and (key, text) != ("end_sign", MODEL_END):
+            mark, place = MODEL_END, "prompt.end_sign, with nothing beside it"
+        if mark:
+            raise UserError(f"prompt.{key} is {text!r}: {mark} can only be in {place}")
 
     @property
     def pieces(self) -> tuple[str, str]:

@@ -69,6 +69,7 @@ class Family:
       required: those that it must have, since their defaults differ between families.
       biases: linear maps that always have a bias.
       query_key_norm: whether each head of queries and keys is normed.
+      tied: whether the head is the transposed embedding where a file does not say.
     """
 
     architecture: str
@@ -76,6 +77,7 @@ class Family:
     required: tuple[str, ...] = ()
     biases: tuple[str, ...] = ()
     query_key_norm: bool = False
+    tied: bool = False
 
 
 _WINDOWS = "use_sliding_window sliding_window max_window_layers layer_types"
@@ -109,7 +111,9 @@ FAMILIES: dict[str, Family] = {
         _guard(
             _WINDOWS + " attention_bias mlp_bias no_rope_layers no_rope_layer_interval"
         ),
-        required=(*_REQUIRED, "tie_word_embeddings"),
+        required=_REQUIRED,
+        # Version 4 of the library leaves out what is usual for all of its models.
+        tied=True,
     ),
 }
 """`model_type` → the family. Files without one are LLaMAs."""
@@ -146,6 +150,13 @@ def biases(config_json: Mapping[str, Any], family: Family) -> tuple[str, ...]:
     return (*found, *(MLP if _flag(config_json, "mlp_bias") else ()))
 
 
+def tied(config_json: Mapping[str, Any]) -> Any:
+    """`tie_word_embeddings`, or what it is in the family where a file does not say."""
+    kind = config_json.get("model_type", "llama")
+    usual = isinstance(kind, str) and kind in FAMILIES and FAMILIES[kind].tied
+    return config_json.get("tie_word_embeddings", usual)
+
+
 def windows(config_json: Mapping[str, Any], depth: int) -> tuple[int, ...]:
     """How far each layer attends back, itself included; 0 = to the beginning.
 
@@ -172,7 +183,7 @@ def windows(config_json: Mapping[str, Any], depth: int) -> tuple[int, ...]:
             rotated = _rotated(config_json, depth)
             sliding = [not turned for turned in rotated]
         else:
-            first = _whole(config_json, "max_window_layers")
+            first = _whole(config_json, "max_window_layers", least=0)
             sliding = [layer >= first for layer in range(depth)]
         types = ["sliding_attention" if one else "full_attention" for one in sliding]
     _check_types(config_json, tuple(types))
@@ -241,11 +252,12 @@ def _window(config_json: Mapping[str, Any]) -> int:
     )
 
 
-def _whole(config_json: Mapping[str, Any], name: str) -> int:
+def _whole(config_json: Mapping[str, Any], name: str, *, least: int = 1) -> int:
     value = config_json.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(
-            f"config.json: {name} is {value!r}: it must be a positive whole number"
+            f"config.json: {name} is {value!r}: it must be a whole number of at least "
+            f"{least}"
         )
     return value
 

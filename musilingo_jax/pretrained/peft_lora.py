@@ -80,6 +80,7 @@ _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_((?:embedding_)?[AB])(?:\.default)?(?:\.weight)?")
 # Keys of `rank_pattern` are regular expressions, of which some take for ever.
 _PATTERN = re.compile(r"[\w.^$\\]*([+*][\w.^$\\]*){0,3}")
+_LAYER = re.compile(r".*?\.(\d+)\.")
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _TIED = ("lm_head", "embed_tokens")
 
@@ -200,20 +201,27 @@ class Lora:
         self, base: Tensors, name: str
     ) -> tuple[dict[str, dict[str, FiniteTensor]], dict[str, FiniteTensor]]:
         """Its tensors: module → "A" and "B" (or "embedding_A" …), and whole ones."""
-        factors, whole, unused = defaultdict(dict), {}, []
+        factors, whole, unused, foreign = defaultdict(dict), {}, [], []
         for theirs, tensor in self._open().items():
             inner = theirs.removeprefix(_PREFIX)
             key = inner.replace(".base_layer.", ".")
             found = _FACTOR.fullmatch(inner)
             into, place = (factors[found[1]], found[2]) if found else (whole, key)
             known = (f"{found[1]}.weight" if found else key) in base
-            if not known or place in into or tensor.dtype not in _FLOATING:
+            if not known or place in into:
                 unused.append(theirs)
+            elif tensor.dtype not in _FLOATING:
+                foreign.append(f"{theirs} ({tensor.dtype})")
             into[place] = FiniteTensor(tensor, theirs, str(self.folder))
         if unused:
             raise self._error(
                 f"has tensors that nothing in {name} takes: {shortened(unused)}; name "
                 "the base that it was trained on, or merge it with the peft library"
+            )
+        if foreign:
+            raise self._error(
+                f"has tensors of a type that is not added: {shortened(foreign)}; merge "
+                "it with the peft library"
             )
         pairs = ({"A", "B"}, {"embedding_A", "embedding_B"})
         if single := [m for m, pair in factors.items() if set(pair) not in pairs]:
@@ -254,7 +262,8 @@ class Lora:
         rows, columns = base.shape[::-1] if embeds else base.shape
         if [tuple(a.shape), tuple(b.shape)] != [(rank, columns), (rows, rank)]:
             return None
-        return LoraSum(base, a, b, self._scale(rank, alpha), embeds)
+        where = f"{self.folder}: {one_line(module)}"
+        return LoraSum(base, a, b, self._scale(rank, alpha), embeds, where)
 
     def _scale(self, rank: int, alpha: Any) -> float:
         slow = self.config.get("use_rslora") or False
@@ -290,13 +299,24 @@ class Lora:
     ) -> None:
         """Checks that all modules of the base that were to be trained are here."""
         names = self.config.get(setting)
-        limits = ("exclude_modules", "layers_to_transform")
         # Else it is a pattern of names, or what is usual for the base's architecture.
-        if not is_texts(names) or any(self.config.get(key) for key in limits):
+        if not is_texts(names) or self.config.get("exclude_modules"):
             return
+        layers = self.config.get("layers_to_transform")
+        layers = [layers] if type(layers) is int else layers
+        if not isinstance(layers, list | None):
+            raise self._error(
+                f"{LORA_CONFIG}: layers_to_transform is {layers!r}: it must be a whole "
+                "number, or a list of these"
+            )
         ends = tuple(f".{name}.weight" for name in names)
         modules = [key.removesuffix(".weight") for key in base]
-        trained = [name for name in modules if f".{name}.weight".endswith(ends)]
+        trained = [
+            name
+            for name in modules
+            if f".{name}.weight".endswith(ends)
+            and (not layers or setting == "modules_to_save" or _layer(name) in layers)
+        ]
         if lacking := [name for name in trained if name not in found]:
             raise self._error(
                 f"its {setting} name {shortened(lacking)}, of which it has no tensors; "
@@ -305,6 +325,12 @@ class Lora:
 
     def _error(self, problem: str) -> UserError:
         return UserError(f"{self.folder}: {one_line(problem)}")
+
+
+def _layer(module: str) -> int | None:
+    """The number of the layer that a module is in; None if it is in none."""
+    found = _LAYER.match(module)
+    return int(found[1]) if found else None
 
 
 def _rank(total: LoraSum) -> int:

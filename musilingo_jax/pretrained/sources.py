@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from musilingo_jax.models import adapter as adapters
+from musilingo_jax.models import decoder_families
 from musilingo_jax.pretrained import foreign_models, hub, meta_layout
 from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
@@ -99,7 +100,7 @@ class Part:
             found = under(own, self.prefix)
         if self.lora is None:
             return found
-        tied = bool(self.config.get("tie_word_embeddings"))
+        tied = bool(decoder_families.tied(self.config))
         return self.lora.add_to(found, str(self.folder), tied=tied)
 
 

@@ -107,14 +107,17 @@ def open_tensors(folder: Path, *, lora: bool = False) -> Tensors:
 def report_unread(folder: Path) -> None:
     """Says on stderr which files of a folder may be weights, but are not read."""
     present = [name for name in _SETS if (folder / name).is_file()]
+    if not present and meta_layout.is_layout(folder):
+        present = sorted(path.name for path in folder.glob("consolidated.*.pth"))
     if not present:  # One file of PyTorch under another name.
         return
-    read = {present[0]}
+    read = {present[0]} if present[0] in _SETS else set(present)
     if present[0] in (INDEX, BIN_INDEX):
         read |= set(shard_names(folder / present[0]))
     names = foreign_models.unread(folder, read.__contains__)
     if names and jax.process_index() == 0:
-        print_note(f"{folder}: not read, only {present[0]} is: {shortened(names)}")
+        only = present[0] + (" …" if len(read) > 1 and present[0] not in _SETS else "")
+        print_note(f"{folder}: not read, only {only} is: {shortened(names)}")
 
 
 def has_weights(names: Collection[str]) -> bool:

@@ -7,6 +7,7 @@ does not keep it from running for ever or from filling the memory; so a template
 rendered in a process of its own, which has limits for both.
 """
 
+import datetime
 import json
 import resource
 import subprocess
@@ -24,6 +25,9 @@ from musilingo_jax.runtime.errors import UserError
 
 SECONDS = 10
 MEMORY = 2**30
+
+DATE = datetime.date(2025, 7, 1)
+"""What a template is told that needs to know what day it is."""
 
 
 def render(template: str, contexts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -45,6 +49,7 @@ def render(template: str, contexts: Sequence[Mapping[str, Any]]) -> list[str]:
             capture_output=True,
             text=True,
             encoding="utf-8",
+            errors="replace",  # PYTHONIOENCODING may name another one.
             timeout=SECONDS,
             check=False,
         )
@@ -54,6 +59,21 @@ def render(template: str, contexts: Sequence[Mapping[str, Any]]) -> list[str]:
         last = (done.stderr.strip().splitlines() or ["no reason"])[-1]
         raise UserError(f"the chat template cannot be rendered: {last[:200]}")
     return json.loads(done.stdout)
+
+
+class _Now(jinja2.Undefined):
+    """`strftime_now`, the date of today: always the same one, and only if need be.
+
+    Templates that test whether it is defined have a date of their own. Others call it
+    at once.
+    """
+
+    def __call__(self, style: str) -> str:
+        return DATE.strftime(style)
+
+    def __getattr__(self, name: str) -> Any:
+        # Jinja asks what it may call for marks, and Undefined would raise another one.
+        raise AttributeError(name)
 
 
 class _Generation(jinja2.ext.Extension):
@@ -81,9 +101,10 @@ def _main() -> None:
 
     def to_json(value: Any, **options: Any) -> str:
         # Not Jinja's own, which writes for HTML.
-        return json.dumps(value, ensure_ascii=False, **options)
+        return json.dumps(value, **{"ensure_ascii": False, **options})
 
     environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = _Now(name="strftime_now")
     environment.filters["tojson"] = to_json
     template = environment.from_string(request["template"])
     json.dump([template.render(**one) for one in request["contexts"]], sys.stdout)

@@ -14,6 +14,7 @@ from musilingo_jax.answering import beam_search, continuous_batching
 from musilingo_jax.answering.answer import answer, answer_each, check_question, stream
 from musilingo_jax.answering.answerer import Answerer, context_of
 from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering.prompts import MODEL_END
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
@@ -275,3 +276,5 @@ def test_a_question_that_ends_the_conversation_is_refused():
     ):
         check_question(tiny.PROMPT, "Is it jazz?###")
     check_question(tiny.PROMPT, "Is it in C##?")
+    own = dataclasses.replace(tiny.PROMPT, end_sign=MODEL_END)
+    check_question(own, f"Is it {MODEL_END}?")

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 import re
 
 import chat_models
 import pytest
+import tokenizers
 import transformers
 
 from musilingo_jax.answering import chat_templates
@@ -180,6 +182,39 @@ def test_a_config_that_asks_for_the_chat_template_records_it(tmp_path):
     assert found.to_dict() == before
 
 
+def test_a_template_that_was_changed_after_training_is_named(tmp_path, capsys):
+    chat_models.write(tmp_path, "ChatML")
+    shapes = {"model_type": "llama", "rms_norm_eps": 1e-6}
+    (tmp_path / "config.json").write_text(json.dumps(shapes))
+    prompt = {"template": chat_templates.CHAT_TEMPLATE, "instruction": AUDIO + "{}"}
+    prompt |= {"end_sign": "###", "max_answer_tokens": 30}
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def settled():
+        config = make_config(
+            {
+                "run": str(run),
+                "model": {"language_model": str(tmp_path), "pretrained": ""},
+                "stages": ["stage2"],
+                "stage2": {"prompt": prompt},
+            },
+            "config",
+        )
+        chat_templates.settle(config)
+        return config.to_dict()
+
+    (run / "config.json").write_text(json.dumps(settled()))
+    settled()
+    assert capsys.readouterr().err == ""
+    template = chat_models.CHATML.replace("helpful", "other")
+    (tmp_path / "chat_template.jinja").write_text(template)
+    settled()
+    told = capsys.readouterr().err
+    assert f"{run} was trained with another stage2.prompt than" in told
+    assert f"take template from {run / 'config.json'}" in told
+
+
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [
@@ -189,6 +224,8 @@ def test_a_config_that_asks_for_the_chat_template_records_it(tmp_path):
         ("{{ ''.join(['a'] * 10000000000) }}", "cannot be rendered"),
         ("{{ messages[0].content }} {}", "writes {} itself"),
         ("only text", "0 times instead of once"),
+        (chat_models.CHATML.replace("content']", "content'] | upper"), "0 times"),
+        (chat_models.CHATML.replace("content']", "content'] | e"), "0 times"),
         (
             "{% for m in messages %}{{ m.content }}\n{% endfor %}",
             "ends an answer with no special token",
@@ -204,6 +241,66 @@ def test_a_template_that_cannot_be_used_is_refused(tmp_path, template, complaint
     assert "write prompt.template yourself" in str(refusal.value)
 
 
+def prompt_of(folder):
+    return chat_templates.prompt_of(
+        folder, instruction=AUDIO + "{}", max_answer_tokens=9
+    )
+
+
+def test_a_file_that_an_editor_on_windows_wrote(tmp_path):
+    chat_models.write(tmp_path, "ChatML")
+    path = tmp_path / "chat_template.jinja"
+    expected = prompt_of(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_text().replace("\n", "\r\n").encode())
+    assert prompt_of(tmp_path) == expected
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    chat_models.write(tmp_path, "ChatML")
+    (tmp_path / "chat_template.jinja").unlink()
+    os.mkfifo(tmp_path / "chat_template.jinja")
+    with pytest.raises(UserError, match="is not a regular file"):
+        prompt_of(tmp_path)
+
+
+def test_templates_that_know_the_date_or_write_json(monkeypatch):
+    """SmolLM3's asks for today's date at once; LLaMA 3.2's if there is one."""
+    asked = "{%- set today = strftime_now('%d %B %Y') -%}{{ today }}"
+    tested = "{{ 'yes' if strftime_now is defined else 'no' }}"
+    json_text = "{{ ['é'] | tojson }}{{ ['é'] | tojson(ensure_ascii=True) }}"
+    found = sandboxed_jinja.render(asked + tested + json_text, [{}])
+    assert found == ['01 July 2025no["é"]["\\u00e9"]']
+    with pytest.raises(UserError, match="'today' is undefined"):
+        sandboxed_jinja.render("{{ today('%d') }}", [{}])
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    with pytest.raises(UserError, match="cannot be rendered: TemplateError"):
+        sandboxed_jinja.render("{{ raise_exception('é') }}", [{}])
+
+
+def test_there_are_no_tools_and_no_documents(tmp_path):
+    chat_models.write(tmp_path, "ChatML")
+    expected = prompt_of(tmp_path)
+    tools = "{%- if tools is not none %}{{ tools | tojson }}{%- endif %}"
+    documents = tools.replace("tools", "documents")
+    path = tmp_path / "chat_template.jinja"
+    path.write_text(tools + documents + path.read_text())
+    assert prompt_of(tmp_path) == expected
+
+
+def test_white_space_is_no_end_sign(tmp_path):
+    """Some vocabularies have added tokens of it."""
+    chat_models.write(tmp_path, "ChatML")
+    path = tmp_path / "tokenizer.json"
+    library = tokenizers.Tokenizer.from_file(str(path))
+    library.add_tokens(["\n"])
+    library.save(str(path))
+    template = chat_models.CHATML.replace("+ '<|im_end|>", "+ '\n<|im_end|>")
+    (tmp_path / "chat_template.jinja").write_text(template)
+    found = prompt_of(tmp_path)
+    assert found.end_sign == "<|im_end|>"
+    assert found.next_turn.startswith("\n<|im_end|>")
+
+
 def test_a_template_without_end_is_stopped(monkeypatch):
     monkeypatch.setattr(sandboxed_jinja, "SECONDS", 1)
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
@@ -217,7 +314,7 @@ def test_without_a_template_the_way_on_is_said(tmp_path):
     with pytest.raises(UserError, match="has no chat template"):
         chat_templates.prompt_of(tmp_path, instruction=AUDIO, max_answer_tokens=9)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    named = [{"name": "default", "template": chat_models.CHATML}]
+    named = [{"name": []}, {"name": "default", "template": chat_models.CHATML}]
     for said in (chat_models.CHATML, named):
         (tmp_path / "tokenizer_config.json").write_text(
             json.dumps(config | {"chat_template": said})

@@ -97,6 +97,12 @@ def test_tokenizer_without_start_is_refused(tokenizer):
         ({"instruction": "<Audio></Audio> {}"}, "<AudioHere> once"),
         ({"instruction": "<AudioHere>"}, r"\{\} once"),
         ({"end_sign": ""}, "prompt.end_sign is empty"),
+        ({"end_sign": "#<EndHere>"}, "end_sign is '#<E.*only be in prompt.end_sign, w"),
+        ({"next_turn": "{}<EndHere>{}"}, "next_turn is .* only be in prompt.end_sign"),
+        (
+            {"template": "<AudioHere> {}"},
+            "template is .* only be in prompt.instruction",
+        ),
     ],
 )
 def test_bad_prompts_are_refused(change, message):

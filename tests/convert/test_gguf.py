@@ -263,8 +263,10 @@ def test_the_scaling_of_llama_3(original, tmp_path):
         gguf_folder.convert(str(path), dtype=None)
 
 
-def test_linear_scaling(original, tmp_path):
-    scaled = {"rope.scaling.type": "linear", "rope.scaling.factor": 2.5}
+@pytest.mark.parametrize("kind", [{"rope.scaling.type": "linear"}, {}])
+def test_linear_scaling(original, tmp_path, kind):
+    """A factor alone is a linear one, as in llama.cpp."""
+    scaled = kind | {"rope.scaling.factor": 2.5}
     path = write(tmp_path / "x.gguf", original, fields=scaled)
     scaling = json_of(converted(path, tmp_path / "out") / "config.json")["rope_scaling"]
     assert scaling == {"rope_type": "linear", "factor": 2.5}
@@ -288,6 +290,7 @@ def test_linear_scaling(original, tmp_path):
             r"norm.weight has the shape \[64\], not \[32\] as|sh",
         ),
         ({"attention.head_count": [4, 4]}, r"head_count is \[4, 4\]: it must be one"),
+        ({"vocab_size": 305}, "vocab_size is 305, but token_embd.weight has 304 rows"),
         ({"attention.head_count_kv": 3}, "4 heads are not a multiple of its 3 key"),
         ({"attention.layer_norm_rms_epsilon": None}, "epsilon is None: it must be a"),
     ],
@@ -311,6 +314,14 @@ def test_an_architecture_and_a_tensor_that_are_not_known(original, tmp_path):
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     write(path, tmp_path / "other")
     with pytest.raises(UserError, match="its architecture is 'gemma3', but only llama"):
+        gguf_folder.convert(str(path), dtype=None)
+
+
+@pytest.mark.parametrize("shape", [(), (304,), (304, 8, 8)])
+def test_an_embedding_that_is_no_matrix(original, tmp_path, shape):
+    tensors = tensors_of(original) | {"token_embd.weight": np.ones(shape, np.float32)}
+    path = write(tmp_path / "x.gguf", original, tensors=tensors)
+    with pytest.raises(UserError, match="x.gguf: token_embd.weight has the shape .*is"):
         gguf_folder.convert(str(path), dtype=None)
 
 

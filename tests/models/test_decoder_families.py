@@ -14,6 +14,7 @@ import transformers
 from helpers.quick_jit import quick_jit
 from safetensors.torch import save_file
 
+from musilingo_jax.models import decoder_families
 from musilingo_jax.models.decoder_families import FAMILIES
 from musilingo_jax.models.llama import unstacked
 from musilingo_jax.models.llama_config import LlamaConfig
@@ -199,11 +200,31 @@ def test_what_is_written_is_read_by_both(name):
     assert theirs.architectures == [FAMILIES[config.family].architecture]
 
 
+def test_a_smollm3_that_does_not_say_so_is_tied():
+    """Version 4 of the public library writes only what is unusual for its models."""
+    said = config_json("smollm3")
+    del said["tie_word_embeddings"]
+    assert transformers.SmolLM3Config(**said).tie_word_embeddings
+    assert LlamaConfig.from_dict(said).tied and decoder_families.tied(said)
+    assert not LlamaConfig.from_dict(said | {"tie_word_embeddings": False}).tied
+    for name in ("mistral", "qwen2", "qwen3"):
+        said = config_json(name)
+        del said["tie_word_embeddings"]
+        assert not LlamaConfig.from_dict(said).tied
+
+
+def test_windows_may_begin_with_the_first_layer():
+    said = config_json("qwen2") | SLIDING | {"max_window_layers": 0}
+    assert set(transformers.Qwen2Config(**said).layer_types) == {"sliding_attention"}
+    assert LlamaConfig.from_dict(said).windows == (7,) * 4
+
+
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
         ("qwen2", {"use_sliding_window": True}, "sliding_window is not given"),
         ("qwen2", SLIDING, "max_window_layers is None"),
+        ("qwen2", SLIDING | {"max_window_layers": -1}, "max_window_layers is -1"),
         ("qwen2", SLIDING | {"sliding_window": -3}, "sliding_window is -3"),
         ("qwen2", {"use_sliding_window": "no"}, "use_sliding_window is 'no'"),
         ("qwen2", {"layer_types": ["sliding_attention"] * 4}, "contradict"),

@@ -104,6 +104,17 @@ def test_a_lora_beside_something_else_is_not_left_out_silently(tmp_path, kind):
         sources.find(folder, kind).tensors()
 
 
+def test_a_lora_that_is_gone_is_not_left_out_silently(complete):
+    """Links into a cache that was cleared."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (complete / name).symlink_to("gone")
+    told = r"has a LoRA in it \(adapter_config.json, adapter_model.safetensors\), which"
+    with pytest.raises(UserError, match=told):
+        weights.load_language_model(
+            complete, dtype="float32", quantization="", mesh=None
+        )
+
+
 def test_a_lora_without_its_settings_is_not_left_out_silently(complete):
     (complete / "adapter_model.bin").write_text(json.dumps(LORA))
     told = r"has a LoRA in it \(adapter_model.bin\), which would not be added here"

@@ -62,6 +62,21 @@ def test_a_file_is_a_source(original, tmp_path, home, capsys):
     )
 
 
+def test_a_name_of_many_letters(original, tmp_path, home):
+    """Of four bytes each: the file's name has 245, and a name may have 255."""
+    path = write(tmp_path / ("\N{GUITAR}" * 60 + ".gguf"), original)
+    folder = sources.find(path, "language_model").folder
+    assert folder.is_dir() and folder.name.startswith("\N{GUITAR}" * 15 + "-")
+
+
+def test_an_ending_in_capitals(original, tmp_path, home):
+    (tmp_path / "model").mkdir()
+    path = write(tmp_path / "model" / "X.GGUF", original)
+    folder = sources.find(path, "language_model").folder
+    assert folder.name.startswith("X-") and gguf_file.files_of(path.parent) == [path]
+    assert sources.find(path.parent, "language_model").folder == folder
+
+
 def test_another_content_is_converted_again(original, tmp_path, home):
     path = write(tmp_path / "x.gguf", original)
     first = model_folder.resolve(path)

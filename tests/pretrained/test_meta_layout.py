@@ -20,6 +20,7 @@ from musilingo_jax.convert import __main__ as convert
 from musilingo_jax.convert import inspection
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import meta_layout, sources, weights, write_folders
+from musilingo_jax.pretrained.tensor_files import report_unread
 from musilingo_jax.runtime.errors import UserError
 
 TOKENS = np.random.default_rng(0).integers(0, 50, (2, 9))
@@ -271,6 +272,9 @@ def test_files_that_are_missing_or_do_not_fit(tmp_path):
     second.with_name("consolidated.02.pth").write_bytes(content)
     assert "whose numbers leave gaps" in refused(folder)
     second.with_name("consolidated.02.pth").rename(second)
+    half = {name: t.half() for name, t in torch.load(second).items()}
+    torch.save(half, second)
+    assert "[50, 8] F32 and [50, 8] F16 for [50, 16]" in refused(folder)
     second.write_bytes(content[:100])
     assert "consolidated.01.pth: is not a file of PyTorch" in refused(folder)
     second.unlink()
@@ -282,6 +286,18 @@ def test_files_that_are_missing_or_do_not_fit(tmp_path):
     assert "params.json: must contain a JSON object" in refused(folder)
     (folder / "params.json").unlink()
     assert "all files that follow it must be in one folder" in refused(folder)
+
+
+def test_other_weights_beside_them_are_named(tmp_path, capsys):
+    tensors = meta_tensors(hub_model(LLAMA_1))
+    folder = write_meta(tmp_path / "7B", tensors, LLAMA_1, shards=2)
+    report_unread(folder)
+    assert capsys.readouterr().err == ""
+    (folder / "other.gguf").touch()
+    report_unread.cache_clear()
+    report_unread(folder)
+    told = f"{folder}: not read, only consolidated.00.pth … is: other.gguf"
+    assert told in capsys.readouterr().err
 
 
 def test_a_vocabulary_that_cannot_be_known(tmp_path):

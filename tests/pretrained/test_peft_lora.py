@@ -144,7 +144,9 @@ def test_a_sum_reads_only_the_rows_it_needs():
             return np.ones((4096, 4096), np.float32)[index]
 
     a = np.ones((8, 4096), np.float32)
-    total = LoraSum(Rows(), a, np.ones((4096, 8), np.float32), 0.5, embeds=False)
+    total = LoraSum(
+        Rows(), a, np.ones((4096, 8), np.float32), 0.5, embeds=False, where="x"
+    )
     np.testing.assert_array_equal(total[64:128], np.full((64, 4096), 5.0))
     assert asked == [slice(64, 128)]
     asked.clear()
@@ -315,7 +317,7 @@ A, B = (f"{LAYER}{DOWN}.lora_{letter}.weight" for letter in "AB")
         (f"{LAYER}{DOWN}.lora_magnitude_vector", torch.ones(8), "magnitude_vector; "),
         (A.replace(".0.", ".7."), torch.ones(3, 12), "takes: base_model.model.model"),
         (A.replace("weight", "default.weight"), torch.ones(3, 12), "nothing in"),
-        (A, torch.ones(3, 12, dtype=torch.int8), "nothing in"),
+        (A, torch.ones(3, 12, dtype=torch.int8), "down_proj.lora_A.weight (I8); merge"),
         (A, torch.ones(3, 11), "its factors do not fit model.layers.0.mlp.down_proj"),
         (B, torch.ones(8, 3, 1), "its factors do not fit model.layers.0.mlp.down_proj"),
         (B, None, "has not the two factors of model.layers.0.mlp.down_proj"),
@@ -350,6 +352,55 @@ def test_not_a_number_is_found_while_it_is_read(lora, where):
     with pytest.raises(UserError) as error:
         weights.load_language_model(lora, dtype="float32", quantization="", mesh=None)
     assert str(error.value).startswith(f"{lora}: {name} contains infinity")
+
+
+def test_a_sum_that_is_too_large_is_the_fault_of_the_lora(lora, base):
+    tensors = {name: 1e30 * tensor for name, tensor in factors().items()}
+    save_file(tensors, lora / "adapter_model.safetensors")
+    told = rf"{lora}: model\.layers\.0\.\w+\.\w+_proj: what is added is too large, ti"
+    with pytest.raises(UserError, match=told):
+        weights.load_language_model(lora, dtype="float32", quantization="", mesh=None)
+    tensors = read(base)
+    tensors[f"model.layers.0.{Q}.weight"][0, 0] = torch.inf
+    save_file(tensors, base / "model.safetensors")
+    save_file(factors(), lora / "adapter_model.safetensors")
+    with pytest.raises(UserError) as error:
+        weights.load_language_model(lora, dtype="float32", quantization="", mesh=None)
+    assert str(error.value).startswith(f"{base}: model.layers.0.{Q}.weight contains")
+
+
+@pytest.mark.parametrize(
+    ("layers", "there", "told"),
+    [
+        (0, [0], None),
+        ([1], [1], None),
+        ([0, 1], [0, 1], None),
+        ([], [0, 1], None),
+        (
+            [0, 1],
+            [0],
+            "target_modules name model.layers.1.mlp.down_proj, model.layers.",
+        ),
+        ([], [0], "its target_modules name model.layers.1.mlp.down_proj"),
+        ("0", [0], "layers_to_transform is '0': it must be a whole number"),
+    ],
+)
+def test_layers_that_were_to_be_trained(tmp_path, base, layers, there, told):
+    tensors = {
+        name: tensor
+        for name, tensor in factors().items()
+        if any(f".layers.{layer}." in name for layer in there)
+    }
+    lora = write_lora(
+        tmp_path / "lora",
+        tensors,
+        base_model_name_or_path=str(base),
+        layers_to_transform=layers,
+    )
+    if told:
+        assert told in refused(lora)
+    else:
+        assert_sums(found(lora), summed(base, tensors))
 
 
 def test_a_base_that_does_not_fit(lora, base):
