@@ -121,7 +121,10 @@ def test_a_digest_does_not_depend_on_names_and_later_fields(monkeypatch, qk_norm
         decoder = dataclasses.make_dataclass(
             "DecoderConfig",
             [
-                *((field.name, field.type) for field in fields),
+                *(
+                    (one.name, one.type, dataclasses.field(metadata=one.metadata))
+                    for one in fields
+                ),
                 ("qk_norm", bool, setting(before=False)),
             ],
         )

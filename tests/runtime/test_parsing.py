@@ -28,8 +28,14 @@ def parsed(*words):
         ("--out DIR safetensors FOLDER", {"source": "FOLDER"}),
         # A value may be the name of a command.
         ("--out DIR split split", {"source": "split"}),
-        ("merge --base=A --delta=B --out=DIR", {"base": "A", "delta": "B"}),
-        ("--base A --delta B merge --out DIR", {"base": "A", "delta": "B"}),
+        (
+            "merge --base=A --delta=B --out=DIR",
+            {"base": "A", "delta": "B", "lora": None},
+        ),
+        (
+            "--base A --delta B merge --out DIR",
+            {"base": "A", "delta": "B", "lora": None},
+        ),
         ("split A --out=DIR --shard_gb 0.5", {"source": "A", "shard_gb": 0.5}),
         (
             "adapter checkpoint_4.pth --out=DIR",
