@@ -195,24 +195,25 @@ def _appearing(out: Path, total: int) -> Iterator[Path]:
                 "free some space, or choose another disk"
             )
         yield unfinished
-        # The mark goes first: without it, no conversion will remove the folder.
-        (unfinished / _MARK).unlink()
-        (unfinished / "lock").unlink(missing_ok=True)
         finished = True
         try:
             unfinished.replace(place)
         except OSError as error:
+            # Without the mark, no conversion will remove the folder.
+            _unmark(unfinished)
             raise UserError(
                 f"{out}: is complete, but cannot be given this name ({error.strerror});"
                 f" it was kept as {unfinished}: rename it"
             ) from error
+        # Who is killed before this leaves a mark in what is complete; `_place` removes
+        # it. In the other order, the same command would not know what it has left.
+        _unmark(place)
         storage.sync(place.parent)
     finally:
         if not finished:
             with contextlib.suppress(OSError):
                 _empty(unfinished)
-                (unfinished / "lock").unlink(missing_ok=True)
-                (unfinished / _MARK).unlink(missing_ok=True)
+                _unmark(unfinished)
                 unfinished.rmdir()
 
 
@@ -229,6 +230,8 @@ def _place(out: Path) -> Path:
             f"{out}: is a link that cannot be followed; choose another --out"
         ) from error
     if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
+        if (place / _MARK).is_file():
+            _unmark(place)
         raise UserError(f"{out}: already exists and is not empty; choose another --out")
     if os.path.ismount(place):
         raise UserError(
@@ -256,6 +259,12 @@ def _claim(unfinished: Path) -> None:
     if not mark.exists():  # The other conversion has just finished.
         raise _foreign(unfinished)
     _empty(unfinished)
+
+
+def _unmark(folder: Path) -> None:
+    """Removes the mark and the lock of a conversion."""
+    (folder / "lock").unlink(missing_ok=True)
+    (folder / _MARK).unlink(missing_ok=True)
 
 
 def _empty(unfinished: Path) -> None:

@@ -229,6 +229,11 @@ def _moment(
     return how, inside.kill_at_cpu(moment, sent)
 
 
+def _refuses_to_write_over(done: Done) -> bool:
+    last = done.stderr.strip().split("\n")[-1]
+    return last.startswith("error: new") and "already" in last and "--out" in last
+
+
 def _judge(
     journey: Journey,
     place: Path,
@@ -242,7 +247,10 @@ def _judge(
     # A program that has not begun yet dies of the signal itself.
     if sent is not None and done.returncode in (-sent, 128 + sent):
         return "ended"
-    same = done.returncode == 0 and results.equal(journey.result, place, done, expected)
+    same = results.equal(journey.result, place, done, expected)
+    if done.returncode == 1 and same and _refuses_to_write_over(done):
+        return "same"  # The kill came when all was finished.
+    same = same and done.returncode == 0
     return outcomes.classify(
         done, same=same, guarded=True, names=(), place=place, usual=done.stderr
     )

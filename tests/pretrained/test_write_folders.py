@@ -106,6 +106,38 @@ def test_what_others_put_where_a_conversion_would_write_stays(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_kill_at_the_very_end_leaves_nothing_to_be_moved(tmp_path, monkeypatch, late):
+    """Before the folder gets its name, and before it loses its mark."""
+    plan, out = musilingo_releases.export_adapter(TINY), tmp_path / "out"
+    rename = type(tmp_path).replace
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(path, target=None):
+        if path == out or target == out:
+            raise KilledError
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        if late:
+            patch.setattr(write_folders, "_unmark", killed)
+        else:
+            patch.setattr(type(tmp_path), "replace", killed)
+        with pytest.raises(KilledError):
+            write(plan, out)
+    assert out.exists() == late
+    if late:
+        with pytest.raises(UserError, match="already exists and is not empty"):
+            write(plan, out)
+    else:
+        write(plan, out)
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors"}
+    assert_equal(read(out), read(model_folder.resolve(TINY) / "adapter"))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 @pytest.mark.parametrize("call", ["copyfile", "fsync"])
 def test_small_files_fill_the_disk_as_well(tmp_path, monkeypatch, call):
     def full(*_):
