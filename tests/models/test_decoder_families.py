@@ -133,6 +133,34 @@ def test_logits_are_those_of_torch(both):
     assert_close(whole(load(folder), TOKENS), torch_logits(model, TOKENS))
 
 
+def test_every_hidden_state_is_that_of_torch(both):
+    model, folder = both
+    with torch.no_grad():
+        output = model(torch.tensor(TOKENS), output_hidden_states=True)
+    expected = [state.numpy() for state in output.hidden_states]
+
+    @quick_jit
+    def states(llama):
+        windows = llama.config.windows or (0,) * llama.config.depth
+        places = jnp.broadcast_to(jnp.arange(24), TOKENS.shape)
+        x = llama.embed(jnp.asarray(TOKENS))
+        found = [x]
+        for index, window in enumerate(windows):
+            layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
+            x = layer(
+                x,
+                positions=places,
+                segments=jnp.ones(TOKENS.shape, jnp.int32),
+                rotation=llama.config.rotations()[index],
+                window=window,
+            )
+            found.append(x)
+        return [*found[:-1], llama.norm(x)]
+
+    for ours, theirs in zip(states(load(folder)), expected, strict=True):
+        assert_close(ours, theirs)
+
+
 def test_the_text_after_a_prompt_is_that_of_torch(both):
     """Greedy, through a cache: prompts of three lengths, then token after token."""
     model, folder = both
