@@ -198,7 +198,9 @@ def test_packed_texts_are_read_as_if_alone(both):
     assert_close(found[13:], whole(llama, TOKENS[1:2, :11])[0])
 
 
-@pytest.mark.parametrize("quantization", ["", "int8"])
+@pytest.mark.parametrize(
+    "quantization", ["", pytest.param("int8", marks=pytest.mark.slow)]
+)
 def test_eight_devices_are_one(both, quantization):
     expected = whole(load(both[1], quantization=quantization), TOKENS)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)

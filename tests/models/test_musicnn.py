@@ -119,6 +119,7 @@ def test_other_weights_are_refused(change):
         Musicnn.of(arrays, "here")
 
 
+@pytest.mark.slow
 def test_songs_are_heard_to_their_end(tmp_path):
     net = Musicnn.of(random_arrays(), "here")
     rng = np.random.default_rng(2)

@@ -105,6 +105,7 @@ def test_a_folder_with_a_lora_or_parts_is_no_gguf_model(original, tmp_path, home
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(original, tmp_path, home):
     path = write(tmp_path / "x.gguf", original)
     command = (
