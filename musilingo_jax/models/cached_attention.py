@@ -40,6 +40,9 @@ BLOCK = 128
 _MOST_ROWS = 2048
 _MOST_POSITIONS = 256
 
+# Rows of a vector register in any type: a part of the queries is a multiple, or whole.
+_ROWS = 32
+
 
 def fits(head_dim: int) -> bool:
     """Whether the kernel computes heads of this width: whole vectors."""
@@ -75,7 +78,9 @@ def attention(
     # Queries that share a key head become rows of one matrix, heads its columns.
     query = query.reshape(batch, time, key_heads, groups, head_dim)
     query = query.swapaxes(2, 3).reshape(batch, time * groups, width)
-    positions = _divisor(time, _MOST_POSITIONS)
+    positions = time
+    if time % _ROWS == 0:
+        positions = _ROWS * _divisor(time // _ROWS, _MOST_POSITIONS // _ROWS)
     together = _divisor(key_heads, max(1, _MOST_ROWS // (positions * groups)))
     block = min(BLOCK, slots)
     rows, columns = positions * groups, together * head_dim

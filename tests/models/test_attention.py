@@ -176,8 +176,11 @@ def next_queries(cache, *, time, heads):
 
 @pytest.mark.parametrize(
     ("time", "heads", "key_heads", "slots"),
-    [(1, 4, 4, 600), (1, 8, 2, 512), (32, 4, 2, 700), (512, 2, 1, 640)],
-    ids=["token", "grouped", "prompt", "long prompt"],
+    [
+        *((1, 4, 4, 600), (1, 8, 2, 512), (32, 4, 2, 700), (512, 2, 1, 640)),
+        *((32 * 11, 1, 1, 400), (45, 2, 1, 128)),
+    ],
+    ids=["token", "grouped", "prompt", "long prompt", "odd parts", "odd prompt"],
 )
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 2e-2)]
