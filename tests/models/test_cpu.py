@@ -92,7 +92,11 @@ def test_a_row_on_each_device_is_multiplied_twice():
     assert "x2x24xbf16" not in multiply.lower(x, kernel).as_text()
     y = multiply(spread, shared)
     assert y.sharding.is_equivalent_to(batch_sharding(mesh), y.ndim)
-    np.testing.assert_allclose(y, product(x, kernel), rtol=1e-6)
+    # Processors differ in the order of their sums, so values that nearly cancel differ
+    # by the rounding of what they are the sum of.
+    rounding = jnp.finfo(jnp.float32).eps * product(jnp.abs(x), jnp.abs(kernel))
+    difference = np.abs(np.asarray(y - product(x, kernel)))
+    assert (difference <= rounding).all()
 
 
 def test_a_product_of_bfloat16_and_int8_copies_the_kernel():
