@@ -98,6 +98,49 @@ class TrainedWith:
             "the entry out, and nothing but widths will be checked"
         )
 
+    @classmethod
+    def of_run(
+        cls, config: Mapping[str, Any], inputs: Mapping[str, Any]
+    ) -> "TrainedWith | None":
+        """What a run is trained with, from its two files; None if they do not say."""
+        features = inputs.get("features")
+        if not model_folder.is_run(config) or not isinstance(features, Mapping):
+            return None
+        model = embedded_models.as_recorded(config["model"])
+        digests = (features.get("encoder"), inputs.get("language_model"))
+        names = [model.get(kind) or model.get("pretrained") for kind in _FROZEN]
+        parts = _parts(
+            {
+                kind: {"name": name, "digest": digest}
+                for kind, name, digest in zip(_FROZEN, names, digests, strict=True)
+            }
+        )
+        return cls(**parts) if parts else None
+
+    def refuse_other(self, given: "TrainedWith", subject: str, otherwise: str) -> None:
+        """Checks that two parts are those of the training.
+
+        Args:
+          given: the two.
+          subject: what was trained, for the message.
+          otherwise: what to do where these are to be used all the same.
+
+        Raises:
+          UserError: they are not.
+        """
+        pairs = {kind: (getattr(self, kind), getattr(given, kind)) for kind in _FROZEN}
+        others = {k: (t, g) for k, (t, g) in pairs.items() if t.digest != g.digest}
+        if not others:
+            return
+        trained = [f"the {_word(k)} {_shown(t)}" for k, (t, _) in others.items()]
+        now = [f"the {_word(kind)} {_shown(g)}" for kind, (_, g) in others.items()]
+        wanted = [_remedy(kind, part) for kind, (part, _) in others.items()]
+        raise UserError(
+            f"{subject} was trained with {' and '.join(trained)}, but is given "
+            f"{' and '.join(now)}, with which it would answer nonsense: "
+            f"{' and '.join(dict.fromkeys(wanted))}, or {otherwise}"
+        )
+
     def stored(self) -> dict[str, Any]:
         """The form in which a `config.json` holds it."""
         return asdict(self)
@@ -119,17 +162,9 @@ def check(adapter: str, encoder: str, language_model: str) -> None:
     if trained is None:
         return
     given = TrainedWith.of_sources(encoder, language_model)
-    pairs = {kind: (getattr(trained, kind), getattr(given, kind)) for kind in _FROZEN}
-    others = {k: (t, g) for k, (t, g) in pairs.items() if t.digest != g.digest}
-    if others:
-        before = [f"the {_word(k)} {_shown(t)}" for k, (t, _) in others.items()]
-        now = [f"the {_word(kind)} {_shown(g)}" for kind, (_, g) in others.items()]
-        wanted = [_remedy(kind, part) for kind, (part, _) in others.items()]
-        raise UserError(
-            f"the adapter {adapter} was trained with {' and '.join(before)}, but is "
-            f"given {' and '.join(now)}, with which it would answer nonsense: "
-            f"{' and '.join(dict.fromkeys(wanted))}, or train an adapter anew"
-        )
+    trained.refuse_other(
+        given, f"the adapter {adapter}", otherwise="train an adapter anew"
+    )
 
 
 def tell_if_unknown(adapter: str, encoder: str, language_model: str) -> None:
@@ -157,19 +192,7 @@ def _of_run(adapter: Part) -> TrainedWith | None:
         return None
     if not ((run / CONFIG).is_file() and (run / INPUTS).is_file()):
         return None
-    config, inputs = read_json(run / CONFIG), read_json(run / INPUTS)
-    features = inputs.get("features")
-    if not model_folder.is_run(config) or not isinstance(features, dict):
-        return None
-    model = embedded_models.as_recorded(config["model"])
-    digests = (features.get("encoder"), inputs.get("language_model"))
-    parts = _parts(
-        {
-            kind: {"name": model.get(kind) or model.get("pretrained"), "digest": digest}
-            for kind, digest in zip(_FROZEN, digests, strict=True)
-        }
-    )
-    return TrainedWith(**parts) if parts else None
+    return TrainedWith.of_run(read_json(run / CONFIG), read_json(run / INPUTS))
 
 
 def _parts(record: Any) -> dict[str, FrozenPart] | None:

@@ -25,7 +25,7 @@ from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained import embedded_models
 from musilingo_jax.pretrained.model_config import ModelConfig
-from musilingo_jax.pretrained.trained_with import INPUTS
+from musilingo_jax.pretrained.trained_with import INPUTS, TrainedWith
 from musilingo_jax.runtime import distributed, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import is_texts, read_json
@@ -98,6 +98,7 @@ class RunFolder:
         if jax.process_index() == 0:
             lock_folder(self.path, doing="training")
         if any(self.path.glob("*/checkpoints/[0-9]*")):
+            self._check_parts(inputs)
             old, new = _settings(self.read("config.json")), _settings(self.config)
             before, now = _flat(old), _flat(new)
             changed = {
@@ -190,6 +191,18 @@ class RunFolder:
         # A program that was killed while writing leaves a last line without its end.
         last = metrics_rows.parse(unfinished)
         return rows if last is None else [*rows, last]
+
+    def _check_parts(self, inputs: Mapping[str, Any]) -> None:
+        """Checks that the run is resumed with its own encoder and language model.
+
+        Raises:
+          UserError: one of them is another, or a file is missing or damaged.
+        """
+        before = TrainedWith.of_run(self.read("config.json"), self.read(INPUTS))
+        now = TrainedWith.of_run(self.config, inputs)
+        if before and now:
+            other = "choose another folder with --config.run=…"
+            before.refuse_other(now, f"the run {self.path}", otherwise=other)
 
     def _changed(
         self, before: Mapping[str, Any], now: Mapping[str, Any]
