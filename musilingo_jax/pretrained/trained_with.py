@@ -24,7 +24,13 @@ from typing import Any
 
 import jax
 
-from musilingo_jax.pretrained import embedded_models, model_folder, sources, weights
+from musilingo_jax.pretrained import (
+    embedded_models,
+    model_folder,
+    sources,
+    tensor_map,
+    weights,
+)
 from musilingo_jax.pretrained.sources import TRAINED_WITH, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
@@ -156,12 +162,19 @@ def check(adapter: str, encoder: str, language_model: str) -> None:
 
     Raises:
       UserError: it was trained with another encoder or language model; or one of the
-        three is not found.
+        three is not found, or is incomplete.
     """
     trained = TrainedWith.of_adapter(sources.find(adapter, "adapter"))
     if trained is None:
         return
     given = TrainedWith.of_sources(encoder, language_model)
+    for kind, source in zip(_FROZEN, (encoder, language_model), strict=True):
+        if getattr(trained, kind).digest != getattr(given, kind).digest:
+            # Of one that lacks a tensor, that is what should be said.
+            part = sources.find(source, kind)
+            tensor_map.check(
+                *weights.blueprint(part), part.tensors(), source=str(part.folder)
+            )
     trained.refuse_other(
         given, f"the adapter {adapter}", otherwise="train an adapter anew"
     )

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from helpers.released_models import save_release
+from helpers.stored_weights import rewrite
 from helpers.two_versions import embed
 
 from musilingo_jax.pretrained import sources, trained_with, weights
@@ -187,3 +188,10 @@ def test_the_type_in_memory_is_not_part_of_it(package):
     known = TrainedWith.of_adapter(sources.find(ONE, "adapter"))
     assert known == TrainedWith.of_sources(ONE, ONE)
     assert known.language_model.digest.startswith(LANGUAGE)
+
+
+def test_an_incomplete_model_is_not_called_another(package):
+    """Its digest is another, too; but it is the file that is wrong."""
+    rewrite(package / ONE / "encoder", lambda t: t.pop("encoder.layer_norm.bias"))
+    with pytest.raises(UserError, match=r"missing: encoder\.layer_norm\.bias"):
+        trained_with.check(ONE, ONE, ONE)
