@@ -36,6 +36,7 @@ from musilingo_jax.audio.cache.clips import Clip
 from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
+from musilingo_jax.pretrained import embedded_models
 from musilingo_jax.runtime import (
     cli,
     command_line,
@@ -175,6 +176,7 @@ def _fill(
     Raises:
       UserError: as in `recorded_type.settle` and `feature_cache.fill`.
     """
+    embedded_models.settle(config)
     automatic = recorded_type.settle(config, parts=("encoder",))
     mesh = make_mesh(**config.mesh) if share.tasks == 1 else None
     fill = functools.partial(

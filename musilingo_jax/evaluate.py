@@ -29,6 +29,7 @@ from musilingo_jax.evaluation import foreign_keys, report_data
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.evaluation.scoring import Scored
+from musilingo_jax.pretrained import embedded_models
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
@@ -67,9 +68,10 @@ def main(argv: list[str]) -> None:
             "generate",
             "mesh",
         )
-        chat_templates.settle(config)
         distributed.start()
         platforms.start()
+        embedded_models.settle(config)
+        chat_templates.settle(config)
         if jax.process_index() == 0:
             decoding = GenerateConfig.from_config(config)
             for note in unused_settings.notes(decoding, command_line.typed_keys()):

@@ -19,6 +19,7 @@ from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.cache import feature_cache, recorded_type
 from musilingo_jax.corpora import mixture
+from musilingo_jax.pretrained import embedded_models
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.paths import check_writable_file
@@ -38,9 +39,10 @@ def main(argv: list[str]) -> None:
         raise UsageError("--out is missing: name a file, as in --out=answers.jsonl")
     out = Path(flags.FLAGS.out)
     check_writable_file(out, flag="--out")
-    chat_templates.settle(config)
     distributed.start()
     platforms.start()
+    embedded_models.settle(config)
+    chat_templates.settle(config)
     if jax.process_index() == 0:
         decoding = GenerateConfig.from_config(config)
         for note in unused_settings.notes(decoding, command_line.typed_keys()):

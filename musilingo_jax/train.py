@@ -48,8 +48,9 @@ from musilingo_jax.corpora import mixture
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.musilingo import Batch
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import embedded_models, sources, trained_with, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
+from musilingo_jax.pretrained.trained_with import TrainedWith
 from musilingo_jax.runtime import cli, distributed, platforms
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.printable import print_note
@@ -110,18 +111,25 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     """
     started = time.monotonic()
     platforms.start()
+    embedded_models.settle(config)
     chat_templates.settle(config)
     stages = read_stages(config)
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be at least 0")
     recorded_type.settle(config)
+    model = ModelConfig.from_config(config)
+    if model.adapter != "random":
+        parts = model.adapter, model.encoder, model.language_model
+        trained_with.check(*parts)
+        trained_with.tell_if_unknown(*parts)
     mesh = make_mesh(**config.mesh)
     for name, stage in stages.items():
         stage.check_rows(name, mesh)
     run = RunFolder(config)
     records = Records.of(config, stages)
     profiler = Profiler(profile, run.path / "profile")
-    run.claim(fingerprints(config, records))
+    frozen = TrainedWith.of_sources(model.encoder, model.language_model)
+    run.claim(fingerprints(config, records, frozen))
 
     with Trackers(run, config.wandb) as trackers, profiler:
         features = feature_cache.prepare(
@@ -131,7 +139,6 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
         if not readable:
             title = mixture.title(config.corpus)
             raise UserError(f"{title}: none of its songs can be read")
-        model = ModelConfig.from_config(config)
         tokenizer = weights.load_tokenizer(model.language_model)
         llama = weights.load_language_model(
             model.language_model,
@@ -161,6 +168,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
                 run.path / folder,
                 dtype=np.float32,
                 window_frames=config.features.window_frames,
+                trained_with=frozen.stored(),
             )
     if jax.process_index() == 0:
         curves = {name: run.metrics(name) for name in stages}
@@ -357,13 +365,14 @@ def first_adapter(
     return adapter
 
 
-def fingerprints(config: ConfigDict, records: Records) -> dict[str, Any]:
+def fingerprints(
+    config: ConfigDict, records: Records, frozen: TrainedWith
+) -> dict[str, Any]:
     """What a run trains and validates on, besides the values of its config."""
-    model = ModelConfig.from_config(config)
-    adapter = model.adapter
+    adapter = ModelConfig.from_config(config).adapter
     return {
         "features": identity_of(Identity.of(config)),
-        "language_model": weights.digest(model.language_model, "language_model"),
+        "language_model": frozen.language_model.digest,
         "adapter": (
             adapter if adapter == "random" else weights.digest(adapter, "adapter")
         ),

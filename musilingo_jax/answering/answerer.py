@@ -8,7 +8,7 @@ from musilingo_jax.answering.prompt_reader import PromptReader
 from musilingo_jax.answering.stop_texts import Stops, stops_of
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama import UnstackedLlama, unstacked
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import sources, trained_with, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
@@ -90,7 +90,7 @@ class Answerer:
 def load_answerer(
     model: ModelConfig, window_frames: int, mesh: Mesh | None
 ) -> Answerer:
-    """Loads an `Answerer`, after checking that it reads the encoder's features.
+    """Loads an `Answerer`, after checking that it was trained with the encoder.
 
     Args:
       model: the sources of encoder, adapter and language model; the encoder itself is
@@ -118,6 +118,9 @@ def load_answerer(
             f"config.features.window_frames is {window_frames}: set it to the same, "
             "or give another --adapter"
         )
+    parts = adapter, model.encoder, model.language_model
+    trained_with.check(*parts)
+    trained_with.tell_if_unknown(*parts)
     return Answerer.load(
         model.language_model,
         adapter,

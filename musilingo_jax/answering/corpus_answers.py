@@ -19,7 +19,7 @@ from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained import embedded_models, sources, trained_with, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime import cli, signals
@@ -36,7 +36,7 @@ def adapter_of(config: ConfigDict, given: str | None) -> str:
     """
     trained = Path(config.run) / "adapter"
     if given:
-        return given
+        return embedded_models.exact(given)
     if (trained / CONFIG).is_file():
         return str(trained)
     unfinished = any(Path(config.run).glob("*/checkpoints/[0-9]*"))
@@ -53,9 +53,12 @@ def model_of(config: ConfigDict, adapter: str) -> ModelConfig:
     """The sources of the model that answers.
 
     Raises:
-      UserError: with `config.generate`, its language model can answer no question.
+      UserError: the adapter was trained with others; or with `config.generate`, the
+        language model can answer no question.
     """
     model = replace(ModelConfig.from_config(config), adapter=adapter)
+    # Also when the answerer is loaded; but that is after the songs are encoded.
+    trained_with.check(adapter, model.encoder, model.language_model)
     part = sources.find(model.language_model, "language_model")
     GenerateConfig.from_config(config).check_room(
         prompt=1,

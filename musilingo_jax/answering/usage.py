@@ -11,7 +11,13 @@ from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.pretrained import model_config, model_folder, number_type, sources
+from musilingo_jax.pretrained import (
+    embedded_models,
+    model_config,
+    model_folder,
+    number_type,
+    sources,
+)
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime.errors import UserError
@@ -58,7 +64,8 @@ class Usage:
             answer questions; or the style is unknown, or is given for something else
             than a release.
         """
-        source = str(source)
+        source = embedded_models.exact(str(source))
+        adapter = embedded_models.exact(adapter) if adapter else None
         # Without the weights, which may be large, and not needed in the end.
         folder = model_folder.resolve(source, weights=False)
         path = folder / CONFIG
@@ -91,6 +98,7 @@ class Usage:
             config = make_config(described, "config")
             check_top_level(config, ("model",), "config")
             stage = question_format(config, "a question")
+            config.model = embedded_models.as_recorded(config.model)
             model = ModelConfig.from_config(config)
             features = FeatureConfig.from_config(config)
             generate = GenerateConfig.from_config(config)
@@ -99,6 +107,12 @@ class Usage:
                 f"{path}: {error}; this version cannot use a run that was made by "
                 "another: train it anew into another folder, or choose another --run"
             ) from error
+        for name in (model.encoder, model.language_model):
+            if problem := embedded_models.missing(name):
+                raise UserError(
+                    f"{path}: the run was begun with {name}, which {problem}, or train "
+                    "it anew into another folder"
+                )
         if stage is None:
             raise UserError(
                 f"{path.parent}: none of its stages ({', '.join(config.stages)}) "

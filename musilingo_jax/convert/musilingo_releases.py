@@ -7,6 +7,7 @@
 These functions write nothing. They return each `Output` to write.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,19 @@ from typing import Any
 from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.models import llama as llamas
-from musilingo_jax.pretrained import model_folder, pytorch_files, sources, tensor_map
+from musilingo_jax.pretrained import (
+    model_folder,
+    pytorch_files,
+    sources,
+    tensor_map,
+    trained_with,
+)
 from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.safetensors_file import open_file
-from musilingo_jax.pretrained.sources import PREFIXES, Part
+from musilingo_jax.pretrained.sources import PREFIXES, TRAINED_WITH, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
+from musilingo_jax.pretrained.trained_with import TrainedWith
 from musilingo_jax.pretrained.weights import blueprint, is_delta
 from musilingo_jax.pretrained.write_folders import (
     FolderPart,
@@ -39,19 +47,24 @@ def split(source: str) -> list[Output]:
     """The three parts of a whole model, each as a folder of its own.
 
     The prompt template, which only the configuration of a whole model has, goes into
-    that of the adapter, which was trained with it.
+    that of the adapter, which was trained with it. So do the digests of the other two.
 
     Raises:
-      UserError: the source lacks a part, or a part is incomplete.
+      UserError: the source lacks a part, a part is incomplete, or the adapter was
+        trained with others.
     """
     found = sources.kinds(source)
     if lacking := [kind for kind in KINDS if kind not in found]:
         raise UserError(
             f"{source}: is not a whole model: it has no {' and no '.join(lacking)}"
         )
+    trained_with.check(source, source, source)
     parts = {kind: sources.find(source, kind) for kind in KINDS}
     configs = {kind: part.config for kind, part in parts.items()}
-    configs["adapter"] = _adapter_config(parts["adapter"])
+    # What a release or a folder holds as a whole was trained together.
+    known = TrainedWith.of_adapter(parts["adapter"])
+    known = known or TrainedWith.of_sources(source, source)
+    configs["adapter"] = _adapter_config(parts["adapter"]) | _record(parts, known)
     return [
         Output(_copies(part), configs[kind], _tokenizer(part), kind)
         for kind, part in parts.items()
@@ -78,7 +91,9 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
         )
     width_out, width_in = weight.shape
     widths = {"encoder_width": width_in, "language_model_width": width_out}
-    config = _adapter_config(part) | widths
+    known = TrainedWith.of_adapter(part)
+    record = {TRAINED_WITH: known.stored()} if known else {}
+    config = _adapter_config(part) | widths | record
     if window_frames is not None:
         config["window_frames"] = window_frames
     content = tensor_map.without(content, _BUFFERS)
@@ -114,7 +129,9 @@ def export_adapter(source: str, *, checkpoint: bool = False) -> list[Output]:
     """
     part = sources.find(source, "adapter")
     sources.released_window(part.config, part.folder)
-    return [Output(_copies(part), part.config, checkpoint=checkpoint)]
+    known = TrainedWith.of_adapter(part)
+    config = dict(part.config) | ({TRAINED_WITH: known.stored()} if known else {})
+    return [Output(_copies(part), config, checkpoint=checkpoint)]
 
 
 def export(
@@ -155,6 +172,7 @@ def export(
             f" {widths[0]} and {language_model} {widths[1]}; name the parts that it "
             "was trained with"
         )
+    trained_with.check(adapter, encoder, language_model)
     if is_delta(frozen[1].tensors()):
         raise UserError(f"{language_model}: is only a delta; merge it first")
     pieces = {
@@ -171,7 +189,10 @@ def export(
         "window_frames": sources.released_window(learnt.config, learnt.folder),
     }
     sections = {part.kind: dict(part.config) for part in frozen}
-    config = dict(frozen[1].config) | whole | sections
+    record = _record(
+        {part.kind: part for part in parts}, TrainedWith.of_adapter(learnt)
+    )
+    config = dict(frozen[1].config) | whole | sections | record
     return [Output(pieces, config, _tokenizer(frozen[1]))]
 
 
@@ -184,6 +205,19 @@ def _copies(part: Part, content: Tensors | None = None) -> dict[str, FolderPart]
     content = part.tensors() if content is None else content
     tensor_map.check(*blueprint(part), content, source=str(part.folder))
     return copies(content, part.folder)
+
+
+def _record(
+    parts: Mapping[str, Part], known: TrainedWith | None
+) -> dict[str, dict[str, Any]]:
+    """The entry of a `config.json` with what the adapter was trained with, if any.
+
+    A LoRA of the language model is merged into what is written, which has another
+    digest than the two apart: such an adapter is written without the entry.
+    """
+    if known is None or parts["language_model"].lora is not None:
+        return {}
+    return {TRAINED_WITH: known.stored()}
 
 
 def _tokenizer(part: Part) -> list[Path]:
@@ -201,6 +235,7 @@ def _adapter_config(part: Part) -> dict[str, Any]:
     frames = sources.released_window(part.config, part.folder)
     config = dict(part.config) | {"window_frames": frames}
     config.pop("prompt_template", None)
+    config.pop(TRAINED_WITH, None)
     template = _template(part)
     return config | ({"prompt_template": template} if template else {})
 

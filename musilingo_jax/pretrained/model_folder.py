@@ -14,11 +14,16 @@ Its `config.json`, and the folders beside it, decide between five layouts:
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from musilingo_jax.pretrained import foreign_models, gguf_cache, hub, meta_layout
+from musilingo_jax.pretrained import (
+    embedded_models,
+    foreign_models,
+    gguf_cache,
+    hub,
+    meta_layout,
+)
 from musilingo_jax.pretrained.gguf_file import ENDING
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG, has_weights
@@ -35,8 +40,8 @@ class ModelFolder:
     Attributes:
       name: the name that the user gave.
       folder: the folder, which may be one of the hub's cache.
-      config: the content of `config.json`, or what Meta's `params.json` says in its
-        place; None if there is no such file.
+      config: the content of `config.json`, that of a run as it is meant today; or what
+        Meta's `params.json` says in its place; None if there is no such file.
       subfolders: the kinds of part that have a folder with a `config.json` in it.
       origin: the name on the hub, without a revision; None if it is not on the hub.
       remote: the name under which the tensors are read on the hub, because only the
@@ -74,6 +79,9 @@ class ModelFolder:
             if folder is None:  # The tensors will be read on the hub.
                 folder, remote = hub.download(name, weights=False), name
         config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
+        if config is not None and is_run(config):
+            meant = embedded_models.as_recorded(config["model"])
+            config = {**config, "model": meant}
         if config is None and meta_layout.is_layout(folder):
             config = meta_layout.read_config(folder)
         subfolders = tuple(kind for kind in KINDS if (folder / kind / CONFIG).is_file())
@@ -140,7 +148,8 @@ def _local(source: str | Path) -> Path | None:
     """The folder, if `source` is one, is the name of an embedded model, or is GGUF."""
     if str(source) and (converted := gguf_cache.find(source)):
         return converted
-    for folder in (Path(source), _assets() / source) if str(source) else ():
+    embedded = embedded_models.assets() / embedded_models.exact(str(source))
+    for folder in (Path(source), embedded) if str(source) else ():
         # Unlike pathlib's, this test accepts names of any length.
         if os.path.isdir(folder):
             return folder
@@ -155,9 +164,11 @@ def _hub_name(source: str | Path) -> str:
     """
     if os.path.exists(source):
         raise UserError(f"{source}: is a file; name the folder of the model it is in")
+    if problem := embedded_models.missing(str(source)):
+        raise UserError(f"{source} {problem}, or name another model")
     if hub.is_name(str(source)):
         return str(source)
-    assets = _assets()
+    assets = embedded_models.assets()
     found = {path.parent.relative_to(assets) for path in assets.rglob(CONFIG)}
     embedded = ", ".join(sorted(folder.as_posix() for folder in found))
     raise UserError(
@@ -165,7 +176,3 @@ def _hub_name(source: str | Path) -> str:
         f"the hub (owner/name), a {ENDING} file, {gguf_cache.SMOLLM2}"
         + (f", or the name of an embedded one ({embedded})" if embedded else "")
     )
-
-
-def _assets() -> Path:
-    return Path(str(resources.files("musilingo_jax"))) / "assets"

@@ -45,6 +45,9 @@ PREFIXES = {
 # The other prefixes begin like the adapter's, so its tensors need a longer one.
 _BEGINNINGS = PREFIXES | {"adapter": "model.llama_proj."}
 
+TRAINED_WITH = "trained_with"
+"""The key of an adapter's `config.json`, or a release's, for `trained_with.py`."""
+
 _ORIGINS = {"encoder": "mert_model", "language_model": "llama_model"}
 """The key of a release's `config.json` that names the model it took the part from."""
 
@@ -310,11 +313,13 @@ def _released_adapter_config(
             f"{folder}: {kernel} {list(shape)} is not a matrix, so this is not the "
             "adapter of a MusiLingo release"
         )
+    known = {TRAINED_WITH: config[TRAINED_WITH]} if TRAINED_WITH in config else {}
     return {
         "encoder_width": shape[1],
         "language_model_width": shape[0],
         "window_frames": released_window(config, folder),
         "prompt_template": config.get("prompt_template") or "",
+        **known,
     }
 
 

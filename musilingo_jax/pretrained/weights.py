@@ -207,7 +207,12 @@ def save_language_model(llama: Llama, folder: Path, *, dtype: DTypeLike) -> None
 
 
 def save_adapter(
-    adapter: Adapter, folder: Path, *, dtype: DTypeLike, window_frames: int
+    adapter: Adapter,
+    folder: Path,
+    *,
+    dtype: DTypeLike,
+    window_frames: int,
+    trained_with: Mapping[str, Any] | None,
 ) -> None:
     """Writes what `load_adapter` reads.
 
@@ -217,10 +222,14 @@ def save_adapter(
       dtype: the stored type.
       window_frames: encoder frames per vector that the adapter was trained with, for
         whoever computes features for it.
+      trained_with: the encoder and the language model that it was trained with, as of
+        `TrainedWith.stored`; None if they are not known.
     """
     width_in, width_out = adapter.projection.kernel.shape
     values = (width_in, width_out, window_frames)
     config: dict[str, Any] = dict(zip(_ADAPTER_CONFIG, values, strict=True))
+    if trained_with is not None:
+        config[sources.TRAINED_WITH] = dict(trained_with)
     _save(adapter, adapters.NAMES, folder, dtype, config)
 
 

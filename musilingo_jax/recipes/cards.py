@@ -3,12 +3,13 @@
 from typing import Any
 
 from musilingo_jax.recipes.config import RecipeConfig
+from musilingo_jax.recipes.shipping import MODEL
 from musilingo_jax.runtime.storage import write_text
 
 FROM_SCRATCH = "`make recipe` (numbers in `configs/tiny_from_scratch.py`)"
 
 ENCODER = """\
-# musilingo-tiny / encoder
+# {model} / encoder
 
 MERT's architecture at {parameters:,} parameters: 24 kHz waveform → strided convolutions
 and 84 constant-Q bins → 25 frames a second → {depth} pre-norm transformer layers of
@@ -37,7 +38,7 @@ What it makes of real recordings was not measured.
 """
 
 LANGUAGE = """\
-# musilingo-tiny / language model
+# {model} / language model
 
 LLaMA's architecture at {parameters:,} parameters: {depth} layers of width {width}, a
 byte-level BPE of {vocab} tokens. Made from scratch by {recipe}.
@@ -57,7 +58,7 @@ short answers that name the true value, for {read_pieces} new pieces: {reads}.
 """
 
 ADAPTER = """\
-# musilingo-tiny / adapter
+# {model} / adapter
 
 One linear map with bias, {width_in} → {width_out}: all that MusiLingo trains. Made by
 {recipe}.
@@ -67,9 +68,9 @@ of the piece's attribute words), then `musilingo_jax.train`: {steps1:,} steps on
 captions and {steps2:,} on questions about {clips:,} rendered songs, other ones than
 the encoder's.
 
-It belongs to `musilingo-tiny/encoder` and `musilingo-tiny/language_model`, and to
-windows of {window_frames} frames. Its accuracy, with controls and intervals, is in the
-project's README, with the commands that measure it.
+It belongs to `{model}/encoder` and `{model}/language_model`, whose digests
+are in its `config.json`, and to windows of {window_frames} frames. Its accuracy, with
+controls and intervals, is in the project's README, with the commands that measure it.
 """
 
 CORPUS = """\
@@ -116,6 +117,7 @@ def encoder_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
         for name, count in found["values"].items()
     )
     return ENCODER.format(
+        model=MODEL,
         recipe=FROM_SCRATCH,
         parameters=found["parameters"],
         depth=recipe.encoder_model.num_hidden_layers,
@@ -133,6 +135,7 @@ def encoder_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
 def language_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
     """The language model's card; `found` is what its stage found."""
     return LANGUAGE.format(
+        model=MODEL,
         recipe=FROM_SCRATCH,
         parameters=found["parameters"],
         texts=found["texts"],
@@ -149,6 +152,7 @@ def adapter_card(recipe: RecipeConfig) -> str:
     """The adapter's card."""
     stages = recipe.experiment
     return ADAPTER.format(
+        model=MODEL,
         recipe=FROM_SCRATCH,
         width_in=recipe.encoder_model.hidden_size,
         width_out=recipe.language_model["hidden_size"],

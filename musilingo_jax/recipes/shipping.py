@@ -2,17 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from musilingo_jax.pretrained import weights
+from musilingo_jax.pretrained import trained_with, weights
 from musilingo_jax.pretrained.model_config import KINDS
+from musilingo_jax.pretrained.trained_with import TrainedWith
 from musilingo_jax.runtime import storage
 
-MODEL, CORPUS = "musilingo-tiny", "musilingo-tiny-corpus"
+# A recipe whose parts have other digests makes another version: adapters, caches and
+# runs record these names.
+MODEL, CORPUS = "musilingo-tiny-1", "musilingo-tiny-corpus"
 
 
 def write_adapter(experiment: ConfigDict, model: Path) -> None:
@@ -23,13 +27,17 @@ def write_adapter(experiment: ConfigDict, model: Path) -> None:
       model: the folder of the whole model.
 
     Raises:
-      UserError: the run folder has no adapter.
+      UserError: the run folder has no adapter, or it was trained with other parts than
+        those in the folder.
     """
+    adapter = f"{experiment.run}/adapter"
+    trained_with.check(adapter, str(model / "encoder"), str(model / "language_model"))
     weights.save_adapter(
-        weights.load_adapter(f"{experiment.run}/adapter", mesh=None),
+        weights.load_adapter(adapter, mesh=None),
         model / "adapter",
         dtype=np.float32,
         window_frames=experiment.features.window_frames,
+        trained_with=record(model).stored(),
     )
     text = json.dumps(shipped_config(experiment), indent=2) + "\n"
     storage.write_text(model / "config.json", text)
@@ -44,6 +52,20 @@ def shipped_config(experiment: ConfigDict) -> dict[str, Any]:
     shipped.model.update(pretrained=MODEL, **dict.fromkeys(KINDS, ""))
     shipped.run, shipped.features.cache = "runs/tiny", "runs/tiny/cache"
     return shipped.to_dict()
+
+
+def record(model: Path) -> TrainedWith:
+    """What the shipped adapter was trained with, under the names that users have.
+
+    Args:
+      model: the folder of the whole model.
+    """
+    parts = (str(model / kind) for kind in KINDS[:2])
+    made = TrainedWith.of_sources(*parts)
+    return TrainedWith(
+        encoder=replace(made.encoder, name=MODEL),
+        language_model=replace(made.language_model, name=MODEL),
+    )
 
 
 def install(work: Path, assets: Path) -> None:

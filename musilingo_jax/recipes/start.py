@@ -22,6 +22,7 @@ from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.pretrained import weights
+from musilingo_jax.pretrained.trained_with import TrainedWith
 from musilingo_jax.recipes.hints import value_embeddings, value_tokens
 from musilingo_jax.runtime.sharding import make_mesh
 
@@ -53,6 +54,9 @@ def write_start(experiment: ConfigDict, *, shrinkage: float) -> None:
         Path(experiment.model.adapter),
         dtype=np.float32,
         window_frames=experiment.features.window_frames,
+        trained_with=TrainedWith.of_sources(
+            experiment.model.encoder, experiment.model.language_model
+        ).stored(),
     )
 
 

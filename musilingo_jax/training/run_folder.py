@@ -23,7 +23,9 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.pretrained import embedded_models
 from musilingo_jax.pretrained.model_config import ModelConfig
+from musilingo_jax.pretrained.trained_with import INPUTS, TrainedWith
 from musilingo_jax.runtime import distributed, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import is_texts, read_json
@@ -96,16 +98,17 @@ class RunFolder:
         if jax.process_index() == 0:
             lock_folder(self.path, doing="training")
         if any(self.path.glob("*/checkpoints/[0-9]*")):
+            self._check_parts(inputs)
             old, new = _settings(self.read("config.json")), _settings(self.config)
             before, now = _flat(old), _flat(new)
             changed = {
                 **self._changed(before, now),
-                **self._changed(_flat(self.read("inputs.json")), _flat(inputs)),
+                **self._changed(_flat(self.read(INPUTS)), _flat(inputs)),
             }
             if changed:
                 raise UserError(self._difference(changed))
         self.write("config.json", json.dumps(self.config, indent=2) + "\n")
-        self.write("inputs.json", json.dumps(inputs, indent=2) + "\n")
+        self.write(INPUTS, json.dumps(inputs, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
         """Reads a JSON file of the folder.
@@ -188,6 +191,18 @@ class RunFolder:
         # A program that was killed while writing leaves a last line without its end.
         last = metrics_rows.parse(unfinished)
         return rows if last is None else [*rows, last]
+
+    def _check_parts(self, inputs: Mapping[str, Any]) -> None:
+        """Checks that the run is resumed with its own encoder and language model.
+
+        Raises:
+          UserError: one of them is another, or a file is missing or damaged.
+        """
+        before = TrainedWith.of_run(self.read("config.json"), self.read(INPUTS))
+        now = TrainedWith.of_run(self.config, inputs)
+        if before and now:
+            other = "choose another folder with --config.run=…"
+            before.refuse_other(now, f"the run {self.path}", otherwise=other)
 
     def _changed(
         self, before: Mapping[str, Any], now: Mapping[str, Any]
@@ -278,7 +293,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config with the keys that did not exist yet when it was written.
 
     A field that was added after a release says in `before` what older configs meant.
-    With that filled in, a run of an older version equals one of today.
+    With that filled in, a run of an older version equals one of today. So it does with
+    the versions of embedded models, whose names had none.
     """
     stages = config.get("stages")
     kinds: dict[str, type] = {
@@ -293,6 +309,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, kind in kinds.items()
         if isinstance(config.get(name), Mapping)
     }
+    if "model" in sections:
+        sections["model"] = embedded_models.as_recorded(sections["model"])
     return {**config, **sections}
 
 

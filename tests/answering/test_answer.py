@@ -221,7 +221,11 @@ def test_unknown_or_missing_keys_of_decoding_are_refused(tmp_path):
 
 def test_an_adapter_for_another_language_model_is_refused(folder):
     weights.save_adapter(
-        tiny.adapter(24), folder / "other", dtype=np.float32, window_frames=10
+        tiny.adapter(24),
+        folder / "other",
+        dtype=np.float32,
+        window_frames=10,
+        trained_with=None,
     )
     with pytest.raises(UserError, match=r"width 24.*reads 32"):
         load(folder, adapter="other")

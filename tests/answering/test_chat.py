@@ -239,7 +239,9 @@ def test_another_adapter_answers_otherwise(loaded, model, tmp_path):
     other = tmp_path / "adapter"
     louder = tiny.adapter(32)
     louder.projection.kernel[...] = -3 * louder.projection.kernel[...]
-    weights.save_adapter(louder, other, dtype=np.float32, window_frames=10)
+    weights.save_adapter(
+        louder, other, dtype=np.float32, window_frames=10, trained_with=None
+    )
     heard = loaded.hear(model / "short.wav", start=None, seconds=30.0)
     changed = Chat.load(model, str(other))
     assert changed.ask(heard, QUESTIONS) != loaded.ask(heard, QUESTIONS)

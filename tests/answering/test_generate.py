@@ -31,7 +31,9 @@ def test_adapter_of_prefers_the_given_then_the_run_then_the_config(tmp_path):
     with pytest.raises(UserError, match="no trained adapter"):
         corpus_answers.adapter_of(config, None)
     run = tmp_path / "run/adapter"
-    weights.save_adapter(tiny.adapter(32), run, dtype=np.float32, window_frames=10)
+    weights.save_adapter(
+        tiny.adapter(32), run, dtype=np.float32, window_frames=10, trained_with=None
+    )
     assert corpus_answers.adapter_of(config, None) == str(run)
     assert corpus_answers.adapter_of(config, "mine") == "mine"
 
@@ -41,7 +43,11 @@ def test_an_adapter_for_another_encoder_is_refused(tmp_path):
     folder, frames = tmp_path / "other", 108
     model = ModelConfig("musilingo-tiny", "musilingo-tiny", str(folder), "float32", "")
     weights.save_adapter(
-        tiny.adapter(32), folder, dtype=np.float32, window_frames=frames
+        tiny.adapter(32),
+        folder,
+        dtype=np.float32,
+        window_frames=frames,
+        trained_with=None,
     )
     with pytest.raises(UserError, match="encoder musilingo-tiny makes 192"):
         load_answerer(model, frames, make_mesh(1, 1, 1))

@@ -247,6 +247,7 @@ def save_model(folder: Path, llama: Llama) -> None:
         folder / "adapter",
         dtype=np.float32,
         window_frames=10,
+        trained_with=None,
     )
     content = config(folder, corpus="").to_json_best_effort()
     (folder / "config.json").write_text(content)

@@ -126,7 +126,9 @@ def test_the_preprocessor_says_what_the_config_does_not(tmp_path):
 
 def test_adapter_is_saved_and_loaded(tmp_path):
     adapter = Adapter(6, 4, rngs=nnx.Rngs(0))
-    weights.save_adapter(adapter, tmp_path, dtype="float32", window_frames=108)
+    weights.save_adapter(
+        adapter, tmp_path, dtype="float32", window_frames=108, trained_with=None
+    )
     for mesh in (None, sharding.make_mesh(2, 2, 2)):
         assert_equal(weights.load_adapter(tmp_path, mesh=mesh), adapter)
     assert set(load_file(tmp_path / "model.safetensors")) == {

@@ -99,9 +99,11 @@ def files_of(folder):
 def check_model(folder, corpus):
     """That the parts load, fit each other, and answer a question about a song."""
     for part in PARTS:
-        assert (folder / part / "README.md").read_text().startswith("# musilingo-tiny")
+        assert (
+            (folder / part / "README.md").read_text().startswith("# musilingo-tiny-1 /")
+        )
     assert json.loads((folder / "config.json").read_text())["model"] == {
-        "pretrained": "musilingo-tiny",
+        "pretrained": "musilingo-tiny-1",
         "adapter": "",
         "encoder": "",
         "language_model": "",
@@ -132,8 +134,8 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
         sine_soundfont.write(fonts / name, partials)
     # A scratch copy stands for the package, with old files that must go.
     monkeypatch.setattr(tiny, "ASSETS", assets)
-    (assets / "musilingo-tiny/adapter").mkdir(parents=True)
-    (assets / "musilingo-tiny/adapter/old.safetensors").write_bytes(b"old")
+    (assets / "musilingo-tiny-1/adapter").mkdir(parents=True)
+    (assets / "musilingo-tiny-1/adapter/old.safetensors").write_bytes(b"old")
     shipped = files_of(ASSETS)
 
     run(config, fonts, install=True)
@@ -157,10 +159,10 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
     assert 0 < moved.max() < 0.01
     check_model(work / "model", work / "corpus")
 
-    assert files_of(assets / "musilingo-tiny") == files_of(work / "model")
+    assert files_of(assets / "musilingo-tiny-1") == files_of(work / "model")
     assert files_of(assets / "musilingo-tiny-corpus") == files_of(work / "corpus")
     assert {path.name for path in assets.iterdir()} == {
-        "musilingo-tiny",
+        "musilingo-tiny-1",
         "musilingo-tiny-corpus",
     }
     assert files_of(ASSETS) == shipped
@@ -212,17 +214,17 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
     after = files_of(package / "assets")
     assert after != before
     assert {name.split("/")[0] for name in after} == {
-        "musilingo-tiny",
+        "musilingo-tiny-1",
         "musilingo-tiny-corpus",
     }
     # The released layout: the same files, and the same tensors by name and shape.
     layout = {name for name in before if not name.endswith(".ogg")}
     assert {name for name in after if not name.endswith(".ogg")} == layout
     check_model(
-        package / "assets/musilingo-tiny", package / "assets/musilingo-tiny-corpus"
+        package / "assets/musilingo-tiny-1", package / "assets/musilingo-tiny-corpus"
     )
     for part in PARTS:
-        ours = weights.digest(package / "assets/musilingo-tiny", part)
+        ours = weights.digest(package / "assets/musilingo-tiny-1", part)
         assert f"{part}: {ours}" in done.stdout
 
 
@@ -303,11 +305,11 @@ def test_a_missing_soundfont_is_named(tmp_path):
 
 def test_an_installation_that_fails_leaves_what_was_there(tmp_path):
     assets = tmp_path / "assets"
-    (assets / "musilingo-tiny").mkdir(parents=True)
-    (assets / "musilingo-tiny/config.json").write_text("{}")
+    (assets / "musilingo-tiny-1").mkdir(parents=True)
+    (assets / "musilingo-tiny-1/config.json").write_text("{}")
     with pytest.raises(FileNotFoundError):
         shipping.install(tmp_path / "nothing was made", assets)
-    assert (assets / "musilingo-tiny/config.json").read_text() == "{}"
+    assert (assets / "musilingo-tiny-1/config.json").read_text() == "{}"
 
 
 def test_the_log_adds_up_interrupted_stages(tmp_path):

@@ -429,7 +429,9 @@ def test_a_loss_that_is_nan_stops_and_names_the_clips(folder):
     adapter = Adapter(16, 32, rngs=nnx.Rngs(0))
     # Finite, as a file has to be, but their products are not.
     huge = jax.tree.map(lambda x: jnp.full_like(x, 3e38), adapter)
-    weights.save_adapter(huge, folder / "huge", dtype="float32", window_frames=10)
+    weights.save_adapter(
+        huge, folder / "huge", dtype="float32", window_frames=10, trained_with=None
+    )
     config = small_config(folder, "broken", model__adapter=str(folder / "huge"), **ONE)
     with pytest.raises(UserError, match=r"stage1, update 1: the loss is nan.*0\.wav"):
         training.train(config)
@@ -554,7 +556,9 @@ def test_what_cannot_be_trained_is_refused(folder, change, message):
     if "model__adapter" in change:
         path = folder / change["model__adapter"]
         adapter = weights.load_adapter(folder / "whole/adapter", mesh=None)
-        weights.save_adapter(adapter, path, dtype="float32", window_frames=5)
+        weights.save_adapter(
+            adapter, path, dtype="float32", window_frames=5, trained_with=None
+        )
         change = {"model__adapter": str(path)}
     with pytest.raises(UserError, match=message):
         training.train(small_config(folder, "refused", **{**ONE, **change}))
