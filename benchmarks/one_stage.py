@@ -1,6 +1,7 @@
 """The configuration of a stage whose updates are measured."""
 
 from musilingo_jax.answering.prompts import PromptConfig
+from musilingo_jax.models.attention_blocks import DEFAULT
 from musilingo_jax.training.stage_config import StageConfig
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-5, 0.05
@@ -32,6 +33,8 @@ def stage_of(
         warmup_steps=1,
         weight_decay=WEIGHT_DECAY,
         remat=remat,
+        query_block=DEFAULT.queries,
+        key_block=DEFAULT.keys,
         checkpoint_every=1,
         validate_every=0,
         validation_examples=1,

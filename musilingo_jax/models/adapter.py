@@ -5,11 +5,14 @@ The encoder gives 75 vectors a second; a language model needs one every few seco
 word embeddings, is all that learns (Deng et al. 2023, "MusiLingo").
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 from numpy import ndarray
 
+from musilingo_jax.models import cpu
 from musilingo_jax.models.layers import Linear
 from musilingo_jax.models.names import Names
 
@@ -69,13 +72,32 @@ def pool(
     Returns:
       The means, and which windows have any valid frame.
     """
-    batch, time, width = x.shape
-    windows = windows_of(time, window)
-    missing = windows * window - time
-    valid = jnp.pad(valid, ((0, 0), (0, missing))).reshape(batch, windows, window)
-    x = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, missing), (0, 0)))
-    x = x.reshape(batch, windows, window, width)
+    valid = jnp.asarray(valid)
     # A select, not a product: padding may hold infinities, and 0 · ∞ is not 0.
-    total = jnp.sum(jnp.where(valid[..., None], x, 0.0), axis=2)
-    count = jnp.sum(valid, axis=2, dtype=jnp.int32)
+    x = jnp.where(valid[..., None], jnp.asarray(x, jnp.float32), 0.0)
+    total, count = window_sums(x, window), window_sums(valid.astype(jnp.int32), window)
     return total / jnp.maximum(count, 1)[..., None], count > 0
+
+
+def window_sums(
+    x: Num[Array, "batch time *rest"], window: int
+) -> Num[Array, "batch windows *rest"]:
+    """Sums over windows of time, of which the last may be shorter."""
+    return jax.lax.platform_dependent(
+        x,
+        cpu=lambda x: cpu.sums_of_rows(x, window),
+        default=lambda x: reduced_windows(x, window),
+    )
+
+
+def reduced_windows(
+    x: Num[Array, "batch time *rest"], window: int
+) -> Num[Array, "batch windows *rest"]:
+    """`window_sums` by XLA's own, which reads each number where it is."""
+    rest = x.ndim - 2
+    missing = -x.shape[1] % window
+    sizes = (1, window, *(1,) * rest)
+    padding = ((0, 0), (0, missing), *((0, 0),) * rest)
+    return jax.lax.reduce_window(
+        x, np.zeros((), x.dtype), jax.lax.add, sizes, sizes, padding
+    )

@@ -20,7 +20,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
-from musilingo_jax.models import cpu
+from musilingo_jax.models import attention_blocks, cpu
+from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.runtime.sharding import spec_of
 
@@ -88,6 +89,7 @@ def segment_attention(
     *,
     causal: bool,
     window: int | Int[Array, ""] = 0,
+    blocks: Blocks = attention_blocks.DEFAULT,
 ) -> Float[Array, "batch time heads head_dim"]:
     """Softmax attention within each segment of each row.
 
@@ -103,6 +105,7 @@ def segment_attention(
       causal: whether later positions are hidden.
       window: if causal, how far positions attend back, themselves included; 0 = to the
         beginning. Kernels need a number that is known when they are compiled.
+      blocks: of the kernel on TPUs.
     """
     platform = _platform(query)
     # Imported where they are used, because Pallas takes a second to import.
@@ -121,6 +124,7 @@ def segment_attention(
             segments,
             causal=causal,
             window=window,
+            blocks=blocks,
             interpret=False,
         )
     if causal:
@@ -146,6 +150,7 @@ def by_kernel(
     causal: bool,
     interpret: bool,
     window: int = 0,
+    blocks: Blocks = attention_blocks.DEFAULT,
 ) -> Float[Array, "batch time heads head_dim"]:
     """`segment_attention` by a kernel; the result has the type of `key`.
 
@@ -162,6 +167,7 @@ def by_kernel(
       causal: whether later positions are hidden.
       interpret: run the kernel on a CPU, slowly, for tests.
       window: how far positions attend back; 0 = to the beginning.
+      blocks: of the kernel on TPUs.
     """
     time = query.shape[1]
     missing = -time % kernel.MULTIPLE
@@ -169,7 +175,13 @@ def by_kernel(
     def padded(x: Array) -> Array:
         return jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2))
 
-    local = partial(kernel.attention, causal=causal, window=window, interpret=interpret)
+    local = partial(
+        kernel.attention,
+        causal=causal,
+        window=window,
+        blocks=blocks,
+        interpret=interpret,
+    )
     mesh = jax.typeof(query).sharding.mesh
     if not mesh.empty:
         # Query heads are where the key head is that they share.

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from numpy import ndarray
 
@@ -16,15 +17,22 @@ def strided_convolution(
     kernel: Float[Array | ndarray, "width channels features"],
     stride: int,
 ) -> Float[Array, "batch frames features"]:
-    """A convolution without padding, in the kernel's type, accumulated in float32."""
+    """A convolution without padding, in the kernel's type, accumulated in float32.
+
+    What accelerators return was rounded to the kernel's type once, after it was summed:
+    the stack's activations are the largest arrays of the encoder.
+    """
     x, kernel = jnp.asarray(x, kernel.dtype), jnp.asarray(kernel)
     if kernel.dtype != jnp.bfloat16:
-        return dense_convolution(x, kernel, stride)
+        return dense_convolution(x, kernel, stride, dtype=jnp.float32)
     return jax.lax.platform_dependent(
         x,
         kernel,
         cpu=lambda x, kernel: cpu.convolution_by_products(x, kernel, stride, product),
-        default=lambda x, kernel: dense_convolution(x, kernel, stride),
+        # Written to memory as it will be multiplied again, in half the bytes.
+        default=lambda x, kernel: dense_convolution(
+            x, kernel, stride, dtype=kernel.dtype
+        ).astype(jnp.float32),
     )
 
 
@@ -32,6 +40,8 @@ def dense_convolution(
     x: Float[Array, "batch time channels"],
     kernel: Float[Array, "width channels features"],
     stride: int,
+    *,
+    dtype: DTypeLike,
 ) -> Float[Array, "batch frames features"]:
     """`strided_convolution` by XLA's own.
 
@@ -43,6 +53,12 @@ def dense_convolution(
             ‾‾‾‾‾‾‾             ‾‾‾‾‾
 
     The sums are the same, but the matrices are larger, and the gradient has no holes.
+
+    Args:
+      x: of the type of the kernel.
+      kernel: of each place.
+      stride: samples from one frame to the next.
+      dtype: of the result; accelerators sum in float32 in any case.
     """
     batch, time, channels = x.shape
     width, _, features = kernel.shape
@@ -56,7 +72,7 @@ def dense_convolution(
         window_strides=(stride,),
         padding="VALID",
         dimension_numbers=LAYOUT,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=dtype,
     )
 
 

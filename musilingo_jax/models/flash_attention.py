@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu import attention as kernels
 from jaxtyping import Array, Float, Int
 
+from musilingo_jax.models.attention_blocks import Blocks
+
 MULTIPLE = 64
 """Positions of a block: lengths of rows are multiples."""
 
@@ -33,11 +35,13 @@ def attention(
     *,
     causal: bool,
     window: int,
+    blocks: Blocks,
     interpret: bool,
 ) -> Float[Array, "batch time heads head_dim"]:
     """`attention.by_kernel` on one GPU, with rows of a multiple of `MULTIPLE`.
 
-    The kernel has no grouped keys: those that query heads share are repeated.
+    The kernel has no grouped keys: those that query heads share are repeated. Its
+    blocks are small on every GPU; those of TPUs would not fit, so `blocks` is not used.
     """
     shared = query.shape[2] // key.shape[2]
     sizes = kernels.BlockSizes(

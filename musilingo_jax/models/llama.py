@@ -20,12 +20,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from musilingo_jax.models import cpu
+from musilingo_jax.models import attention_blocks, cpu
 from musilingo_jax.models.attention import (
     cache_attention,
     rotary,
     segment_attention,
 )
+from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.layers import Linear, Norm, linear, parameter
 from musilingo_jax.models.llama_config import LlamaConfig
@@ -106,6 +107,7 @@ class LlamaLayer(nnx.Module):
         segments: Int[Array | ndarray, "batch time"],
         rotation: Float[Array | ndarray, " half"],
         window: int | Int[Array, ""],
+        blocks: Blocks,
     ) -> Float[Array, "batch time width"]:
         """Adds the layer to the residual stream of whole texts.
 
@@ -116,13 +118,14 @@ class LlamaLayer(nnx.Module):
           rotation: angle per position, of each pair in a head.
           window: how far positions attend back, themselves included; 0 = to the
             beginning.
+          blocks: of attention on TPUs.
         """
         query, key, value = self.project(x, positions, rotation)
         dtype = self.key.dtype
         key = checkpoint_name(key.astype(dtype), "key")
         value = checkpoint_name(value.astype(dtype), "value")
         mixed = segment_attention(
-            query, key, value, segments, causal=True, window=window
+            query, key, value, segments, causal=True, window=window, blocks=blocks
         )
         return self.add(x, mixed)
 
@@ -254,6 +257,7 @@ class Llama(_Ends):
         positions: Int[Array | ndarray, "batch time"],
         segments: Int[Array | ndarray, "batch time"],
         remat: str,
+        blocks: Blocks = attention_blocks.DEFAULT,
     ) -> Float[Array, "batch time width"]:
         """Reads whole texts.
 
@@ -262,6 +266,7 @@ class Llama(_Ends):
           positions: of each vector in its own text, for the rotary angles.
           segments: 0 = padding, 1… = text in the row; a text does not attend to others.
           remat: what the backward pass keeps of each layer, a key of `remat.POLICIES`.
+          blocks: of attention on TPUs.
 
         Returns:
           Hidden states after the final norm.
@@ -283,6 +288,7 @@ class Llama(_Ends):
                 segments=segments,
                 rotation=rotation,
                 window=window if static is None else static,
+                blocks=blocks,
             )
 
         where = jnp.asarray(positions), jnp.asarray(segments)

@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
 from musilingo_jax.models.attention import segment_attention
+from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.cqt import cqt
 from musilingo_jax.models.layers import Linear, Norm, scan_layers
 from musilingo_jax.models.mert_config import MertConfig
@@ -32,6 +33,9 @@ from musilingo_jax.models.mert_convolutions import (
     valid_mask,
 )
 from musilingo_jax.models.names import Derived, Names
+
+BLOCKS = Blocks(queries=1024, keys=1024)
+"""Of attention on TPUs: a clip of 10 s is a single block, one of 30 s has 3 × 3."""
 
 Reduce = Callable[[Float[Array, "batch time width"], Bool[Array, "batch time"]], Any]
 
@@ -70,8 +74,9 @@ class MertLayer(nnx.Module):
             projection(x).astype(dtype).reshape(batch, time, self.heads, -1)
             for projection in (self.query, self.key, self.value)
         )
+        segments = valid.astype(jnp.int32)
         mixed = segment_attention(
-            query, key, value, valid.astype(jnp.int32), causal=False
+            query, key, value, segments, causal=False, blocks=BLOCKS
         )
         return self.out(mixed.reshape(batch, time, width))
 

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
+from musilingo_jax.models import attention_blocks
+from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.llama import Llama
 
 CHUNK = 256
@@ -57,7 +59,12 @@ def splice(
 
 
 def answer_loss(
-    adapter: Callable[[Array], Array], llama: Llama, batch: Batch, *, remat: str
+    adapter: Callable[[Array], Array],
+    llama: Llama,
+    batch: Batch,
+    *,
+    remat: str,
+    blocks: Blocks = attention_blocks.DEFAULT,
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Summed cross entropy of the answers' tokens, in nats, and the number of tokens.
 
@@ -69,6 +76,7 @@ def answer_loss(
       batch: rows of text with audio.
       remat: what the backward pass keeps of each layer, a key of
         `remat.POLICIES`.
+      blocks: of attention on TPUs.
     """
     embeddings = splice(
         llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
@@ -78,6 +86,7 @@ def answer_loss(
         positions=batch.positions,
         segments=batch.segments,
         remat=remat,
+        blocks=blocks,
     )
     return target_entropy(llama, hidden, batch.tokens, batch.targets)
 

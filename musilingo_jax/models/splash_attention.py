@@ -13,11 +13,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float, Int
 
-MULTIPLE = 128
-"""Width of a TPU's vectors: sizes of blocks, and so lengths of rows, are multiples."""
-
-BLOCKS = (512, 384, 256, 128)
-"""Sizes of blocks, the best first; the first that divides the row is taken."""
+from musilingo_jax.models.attention_blocks import MULTIPLE, Blocks
 
 
 def fits(
@@ -41,11 +37,19 @@ def attention(
     *,
     causal: bool,
     window: int,
+    blocks: Blocks,
     interpret: bool,
 ) -> Float[Array, "batch time heads head_dim"]:
     """`attention.by_kernel` on one chip, with rows of a multiple of `MULTIPLE`."""
     heads, time = query.shape[2], query.shape[1]
-    kernel = _kernel(heads, time, causal=causal, window=window, interpret=interpret)
+    kernel = _kernel(
+        heads,
+        time,
+        causal=causal,
+        window=window,
+        blocks=blocks.of(time),
+        interpret=interpret,
+    )
 
     def row(query: Array, key: Array, value: Array, segments: Array) -> Array:
         return kernel(query, key, value, splash.SegmentIds(segments, segments))
@@ -55,24 +59,29 @@ def attention(
 
 
 def _kernel(
-    heads: int, time: int, *, causal: bool, window: int, interpret: bool
+    heads: int,
+    time: int,
+    *,
+    causal: bool,
+    window: int,
+    blocks: Blocks,
+    interpret: bool,
 ) -> Any:
-    """The kernel for a row of `time` positions, a multiple of `MULTIPLE`."""
-    block = next(size for size in BLOCKS if time % size == 0)
+    """The kernel for a row of `time` positions, which the blocks divide."""
     shape = time, time
     if window and causal:
         mask = splash.LocalMask(shape, (window - 1, 0), offset=0)
     else:
         mask = splash.CausalMask(shape) if causal else splash.FullMask(shape)
     sizes = splash.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
+        block_q=blocks.queries,
+        block_kv=blocks.keys,
+        block_kv_compute=blocks.keys,
+        block_q_dkv=blocks.queries,
+        block_kv_dkv=blocks.keys,
+        block_kv_dkv_compute=blocks.keys,
+        block_q_dq=blocks.queries,
+        block_kv_dq=blocks.keys,
     )
     return splash.make_splash_mha(
         splash.MultiHeadMask([mask] * heads),

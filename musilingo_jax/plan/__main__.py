@@ -306,6 +306,8 @@ def pasted(plan: CompiledPlan, config: ConfigDict) -> list[str]:
         f"{job.name}.rows": stage.rows,
         f"{job.name}.accumulate": stage.accumulate,
         f"{job.name}.remat": stage.remat,
+        f"{job.name}.query_block": stage.query_block,
+        f"{job.name}.key_block": stage.key_block,
         "model.quantization": job.quantization,
     }
     return [
@@ -315,11 +317,12 @@ def pasted(plan: CompiledPlan, config: ConfigDict) -> list[str]:
     ] or ["(the config as it is)"]
 
 
-def _get(config: ConfigDict, key: str) -> str | int:
+def _get(config: ConfigDict, key: str) -> str | int | None:
+    """The value of a key, dotted; None if it is newer than the config."""
     *sections, last = key.split(".")
     for section in sections:
         config = config[section]
-    return config[last]
+    return config.get(last)
 
 
 if __name__ == "__main__":

@@ -188,6 +188,7 @@ def _refusal(error: str) -> str:
     """The part of the compiler's error that tells how much memory is missing."""
     for pattern in (
         r"Used [\d.]+\w? of [\d.]+\w? hbm\. Exceeded hbm capacity by [\d.]+\w?",
+        r"Ran out of memory in memory space vmem while allocating on stack for %[\w.]+",
         r"[Tt]otal memory required [^()]*\([^)]*\) exceeds available HBM \([^)]*\)",
     ):
         if found := re.search(pattern, error):

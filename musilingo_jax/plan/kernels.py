@@ -13,14 +13,14 @@ low.
         backend_config={"custom_call_config":{"body":"…", "cost_estimate":{…}}}
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from musilingo_jax.plan import splash_calls
 from musilingo_jax.plan.hlo import Executed, Program
-from musilingo_jax.plan.hlo_text import HloShape, Instruction
+from musilingo_jax.plan.hlo_text import Instruction
 
 KERNEL = "tpu_custom_call"
 
@@ -96,12 +96,15 @@ def unknown(program: Program) -> str:
 def moved(program: Program, executed: Executed) -> float:
     """Bytes that a custom call moves to and from HBM.
 
-    Of a kernel: what its author states, or else its operands and results in HBM, each
-    once. Blocks of an operand that a kernel reads again do not count.
+    Of splash attention: as often as its grid reads each operand. Of other kernels: what
+    their author states, or else their operands and results in HBM, each once; blocks of
+    an operand that such a kernel reads again do not count.
     """
     instruction = executed.instruction
     if _target(instruction) in _MOVES_NOTHING:
         return 0.0
+    if re.fullmatch(splash_calls.NAME, _name(instruction)):
+        return splash_calls.moved(program, executed)
     if stated := _estimate(instruction, "bytes_accessed"):
         return stated
     shapes = [*instruction.shapes]
@@ -142,98 +145,6 @@ def _estimate(instruction: Instruction, key: str) -> float | None:
     return float(stated) if stated else None
 
 
-def _splash(program: Program, executed: Executed) -> float:
-    """Splash attention, of `jax.experimental.pallas.ops.tpu.splash_attention`.
-
-    With head_dim as the width of queries, keys and values, a pair of a query and a key
-    costs 2 · head_dim in each product:
-
-        fwd    scores q·kᵀ, mixed p·v                                   2 products
-        dq     scores, gradient of the weights, of the queries          3
-        dkv    scores, gradient of the weights, of keys, of values      4, or 5 if it
-                                                          returns that of queries, too
-
-    Pairs count that are in a block which the kernel computes: a block above the
-    diagonal of a causal mask is skipped, one on the diagonal is computed whole. Which
-    blocks are skipped is a constant of the program, an operand of the kernel. Where it
-    cannot be found all blocks count, which is an upper bound. Blocks that only segments
-    mask are not skipped.
-    """
-    instruction = executed.instruction
-    phase = re.split(r"_(fwd|dkv|dq)", _name(instruction))[1]
-    arrays = [
-        program.operand(executed.computation, instruction, index).shapes[0]
-        for index in range(len(instruction.operands))
-    ]
-    places = [
-        index
-        for index, shape in enumerate(arrays)
-        if shape.dtype in _FLOATS and len(shape.sizes) >= 2
-    ]
-    query, key, value = (
-        _positions_first(arrays[place], instruction, layout)
-        for place, layout in zip(
-            places, ("q_layout", "k_layout", "v_layout"), strict=False
-        )
-    )
-    fused = phase == "dkv" and len(instruction.shapes) > 4
-    # Products over the width of queries and keys, and over that of values.
-    wide, deep = {"fwd": (1, 1), "dq": (2, 1), "dkv": (2 + fused, 2)}[phase]
-    pairs = math.prod(query[:-1]) * key[-2]
-    masks = [
-        index
-        for index in range(places[0])
-        if arrays[index].dtype.startswith(("s", "u")) and len(arrays[index].sizes) == 3
-    ]
-    if len(masks) > 1:
-        # The second of the arrays by which the kernel finds its blocks.
-        made = program.origin(executed.computation, instruction.operands[masks[1]])
-        share = _computed(made, instruction, phase, query[-2] * key[-2])
-        pairs *= share
-    return 2.0 * pairs * (wide * query[-1] + deep * value[-1])
-
-
-def _positions_first(
-    shape: HloShape, instruction: Instruction, layout: str
-) -> tuple[int, ...]:
-    """The sizes [*, positions, width] of an operand that may be stored transposed."""
-    sizes = shape.sizes
-    transposed = _metadata(instruction).get(layout, 1) == 2
-    return (*sizes[:-2], sizes[-1], sizes[-2]) if transposed else sizes
-
-
-def _computed(
-    blocks: Instruction, instruction: Instruction, phase: str, pairs: int
-) -> float:
-    """The share of a head's `pairs` that are in blocks which the kernel computes.
-
-    Args:
-      blocks: [heads or 1, …, …]; 0 for a block that is skipped.
-      instruction: the kernel's.
-      phase: "fwd", "dq" or "dkv".
-      pairs: queries times keys.
-    """
-    suffix = "" if phase == "fwd" else f"_{phase}"
-    sizes = _metadata(instruction)
-    block = sizes.get(f"block_q{suffix}", 0) * sizes.get(f"block_kv{suffix}", 0)
-    numbers = [int(number) for number in re.findall(r"-?\d+", blocks.literal)]
-    shape = blocks.shapes[0].sizes
-    if blocks.opcode != "constant" or len(numbers) != math.prod(shape) or not block:
-        return 1.0
-    each = math.prod(shape[1:])
-    most = max(
-        sum(number != 0 for number in numbers[start : start + each])
-        for start in range(0, len(numbers), each)
-    )
-    return min(1.0, most * block / pairs)
-
-
-def _metadata(instruction: Instruction) -> dict[str, int]:
-    """The block sizes and layouts that a splash kernel is marked with."""
-    text = instruction.attribute(r'"xprof_metadata":("(?:[^"\\]|\\.)*")')
-    return json.loads(json.loads(text)) if text else {}
-
-
 def _ragged_paged(program: Program, executed: Executed) -> float:
     """Ragged paged attention, of `jax.experimental.pallas.ops.tpu`: an upper bound.
 
@@ -250,6 +161,6 @@ def _ragged_paged(program: Program, executed: Executed) -> float:
 
 
 _FORMULAS: dict[str, Callable[[Program, Executed], float]] = {
-    r"splash_m[hq]a_(fwd|dq|dkv)(_segmented)?(_no)?_residuals": _splash,
+    splash_calls.NAME: splash_calls.flops,
     r"ragged_paged_attention_kernel": _ragged_paged,
 }

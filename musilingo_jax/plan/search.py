@@ -3,17 +3,21 @@
 Every candidate updates on the same examples, so that training gives the same adapter.
 Candidates differ in the mesh, in the number of examples per batch, in what the backward
 pass keeps (`remat`), and in the number of rows, which is the smallest that the config
-packs them into and the mesh can divide. A rough estimate ranks them; then the compiler,
-which takes a minute for each, decides by the least time.
+packs them into and the mesh can divide. Each has the blocks of attention that are best
+for its rows and heads (`attention_grid.py`). A rough estimate ranks them; then the
+compiler, which takes a minute for each, decides by the least time.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
+from musilingo_jax.models.attention_blocks import MULTIPLE
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.musilingo import CHUNK
 from musilingo_jax.models.remat import POLICIES
+from musilingo_jax.plan.attention_grid import best_blocks, causal_seconds
 from musilingo_jax.plan.compile import CompiledPlan, gib, make_plan
 from musilingo_jax.plan.train_program import TrainJob, resized
 from musilingo_jax.runtime.errors import UserError
@@ -80,6 +84,7 @@ def search(job: TrainJob, *, programs: int, seconds: float) -> list[CompiledPlan
             f"{job.topology.sold_as}: compiling {number} of "
             f"{min(len(promising), programs)} (of {len(promising)} that may fit): mesh "
             f"{sizes}, {stage.accumulate} × {stage.rows} rows, remat {stage.remat}, "
+            f"blocks {stage.query_block}×{stage.key_block}, "
             f"about {gib(candidate.memory)}; "
             f"{min(left * each, seconds) / 60:.0f} min left"
         )
@@ -123,15 +128,43 @@ def candidates(job: TrainJob) -> Iterator[Candidate]:
                 )
                 for policy in POLICIES:
                     stage = replace(way.stage, remat=policy)
-                    yield estimate(replace(way, stage=stage))
+                    yield estimate(with_best_blocks(replace(way, stage=stage)))
+
+
+def with_best_blocks(job: TrainJob) -> TrainJob:
+    """The job with the blocks of attention that are fastest by their grid."""
+    if not _has_blocks(job):
+        return job
+    blocks = best_blocks(**_attention(job))
+    stage = replace(job.stage, query_block=blocks.queries, key_block=blocks.keys)
+    return replace(job, stage=stage)
+
+
+def _has_blocks(job: TrainJob) -> bool:
+    """Whether a TPU computes attention by blocks; see `splash_attention.fits`."""
+    return job.shapes.language_model.head_dim % (MULTIPLE // 2) == 0
+
+
+def _attention(job: TrainJob) -> dict[str, Any]:
+    """The attention of a row on a device, as arguments of `causal_seconds`."""
+    llama, chip = job.shapes.language_model, job.topology.chip
+    return {
+        "time": -(-job.row.length // MULTIPLE) * MULTIPLE,
+        "heads": llama.heads // job.mesh["tensor"],
+        "shared": llama.heads // llama.key_heads,
+        "head_dim": llama.head_dim,
+        "again": job.stage.remat == "nothing",
+        "peak_flops": chip.peak_flops,
+        "bandwidth": chip.bandwidth,
+    }
 
 
 def estimate(job: TrainJob) -> Candidate:
     """Rough memory and time of a way to run the update, without compiling it.
 
     The time is the longest of the three in `Roofline.seconds`, and a little of the
-    others, which a compiler does not hide completely: arithmetic, masked pairs
-    included; reading the weights and the activations, forward and backward, and again
+    others, which a compiler does not hide completely: arithmetic, that of attention by
+    its grid; reading the weights and the activations, forward and backward, and again
     where layers are computed again; gathering over fsdp and summing over tensor, as
     often.
     """
@@ -155,8 +188,12 @@ def estimate(job: TrainJob) -> Candidate:
         + 2 * logits
     )
 
-    every = job.step_flops(attended=job.rows * job.row.length**2)
-    compute = every * (1 + again / 2) / topology.size
+    blocked = _has_blocks(job)
+    every = job.step_flops(attended=0 if blocked else job.rows * job.row.length**2)
+    compute = every * (1 + again / 2) / topology.size / chip.peak_flops
+    if blocked:
+        each = causal_seconds(most=stage.blocks, **_attention(job))
+        compute += local * stage.accumulate * llama.depth * each
     read = passes * layer * llama.depth / tensor * stage.accumulate
     moved = read + 2 * passes * llama.depth * activations * stage.accumulate
     gathered = read * (fsdp - 1) / fsdp
@@ -166,7 +203,7 @@ def estimate(job: TrainJob) -> Candidate:
         * (2 * (tensor - 1))
         / tensor
     )
-    seconds = [compute / chip.peak_flops, moved / chip.bandwidth]
+    seconds = [compute, moved / chip.bandwidth]
     if topology.exchange:
         seconds.append((gathered + summed) / topology.exchange)
     return Candidate(job, memory, max(seconds) + sum(seconds) / 100)

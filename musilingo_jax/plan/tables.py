@@ -9,7 +9,8 @@ from musilingo_jax.plan.roofline import Roofline
 _ADVICE = {
     "train": "Spread the weights (--config.mesh.fsdp, .tensor), halve them "
     "(--config.model.quantization=int8), or take fewer rows at once and accumulate "
-    "more; --search tries.",
+    "more; if it is vmem, take smaller blocks of attention (query_block, key_block); "
+    "--search tries.",
     "encode": "Take fewer clips at once (--batch), or shorter ones (--seconds).",
     "read": "Spread the weights (--config.mesh.tensor), halve them "
     "(--config.model.quantization=int8), or take fewer prompts at once (--batch).",

@@ -145,6 +145,8 @@ class TrainJob:
             "rows": self.stage.rows,
             "accumulate": self.stage.accumulate,
             "remat": self.stage.remat,
+            "query_block": self.stage.query_block,
+            "key_block": self.stage.key_block,
             "row": asdict(self.row),
             "dtype": self.dtype,
             "quantization": self.quantization,

@@ -52,6 +52,8 @@ def _small(stage: ConfigDict) -> ConfigDict:
     """What short trainings of a small model have in common."""
     stage.max_windows = 8
     stage.remat = "everything"
+    stage.query_block = 512
+    stage.key_block = 512
     stage.checkpoint_every = 50
     stage.validation_examples = 256
     stage.log_every = 5

@@ -79,6 +79,8 @@ def _large(stage: ConfigDict) -> ConfigDict:
     stage.rows = 1  # All examples of a micro-batch in one row.
     stage.max_windows = released.MAX_WINDOWS
     stage.remat = "nothing"
+    stage.query_block = 512
+    stage.key_block = 512
     stage.checkpoint_every = 100
     stage.validation_examples = 512
     stage.log_every = 10

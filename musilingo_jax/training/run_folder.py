@@ -47,7 +47,10 @@ FREE = (
     "features.cache",
     "features.shard_clips",
 )
-FREE_IN_STAGES = ("checkpoint_every", "keep", "log_every", "remat")
+FREE_IN_STAGES = (
+    *("checkpoint_every", "keep", "log_every"),
+    *("remat", "query_block", "key_block"),
+)
 
 
 class RunFolder:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import QUESTIONS
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.models.attention_blocks import DEFAULT, SIZES, Blocks
 from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import plain, read_section, setting
@@ -47,6 +48,8 @@ class StageConfig:
       weight_decay: AdamW's weight decay, applied to matrices only.
       remat: what the backward pass keeps of each layer, a key of `remat.POLICIES`: the
         less it keeps, the more it computes again.
+      query_block: queries of a block of attention on TPUs, at most.
+      key_block: keys of a block of attention on TPUs, at most.
       checkpoint_every: updates between two checkpoints.
       validate_every: updates between two validations; 0 for no validation.
       validation_examples: validate on at most this many examples.
@@ -68,6 +71,8 @@ class StageConfig:
     warmup_steps: int = setting(at_least=0)
     weight_decay: float = setting(at_least=0)
     remat: str = setting(choices=tuple(POLICIES))
+    query_block: int = setting(choices=SIZES, before=DEFAULT.queries)
+    key_block: int = setting(choices=SIZES, before=DEFAULT.keys)
     checkpoint_every: int = setting(at_least=1)
     validate_every: int = setting(at_least=0)
     validation_examples: int = setting(at_least=1)
@@ -91,6 +96,11 @@ class StageConfig:
         stage = read_section(cls, section, f"config.{name}")
         stage._check_pairs(f"config.{name}")
         return stage
+
+    @property
+    def blocks(self) -> Blocks:
+        """Of attention on TPUs."""
+        return Blocks(queries=self.query_block, keys=self.key_block)
 
     def _check_pairs(self, where: str) -> None:
         """Checks the settings that bound each other."""

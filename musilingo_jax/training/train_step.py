@@ -102,7 +102,9 @@ def make_update(
     def loss_of(
         adapter: Adapter, llama: Llama, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
-        return answer_loss(adapter, llama, batch, remat=stage.remat)
+        return answer_loss(
+            adapter, llama, batch, remat=stage.remat, blocks=stage.blocks
+        )
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placement, None))
     def update(
@@ -145,7 +147,9 @@ def make_validation(stage: StageConfig) -> BatchLoss:
     def batch_loss(
         adapter: Adapter, llama: Llama, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
-        return answer_loss(adapter, llama, batch, remat=stage.remat)
+        return answer_loss(
+            adapter, llama, batch, remat=stage.remat, blocks=stage.blocks
+        )
 
     return batch_loss
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from musilingo_jax.models.adapter import NAMES, Adapter, pool, windows_of
+from musilingo_jax.models import cpu
+from musilingo_jax.models.adapter import (
+    NAMES,
+    Adapter,
+    pool,
+    reduced_windows,
+    windows_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +47,19 @@ def test_pool_returns_float32_for_bfloat16_frames():
     pooled, _ = pool(x, jnp.ones((1, 4), bool), 4)
     assert pooled.dtype == jnp.float32
     np.testing.assert_array_equal(pooled, 1 + 2**-7)
+
+
+@pytest.mark.parametrize("time", [0, 1, 3, 7, 9])
+@pytest.mark.parametrize("form", [reduced_windows, cpu.sums_of_rows])
+def test_each_form_sums_every_number_of_a_window_once(form, time):
+    x = np.random.default_rng(2).integers(-9, 9, (2, time, 5))
+    starts = range(0, time, 3)
+    expected = [x[:, start : start + 3].sum(1) for start in starts]
+    expected = np.stack(expected, axis=1) if time else np.zeros((2, 0, 5))
+    for dtype in (jnp.float32, jnp.int32):
+        found = form(jnp.asarray(x, dtype), 3)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_the_released_shape_has_as_many_parameters_as_the_release():

@@ -1,5 +1,6 @@
 """Attention of whole rows, and to caches: kernels against the plain form."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -15,6 +16,7 @@ from musilingo_jax.models.attention import (
     by_kernel,
     segment_attention,
 )
+from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
 
@@ -105,6 +107,50 @@ def test_kernels_are_the_plain_form(
         one, other = np.asarray(one, np.float32), np.asarray(other)
         assert np.abs(other).max() > 0
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("blocks", "causal"),
+    [(Blocks(128, 256), True), (Blocks(256, 128), True), (Blocks(128, 128), False)],
+    ids=["wide", "tall", "full"],
+)
+def test_blocks_change_neither_values_nor_gradients(blocks, causal, monkeypatch):
+    """Rows of 200 are padded to 256, of which blocks of 128 skip a quarter."""
+    kernels = {}
+    make = splash_attention.splash.make_splash_mha
+
+    def recorded(*masks, **settings):
+        sizes = settings["block_sizes"]
+        kernels[dataclasses.astuple(sizes)[:8]] = None
+        return make(*masks, **settings)
+
+    monkeypatch.setattr(splash_attention.splash, "make_splash_mha", recorded)
+    inputs = operands(heads=4, key_heads=2, head_dim=64, dtype=jnp.float32)
+    segments = jnp.asarray(PACKED if causal else RAGGED)
+    ours = partial(kernel_form("splash", causal=causal), blocks=blocks)
+    for one, other in zip(
+        value_and_gradients(ours, inputs, segments),
+        value_and_gradients(partial(plain, causal=causal), inputs, segments),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
+    queries, keys = blocks.queries, blocks.keys
+    forward, to_keys = (queries, keys, keys), (queries, keys, keys)
+    assert list(kernels) == [(*forward, *to_keys, queries, keys)]
+
+
+@pytest.mark.parametrize(
+    ("time", "most", "sizes"),
+    [
+        (1280, (512, 512), (256, 256)),
+        (1280, (640, 2048), (640, 1280)),
+        (768, (512, 512), (384, 384)),
+        (2304, (1024, 1024), (768, 768)),
+        (1408, (1024, 128), (128, 128)),
+    ],
+)
+def test_blocks_of_a_row_are_the_largest_that_divide_it(time, most, sizes):
+    assert Blocks(*most).of(time) == Blocks(*sizes)
 
 
 @pytest.mark.parametrize("window", [2, 50, 128, 199])

@@ -1,5 +1,6 @@
 """Convolutions against their definition, and each form against the other."""
 
+import re
 from functools import partial
 
 import jax
@@ -8,7 +9,11 @@ import numpy as np
 import pytest
 from helpers.quick_jit import quick_jit
 
-from musilingo_jax.models.convolution import direct_convolution, strided_convolution
+from musilingo_jax.models.convolution import (
+    dense_convolution,
+    direct_convolution,
+    strided_convolution,
+)
 from musilingo_jax.models.cpu import convolution_by_products, fourier_convolution
 from musilingo_jax.models.matmul import product
 
@@ -51,3 +56,22 @@ def test_strided_convolution_is_its_definition(width, stride, convolve):
     expected = [np.tensordot(x[:, t : t + width], kernel, 2) for t in starts]
     y = convolve(jnp.asarray(x), jnp.asarray(kernel), stride)
     np.testing.assert_allclose(y, np.stack(expected, axis=1), atol=1e-4)
+
+
+def test_accelerators_write_a_convolution_in_its_own_type():
+    """Rounded once, after the sum; a CPU gives the sum itself."""
+    x, kernel = (
+        jnp.asarray(array, jnp.bfloat16)
+        for array in (noise(2, 31, 64), noise(3, 64, 5, seed=1))
+    )
+    whole = dense_convolution(x, kernel, 2, dtype=jnp.float32)
+    narrow = dense_convolution(x, kernel, 2, dtype=jnp.bfloat16)
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(jnp.float32), whole, rtol=2**-8, atol=1e-3)
+
+    convolve = jax.jit(partial(strided_convolution, stride=2)).trace(x, kernel)
+    for platform, written in (("tpu", "bf16"), ("cuda", "bf16"), ("cpu", "")):
+        text = convolve.lower(lowering_platforms=(platform,)).as_text()
+        found = re.findall(r"stablehlo.convolution.* -> tensor<[\dx]+x(\w+)>", text)
+        assert found == ([written] if written else []), platform
+    assert strided_convolution(x, kernel, 2).dtype == jnp.float32

@@ -449,3 +449,26 @@ def test_the_tpu_compiler():
     kinds = {exchange["kind"] for exchange in said["per_chip"]["exchanges"]}
     assert "all-reduce" in kinds
     assert said["per_chip"]["memory_total"] < 0.1 * 2**30
+
+
+def test_search_finds_better_blocks_than_small_ones():
+    """For another language model than the tiny one, whose heads have no kernel."""
+    job = tiny_job(Topology.parse("v5e-8"))
+    assert search.with_best_blocks(replace(job, mesh={"tensor": 1})).stage == job.stage
+    job = replace(
+        job,
+        shapes=Shapes(model_shapes.LANGUAGE_MODELS["huggyllama/llama-7b"], 1024, ""),
+        dtype="bfloat16",
+        mesh={"data": 8, "fsdp": 1, "tensor": 1},
+        row=replace(job.row, length=1280),
+        stage=replace(job.stage, query_block=128, key_block=128),
+    )
+    found = search.with_best_blocks(job)
+    assert (found.stage.query_block, found.stage.key_block) != (128, 128)
+    assert found.stage.query_block * found.stage.key_block <= 1024**2
+    assert search.estimate(found).seconds < search.estimate(job).seconds
+    chosen = {
+        (way.job.stage.query_block, way.job.stage.key_block)
+        for way in search.candidates(job)
+    }
+    assert chosen and (128, 128) not in chosen
