@@ -103,8 +103,9 @@ recipe: $(VENV)/demo.stamp build/soundfonts/.stamp
 	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts
 
 # Locks the newest versions that pyproject.toml allows and that run with Python 3.11; needs
-# `uv`. Then update musilingo_jax/runtime/tested_versions.py. requirements-test.lock is kept by hand: torch's
-# builds for CPUs and for GPUs need different packages.
+# `uv`. Then update musilingo_jax/runtime/tested_versions.py. requirements-newest.lock is
+# what `pip freeze` prints after the tests with a newer Python. requirements-test.lock is
+# kept by hand: torch's builds for CPUs and for GPUs need different packages.
 lock:
 	printf '# Made by `make lock` from pyproject.toml.\n' > requirements.lock
 	uv pip compile --quiet --no-header --no-annotate pyproject.toml >> requirements.lock

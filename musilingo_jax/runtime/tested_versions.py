@@ -1,7 +1,8 @@
 """The versions of JAX and its companions that this release was tested with.
 
-`pyproject.toml` declares the oldest version of each, and `requirements.lock` pins the
-newest; tests/runtime/test_tested_versions.py compares them with this table.
+`pyproject.toml` declares the oldest version of each, which `requirements.lock` pins for
+Python 3.11; `requirements-newest.lock` pins the newest, tested with Python 3.13.
+tests/runtime/test_tested_versions.py compares them with this table.
 """
 
 import functools
@@ -12,11 +13,11 @@ from musilingo_jax.runtime.printable import print_note
 
 # Package: the oldest and the newest version.
 TESTED = {
-    "jax": ("0.10.2", "0.10.2"),
-    "flax": ("0.12.8", "0.12.8"),
+    "jax": ("0.10.2", "0.12.0.1"),
+    "flax": ("0.12.8", "0.12.12"),
     "optax": ("0.2.8", "0.2.8"),
     "orbax-checkpoint": ("0.12.8", "0.12.8"),
-    "transformers": ("5.23", "5.23.0"),
+    "transformers": ("5.23", "5.24.0"),
 }
 
 

@@ -86,7 +86,11 @@ def make(folder: Path, *, trained: bool = True) -> None:
         )
         run = folder / "run"
         weights.save_adapter(
-            adapter, run / "adapter", dtype="float32", window_frames=10
+            adapter,
+            run / "adapter",
+            dtype="float32",
+            window_frames=10,
+            trained_with=None,
         )
         (run / "config.json").write_text(config.to_json_best_effort())
     _write_predictions(folder / "predictions.jsonl")

@@ -14,6 +14,7 @@ import transformers
 from helpers.quick_jit import quick_jit
 from safetensors.torch import save_file
 
+from musilingo_jax.models import attention_blocks
 from musilingo_jax.models import decoder_families
 from musilingo_jax.models.decoder_families import FAMILIES
 from musilingo_jax.models.llama import unstacked
@@ -153,6 +154,7 @@ def test_every_hidden_state_is_that_of_torch(both):
                 segments=jnp.ones(TOKENS.shape, jnp.int32),
                 rotation=llama.config.rotations()[index],
                 window=window,
+                blocks=attention_blocks.DEFAULT,
             )
             found.append(x)
         return [*found[:-1], llama.norm(x)]
