@@ -14,8 +14,7 @@ import transformers
 from helpers.quick_jit import quick_jit
 from safetensors.torch import save_file
 
-from musilingo_jax.models import attention_blocks
-from musilingo_jax.models import decoder_families
+from musilingo_jax.models import attention_blocks, decoder_families
 from musilingo_jax.models.decoder_families import FAMILIES
 from musilingo_jax.models.llama import unstacked
 from musilingo_jax.models.llama_config import LlamaConfig
