@@ -22,6 +22,8 @@ from pathlib import Path
 from absl import flags
 
 from musilingo_jax.answering import released
+from musilingo_jax.answering.chat_commands import HELP, ChatCommands
+from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.model import EMBEDDED, Model
 from musilingo_jax.audio import waveforms
@@ -31,33 +33,40 @@ from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.unicode_names import as_on_disk
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
-HELP = "A question, `/open path` for another song, or an empty line to leave."
 
 # Seconds until `input` looks for a signal that it has missed.
 _LOOK_EVERY = 0.1
 
 
-def converse(chat: Model, excerpt: Excerpt, seconds: float) -> None:
+def converse(model: Model, excerpt: Excerpt, seconds: float) -> None:
     """Answers questions that are typed, until an empty line or the end of the input.
 
     Ctrl-C during an answer ends the answer; at the prompt, it ends the conversation.
 
     Args:
-      chat: the model.
+      model: what answers.
       excerpt: of the first song.
       seconds: length of excerpts of other songs at most.
     """
     with contextlib.suppress(ImportError):  # Not on Windows, and not needed there.
         import readline  # noqa: F401  (arrow keys in `input`)
+    talk = Conversation(model, tell=lambda sentence: print(f"({sentence})"))
+    talk.add(excerpt)
+    commands = ChatCommands(talk, seconds=seconds, show=print, answer=_print_answer)
     print(HELP)
-    while line := _read_line():
-        command, _, argument = line.partition(" ")
-        if command == "/open" and argument:
-            excerpt = _open(chat, argument.strip(), excerpt, seconds)
-        elif line.startswith("/"):
-            print(HELP)
-        else:
-            _print_answer(chat, excerpt, line)
+    while not commands.leaving and (line := _read_line()):
+        try:
+            with signals.raise_at_checks():
+                if line.startswith("/"):
+                    commands.carry_out(line)
+                else:
+                    _print_answer(talk.stream(line))
+        except UserError as error:
+            print(error)
+        except signals.Interrupted as interrupted:
+            print(" (stopped)")
+            if interrupted.signal != signal.SIGINT:
+                raise
 
 
 def _read_line() -> str:
@@ -70,32 +79,11 @@ def _read_line() -> str:
         return ""
 
 
-def _open(chat: Model, path: str, current: Excerpt, seconds: float) -> Excerpt:
-    """Listens to another song; if it cannot be read, stays with the current one."""
-    try:
-        song = as_on_disk(Path(path).expanduser())
-        excerpt = chat.hear(song, start=None, seconds=seconds)
-    except UserError as error:
-        print(f"{error}; still listening to {current.name}")
-        return current
-    print(excerpt)
-    return excerpt
-
-
-def _print_answer(chat: Model, excerpt: Excerpt, question: str) -> None:
-    """Prints an answer while it is generated, or why the question was refused."""
-    try:
-        with signals.raise_at_checks():
-            pending = chat.submit(excerpt, question)
-            for piece in pending.pieces():
-                print(piece, end="", flush=True)
-            print(chat.cut_mark() if pending.finish == "length" else "")
-    except UserError as error:
-        print(error)
-    except signals.Interrupted as interrupted:
-        print(" (stopped)")
-        if interrupted.signal != signal.SIGINT:
-            raise
+def _print_answer(pieces: Iterator[str]) -> None:
+    """Prints an answer while it is generated."""
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
 
 
 @contextlib.contextmanager
@@ -141,16 +129,16 @@ def main(argv: list[str]) -> None:
     song = as_on_disk(Path(argv[1]))
     beginning(song)  # Refused before seconds are spent on loading the model.
     source = given.run or given.model or EMBEDDED
-    chat = Model.load(source, adapter=given.adapter, style=given.style)
-    excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
+    model = Model.load(source, adapter=given.adapter, style=given.style)
+    excerpt = model.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)
     if not given.ask:
-        converse(chat, excerpt, given.seconds)
+        converse(model, excerpt, given.seconds)
         return
     with signals.raise_at_checks():
-        answers = chat.answers(excerpt, given.ask)
+        answers = model.answers(excerpt, given.ask)
     for question, (text, is_cut) in zip(given.ask, answers, strict=True):
-        print(f"\n{question}\n{text}{chat.cut_mark() if is_cut else ''}")
+        print(f"\n{question}\n{text}{model.cut_mark() if is_cut else ''}")
 
 
 if __name__ == "__main__":

@@ -143,6 +143,8 @@ class Conversation:
     def ask(self, text: str) -> str:
         """Answers a question; one about several songs with a line for each.
 
+        An answer that was cut after `max_new_tokens` ends with a mark that says so.
+
         Raises:
           UserError: there is no song; or as in `Model.ask`.
         """
@@ -334,10 +336,7 @@ class Conversation:
                 finally:
                     self.turns.append(Turn(number, question, "".join(said)))
                 if answer.finish == "length":
-                    config = self.model.decoding(**self._decoding)
-                    self._tell(
-                        f"the answer was cut after {config.max_new_tokens} tokens"
-                    )
+                    yield self.model.cut_mark(self.model.decoding(**self._decoding))
                 if number != numbers[-1]:
                     yield "\n"
         finally:

@@ -70,12 +70,18 @@ class _Question:
 class Model:
     """A music encoder, an adapter and a language model, ready for questions.
 
-        with ml.load() as model:
-            model.ask("a.ogg", "How fast is it?")                  # → an answer
-            model.ask("a.ogg", ["How fast is it?", "Which key?"])  # → two answers
-            model.ask(["a.ogg", "b.ogg"], "How fast is it?")       # → one for each song
-            for piece in model.stream("a.ogg", "Describe it."):
-                print(piece, end="")
+    >>> import musilingo_jax as ml
+    >>> clips = "musilingo_jax/assets/musilingo-tiny-corpus/clips"
+    >>> model = ml.load()
+    >>> model.ask(f"{clips}/00002.ogg", "What style of music is this?")
+    'This piece is techno.'
+    >>> model.ask(f"{clips}/00002.ogg", ["What is the pace?", "Do you hear drums?"])
+    ['The music is slow.', 'No, I hear no drums.']
+    >>> model.embed(f"{clips}/00002.ogg").shape
+    (3, 192)
+    >>> "".join(model.stream(f"{clips}/00002.ogg", "Which instrument leads?"))
+    'trumpet'
+    >>> model.close()
 
     A song is a path, an array with its samples per second, `(array, 44_100)`, or an
     `Excerpt` that `hear` returned, which is not listened to again. Any number of

@@ -45,10 +45,14 @@ def named(question: str, names: Sequence[str]) -> tuple[list[int], str]:
     A model hears one song with a question. So the question is put to each song that it
     names, with "this song" in the place of the name:
 
-        How fast is the second song?     1       How fast is this song?
-        Is b.ogg louder?                 1       Is this song louder?
-        Describe both.                   0, 1    Describe this song.
-        How fast is it?                  none    How fast is it?
+    >>> named("How fast is the second song?", ["a.ogg", "b.ogg"])
+    ([1], 'How fast is this song?')
+    >>> named("Is b.ogg louder?", ["a.ogg", "b.ogg"])
+    ([1], 'Is this song louder?')
+    >>> named("Describe both.", ["a.ogg", "b.ogg"])
+    ([0, 1], 'Describe this song.')
+    >>> named("What happens in the first half?", ["a.ogg", "b.ogg"])
+    ([], 'What happens in the first half?')
 
     Args:
       question: what was asked.

@@ -11,8 +11,8 @@ from musilingo_jax.audio.waveforms import SHORTEST_SECONDS
 from musilingo_jax.runtime.errors import UserError
 
 # Samples per second that a recording may have: outside, a number was mistaken for it.
-_RATES = 1_000, 768_000
-_MOST_CHANNELS = 64
+_RATES = 1_000, 1_000_000
+_MOST_CHANNELS = 256
 
 
 def waveform_of(
@@ -21,14 +21,14 @@ def waveform_of(
     """The mean of the channels, in float32, resampled; full scale is 1.
 
     Args:
-      array: [samples], [channels, samples] or [samples, channels]; the shorter axis is
-        that of the channels. Whole numbers have the full scale of their type.
+      array: [samples], [channels, samples] or [samples, channels]; the shorter axis
+        is that of the channels. Whole numbers have the full scale of their type.
       rate: samples per second of the array.
       sample_rate: samples per second of the result.
 
     Raises:
-      UserError: the array is no sound, or is shorter than half a second; or the rate is
-        impossible.
+      UserError: the array is no sound, or is shorter than half a second; or the rate
+        is impossible.
     """
     array = np.asarray(array)
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or not array.size:
@@ -39,8 +39,8 @@ def waveform_of(
         )
     if not (math.isfinite(rate) and _RATES[0] <= rate <= _RATES[1]):
         raise UserError(
-            f"a sampling rate of {rate:g} is impossible: give samples per second, such "
-            "as 44100, as the second part of (array, rate)"
+            f"a sampling rate of {rate:g} is impossible: give samples per second, "
+            "such as 44100, as the second part of (array, rate)"
         )
     channels = array.T if array.ndim == 2 and array.shape[0] > array.shape[1] else array
     if array.ndim == 2 and len(channels) > _MOST_CHANNELS:
