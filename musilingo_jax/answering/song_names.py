@@ -17,8 +17,8 @@ _ORDINALS = [
     "tenth",
 ]
 _KINDS = r"(?:songs?|ones?|tracks?|pieces?|clips?|recordings?|files?)"
-# "the first" is a song, "the first half" is not.
-_AFTER = rf"(?: {_KINDS}\b|(?=\s*(?:[?!.,;:]|$)|\s+(?:and|or|than|with|to)\b))"
+# "the first" and "first song" are songs; "the first half" and "comes first" are not.
+_END = r"(?=\s*(?:[?!.,;:]|$)|\s+(?:and|or|than|with|to)\b)"
 _ALL = re.compile(
     rf"\b(?:both(?: of them| (?:the )?{_KINDS})?|all of them"
     rf"|(?:all (?:the )?|each |every ){_KINDS}|each of them)\b",
@@ -79,7 +79,7 @@ def named(question: str, names: Sequence[str]) -> tuple[list[int], str]:
     if len(names) > 1:
         words = dict(enumerate(_ORDINALS[: len(names)]))
         for number, word in [*words.items(), (len(names) - 1, "last")]:
-            take(rf"\b(?:the )?{word}{_AFTER}", [number])
+            take(rf"\b(?:the )?{word} {_KINDS}\b|\bthe {word}{_END}", [number])
         for number in range(len(names)):
             take(rf"\b(?:song|track|number|clip) {number + 1}\b", [number])
         take(_ALL, range(len(names)))
