@@ -129,7 +129,9 @@ def main(argv: list[str]) -> None:
     song = as_on_disk(Path(argv[1]))
     beginning(song)  # Refused before seconds are spent on loading the model.
     source = given.run or given.model or EMBEDDED
-    model = Model.load(source, adapter=given.adapter, style=given.style)
+    # In a conversation there is one question at a time.
+    rows = len(given.ask or [""])
+    model = Model.load(source, adapter=given.adapter, style=given.style, rows=rows)
     excerpt = model.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)
     if not given.ask:
@@ -138,7 +140,7 @@ def main(argv: list[str]) -> None:
     with signals.raise_at_checks():
         answers = model.answers(excerpt, given.ask)
     for question, (text, is_cut) in zip(given.ask, answers, strict=True):
-        print(f"\n{question}\n{text}{model.cut_mark() if is_cut else ''}")
+        print(f"\n{question}\n{text}{model.decoding().cut_mark if is_cut else ''}")
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.shell_completion import SHELLS, script
 
 if TYPE_CHECKING:
+    from musilingo_jax.answering.config import Decoding
     from musilingo_jax.answering.excerpt import Excerpt
-    from musilingo_jax.answering.model import Decoding, Model
+    from musilingo_jax.answering.model import Model
     from musilingo_jax.answering.pending import Pending
 
 PROG = "musilingo"
@@ -53,6 +54,8 @@ RECIPES = "make the embedded model: musilingo recipes tiny, render or teachers"
 _FORMATS = ("text", "json", "srt", "vtt")
 # Questions that are read ahead of the answer that is printed.
 _AHEAD = 64
+# Questions that are answered at the same time.
+_ROWS = 8
 
 
 def parser() -> CommandParser:
@@ -167,15 +170,25 @@ def carry_out(given: argparse.Namespace) -> None:
             _embed(given)
 
 
-def _load(given: argparse.Namespace) -> "Model":
-    """The model, after a look at the song, which is refused before that takes time."""
+def _load(given: argparse.Namespace, *, rows: int) -> "Model":
+    """The model, after a look at the song, which is refused before that takes time.
+
+    Args:
+      given: the command line.
+      rows: questions that are answered at the same time, at most `_ROWS`.
+    """
     from musilingo_jax.answering.model import EMBEDDED, Model
     from musilingo_jax.audio.formats.open_sound import beginning
     from musilingo_jax.runtime.unicode_names import as_on_disk
 
     given.song = str(as_on_disk(Path(given.song)))
     beginning(Path(given.song))
-    return Model.load(given.model or EMBEDDED, adapter=given.adapter, style=given.style)
+    return Model.load(
+        given.model or EMBEDDED,
+        adapter=given.adapter,
+        style=given.style,
+        rows=min(rows, _ROWS),
+    )
 
 
 def _hear(model: "Model", given: argparse.Namespace) -> "Excerpt":
@@ -199,7 +212,7 @@ def _ask(given: argparse.Namespace) -> None:
             f'give a question, as in {PROG} ask song.ogg "How fast is it?"; or `{PROG} '
             "chat song.ogg` for a conversation"
         )
-    model = _load(given)
+    model = _load(given, rows=len(given.question) or _ROWS)
     excerpt, decoding = _hear(model, given), _decoding(given)
     lines = (line.strip() for line in sys.stdin)
     questions: Iterable[str] = given.question or (line for line in lines if line)
@@ -216,7 +229,7 @@ def _ask(given: argparse.Namespace) -> None:
             }
             print(json.dumps(row, ensure_ascii=False), flush=True)
             continue
-        mark = model.cut_mark(model.decoding(**decoding)) if answer.is_cut else ""
+        mark = model.decoding(**decoding).cut_mark if answer.is_cut else ""
         # A line for each question, whatever is in it.
         print(" ".join(answer.text.split()) + mark, flush=True)
 
@@ -252,7 +265,7 @@ def _asked(
 def _caption(given: argparse.Namespace) -> None:
     if given.format not in (None, "text", "json"):
         raise UsageError(f"--format={given.format} needs times: add --timeline")
-    model = _load(given)
+    model = _load(given, rows=1)
     text = model.caption(_hear(model, given), **_decoding(given))
     if given.json or given.format == "json":
         row = {"song": given.song, "model": model.name, "caption": text}
@@ -270,7 +283,7 @@ def _timeline(given: argparse.Namespace) -> None:
             "--timeline hears the whole song: leave out --start, --seconds"
         )
     wanted = given.format or ("json" if given.json else "text")
-    model = _load(given)
+    model = _load(given, rows=_ROWS)
     walk = timeline.Timeline(
         model,
         given.song,
@@ -303,7 +316,7 @@ def _embed(given: argparse.Namespace) -> None:
 
     out = Path(given.out)
     check_writable_file(out, flag="--out")
-    model = _load(given)
+    model = _load(given, rows=1)
     features = model.embed(given.song)
     with (
         writing(out, again="give another --out"),

@@ -46,7 +46,7 @@ def musilingo(folder, *words, stdin=""):
 
 def test_questions_are_answered_a_line_each(folder, model):
     expected = [
-        answer.text + model.cut_mark()
+        answer.text + model.decoding().cut_mark
         for answer in model.answers(folder / "short.wav", [FAST, LOUD])
     ]
     lines = "".join(" ".join(text.split()) + "\n" for text in expected)
@@ -87,7 +87,7 @@ def test_a_song_is_captioned_and_embedded(folder, model):
 def test_a_timeline_walks_through_the_whole_song(folder, model):
     walk = Timeline(model, folder / "long.wav")
     lines = list(walk.lines())
-    assert [round(line.start, 3) for line in lines] == [0.0, 1.606, 3.212, 4.818, 6.424]
+    assert [round(line.start, 3) for line in lines] == [0.0, 1.6, 3.2, 4.8, 6.4]
     assert lines[-1].stop == pytest.approx(7.0)
     for line in lines[:2]:
         part = model.hear(folder / "long.wav", line.start, line.stop - line.start)
@@ -126,7 +126,7 @@ def test_subtitles():
         (["caption", "short.wav", "--format=srt"], 2, "add --timeline"),
         (["caption", "short.wav", "--timeline", "--start=1"], 2, "the whole song"),
         (["embed", "short.wav"], 2, "--out"),
-        (["embed", "short.wav", "--out=no/where/x.npy"], 1, "no/where"),
+        (["embed", "short.wav", "--out=long.wav/x.npy"], 1, "long.wav/x.npy"),
         (["recipes", "soup"], 2, "name a recipe"),
     ],
 )
@@ -155,7 +155,7 @@ def test_help_and_version(folder):
     done = musilingo(folder, "--help")
     assert done.returncode == 0
     for name in ("ask", "caption", "embed", "completion", "train", "recipes"):
-        assert re.search(rf"^    {name} +\w", done.stdout, re.M)
+        assert re.search(rf"^    {name}\s+\w", done.stdout, re.M)
     version = musilingo(folder, "--version").stdout
     assert version == f"musilingo {command.musilingo_jax.__version__}\n"
     for words in re.findall(
@@ -177,7 +177,9 @@ def test_completion_knows_every_command_and_flag(folder, shell):
     assert done.returncode == 0
     for name, words in words_of(command.parser()).items():
         for word in [name, *words]:
-            assert word.removeprefix("--" if shell == "fish" else "") in done.stdout
+            if shell == "fish":  # Which has them as `-l json`.
+                word = word.lstrip("-")
+            assert word in done.stdout
 
 
 def test_bash_completes():

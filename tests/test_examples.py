@@ -16,7 +16,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_was_stored_without_outputs(path):
-    """Without Jupyter, which would add its packages to the tests for `exec` in order."""
+    """Without Jupyter: all that it would add here are its packages."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     names: dict = {}
     for cell in notebook["cells"]:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from musilingo_jax.answering.answer import check_question
+from musilingo_jax.answering.config import Decoding
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.listener import Song
-from musilingo_jax.answering.model import Decoding, Model
 from musilingo_jax.answering.pending import Pending
 from musilingo_jax.answering.song_names import labels, named
+from musilingo_jax.answering.speaker import Speaker
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.printable import print_note
@@ -67,7 +68,7 @@ class Conversation:
       turns: all turns so far.
     """
 
-    def __init__(self, model: Model, *, tell: Callable[[str], None] | None = None):
+    def __init__(self, model: Speaker, *, tell: Callable[[str], None] | None = None):
         """A conversation without songs.
 
         Args:
@@ -253,7 +254,7 @@ class Conversation:
     def load(
         cls,
         path: str | Path,
-        model: Model,
+        model: Speaker,
         *,
         tell: Callable[[str], None] | None = None,
     ) -> "Conversation":
@@ -336,7 +337,7 @@ class Conversation:
                 finally:
                     self.turns.append(Turn(number, question, "".join(said)))
                 if answer.finish == "length":
-                    yield self.model.cut_mark(self.model.decoding(**self._decoding))
+                    yield self.model.decoding(**self._decoding).cut_mark
                 if number != numbers[-1]:
                     yield "\n"
         finally:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from musilingo_jax.answering.answer import (
     stop_texts_of,
 )
 from musilingo_jax.answering.answerer import Answerer, load_answerer
-from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering.config import Decoding, GenerateConfig
+from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.listener import Listener, Song
 from musilingo_jax.answering.live_batch import LiveBatch
@@ -29,32 +30,11 @@ from musilingo_jax.runtime import platforms
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 
-if TYPE_CHECKING:
-    from musilingo_jax.answering.conversation import Conversation
-
 EMBEDDED = "musilingo-tiny"
 CAPTION = "Describe the music in detail."
 
 # Room for a row at first: most prompts and answers need no more.
 _LEAST_SLOTS = 256
-
-
-class Decoding(TypedDict, total=False):
-    """How one answer is decoded; what is not given is as the model's own config says.
-
-    Attributes:
-      temperature: 0 takes the likeliest token; above 0, tokens are drawn.
-      top_p: draws among the fewest tokens whose probabilities add up to it.
-      max_new_tokens: an answer that has not ended by then is cut.
-      seed: of the draws.
-      stop: a text that ends the answer, or several.
-    """
-
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    seed: int
-    stop: str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -316,10 +296,8 @@ class Model:
         """
         return self.ask(song, CAPTION, **decoding)
 
-    def chat(self) -> "Conversation":
+    def chat(self) -> Conversation:
         """A conversation with memory about any number of songs."""
-        from musilingo_jax.answering.conversation import Conversation
-
         return Conversation(self)
 
     def submit(
@@ -369,11 +347,6 @@ class Model:
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         values: dict[str, Any] = {**changes, "stop": stop}
         return replace(self.usage.generate, **values)
-
-    def cut_mark(self, decoding: GenerateConfig | None = None) -> str:
-        """What to show after an answer that is cut."""
-        most = (decoding or self.usage.generate).max_new_tokens
-        return f" … (cut after {most} tokens)"
 
     def _ask_all(
         self, song: Song | Excerpt, questions: Sequence[str], decoding: Decoding

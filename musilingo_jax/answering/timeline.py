@@ -8,9 +8,10 @@ from typing import Unpack
 
 import numpy as np
 
+from musilingo_jax.answering.config import Decoding
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.listener import Song, name_of, spread
-from musilingo_jax.answering.model import CAPTION, Decoding, Model
+from musilingo_jax.answering.model import CAPTION, Model
 from musilingo_jax.answering.pending import Pending
 
 # Stretches whose descriptions are on their way while the next one is listened to.

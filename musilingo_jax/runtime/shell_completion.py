@@ -52,6 +52,11 @@ def script(shell: str, name: str, parser: argparse.ArgumentParser) -> str:
             f"complete -c {name} -n __fish_use_subcommand -a {command}"
             for command in words
         ]
+        lines += [
+            f"complete -c {name} -n __fish_use_subcommand -l {word[2:]}"
+            for word in own
+            if word.startswith("--")
+        ]
         for command, flags in words.items():
             when = f"__fish_seen_subcommand_from {command}"
             for word in flags:

@@ -49,7 +49,7 @@ def talk(model, folder, told) -> Conversation:
 
 def test_a_model_that_learnt_from_single_questions_is_asked_such(talk, model, told):
     first, second = talk.ask(FAST), talk.ask(LOUD)
-    mark = model.cut_mark()
+    mark = model.decoding().cut_mark
     assert [first, second] == [t + mark for t in model.ask(talk.current, [FAST, LOUD])]
     assert len(told) == 1 and "at most 0 earlier turns" in told[0]
     talk.ask(FAST)
@@ -89,7 +89,7 @@ def test_songs_are_named_in_the_question(talk, model, folder, told):
     talk.add(folder / "b.wav")
     assert talk.names == ["a.wav", "b.wav"]
     a, b = talk.songs
-    mark, question = model.cut_mark(), "How fast is this song?"
+    mark, question = model.decoding().cut_mark, "How fast is this song?"
     slow, fast = (model.ask(song, question) + mark for song in (a, b))
     assert talk.ask("How fast is the first song?") == slow
     assert talk.current is a  # Until another one is named.
