@@ -96,10 +96,10 @@ def answers_of_ours(llama, rows: int):
     from musilingo_jax.models.adapter import Adapter
 
     # One column of the table for tokens that continue, and one for those that end.
-    ends = np.zeros(flags.FLAGS.vocab, np.int32)
+    ends = np.zeros((1, flags.FLAGS.vocab), np.int32)
     if rows > 1:
         shuffled = np.random.default_rng(1).permutation(flags.FLAGS.vocab)
-        ends[shuffled[:: TOKENS.value]] = 1
+        ends[0, shuffled[:: TOKENS.value]] = 1
     stops = Stops(np.array([[0, 1], [1, 1]], np.int32), ends)
     adapter = Adapter(8, flags.FLAGS.width, rngs=nnx.Rngs(0))
     silent = np.zeros((0, 8), np.float32)

@@ -21,7 +21,7 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from musilingo_jax.answering.answer import answer
-from musilingo_jax.answering.conversation import Chat
+from musilingo_jax.answering.model import Model
 from musilingo_jax.audio import waveforms
 from musilingo_jax.audio.features import encode
 from musilingo_jax.audio.level import brought_to
@@ -51,17 +51,19 @@ def at_level(waveform: np.ndarray) -> Iterator[np.ndarray]:
 def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
-    chat = Chat.load("musilingo-tiny", None)
+    chat = Model.load("musilingo-tiny")
     records = [r for r in corpus.load("musilingo-tiny-corpus") if r.split == "test"]
     records = [r for r in records if r.question]
-    rate = chat.mert.config.sample_rate
+    rate = chat.listener.mert.config.sample_rate
     clips = list({r.clip: r.audio for r in records}.items())
     waves = [waveforms.load(path, sample_rate=rate) for _, path in clips]
     answers: dict[float, list[str]] = {}
     for gain in dict.fromkeys([1.0, *GAINS.value]):
         songs = [at_level(stored(w * np.float32(gain), BITS.value)) for w in waves]
         features = {}
-        for number, vectors in encode(chat.mert, songs, chat.usage.features, chat.mesh):
+        for number, vectors in encode(
+            chat.listener.mert, songs, chat.usage.features, chat.listener.mesh
+        ):
             assert isinstance(vectors, np.ndarray), vectors
             features[clips[number][0]] = vectors
         requests = [(features[r.clip], r.question) for r in records]

@@ -22,42 +22,51 @@ from pathlib import Path
 from absl import flags
 
 from musilingo_jax.answering import released
-from musilingo_jax.answering.conversation import Chat, Excerpt
+from musilingo_jax.answering.chat_commands import HELP, ChatCommands
+from musilingo_jax.answering.conversation import Conversation
+from musilingo_jax.answering.excerpt import Excerpt
+from musilingo_jax.answering.model import EMBEDDED, Model
 from musilingo_jax.audio import waveforms
 from musilingo_jax.audio.formats.open_sound import beginning
-from musilingo_jax.runtime import cli, platforms, signals
+from musilingo_jax.runtime import cli, signals
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.unicode_names import as_on_disk
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
-MODEL = "musilingo-tiny"
-HELP = "A question, `/open path` for another song, or an empty line to leave."
 
 # Seconds until `input` looks for a signal that it has missed.
 _LOOK_EVERY = 0.1
 
 
-def converse(chat: Chat, excerpt: Excerpt, seconds: float) -> None:
+def converse(model: Model, excerpt: Excerpt, seconds: float) -> None:
     """Answers questions that are typed, until an empty line or the end of the input.
 
     Ctrl-C during an answer ends the answer; at the prompt, it ends the conversation.
 
     Args:
-      chat: the model.
+      model: what answers.
       excerpt: of the first song.
       seconds: length of excerpts of other songs at most.
     """
     with contextlib.suppress(ImportError):  # Not on Windows, and not needed there.
         import readline  # noqa: F401  (arrow keys in `input`)
+    talk = Conversation(model, tell=lambda sentence: print(f"({sentence})"))
+    talk.add(excerpt)
+    commands = ChatCommands(talk, seconds=seconds, show=print, answer=_print_answer)
     print(HELP)
-    while line := _read_line():
-        command, _, argument = line.partition(" ")
-        if command == "/open" and argument:
-            excerpt = _open(chat, argument.strip(), excerpt, seconds)
-        elif line.startswith("/"):
-            print(HELP)
-        else:
-            _print_answer(chat, excerpt, line)
+    while not commands.leaving and (line := _read_line()):
+        try:
+            with signals.raise_at_checks():
+                if line.startswith("/"):
+                    commands.carry_out(line)
+                else:
+                    _print_answer(talk.stream(line))
+        except UserError as error:
+            print(error)
+        except signals.Interrupted as interrupted:
+            print(" (stopped)")
+            if interrupted.signal != signal.SIGINT:
+                raise
 
 
 def _read_line() -> str:
@@ -70,35 +79,11 @@ def _read_line() -> str:
         return ""
 
 
-def _open(chat: Chat, path: str, current: Excerpt, seconds: float) -> Excerpt:
-    """Listens to another song; if it cannot be read, stays with the current one."""
-    try:
-        song = as_on_disk(Path(path).expanduser())
-        excerpt = chat.hear(song, start=None, seconds=seconds)
-    except UserError as error:
-        print(f"{error}; still listening to {current.path}")
-        return current
-    print(excerpt)
-    return excerpt
-
-
-def _print_answer(chat: Chat, excerpt: Excerpt, question: str) -> None:
-    """Prints an answer while it is generated, or why the question was refused."""
-    try:
-        with signals.raise_at_checks():
-            pieces = chat.stream(excerpt, question)
-            while True:
-                try:
-                    print(next(pieces), end="", flush=True)
-                except StopIteration as end:
-                    print(chat.cut_mark if end.value else "")
-                    break
-    except UserError as error:
-        print(error)
-    except signals.Interrupted as interrupted:
-        print(" (stopped)")
-        if interrupted.signal != signal.SIGINT:
-            raise
+def _print_answer(pieces: Iterator[str]) -> None:
+    """Prints an answer while it is generated."""
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
 
 
 @contextlib.contextmanager
@@ -143,17 +128,19 @@ def main(argv: list[str]) -> None:
         raise UsageError("--start is not a number")
     song = as_on_disk(Path(argv[1]))
     beginning(song)  # Refused before seconds are spent on loading the model.
-    platforms.start()
-    chat = Chat.load(given.run or given.model or MODEL, given.adapter, given.style)
-    excerpt = chat.hear(song, start=given.start, seconds=given.seconds)
+    source = given.run or given.model or EMBEDDED
+    # In a conversation there is one question at a time.
+    rows = len(given.ask or [""])
+    model = Model.load(source, adapter=given.adapter, style=given.style, rows=rows)
+    excerpt = model.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)
     if not given.ask:
-        converse(chat, excerpt, given.seconds)
+        converse(model, excerpt, given.seconds)
         return
     with signals.raise_at_checks():
-        answers = chat.answers(excerpt, given.ask)
+        answers = model.answers(excerpt, given.ask)
     for question, (text, is_cut) in zip(given.ask, answers, strict=True):
-        print(f"\n{question}\n{text}{chat.cut_mark if is_cut else ''}")
+        print(f"\n{question}\n{text}{model.decoding().cut_mark if is_cut else ''}")
 
 
 if __name__ == "__main__":
@@ -161,7 +148,7 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string("ask", None, "a question; may be repeated")
     flags.DEFINE_string("run", None, "run folder of your own adapter")
     flags.DEFINE_string(
-        "model", None, f"folder of a model, or its name; default: {MODEL}"
+        "model", None, f"folder of a model, or its name; default: {EMBEDDED}"
     )
     flags.DEFINE_string("adapter", None, "folder of another adapter for the model")
     flags.DEFINE_enum(

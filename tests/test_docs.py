@@ -16,6 +16,8 @@ import pytest
 from helpers import commands
 from helpers.programs import ROOT
 
+from musilingo_jax import command
+
 pytestmark = pytest.mark.medium
 
 PAGES = [
@@ -47,6 +49,10 @@ def test_a_command_can_be_pasted(words):
         case ["python", "-m", module, *_] if module.startswith("musilingo_jax."):
             filled = [word.replace("--config=…", "--config=tiny") for word in words[2:]]
             commands.check([word for word in filled if "…" not in word])
+        case ["musilingo", name, *rest] if name in command.PROGRAMS:
+            commands.check([f"musilingo_jax.{name}", *rest])
+        case ["musilingo", *rest]:
+            command.parser().parse_args(rest)
         case ["python", "-m", "nltk.downloader", "wordnet"]:
             pass
         case ["python", script, *flags]:
@@ -121,7 +127,14 @@ def run_blocks(how, folder):
                 (place / name).symlink_to(ROOT / name)
         for words in lines:
             done = subprocess.run(
-                [sys.executable if word == "python" else word for word in words],
+                [
+                    part
+                    for word in words
+                    for part in {
+                        "python": [sys.executable],
+                        "musilingo": [sys.executable, "-m", "musilingo_jax.command"],
+                    }.get(word, [word])
+                ],
                 cwd=place,
                 capture_output=True,
                 text=True,

@@ -1,6 +1,6 @@
 """The rooms of the package are ordered, and imports run downward only.
 
-    door     train.py  evaluate.py  generate.py  chat.py  cache.py
+    door     train.py  evaluate.py  generate.py  chat.py  cache.py  command.py
     wing     plan/  convert/  recipes/
     room     the rest, lowest first in `ROOMS`
 
@@ -27,7 +27,7 @@ ROOMS = (
     "training",
     "evaluation",
 )
-DOORS = ("train", "evaluate", "generate", "chat", "cache")
+DOORS = ("train", "evaluate", "generate", "chat", "cache", "command")
 WINGS = ("plan", "convert", "recipes")
 FILES = sorted(PACKAGE.rglob("*.py"))
 

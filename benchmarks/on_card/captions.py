@@ -87,6 +87,8 @@ def captioning(
             prefixes=reader.replicate(np.zeros(songs, np.int32)),
             places=reader.replicate(np.arange(songs, dtype=np.int32)),
             seeds=reader.replicate(np.zeros(songs, np.uint32)),
+            limits=reader.replicate(np.full(songs, sizes.caption_tokens, np.int32)),
+            stop_states=reader.replicate(np.zeros(songs, np.int32)),
         )
         rows = Rows.empty(
             empty_cache(reader, rows=songs, slots=slots, spread=True),

@@ -66,7 +66,8 @@ def reader_of(sizes: Sizes, quantization: str, mesh: Mesh) -> PromptReader:
 def endless(vocab: int) -> TokenRule:
     """Takes the likeliest token; none ends an answer."""
     table = jnp.array([[0, 1], [1, 1]], jnp.int32)
-    return TokenRule(Choice((), Greedy()), Stops(table, jnp.zeros(vocab, jnp.int32)))
+    stops = Stops(table, jnp.zeros((1, vocab), jnp.int32))
+    return TokenRule(Choice((), Greedy()), stops)
 
 
 def bytes_read(llama: UnstackedLlama) -> int:

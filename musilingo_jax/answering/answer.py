@@ -89,13 +89,13 @@ def answer_each(
         the device has too little memory.
     """
     prompts = queued_prompts(answerer, prompt, requests, config)
-    texts = _stop_texts(prompt, config)
+    texts = stop_texts_of(prompt, config)
 
     # Apart, so that the errors above are raised before the first answer is asked for.
     def answers() -> Iterator[tuple[int, Answer]]:
-        with _enough_memory(config):
-            for index, tokens in _decode(answerer, prompts, texts, config):
-                yield index, _answer(answerer, tokens, texts, config)
+        with enough_memory(_batch(config)):
+            for index, tokens in answer_tokens(answerer, prompts, texts, config):
+                yield index, finished_answer(answerer, tokens, texts, config)
 
     return answers()
 
@@ -123,11 +123,11 @@ def stream(
         yield whole.text
         return whole.is_cut
     prompts = queued_prompts(answerer, prompt, [request], config)
-    texts = _stop_texts(prompt, config)
-    with _enough_memory(config):
+    texts = stop_texts_of(prompt, config)
+    with enough_memory(_batch(config)):
         job = _continuous_batch(answerer, prompts, texts, config)
-        tokens = yield from _pieces(answerer, job.snapshots(STEPS), texts)
-    return _answer(answerer, tokens, texts, config).is_cut
+        tokens = yield from pieces_of(answerer, job.snapshots(STEPS), texts)
+    return finished_answer(answerer, tokens, texts, config).is_cut
 
 
 def queued_prompts(
@@ -146,19 +146,54 @@ def queued_prompts(
     """
     prompts = []
     for index, (features, question) in enumerate(requests):
-        features = np.ascontiguousarray(features, np.float32)
-        example = encode(answerer.tokenizer, prompt, question, None, len(features))
-        tokens = PromptTokens(
-            features, tuple(example.tokens), tuple(example.audio_slot)
-        )
-        identity = f"{config.seed}\n{question}\n".encode() + features.tobytes()
-        prompts.append(QueuedPrompt(index, tokens, seed=zlib.crc32(identity)))
+        tokens = prompt_tokens(answerer, prompt, features, question)
+        seed = seed_of(config, features, question)
+        prompts.append(QueuedPrompt(index, tokens, seed))
     longest = max((len(queued.prompt.tokens) for queued in prompts), default=0)
     config.check_room(longest, answerer.context, answerer.llama.config.vocab)
     return prompts
 
 
-def _answer(
+def prompt_tokens(
+    answerer: Answerer,
+    prompt: PromptConfig,
+    features: Features,
+    question: str,
+    earlier: Sequence[tuple[str, str]] = (),
+) -> PromptTokens:
+    """The prompt of a question about a song.
+
+    Args:
+      answerer: the model.
+      prompt: the conversation around the question.
+      features: of the song.
+      question: what is asked.
+      earlier: questions about the song before this one, and their answers.
+
+    Raises:
+      UserError: as in `prompts.encode`.
+    """
+    features = np.ascontiguousarray(features, np.float32)
+    example = encode(
+        answerer.tokenizer, prompt, question, None, len(features), earlier=earlier
+    )
+    return PromptTokens(features, tuple(example.tokens), tuple(example.audio_slot))
+
+
+def seed_of(
+    config: GenerateConfig,
+    features: Features,
+    question: str,
+    earlier: Sequence[tuple[str, str]] = (),
+) -> int:
+    """What the draws of an answer are derived from: all that it is an answer to."""
+    turns = "".join(f"{asked}\n{said}\n" for asked, said in earlier)
+    identity = f"{config.seed}\n{turns}{question}\n".encode()
+    heard = np.ascontiguousarray(features, np.float32).tobytes()
+    return zlib.crc32(identity + heard)
+
+
+def finished_answer(
     answerer: Answerer,
     tokens: AnswerTokens,
     texts: tuple[str, ...],
@@ -176,12 +211,13 @@ def _answer(
     return Answer(tidy(text, texts), is_cut=is_full and not has_ended)
 
 
-def _stop_texts(prompt: PromptConfig, config: GenerateConfig) -> tuple[str, ...]:
+def stop_texts_of(prompt: PromptConfig, config: GenerateConfig) -> tuple[str, ...]:
+    """All texts that end an answer: the prompt's own, and those of the config."""
     sign = () if prompt.end_sign == MODEL_END else (prompt.end_sign,)
     return (*sign, *config.stop)
 
 
-def _decode(
+def answer_tokens(
     answerer: Answerer,
     prompts: Sequence[QueuedPrompt],
     texts: tuple[str, ...],
@@ -221,7 +257,7 @@ def _continuous_batch(
     )
 
 
-def _pieces(
+def pieces_of(
     answerer: Answerer, snapshots: Iterable[AnswerTokens], texts: tuple[str, ...]
 ) -> Generator[str, None, AnswerTokens]:
     """The pieces of an answer, each what a longer beginning of it adds.
@@ -247,16 +283,29 @@ def _pieces(
     return tokens
 
 
+def _batch(config: GenerateConfig) -> str:
+    """The settings that say how much memory answers take."""
+    return (
+        f"generate.batch_size = {config.batch_size}, generate.beams = {config.beams} "
+        f"and generate.max_new_tokens = {config.max_new_tokens}"
+    )
+
+
 @contextmanager
-def _enough_memory(config: GenerateConfig) -> Iterator[None]:
-    """Turns JAX's error about memory into one that names the settings to lower."""
+def enough_memory(batch: str) -> Iterator[None]:
+    """Turns JAX's error about memory into one that names what to lower.
+
+    Args:
+      batch: what takes the memory.
+
+    Raises:
+      UserError: the device has too little.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(
-            f"the device has too little memory for generate.batch_size = "
-            f"{config.batch_size}, generate.beams = {config.beams} and "
-            f"generate.max_new_tokens = {config.max_new_tokens}: lower one of them"
+            f"the device has too little memory for {batch}: lower one of them"
         ) from error

@@ -1,6 +1,8 @@
 """How answers are decoded: the section `config.generate`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -115,6 +117,29 @@ class GenerateConfig:
         if self.temperature > 0:
             method = Sample(self.temperature, self.top_k, self.top_p, self.min_p)
         return Choice(tuple(processors), method)
+
+    @property
+    def cut_mark(self) -> str:
+        """What to show after an answer that is cut."""
+        return f" … (cut after {self.max_new_tokens} tokens)"
+
+
+class Decoding(TypedDict, total=False):
+    """How one answer is decoded; what is not given is as the model's own config says.
+
+    Attributes:
+      temperature: 0 takes the likeliest token; above 0, tokens are drawn.
+      top_p: draws among the fewest tokens whose probabilities add up to it.
+      max_new_tokens: an answer that has not ended by then is cut.
+      seed: of the draws.
+      stop: a text that ends the answer, or several.
+    """
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    stop: str | Sequence[str]
 
 
 # The likeliest token, again and again; other ways of decoding are changes of this one.

@@ -1,207 +1,378 @@
-"""A loaded model that listens to songs and answers questions about them."""
+"""A conversation about songs, with memory.
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+The turns about a song stand in the prompt of the next question about it, as far as the
+model was made for that (`Usage.earlier_turns`) and as they fit:
+
+    ###Human: <Audio> ♪ ♪ </Audio> Which genre is it? ###Assistant: Jazz.
+    ###Human: How do you know? ###Assistant:
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from jax.sharding import Mesh
-
-from musilingo_jax.answering.answer import Answer, answer_each, check_question, stream
-from musilingo_jax.answering.answerer import Answerer, load_answerer
-from musilingo_jax.answering.padded_prompts import Features
-from musilingo_jax.answering.prompts import encode as encode_prompt
-from musilingo_jax.answering.usage import Usage
-from musilingo_jax.audio import waveforms
-from musilingo_jax.audio.features import encode
-from musilingo_jax.audio.level import brought_to, is_silent
-from musilingo_jax.models.mert import Mert
-from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.answering.answer import check_question
+from musilingo_jax.answering.config import Decoding
+from musilingo_jax.answering.excerpt import Excerpt
+from musilingo_jax.answering.listener import Song
+from musilingo_jax.answering.pending import Pending
+from musilingo_jax.answering.song_names import labels, named
+from musilingo_jax.answering.speaker import Speaker
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import printable
-from musilingo_jax.runtime.sharding import make_mesh
+from musilingo_jax.runtime.json_files import read_json
+from musilingo_jax.runtime.printable import print_note
+from musilingo_jax.runtime.storage import write_text, writing
+
+# With which an answer is drawn again that would else be the same.
+_RETRY_TEMPERATURE = 0.7
+_FORMAT = 1
+_NUMBERS: dict[str, type] = {
+    "temperature": float,
+    "top_p": float,
+    "max_new_tokens": int,
+    "seed": int,
+    "turns": int,
+}
+SETTINGS = (*_NUMBERS, "stop")
 
 
 @dataclass(frozen=True)
-class Excerpt:
-    """The part of a song that the model heard.
+class Turn:
+    """A question and its answer.
 
     Attributes:
-      path: the song.
-      start, stop: where the excerpt begins and ends, in seconds.
-      seconds: the length of the whole song.
-      silent: whether all of the excerpt is silence.
-      notices: what the listener should know: clauses whose subject is the song.
-      features: pooled features of the excerpt.
+      song: the number of the song, from 0.
+      question: as the model was asked.
+      answer: what it said, as far as it came.
     """
 
-    path: Path
-    start: float
-    stop: float
-    seconds: float
-    silent: bool
-    notices: tuple[str, ...]
-    features: Features
-
-    def __str__(self) -> str:
-        """One line for what was heard, and one for each notice."""
-        heard = f"{clock(self.start)}–{clock(self.stop)} of {clock(self.seconds)}"
-        silence = " (it is silent: expect no sensible answer)" if self.silent else ""
-        lines = [f"heard {heard}{silence}", *self.notices]
-        return printable("\n".join(f"{self.path}: {line}" for line in lines))
+    song: int
+    question: str
+    answer: str
 
 
-@dataclass(frozen=True)
-class Chat:
-    """A whole model: it listens to a song once and answers any number of questions.
+class Conversation:
+    """Questions about songs, each with what was said before. For one thread at a time.
 
-        chat = Chat.load("musilingo-tiny", adapter=None)
-        excerpt = chat.hear(Path("song.ogg"), start=None, seconds=30)
-        answers = chat.ask(excerpt, ["Which genre is it?", "How fast is it?"])
+        talk = model.chat()
+        talk.add("a.ogg")
+        talk.ask("How fast is it?")
+        talk.add("b.ogg")
+        talk.ask("How fast is the first song?")   # without a name: the last one
+        talk.save("talk.json")
 
     Attributes:
-      mert: the music encoder.
-      answerer: adapter, language model and tokenizer.
-      usage: how the model was trained to be asked.
-      mesh: the devices that all of it is on.
+      model: what answers.
+      turns: all turns so far.
     """
 
-    mert: Mert
-    answerer: Answerer
-    usage: Usage
-    mesh: Mesh
+    def __init__(self, model: Speaker, *, tell: Callable[[str], None] | None = None):
+        """A conversation without songs.
+
+        Args:
+          model: what answers.
+          tell: gets what is to be known beside an answer, a sentence each, such as that
+            turns were left out; None to print it to stderr.
+        """
+        self.model = model
+        self.turns: list[Turn] = []
+        self._tell = tell or (lambda sentence: print_note(f"note: {sentence}"))
+        self._songs: list[Excerpt] = []
+        self._current = 0
+        self._settings: dict[str, Any] = {}
+        self._said: set[str] = set()
+        self._last: tuple[str, int] | None = None
+
+    @property
+    def songs(self) -> tuple[Excerpt, ...]:
+        """What was heard, in the order in which it was added."""
+        return tuple(self._songs)
+
+    @property
+    def names(self) -> list[str]:
+        """What the songs are called."""
+        return labels([song.name for song in self._songs])
+
+    @property
+    def current(self) -> Excerpt:
+        """The song that a question is about which names none.
+
+        Raises:
+          UserError: there is no song.
+        """
+        if not self._songs:
+            raise UserError("there is no song yet: add one")
+        return self._songs[self._current]
+
+    def add(
+        self,
+        song: Song | Excerpt,
+        start: float | None = None,
+        seconds: float | None = None,
+    ) -> Excerpt:
+        """Listens to a song, as `Model.hear` does, and makes it the current one."""
+        excerpt = self.model.hear(song, start, seconds)
+        self._songs.append(excerpt)
+        self._current = len(self._songs) - 1
+        return excerpt
+
+    def listen(
+        self,
+        song: Song,
+        start: float | None = None,
+        seconds: float | None = None,
+    ) -> Excerpt:
+        """Listens to another part of the current song, which takes its place.
+
+        What was said about the song is forgotten, for it was said about another part.
+
+        Args:
+          song: the song.
+          start: as in `Model.hear`.
+          seconds: as in `Model.hear`.
+        """
+        excerpt = self.model.hear(song, start, seconds)
+        if self._songs:
+            self._songs[self._current] = excerpt
+            self.turns = [turn for turn in self.turns if turn.song != self._current]
+        else:
+            self._songs.append(excerpt)
+        return excerpt
+
+    def ask(self, text: str) -> str:
+        """Answers a question; one about several songs with a line for each.
+
+        An answer that was cut after `max_new_tokens` ends with a mark that says so.
+
+        Raises:
+          UserError: there is no song; or as in `Model.ask`.
+        """
+        return "".join(self.stream(text))
+
+    def stream(self, text: str) -> Iterator[str]:
+        """The answer in pieces. What has come of an answer that is stopped is kept.
+
+        Raises:
+          UserError: as in `ask`; at once.
+        """
+        self._last = (text, 0)
+        return self._stream(text, self._decoding)
+
+    def retry(self) -> Iterator[str]:
+        """Another answer to the last question, which takes the place of the last one.
+
+        It is drawn with the next seed; if answers are not drawn at all (temperature 0),
+        at a temperature of 0.7.
+
+        Raises:
+          UserError: nothing was asked.
+        """
+        if self._last is None:
+            raise UserError("nothing was asked yet: ask first")
+        text, tries = self._last
+        decoding: Decoding = {**self._decoding}
+        config = self.model.decoding(**decoding)
+        if config.temperature == 0:
+            decoding["temperature"] = _RETRY_TEMPERATURE
+            self._tell_once(
+                f"at temperature 0 the answer would be the same, so it is drawn at "
+                f"{_RETRY_TEMPERATURE}"
+            )
+        decoding["seed"] = config.seed + tries + 1
+        songs = len(self._asked(text)[0])
+        del self.turns[len(self.turns) - songs :]
+        self._last = text, tries + 1
+        return self._stream(text, decoding)
+
+    def reset(self) -> None:
+        """Forgets what was said; songs and settings stay."""
+        self.turns.clear()
+        self._last = None
+        self._said.clear()
+
+    def set(self, name: str, value: Any) -> None:
+        """Changes a setting of this conversation.
+
+        Args:
+          name: of `Decoding`; or "turns", the number of earlier turns that the model is
+            shown at most.
+          value: a number, or its text; of "stop" a text or a list of them.
+
+        Raises:
+          UserError: there is no such setting, or the value is impossible.
+        """
+        if name not in SETTINGS:
+            raise UserError(
+                f"there is no setting {name!r}: choose among {', '.join(SETTINGS)}"
+            )
+        kind = _NUMBERS.get(name)
+        try:
+            value = value if kind is None else kind(value)
+        except (TypeError, ValueError):
+            what = "a whole number" if kind is int else "a number"
+            raise UserError(f"{name} is {value!r}: give {what}") from None
+        if name == "turns":
+            if value < 0:
+                raise UserError(f"turns is {value}: it must be at least 0")
+        else:
+            one: Any = {name: value}
+            self.model.decoding(**one)
+        self._settings[name] = value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that were changed."""
+        return dict(self._settings)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the conversation as JSON: songs by their names, turns, settings.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        content = {
+            "format": _FORMAT,
+            "model": self.model.name,
+            "songs": [
+                {
+                    "name": song.name,
+                    "start": None if song.windows else song.start,
+                    "seconds": None if song.windows else song.stop - song.start,
+                }
+                for song in self._songs
+            ],
+            "turns": [asdict(turn) for turn in self.turns],
+            "settings": self._settings,
+        }
+        path = Path(path)
+        with writing(path, again="save it under another name"):
+            write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(
-        cls, source: str | Path, adapter: str | None, style: str | None = None
-    ) -> "Chat":
-        """Loads a model onto the first device.
+        cls,
+        path: str | Path,
+        model: Speaker,
+        *,
+        tell: Callable[[str], None] | None = None,
+    ) -> "Conversation":
+        """Reads what `save` has written, and listens to the songs again.
 
         Args:
-          source: a folder or a name, as in `Usage.of`.
-          adapter: another adapter, or None.
-          style: as in `Usage.of`.
+          path: the file.
+          model: what answers from now on.
+          tell: as of `Conversation`.
 
         Raises:
-          UserError: as in `Usage.of`; or a part is missing, or the parts do not fit
-            together.
+          UserError: the file holds something else, or a song cannot be read.
         """
-        usage = Usage.of(source, adapter, style)
-        model = usage.model
-        mesh = make_mesh(data=1, fsdp=1, tensor=1)
-        # The adapter first: it is small, and what an unfinished run lacks.
-        sources.find(model.adapter, "adapter")
-        return cls(
-            mert=weights.load_encoder(model.encoder, dtype=model.dtype, mesh=mesh),
-            answerer=load_answerer(model, usage.features.window_frames, mesh),
-            usage=usage,
-            mesh=mesh,
-        )
+        content = read_json(Path(path))
+        talk = cls(model, tell=tell)
+        try:
+            if content["format"] != _FORMAT:
+                raise ValueError(f"its format is {content['format']}")
+            turns = [Turn(**turn) for turn in content["turns"]]
+            places = [(s["name"], s["start"], s["seconds"]) for s in content["songs"]]
+            settings = dict(content["settings"])
+            if any(not 0 <= turn.song < len(places) for turn in turns):
+                raise ValueError("a turn is about a song that it does not name")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: is no conversation that this version has saved ({error})"
+            ) from error
+        for name, start, seconds in places:
+            talk.add(name, start, seconds)
+        for name, value in settings.items():
+            talk.set(name, value)
+        for turn in turns:
+            check_question(model.usage.prompt, turn.question)
+            check_question(model.usage.prompt, turn.answer)
+        talk.turns = turns
+        return talk
 
     @property
-    def max_seconds(self) -> float:
-        """The longest excerpt that is heard at once: as many windows as in training."""
-        frames = self.usage.max_windows * self.usage.features.window_frames
-        samples = self.mert.config.samples_for_frames(frames)
-        return samples / self.mert.config.sample_rate
+    def _decoding(self) -> Decoding:
+        changed: Any = {k: v for k, v in self._settings.items() if k != "turns"}
+        return changed
 
-    def hear(self, path: Path, *, start: float | None, seconds: float) -> Excerpt:
-        """Listens to a song, or to an excerpt if it is longer than `seconds`.
+    def _asked(self, text: str) -> tuple[list[int], str]:
+        """The songs that a question is about, and how each is asked."""
+        numbers, question = named(text, [song.name for song in self._songs])
+        return numbers or [self._current], question
 
-        Args:
-          path: the song.
-          start: where the excerpt begins, in seconds; None to take it from the middle.
-          seconds: its length at most. It is never longer than `max_seconds`, since the
-            model was not trained on more audio at once.
-
-        Raises:
-          UserError: the song cannot be read, or ends before `start`.
-        """
-        rate = self.mert.config.sample_rate
-        notices: list[str] = []
-        waveform = waveforms.load(path, sample_rate=rate, tell=notices.append)
-        total = len(waveform) / rate
-        length = min(seconds, self.max_seconds)
-        if start is None:
-            start = max(0.0, (total - length) / 2)
-        elif start > total - waveforms.SHORTEST_SECONDS:
-            raise UserError(
-                f"{path}: lasts {clock(total)} ({total:.1f} s), so there is nothing to "
-                f"hear from second {start:g} on: choose an earlier --start"
+    def _stream(self, text: str, decoding: Decoding) -> Iterator[str]:
+        """Asks at once; the iterator waits for the answers."""
+        _ = self.current
+        numbers, question = self._asked(text)
+        if len(numbers) > 1:
+            self._tell_once(
+                "the model hears one song at a time: each is asked on its own"
             )
-        stop = min(total, start + length)
-        if length < min(seconds, total - start):
-            notices.append(
-                f"lasts longer than the {length:.1f} s that this model hears at once, "
-                "which is what it heard in training: choose a part by --start"
+        pending = []
+        for number in numbers:
+            earlier = self._earlier(number, question, decoding)
+            song = self._songs[number]
+            pending.append(
+                self.model.submit(song, question, earlier=earlier, **decoding)
             )
-        heard = waveform[round(start * rate) : round(stop * rate)]
-        level = self.usage.features.level
-        blocks = brought_to(level, lambda tell: iter([heard]), notices.append)
-        ((_, features),) = encode(self.mert, [blocks], self.usage.features, self.mesh)
-        if isinstance(features, UserError):
-            raise UserError(f"{path}: {features}")
-        return Excerpt(
-            path=path,
-            start=start,
-            stop=stop,
-            seconds=total,
-            silent=is_silent(heard),
-            notices=tuple(notices),
-            features=features,
-        )
+        self._current = numbers[-1]
+        return self._pieces(numbers, question, pending)
 
-    @property
-    def cut_mark(self) -> str:
-        """What to show after an answer that is cut."""
-        return f" … (cut after {self.usage.generate.max_new_tokens} tokens)"
+    def _pieces(
+        self, numbers: Sequence[int], question: str, pending: Sequence[Pending]
+    ) -> Iterator[str]:
+        """The answers, one after the other; remembers them, also when it is stopped."""
+        names = self.names
+        try:
+            for number, answer in zip(numbers, pending, strict=True):
+                if len(numbers) > 1:
+                    yield f"{names[number]}: "
+                said: list[str] = []
+                try:
+                    for piece in answer.pieces():
+                        said.append(piece)
+                        yield piece
+                finally:
+                    self.turns.append(Turn(number, question, "".join(said)))
+                if answer.finish == "length":
+                    yield self.model.decoding(**self._decoding).cut_mark
+                if number != numbers[-1]:
+                    yield "\n"
+        finally:
+            for answer in pending:
+                if not answer.is_done:
+                    answer.cancel()
 
-    def ask(self, excerpt: Excerpt, questions: Sequence[str]) -> list[str]:
-        """The texts of `answers`."""
-        return [answer.text for answer in self.answers(excerpt, questions)]
-
-    def answers(self, excerpt: Excerpt, questions: Sequence[str]) -> list[Answer]:
-        """The answers to questions about an excerpt, each asked on its own.
-
-        Raises:
-          UserError: a question is longer than any in training, or contains the prompt's
-            end sign; or it leaves no room for an answer.
-        """
-        for question in questions:
-            self._check(excerpt, question)
-        requests = [(excerpt.features, question) for question in questions]
-        usage = self.usage
-        each = answer_each(self.answerer, usage.prompt, requests, usage.generate)
-        answers = dict(each)
-        return [answers[index] for index in range(len(requests))]
-
-    def stream(self, excerpt: Excerpt, question: str) -> Generator[str, None, bool]:
-        """The answer to a question, in pieces, while it is generated.
-
-        Returns:
-          Whether it was cut, as the value of a `yield from`.
-
-        Raises:
-          UserError: as in `ask`; what concerns the question alone, at once.
-        """
-        self._check(excerpt, question)
-        usage, request = self.usage, (excerpt.features, question)
-        return stream(self.answerer, usage.prompt, request, usage.generate)
-
-    def _check(self, excerpt: Excerpt, question: str) -> None:
-        usage, windows = self.usage, len(excerpt.features)
-        check_question(usage.prompt, question)
-        prompt = encode_prompt(
-            self.answerer.tokenizer, usage.prompt, question, None, windows
-        )
-        length = len(prompt.tokens)
-        if length > usage.max_tokens:
-            raise UserError(
-                f"the question {question[:40]!r}… takes {length} tokens with its song, "
-                f"and training saw at most {usage.max_tokens}: ask a shorter one"
+    def _earlier(
+        self, number: int, question: str, decoding: Decoding
+    ) -> list[tuple[str, str]]:
+        """The turns about a song that are shown with the next question about it."""
+        turns = [
+            (turn.question, turn.answer) for turn in self.turns if turn.song == number
+        ]
+        most = self._settings.get("turns", self.model.usage.earlier_turns)
+        if most is not None and len(turns) > most:
+            if "turns" not in self._settings:
+                self._tell_once(
+                    "this model learnt from questions with at most "
+                    f"{most} earlier turns, so it is not shown more of them; "
+                    "the setting `turns` changes that"
+                )
+            turns = turns[len(turns) - most :]
+        room = self.model.context - self.model.decoding(**decoding).max_new_tokens
+        excerpt, before = self._songs[number], len(turns)
+        while turns and self.model.prompt_length(excerpt, question, turns) > room:
+            del turns[0]
+        if left_out := before - len(turns):
+            self._tell(
+                f"the oldest {left_out} of {before} turns are left out: the model "
+                f"reads at most {self.model.context} tokens, the next answer included"
             )
+        return turns
 
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds: 75.2 → "01:15"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes:02d}:{rest:02d}"
+    def _tell_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._tell(sentence)

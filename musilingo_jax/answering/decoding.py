@@ -12,7 +12,7 @@ is never a second copy of a cache.
 """
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class TokenRule:
       stops: what ends an answer.
     """
 
-    choice: Choice = field(metadata={"static": True})
+    choice: Choice
     stops: Stops
 
 
@@ -48,8 +48,8 @@ class Rows:
     """The state of all rows between two tokens: the carry of the loop.
 
     A row generates an answer until it is finished; then the host fetches the answer,
-    and the row is free for another prompt. With `max_new_tokens` = 4, in the middle of
-    the answer "It is jazz ###" and at its end:
+    and the row is free for another prompt. With a limit of 4, in the middle of the
+    answer "It is jazz ###" and at its end:
 
         tokens   It is  .    .      count  2    cache   <prompt> It
         tokens   It is jazz ###     count  4    cache   <prompt> It is jazz
@@ -60,6 +60,7 @@ class Rows:
     count: jax.Array  # int32[rows]: tokens generated
     stop_state: jax.Array  # int32[rows]: state of `Stops`; the last one = finished
     seeds: jax.Array  # uint32[rows]: what a row's draws are derived from
+    limits: jax.Array  # int32[rows]: tokens of a row's answer at most
 
     @classmethod
     def empty(
@@ -68,9 +69,18 @@ class Rows:
         seeds: UInt32[Array, " rows"],
         *,
         max_new_tokens: int,
-        stop_state: int,
+        stop_state: int | Int[Array, " rows"],
+        limits: Int[Array, " rows"] | None = None,
     ) -> "Rows":
-        """Rows without any token, all of them in the same state of the stops."""
+        """Rows without any token.
+
+        Args:
+          cache: their prompts.
+          seeds: see above.
+          max_new_tokens: the largest limit.
+          stop_state: the state of the stops that they are in.
+          limits: see above; None for the largest.
+        """
         rows = cache.ends.shape[0]
         return cls(
             cache=cache,
@@ -78,6 +88,9 @@ class Rows:
             count=jnp.zeros(rows, jnp.int32),
             stop_state=jnp.full(rows, stop_state, jnp.int32),
             seeds=seeds,
+            limits=jnp.full(
+                rows, max_new_tokens if limits is None else limits, jnp.int32
+            ),
         )
 
     @property
@@ -98,6 +111,7 @@ class Rows:
             count=into(self.count, others.count),
             stop_state=into(self.stop_state, others.stop_state),
             seeds=into(self.seeds, others.seeds),
+            limits=into(self.limits, others.limits),
         )
 
     def append(
@@ -126,7 +140,7 @@ class Rows:
                 token, mode="drop"
             ),
             count=count,
-            stop_state=jnp.where(count == most, finished, next_state),
+            stop_state=jnp.where(count == self.limits, finished, next_state),
         )
 
 
@@ -139,6 +153,8 @@ class Admission:
     prefixes: jax.Array  # int32[wave]: row of the bank that holds the prefix
     places: jax.Array  # int32[wave]: row that the prompt gets; beyond the last: none
     seeds: jax.Array  # uint32[wave]
+    limits: jax.Array  # int32[wave]
+    stop_states: jax.Array  # int32[wave]: in which the stops begin
 
 
 @functools.partial(jax.jit, donate_argnames="bank")
@@ -186,10 +202,16 @@ def admit(
       All rows.
     """
     rest = admission.prompts
-    cache = bank.take(admission.prefixes).widen(rest.tokens.shape[1])
+    # No text is longer than a row: what exceeds that is padding, which is dropped.
+    room = min(rest.tokens.shape[1], rows.cache.slots - bank.slots)
+    cache = bank.take(admission.prefixes).widen(room)
     hidden, cache = reader.read(rest, reader.place(cache, spread=True))
     new = Rows.empty(
-        cache, admission.seeds, max_new_tokens=rows.tokens.shape[1], stop_state=0
+        cache,
+        admission.seeds,
+        max_new_tokens=rows.tokens.shape[1],
+        stop_state=admission.stop_states,
+        limits=admission.limits,
     )
     new = _next_token(reader, rule, new, hidden)
     return reader.place(rows.put(admission.places, new), spread=True)

@@ -26,11 +26,13 @@ class QueuedPrompt:
       index: its number in the job.
       prompt: all of it.
       seed: what the draws for its answer are derived from.
+      limit: tokens of its answer at most; None for as many as a row has room for.
     """
 
     index: int
     prompt: PromptTokens
     seed: int
+    limit: int | None = None
 
     @cached_property
     def prefix_length(self) -> int:
@@ -61,7 +63,7 @@ class QueuedPrompt:
 
 
 class PromptQueue:
-    """The prompts of a job that have no row yet, ordered by their prefixes.
+    """Prompts that have no row yet; those that are there from the start, by prefixes.
 
     Prefixes come in the order of the first prompt that has each:
 
@@ -89,6 +91,20 @@ class PromptQueue:
         """Removes the next `count` prompts."""
         self._left.subtract(prompt.prefix_key for prompt in self._waiting[:count])
         del self._waiting[:count]
+
+    def add(self, prompt: QueuedPrompt) -> None:
+        """Puts a prompt at the end, whatever its prefix is."""
+        self._waiting.append(prompt)
+        self._left[prompt.prefix_key] += 1
+
+    def withdraw(self, index: int) -> bool:
+        """Removes the prompt with this number; whether it was here."""
+        for place, prompt in enumerate(self._waiting):
+            if prompt.index == index:
+                self._left[prompt.prefix_key] -= 1
+                del self._waiting[place]
+                return True
+        return False
 
     def needs(self, key: PrefixKey) -> bool:
         """Whether a prompt in the queue has this prefix."""

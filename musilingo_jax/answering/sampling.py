@@ -9,18 +9,24 @@ In the order of the `transformers` library, whose names these have:
 The first two apply to every search, beam search included; each of the last sees what
 the ones before it have left. A forbidden token has the score −∞. Every row draws from
 its own key, so that its tokens do not depend on its neighbours.
+
+All of these are pytrees whose numbers are leaves: a number for all rows, or an array
+[rows, 1] with one for each, as in `row_settings.py`. So no program is compiled anew for
+another temperature, and a row chooses as it would if all rows had its numbers.
 """
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 
 # Fills the places of an array of tokens where none has been generated.
 NO_TOKEN = -1
 
 Scores = Float[Array, "batch vocab"]
+# One for all rows, or for each row its own.
+Number = float | Shaped[Array, ""] | Shaped[Array, "batch 1"]
 
 
 @jax.tree_util.register_dataclass
@@ -33,6 +39,7 @@ class Generated:
     finishing: jax.Array  # bool[batch, vocab]: whether this token would end the answer
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RepetitionPenalty:
     """Makes tokens of the answer so far less likely (Keskar et al. 2019, "CTRL").
@@ -44,7 +51,7 @@ class RepetitionPenalty:
         cannot see them.
     """
 
-    penalty: float
+    penalty: Number
 
     def __call__(self, scores: Scores, generated: Generated) -> Scores:
         """The scores with the penalty."""
@@ -57,6 +64,7 @@ class RepetitionPenalty:
         return jnp.where(seen, lowered, scores)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MinimumLength:
     """Forbids tokens that would end an answer too early, by themselves or as a text.
@@ -65,17 +73,18 @@ class MinimumLength:
       least: tokens that come before the end.
     """
 
-    least: int
+    least: Number
 
     def __call__(self, scores: Scores, generated: Generated) -> Scores:
         """The scores, −∞ for tokens that would end an answer too early."""
-        early = generated.finishing & (generated.count < self.least)[:, None]
+        early = generated.finishing & (generated.count[:, None] < self.least)
         return jnp.where(early, -jnp.inf, scores)
 
 
 Processor = RepetitionPenalty | MinimumLength
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Greedy:
     """Takes the likeliest token; of equally likely ones, the first."""
@@ -88,6 +97,7 @@ class Greedy:
         return jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sample:
     """Draws among the likelier tokens.
@@ -99,7 +109,8 @@ class Sample:
                                   min_p = 0.2    0.526  0.316  0.158  .    ≥ 0.2 · 0.5
 
     Attributes:
-      temperature: scores are divided by it; above 0.
+      temperature: scores are divided by it; a row with 0 takes the likeliest token, as
+        `Greedy` does.
       top_k: this many of the likeliest tokens are kept; 0 keeps all.
       top_p: the fewest of the likeliest tokens are kept whose probabilities add up to
         it (Holtzman et al. 2020, "nucleus sampling"); 1 keeps all.
@@ -110,46 +121,60 @@ class Sample:
     nothing distinguishes them.
     """
 
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
+    temperature: Number
+    top_k: Number
+    top_p: Number
+    min_p: Number
 
     def choose(
         self, scores: Scores, keys: Key[Array, " batch"]
     ) -> Int[Array, " batch"]:
         """The next token of each row, drawn with the row's key."""
         drawn = jax.vmap(jax.random.categorical)(keys, self.keep(scores))
-        return drawn.astype(jnp.int32)
+        draws = jnp.broadcast_to(self.temperature > 0, (len(scores), 1))[:, 0]
+        return jnp.where(draws, drawn, jnp.argmax(scores, axis=-1)).astype(jnp.int32)
 
     def keep(
         self, scores: Float[Array, "*batch vocab"]
     ) -> Float[Array, "*batch vocab"]:
         """The scores to draw from: at this temperature, and −∞ for what is not kept."""
-        scores = scores / self.temperature
-        if 0 < self.top_k < scores.shape[-1]:
-            least = jax.lax.top_k(scores, self.top_k)[0][..., -1:]
-            scores = jnp.where(scores < least, -jnp.inf, scores)
-        if self.top_p < 1:
-            scores = jnp.where(self._beyond_top_p(scores), -jnp.inf, scores)
-        if self.min_p > 0:
-            likeliest = jnp.max(scores, axis=-1, keepdims=True)
-            scores = jnp.where(
-                scores < likeliest + jnp.log(self.min_p), -jnp.inf, scores
-            )
-        return scores
+        scores = scores / jnp.where(self.temperature > 0, self.temperature, 1.0)
+        # Sorting a vocabulary takes a while; without need, it is left out.
+        by_rank = jnp.any(self._has_top_k(scores)) | jnp.any(self.top_p < 1)
+        scores = jax.lax.cond(by_rank, self._keep_by_rank, lambda same: same, scores)
+        likeliest = jnp.max(scores, axis=-1, keepdims=True)
+        return jnp.where(scores < likeliest + jnp.log(self.min_p), -jnp.inf, scores)
 
-    def _beyond_top_p(
+    def _has_top_k(self, scores: Float[Array, "*batch vocab"]) -> Bool[Array, "..."]:
+        return (jnp.asarray(self.top_k) > 0) & (self.top_k < scores.shape[-1])
+
+    def _keep_by_rank(
         self, scores: Float[Array, "*batch vocab"]
-    ) -> Bool[Array, "*batch vocab"]:
+    ) -> Float[Array, "*batch vocab"]:
+        """Keeps what `top_k` and then `top_p` keep."""
         ranked = jnp.sort(scores, axis=-1, descending=True)
+        has_top_k = self._has_top_k(scores)
+        last = jnp.where(has_top_k, self.top_k, scores.shape[-1]) - 1
+        kept = ranked >= _at(ranked, last)
+        ranked = jnp.where(kept, ranked, -jnp.inf)
         probability = jax.nn.softmax(ranked, axis=-1)
         # A token is kept if those before it do not reach top_p: the first one always.
-        kept = jnp.cumsum(probability, axis=-1) - probability < self.top_p
-        last = jnp.sum(kept, axis=-1, keepdims=True) - 1
-        return scores < jnp.take_along_axis(ranked, last, axis=-1)
+        before = jnp.cumsum(probability, axis=-1) - probability
+        # The sum of all may be rounded to a little more than 1.
+        kept &= (before < self.top_p) | (jnp.asarray(self.top_p) >= 1)
+        least = _at(ranked, jnp.sum(kept, axis=-1, keepdims=True) - 1)
+        return jnp.where(scores < least, -jnp.inf, scores)
 
 
+def _at(
+    ranked: Float[Array, "*batch vocab"], place: Int[Array, "..."]
+) -> Float[Array, "*batch 1"]:
+    """The score at a place of each row."""
+    places = jnp.broadcast_to(place, (*ranked.shape[:-1], 1))
+    return jnp.take_along_axis(ranked, places, axis=-1)
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Choice:
     """The whole rule: some processors, then a method.

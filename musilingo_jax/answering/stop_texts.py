@@ -36,10 +36,14 @@ class Stops:
 
     Nearly all tokens of a vocabulary are of the same kind as "a". With one column for
     each token instead, ten texts would take 100 MB for LLaMA 3's vocabulary.
+
+    Rows with different stop texts have an automaton each, of equally many states. They
+    stand in one table, one below the other, and all end in the last state of all: so a
+    row's state says which one it follows (`row_settings.py`).
     """
 
     table: jax.Array  # int32[states, kinds]: next state; the last one = finished
-    kind: jax.Array  # int32[vocab]: the column of each token
+    kind: jax.Array  # int[automata, vocab]: the column of each token
 
     @property
     def finished(self) -> int:
@@ -50,11 +54,17 @@ class Stops:
         self, state: Int[Array, " batch"], token: Int[Array, " batch"]
     ) -> Int[Array, " batch"]:
         """The states of answers that were in `state` and get `token`."""
-        return self.table[state, self.kind[token]]
+        return self.table[state, self.kind[self._automaton(state), token]]
 
     def finishing(self, state: Int[Array, " batch"]) -> Bool[Array, "batch vocab"]:
         """Whether each token would finish an answer that is in `state`."""
-        return (self.table[state] == self.finished)[:, self.kind]
+        finishing = self.table[state] == self.finished
+        kind = self.kind[self._automaton(state)].astype(jnp.int32)
+        return jnp.take_along_axis(finishing, kind, axis=1)
+
+    def _automaton(self, state: Int[Array, " batch"]) -> Int[Array, " batch"]:
+        """Which automaton has a state."""
+        return state // (self.table.shape[0] // self.kind.shape[0])
 
 
 @functools.lru_cache(maxsize=8)
@@ -82,7 +92,9 @@ def stops_of(tokenizer: "Tokenizer", texts: tuple[str, ...], vocab: int) -> Stop
     columns[:, ending_tokens(tokenizer, texts)] = finished
     columns[finished] = finished
     table, kind = np.unique(columns, axis=1, return_inverse=True)
-    return Stops(jnp.asarray(table, jnp.int32), jnp.asarray(kind.ravel(), jnp.int32))
+    return Stops(
+        jnp.asarray(table, jnp.int32), jnp.asarray(kind.reshape(1, -1), jnp.int32)
+    )
 
 
 def ending_tokens(tokenizer: "Tokenizer", texts: tuple[str, ...]) -> list[int]:

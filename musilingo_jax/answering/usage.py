@@ -37,6 +37,8 @@ class Usage:
       max_tokens: tokens of a question with its song at most.
       features: how a song becomes audio vectors.
       generate: how answers are decoded.
+      earlier_turns: turns about a song that may stand before a question about it; None
+        for as many as fit.
     """
 
     model: ModelConfig
@@ -45,6 +47,7 @@ class Usage:
     max_tokens: int
     features: FeatureConfig
     generate: GenerateConfig
+    earlier_turns: int | None
 
     @classmethod
     def of(
@@ -125,6 +128,8 @@ class Usage:
             max_tokens=stage.max_tokens,
             features=features,
             generate=generate,
+            # No corpus has questions that follow others.
+            earlier_turns=0,
         )
 
     @classmethod
@@ -153,4 +158,6 @@ class Usage:
             max_tokens=context_of(source) - generate.max_new_tokens,
             features=replace(released.FEATURES, window_frames=window_frames),
             generate=generate,
+            # As their demo does: Vicuna was made for conversations.
+            earlier_turns=None,
         )

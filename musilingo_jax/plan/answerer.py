@@ -71,7 +71,7 @@ class AbstractAnswerer:
         """How tokens are chosen."""
         vocab = self.shapes.language_model.vocab
         table = _whole(mesh, jnp.int32, *_STOP_TABLE)
-        stops = Stops(table=table, kind=_whole(mesh, jnp.int32, vocab))
+        stops = Stops(table=table, kind=_whole(mesh, jnp.int32, 1, vocab))
         return TokenRule(self.choice, stops)
 
     def cache(self, mesh: Mesh, *, rows: int, slots: int, spread: bool) -> KVCache:
@@ -98,6 +98,7 @@ class AbstractAnswerer:
             count=_whole(mesh, jnp.int32, rows),
             stop_state=_whole(mesh, jnp.int32, rows),
             seeds=_whole(mesh, jnp.uint32, rows),
+            limits=_whole(mesh, jnp.int32, rows),
         )
 
     def model_flops(self, *, tokens: int, pairs: int, scored: int) -> float:

@@ -110,6 +110,8 @@ class ReadJob:
             prefixes=array(jnp.int32, spread=False),
             places=array(jnp.int32, spread=False),
             seeds=array(jnp.uint32, spread=False),
+            limits=array(jnp.int32, spread=False),
+            stop_states=array(jnp.int32, spread=False),
         )
 
     def heading(self) -> list[str]:

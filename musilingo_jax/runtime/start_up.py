@@ -31,11 +31,14 @@ def end_quietly(number: int, frame: FrameType | None) -> None:
 
 
 def _is_our_program() -> bool:
-    """Whether Python is just starting `python -m musilingo_jax.<program>`.
+    """Whether Python is just starting one of our programs.
 
-    Python sets `sys.argv[0]` to "-m" until it has found the module.
+    It is `musilingo`, or `python -m musilingo_jax.<program>`: Python sets `sys.argv[0]`
+    to "-m" until it has found the module.
     """
     words = sys.orig_argv
+    if os.path.basename(sys.argv[0] if sys.argv else "") == "musilingo":
+        return True
     if sys.argv[:1] != ["-m"] or "-m" not in words[:-1]:
         return False
     return words[words.index("-m") + 1].partition(".")[0] == "musilingo_jax"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import tiny_model as tiny
 
-from musilingo_jax.answering import beam_search, continuous_batching
+from musilingo_jax.answering import beam_search, row_batch
 from musilingo_jax.answering.answer import answer, answer_each, check_question, stream
 from musilingo_jax.answering.answerer import Answerer, context_of
 from musilingo_jax.answering.config import GenerateConfig
@@ -265,7 +265,7 @@ def test_too_little_memory_is_one_sentence(config, monkeypatch):
     def allocate(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    for place in (continuous_batching, beam_search):
+    for place in (row_batch, beam_search):
         monkeypatch.setattr(place, "pad", allocate)
     request = tiny.requests(1)
     with pytest.raises(UserError, match="too little memory for generate.batch_size"):

@@ -19,7 +19,9 @@ import soundfile
 from helpers import tiny_model as tiny
 
 from musilingo_jax import chat
-from musilingo_jax.answering.conversation import Chat, clock
+from musilingo_jax.answering import model as model_room
+from musilingo_jax.answering.excerpt import clock
+from musilingo_jax.answering.model import Model
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UsageError, UserError
 
@@ -42,8 +44,8 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(model) -> Chat:
-    return Chat.load(model, None)
+def loaded(model) -> Model:
+    return Model.load(model)
 
 
 def typed(monkeypatch, **given):
@@ -92,7 +94,9 @@ def test_what_is_to_be_known_of_a_song_is_shown(loaded, model, tmp_path):
 
 def test_a_quiet_song_is_heard_as_the_same_song_louder(loaded, model, tmp_path):
     features = replace(loaded.usage.features, level=0.1)
-    levelled = replace(loaded, usage=replace(loaded.usage, features=features))
+    levelled = Model(
+        replace(loaded.listener, features=features), loaded.answerer, loaded.usage
+    )
     wave, rate = soundfile.read(model / "long.wav", dtype="float32")
     soundfile.write(tmp_path / "quiet.wav", wave / 32, rate, subtype="FLOAT")
     soundfile.write(tmp_path / "loud.wav", wave, rate, subtype="FLOAT")
@@ -208,10 +212,10 @@ def test_a_missing_song_is_refused_before_the_model_is_loaded(monkeypatch):
 
 def test_a_run_without_config_or_adapter_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="there is no such folder"):
-        Chat.load(tmp_path / "nowhere", None)
+        Model.load(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text((model / "config.json").read_text())
     with pytest.raises(UserError, match="this run has no trained adapter"):
-        Chat.load(tmp_path, None)
+        Model.load(tmp_path)
 
 
 def test_a_model_that_learnt_no_questions_is_refused(model, tmp_path):
@@ -219,7 +223,7 @@ def test_a_model_that_learnt_no_questions_is_refused(model, tmp_path):
     config.stages = ("stage1",)
     (tmp_path / "config.json").write_text(config.to_json_best_effort())
     with pytest.raises(UserError, match="learnt to answer questions"):
-        Chat.load(tmp_path, str(model / "adapter"))
+        Model.load(tmp_path, adapter=str(model / "adapter"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,7 @@ def test_a_run_of_another_version_is_refused_by_name(model, tmp_path, section, k
     (tmp_path / "config.json").write_text(json.dumps(described))
     wrong = rf"^{tmp_path}/config.json: .*{key}.*made by another.*choose another --run"
     with pytest.raises(UserError, match=wrong):
-        Chat.load(tmp_path, str(model / "adapter"))
+        Model.load(tmp_path, adapter=str(model / "adapter"))
 
 
 def test_another_adapter_answers_otherwise(loaded, model, tmp_path):
@@ -243,14 +247,14 @@ def test_another_adapter_answers_otherwise(loaded, model, tmp_path):
         louder, other, dtype=np.float32, window_frames=10, trained_with=None
     )
     heard = loaded.hear(model / "short.wav", start=None, seconds=30.0)
-    changed = Chat.load(model, str(other))
+    changed = Model.load(model, adapter=str(other))
     assert changed.ask(heard, QUESTIONS) != loaded.ask(heard, QUESTIONS)
 
 
 def test_what_is_printed(loaded, model, monkeypatch, capsys):
     song = model / "short.wav"
     typed(monkeypatch, run=str(model))
-    monkeypatch.setattr(chat.platforms, "start", lambda: None)
+    monkeypatch.setattr(model_room.platforms, "start", lambda: None)
     chat.main(["chat", str(song)])
     heard = loaded.hear(song, start=None, seconds=30.0)
     lines = [str(heard)]

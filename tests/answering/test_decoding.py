@@ -180,6 +180,7 @@ def test_the_queue_keeps_prompts_with_one_prefix_together():
     assert [queue.needs(key) for key in keys] == [False, True, True]
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Counted(Greedy):
     """Greedy, and counts how often it was asked."""

@@ -195,8 +195,8 @@ def parrot_answerer(script: list[int]) -> Answerer:
 
 def ending_with(ends: list[int], vocab: int) -> Stops:
     """These tokens end an answer, and no text does."""
-    kind = np.zeros(vocab, np.int32)
-    kind[ends] = 1
+    kind = np.zeros((1, vocab), np.int32)
+    kind[0, ends] = 1
     return Stops(jnp.array([[0, 1], [1, 1]], jnp.int32), jnp.asarray(kind))
 
 

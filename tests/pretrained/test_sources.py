@@ -12,7 +12,7 @@ from helpers import processors
 from helpers.released_models import save_release
 from safetensors.numpy import load_file, save_file
 
-from musilingo_jax.answering.conversation import Chat
+from musilingo_jax.answering.model import Model
 from musilingo_jax.answering.usage import Usage
 from musilingo_jax.pretrained import model_folder, sources, weights
 from musilingo_jax.pretrained.model_config import KINDS, ModelConfig
@@ -149,7 +149,7 @@ def test_chat_with_a_release(release, tmp_path):
     assert (demo.generate.temperature, demo.generate.top_p) == (1.0, 0.9)
     assert demo.prompt.template.startswith("Give the following music")
 
-    chat = Chat.load(str(release), None)
+    chat = Model.load(str(release))
     heard = chat.hear(SONG, start=None, seconds=10)
     (answer,) = chat.ask(heard, ["Which instrument plays the melody?"])
     assert "trumpet" in answer

@@ -12,7 +12,7 @@ from helpers.small_run import load_config
 
 import musilingo_jax
 from musilingo_jax import train
-from musilingo_jax.answering.conversation import Chat
+from musilingo_jax.answering.model import Model
 from musilingo_jax.corpora import songs, synthetic
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.evaluation.evaluate_model import evaluate
@@ -178,7 +178,7 @@ def test_the_main_job_end_to_end(tmp_path, features):
     report = json.loads((folder / "report.json").read_text())
     style = next(s for s in report["scores"] if s["name"] == "style")
     assert style["gains"]["shuffled_audio"]["low"] > 0
-    chat = Chat.load(str(tmp_path / "run"), None)
+    chat = Model.load(str(tmp_path / "run"))
     song = songs.load("musilingo-tiny-corpus")[0].audio
     excerpt = chat.hear(song, start=None, seconds=30)
     answers = chat.ask(excerpt, ["What style of music is this?", "Describe the music."])
@@ -204,7 +204,7 @@ def test_progress_says_rate_and_time_left(capsys):
 
 
 def test_quiet_and_loud_copies_get_the_same_answers(tmp_path):
-    chat = Chat.load("musilingo-tiny", None)
+    chat = Model.load("musilingo-tiny")
     assert chat.usage.features == embedded.FEATURES
     records = [r for r in songs.load("musilingo-tiny-corpus") if r.question]
     clip = records[0].audio

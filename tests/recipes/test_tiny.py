@@ -15,7 +15,7 @@ from helpers import sine_soundfont
 from helpers.small_run import ROOT, load_config
 
 import musilingo_jax
-from musilingo_jax.answering.conversation import Chat
+from musilingo_jax.answering.model import Model
 from musilingo_jax.corpora import songs
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.pretrained import weights
@@ -168,7 +168,7 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
     assert files_of(ASSETS) == shipped
 
     # As a user would use it.
-    chat = Chat.load(str(work / "adapter"), None)
+    chat = Model.load(str(work / "adapter"))
     song = next((work / "corpus").glob("clips/*.ogg"))
     excerpt = chat.hear(song, start=None, seconds=30)
     (answer,) = chat.ask(excerpt, ["What style of music is this?"])
