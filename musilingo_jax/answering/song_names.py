@@ -19,10 +19,9 @@ _ORDINALS = [
 _KINDS = r"(?:songs?|ones?|tracks?|pieces?|clips?|recordings?|files?)"
 # "the first" and "first song" are songs; "the first half" and "comes first" are not.
 _END = r"(?=\s*(?:[?!.,;:]|$)|\s+(?:and|or|than|with|to)\b)"
-_ALL = re.compile(
+_ALL = (
     rf"\b(?:both(?: of them| (?:the )?{_KINDS})?|all of them"
-    rf"|(?:all (?:the )?|each |every ){_KINDS}|each of them)\b",
-    re.IGNORECASE,
+    rf"|(?:all (?:the )?|each |every ){_KINDS}|each of them)\b"
 )
 THIS = "this song"
 
@@ -61,7 +60,7 @@ def named(question: str, names: Sequence[str]) -> tuple[list[int], str]:
     found: set[int] = set()
     text = question
 
-    def take(pattern: str | re.Pattern, numbers: Sequence[int]) -> None:
+    def take(pattern: str, numbers: Sequence[int]) -> None:
         nonlocal text
         text, count = re.subn(pattern, THIS, text, flags=re.IGNORECASE)
         if count:
