@@ -159,7 +159,7 @@ def _read(program: Program, executed: Executed) -> _Call:
     if len(tables) == 2 and tables[0] is not None and tables[1] is not None:
         # Of the head that computes the most: a device has some of these heads.
         head = np.argmax(np.count_nonzero(tables[1], axis=(1, 2)))
-        numbers, kinds = (table[head : head + 1] for table in tables)
+        numbers, kinds = (t[head : head + 1] for t in tables if t is not None)
     computed = np.repeat(kinds != 0, query[-3], axis=0)
     if numbers is not None:
         numbers = np.broadcast_to(numbers, computed.shape)
