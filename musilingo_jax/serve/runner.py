@@ -1,0 +1,109 @@
+"""Runs a server until a signal ends it, or a test."""
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import uvicorn
+
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.serve.app import Server
+
+# Seconds that a connection without a request stays open.
+_KEEP_ALIVE = 15
+_STARTING = 0.05
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address, to which nobody can connect yet.
+
+    Raises:
+      UserError: there is no such address on this machine, or its port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UserError(f"--host={host}: is no address ({error.strerror})") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise UserError(
+            f"{host}:{port} cannot be listened at ({error.strerror}): choose another "
+            "--port"
+        ) from error
+    return bound
+
+
+class Running:
+    """A server at work in a thread of its own.
+
+    Attributes:
+      address: where it listens, such as "http://127.0.0.1:8000".
+    """
+
+    def __init__(self, server: Server, bound: socket.socket):
+        """Starts to serve; returns when clients can connect.
+
+        Args:
+          server: the application.
+          bound: of `bind`.
+        """
+        # Uvicorn's own notes are of its workings; its errors are of ours.
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        host, port = bound.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._server = server
+        limits = server.state.limits
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                cast(uvicorn.config.ASGIApplication, server.application),
+                log_config=None,
+                access_log=False,
+                # Else a client on this machine could give itself any address.
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=round(limits.shutdown_seconds),
+                ws="none",
+            )
+        )
+        # Not in the main thread, whose signals uvicorn would take.
+        self._thread = threading.Thread(
+            target=self._uvicorn.run, args=([bound],), name="server", daemon=True
+        )
+        self._thread.start()
+        while not self._uvicorn.started and self._thread.is_alive():
+            self._thread.join(_STARTING)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits; whether the server is still at work afterwards."""
+        self._thread.join(seconds)
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Takes no more questions, finishes those there are, and ends."""
+        self._server.state.draining = True
+        self._uvicorn.should_exit = True
+        self._thread.join()
+
+
+@contextmanager
+def running(server: Server, *, host: str, port: int) -> Iterator[Running]:
+    """A server at work within a block.
+
+    Raises:
+      UserError: as in `bind`.
+    """
+    at_work = Running(server, bind(host, port))
+    try:
+        yield at_work
+    finally:
+        at_work.stop()

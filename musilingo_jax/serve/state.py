@@ -1,0 +1,60 @@
+"""What the requests of one server share."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from musilingo_jax.serve.engine import Engine
+from musilingo_jax.serve.errors import Refusal
+from musilingo_jax.serve.hearing import Hearing
+from musilingo_jax.serve.limits import Limits
+from musilingo_jax.serve.metrics import Metrics
+
+T = TypeVar("T")
+
+
+@dataclass
+class State:
+    """One server.
+
+    Attributes:
+      engine: the model.
+      limits: of requests.
+      allowed_hosts: from which songs are fetched.
+      metrics: counts.
+      hearing: the songs of late.
+      threads: that wait for the model, one for each answer or song.
+      draining: whether the server is about to end.
+      created: when, in seconds since 1970.
+    """
+
+    engine: Engine
+    limits: Limits
+    allowed_hosts: Collection[str]
+    metrics: Metrics
+    hearing: Hearing
+    threads: ThreadPoolExecutor
+    draining: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """The result of some work that blocks."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+    def check_model(self, name: str) -> None:
+        """Checks that a request is for this model.
+
+        Raises:
+          Refusal: it is for another one.
+        """
+        if name != self.engine.name:
+            raise Refusal(
+                404,
+                f"there is no model {name[:80]!r} here: this server has "
+                f"{self.engine.name!r}",
+                param="model",
+                code="model_not_found",
+            )
