@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 
 import musilingo_jax
 from musilingo_jax.serve import chat_api, embeddings_api, replies
+from musilingo_jax.serve.deadlines import Deadlines
 from musilingo_jax.serve.engine import Engine
 from musilingo_jax.serve.errors import add_handlers
 from musilingo_jax.serve.gate import Application, Gate
@@ -72,6 +73,7 @@ def make(
         allowed_hosts=allowed_hosts,
         metrics=Metrics(),
         hearing=Hearing(engine, limits),
+        deadlines=Deadlines(limits.answer_seconds, limits.shutdown_seconds),
         threads=ThreadPoolExecutor(
             rows + limits.queue + _OTHER_THREADS, thread_name_prefix="request"
         ),
@@ -101,9 +103,9 @@ def _application(state: State) -> FastAPI:
     @app.get("/healthz")
     async def health(response: Response) -> replies.Health:
         """Whether the server takes questions."""
-        response.status_code = 503 if state.draining else 200
-        status = "ending" if state.draining else "ok"
-        return {"status": status, "model": state.engine.name}
+        ending = state.deadlines.ending
+        response.status_code = 503 if ending else 200
+        return {"status": "ending" if ending else "ok", "model": state.engine.name}
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:

@@ -39,22 +39,18 @@ async def complete(state: State, request: ChatRequest, http: Request) -> Respons
     state.check_model(request.model)
     began = time.monotonic()
     conversation = conversations.read(request.messages, most_songs=state.limits.songs)
-    deadline = began + state.limits.answer_seconds
-    try:
-        asked = await _until_left(http, deadline, _asked(state, conversation, request))
-    except TimeoutError as error:
-        raise _too_slow(state) from error
+    async with state.deadlines.limit(began):
+        asked = await _until_left(http, _asked(state, conversation, request))
     if request.stream:
         # The response itself notices that its client has left.
         return StreamingResponse(
-            _events(state, request, asked, began, deadline),
+            _events(state, request, asked, began),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
     try:
-        whole = await _until_left(http, deadline, _whole(state, request, asked, began))
-    except TimeoutError as error:
-        raise _too_slow(state) from error
+        async with state.deadlines.limit(began):
+            whole = await _until_left(http, _whole(state, request, asked, began))
     finally:
         asked.cancel()
     return JSONResponse(whole)
@@ -121,7 +117,7 @@ async def _whole(
 
 
 async def _events(
-    state: State, request: ChatRequest, asked: Asked, began: float, deadline: float
+    state: State, request: ChatRequest, asked: Asked, began: float
 ) -> AsyncIterator[str]:
     """The answers as server-sent events, `[DONE]` at their end.
 
@@ -146,7 +142,7 @@ async def _events(
         }
 
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
+        async with state.deadlines.limit(began):
             for index in range(len(asked.pending)):
                 first = {"role": "assistant", "content": ""}
                 yield event([choice(index, first, None)])
@@ -155,8 +151,8 @@ async def _events(
                 yield event([choice(piece.choice, delta, piece.finish)])
             if shows_usage:
                 yield event([], asked.usage)
-    except TimeoutError:
-        yield f"data: {json.dumps(_too_slow(state).body)}\n\n"
+    except Refusal as refusal:
+        yield f"data: {json.dumps(refusal.body)}\n\n"
     except UserError as error:
         yield f"data: {json.dumps(Refusal(500, str(error)).body)}\n\n"
     finally:
@@ -190,12 +186,11 @@ async def _counted(
         metrics.tokens.labels("answer").inc(asked.usage["completion_tokens"])
 
 
-async def _until_left(http: Request, deadline: float, work: Awaitable[T]) -> T:
+async def _until_left(http: Request, work: Awaitable[T]) -> T:
     """The result of some work, unless its client leaves before.
 
     Raises:
       ClientLeft: it has.
-      TimeoutError: the time is over.
     """
 
     async def left() -> None:
@@ -204,8 +199,7 @@ async def _until_left(http: Request, deadline: float, work: Awaitable[T]) -> T:
 
     task, watch = asyncio.ensure_future(work), asyncio.ensure_future(left())
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientLeft
         return task.result()
@@ -223,12 +217,3 @@ def _head(request: ChatRequest, kind: str) -> dict[str, Any]:
         "model": request.model,
         "system_fingerprint": f"musilingo_jax-{musilingo_jax.__version__}",
     }
-
-
-def _too_slow(state: State) -> Refusal:
-    return Refusal(
-        504,
-        f"the answer took longer than {state.limits.answer_seconds:g} s, which is this "
-        "server's limit: ask for fewer tokens, or less at a time",
-        code="timeout",
-    )

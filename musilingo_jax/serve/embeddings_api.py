@@ -1,13 +1,12 @@
 """`/v1/embeddings`, for songs."""
 
-import asyncio
 import base64
+import time
 
 import numpy as np
 
 from musilingo_jax.serve import sounds
 from musilingo_jax.serve.conversations import Placed
-from musilingo_jax.serve.errors import Refusal
 from musilingo_jax.serve.protocol import EmbeddingsRequest
 from musilingo_jax.serve.replies import Embedding, Embeddings
 from musilingo_jax.serve.state import State
@@ -21,24 +20,16 @@ async def embed(state: State, request: EmbeddingsRequest) -> Embeddings:
     """
     state.check_model(request.model)
     data: list[Embedding] = []
-    try:
-        async with asyncio.timeout(state.limits.answer_seconds):
-            for index, part in enumerate(request.songs):
-                placed = Placed(part, f"input[{index}]")
-                vector = await state.in_thread(lambda one=placed: _vector(state, one))
-                shown = (
-                    base64.b64encode(vector.tobytes()).decode()
-                    if request.encoding_format == "base64"
-                    else vector.tolist()
-                )
-                data.append({"object": "embedding", "index": index, "embedding": shown})
-    except TimeoutError as error:
-        raise Refusal(
-            504,
-            f"the songs took longer than {state.limits.answer_seconds:g} s, which is "
-            "this server's limit: send fewer at a time",
-            code="timeout",
-        ) from error
+    async with state.deadlines.limit(time.monotonic()):
+        for index, part in enumerate(request.songs):
+            placed = Placed(part, f"input[{index}]")
+            vector = await state.in_thread(lambda one=placed: _vector(state, one))
+            shown = (
+                base64.b64encode(vector.tobytes()).decode()
+                if request.encoding_format == "base64"
+                else vector.tolist()
+            )
+            data.append({"object": "embedding", "index": index, "embedding": shown})
     return {
         "object": "list",
         "model": request.model,

@@ -61,7 +61,7 @@ class Gate:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        held = 0
+        held, more = 0, True
         try:
             headers = {name.lower(): value for name, value in scope["headers"]}
             self._check(scope, headers)
@@ -72,7 +72,6 @@ class Gate:
             chunks: list[bytes] = []
             try:
                 async with asyncio.timeout(limits.body_seconds):
-                    more = True
                     while more:
                         message = await receive()
                         if message["type"] == "http.disconnect":
@@ -80,6 +79,7 @@ class Gate:
                         chunk = message.get("body", b"")
                         held += len(chunk)
                         self._held += len(chunk)
+                        more = message.get("more_body", False)
                         if held > limits.body_bytes:
                             raise _too_long(limits)
                         if self._held > limits.held_bytes:
@@ -91,8 +91,8 @@ class Gate:
                                 retry_after=2,
                             )
                         chunks.append(chunk)
-                        more = message.get("more_body", False)
             except TimeoutError as error:
+                more = False
                 raise Refusal(
                     408,
                     f"the request took longer than {limits.body_seconds:g} s to "
@@ -103,7 +103,8 @@ class Gate:
             del chunks
             await self._application(scope, _replay(body, receive), send)
         except Refusal as refusal:
-            await self._discard(receive)
+            if more:
+                await self._discard(receive)
             await _send(refusal, send)
         finally:
             self._held -= held

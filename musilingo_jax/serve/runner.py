@@ -1,6 +1,8 @@
 """Runs a server until a signal ends it, or a test."""
 
+import asyncio
 import logging
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -71,17 +73,28 @@ class Running:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=round(limits.shutdown_seconds),
+                # Later than our own deadline, after which clients learn what happens.
+                timeout_graceful_shutdown=math.ceil(limits.shutdown_seconds) + 2,
                 ws="none",
             )
         )
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Not in the main thread, whose signals uvicorn would take.
         self._thread = threading.Thread(
-            target=self._uvicorn.run, args=([bound],), name="server", daemon=True
+            target=self._run, args=(bound,), name="server", daemon=True
         )
         self._thread.start()
         while not self._uvicorn.started and self._thread.is_alive():
             self._thread.join(_STARTING)
+
+    def _run(self, bound: socket.socket) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self._uvicorn.serve([bound])
+
+        factory = self._uvicorn.config.get_loop_factory()
+        with asyncio.Runner(loop_factory=factory) as loop:
+            loop.run(serve())
 
     def wait(self, seconds: float) -> bool:
         """Waits; whether the server is still at work afterwards."""
@@ -90,7 +103,8 @@ class Running:
 
     def stop(self) -> None:
         """Takes no more questions, finishes those there are, and ends."""
-        self._server.state.draining = True
+        if self._loop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._server.state.deadlines.hasten)
         self._uvicorn.should_exit = True
         self._thread.join()
 

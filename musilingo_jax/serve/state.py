@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from musilingo_jax.serve.deadlines import Deadlines
 from musilingo_jax.serve.engine import Engine
 from musilingo_jax.serve.errors import Refusal
 from musilingo_jax.serve.hearing import Hearing
@@ -26,8 +27,8 @@ class State:
       allowed_hosts: from which songs are fetched.
       metrics: counts.
       hearing: the songs of late.
+      deadlines: of requests.
       threads: that wait for the model, one for each answer or song.
-      draining: whether the server is about to end.
       created: when, in seconds since 1970.
     """
 
@@ -36,8 +37,8 @@ class State:
     allowed_hosts: Collection[str]
     metrics: Metrics
     hearing: Hearing
+    deadlines: Deadlines
     threads: ThreadPoolExecutor
-    draining: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def in_thread(self, work: Callable[[], T]) -> T:

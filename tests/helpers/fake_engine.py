@@ -25,7 +25,6 @@ class FakePending:
     def pieces(self):
         for word in self._words[: self._most]:
             if self.cancelled.wait(self._seconds):
-                self.finish = "cancelled"
                 return
             self.answer_tokens += 1
             yield word
@@ -35,6 +34,7 @@ class FakePending:
         return Answer("".join(self.pieces()), self.finish == "length")
 
     def cancel(self):
+        self.finish = self.finish or "cancelled"
         self.cancelled.set()
 
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import httpx
 import numpy as np
-import pytest
 import soundfile
-from helpers.fake_engine import FakeEngine
 
+from helpers.fake_engine import FakeEngine
 from musilingo_jax.serve import app, runner
 from musilingo_jax.serve.limits import Limits
 
@@ -82,12 +81,8 @@ def serving(engine=None, *, key=None, hosts=(), loopback_only=True, **limits):
         allowed_hosts=hosts,
         loopback_only=loopback_only,
     )
-    with runner.running(server, host="127.0.0.1", port=0) as at_work:
-        with httpx.Client(base_url=at_work.address, timeout=30) as http:
-            yield Client(at_work, engine, http)
-
-
-@pytest.fixture(scope="module")
-def client():
-    with serving() as client:
-        yield client
+    with (
+        runner.running(server, host="127.0.0.1", port=0) as at_work,
+        httpx.Client(base_url=at_work.address, timeout=30) as http,
+    ):
+        yield Client(at_work, engine, http)

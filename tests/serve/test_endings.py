@@ -1,0 +1,153 @@
+"""Requests that end early, servers that end, and too many of them at once."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+from helpers.fake_engine import FakeEngine
+from helpers.serving import part, question, serving, sound
+
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.serve import runner
+
+LONG = question(part(sound()), text="word " * 200)
+
+
+def test_a_client_that_leaves_a_stream_frees_its_row():
+    with serving(FakeEngine(seconds=0.05)) as client:
+        body = {"model": "fake", "messages": [LONG], "stream": True, "n": 2}
+        with client.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            next(response.iter_lines())
+        assert client.engine.all_free()
+        assert {one.finish for one in client.engine.pending} == {"cancelled"}
+        text = client.http.get("/metrics").text
+        assert 'musilingo_answers_total{finish="cancelled"} 2.0' in text
+        assert "musilingo_running 0.0" in text
+
+
+def test_a_client_that_leaves_before_its_answer_frees_its_row():
+    with serving(FakeEngine(seconds=0.05)) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.http.post(
+                "/v1/chat/completions",
+                json={"model": "fake", "messages": [LONG]},
+                timeout=0.3,
+            )
+        assert client.engine.all_free()
+        assert [one.finish for one in client.engine.pending] == ["cancelled"]
+
+
+def test_a_client_that_leaves_before_its_song_is_heard_asks_nothing():
+    class Slow(FakeEngine):
+        def hear(self, path):
+            time.sleep(0.5)
+            return super().hear(path)
+
+    with serving(Slow()) as client:
+        for _ in range(2):  # The second one waits for the first one's song.
+            with pytest.raises(httpx.ReadTimeout):
+                client.http.post(
+                    "/v1/chat/completions",
+                    json={"model": "fake", "messages": [LONG]},
+                    timeout=0.2,
+                )
+        time.sleep(0.6)
+        assert client.engine.asked == []
+        assert client.ask(LONG).status_code == 200
+        assert client.engine.heard == 1
+
+
+def test_an_answer_that_takes_too_long_ends():
+    with serving(FakeEngine(seconds=0.05), answer_seconds=0.4) as client:
+        status, error = client.refusal(LONG)
+        assert (status, error["type"]) == (504, "timeout_error")
+        assert "longer than 0.4 s" in error["message"]
+        response = client.ask(LONG, stream=True)
+        assert response.status_code == 200
+        *_, late, done = response.text.strip().split("\n\n")
+        assert '"timeout_error"' in late and done == "data: [DONE]"
+        assert client.engine.all_free()
+        assert {one.finish for one in client.engine.pending} == {"cancelled"}
+
+
+def test_a_full_queue_is_a_429():
+    with (
+        serving(FakeEngine(seconds=0.02, room=2)) as client,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        message = question(part(sound()), text="word " * 20)
+        responses = list(threads.map(lambda _: client.ask(message), range(6)))
+        statuses = [response.status_code for response in responses]
+        assert statuses.count(200) >= 2 and statuses.count(429) >= 1
+        refused = next(r for r in responses if r.status_code == 429)
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert int(refused.headers["Retry-After"]) >= 1
+        # A request of several answers takes all of its places, or none.
+        assert client.ask(message, n=3).status_code == 429
+        assert client.engine.all_free()
+
+
+def test_an_error_of_the_model_is_the_servers_fault():
+    class Broken(FakeEngine):
+        def submit(self, *_):
+            raise ZeroDivisionError("secret")
+
+        def embed(self, path):
+            raise UserError(f"{path}: is silent")
+
+    with serving(Broken()) as client:
+        status, error = client.refusal()
+        assert (status, error["type"]) == (500, "server_error")
+        assert "secret" not in error["message"]
+        asked = {"model": "fake", "input": part(sound())}
+        response = client.http.post("/v1/embeddings", json=asked)
+        message = response.json()["error"]["message"]
+        assert message == "the song input[0] cannot be heard: is silent"
+
+
+def test_an_ending_server_finishes_its_answers():
+    engine = FakeEngine(seconds=0.02)
+    with serving(engine) as client, ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(client.ask, question(part(sound()), text="word " * 40))
+        while not engine.pending:
+            time.sleep(0.01)
+        began = time.monotonic()
+        client.at_work.stop()
+        assert 0.3 < time.monotonic() - began < 4
+        assert answer.result().json()["choices"][0]["finish_reason"] == "stop"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{client.at_work.address}/healthz")
+
+
+def test_an_ending_server_does_not_wait_for_ever():
+    engine = FakeEngine(seconds=0.05)
+    with (
+        serving(engine, shutdown_seconds=0.5) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        whole = threads.submit(client.ask, LONG)
+        streamed = threads.submit(client.ask, LONG, stream=True)
+        while len(engine.pending) < 2:
+            time.sleep(0.01)
+        began = time.monotonic()
+        client.at_work.stop()
+        assert time.monotonic() - began < 2
+        assert engine.all_free()
+        assert whole.result().status_code == 503
+        assert "the server ends" in whole.result().json()["error"]["message"]
+        assert "the server ends" in streamed.result().text
+
+
+def test_a_port_that_is_taken_is_one_sentence():
+    first = runner.bind("127.0.0.1", 0)
+    first.listen()
+    port = first.getsockname()[1]
+    with pytest.raises(UserError, match=f"127.0.0.1:{port} cannot be listened at"):
+        runner.bind("127.0.0.1", port)
+    first.close()
+    with pytest.raises(UserError, match="--host=no.such.host.invalid: is no address"):
+        runner.bind("no.such.host.invalid", 0)
