@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp
 
 import musilingo_jax
 from musilingo_jax.serve import chat_api, embeddings_api, replies
 from musilingo_jax.serve.deadlines import Deadlines
 from musilingo_jax.serve.engine import Engine
 from musilingo_jax.serve.errors import add_handlers
-from musilingo_jax.serve.gate import Application, Gate
+from musilingo_jax.serve.gate import Gate
 from musilingo_jax.serve.hearing import Hearing
 from musilingo_jax.serve.limits import Limits
 from musilingo_jax.serve.metrics import CONTENT_TYPE, Counted, Metrics
@@ -44,7 +45,7 @@ class Server:
       state: what its requests share.
     """
 
-    application: Application
+    application: ASGIApp
     state: State
 
 

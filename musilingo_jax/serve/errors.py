@@ -5,6 +5,7 @@ As in: {"error": {"message": "…", "type": "invalid_request_error", "param": "m
 """
 
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.printable import one_line
+from musilingo_jax.runtime.printable import one_line, print_note
 
 # Status → the protocol's word for its kind.
 _TYPES = {
@@ -120,12 +122,36 @@ def add_handlers(app: FastAPI) -> None:
         headers = {**(error.headers or {}), **refusal.headers}
         return JSONResponse(refusal.body, refusal.status, headers=headers)
 
-    @app.exception_handler(Exception)
-    async def admit(request: Request, error: Exception) -> JSONResponse:
-        # The traceback is the log's, not the client's.
-        return Refusal(
-            500, "the server failed at this request; its log says where"
-        ).response()
+    app.add_middleware(Admitted)
+
+
+class Admitted:
+    """An application whose faults are answered, and printed with their tracebacks.
+
+    A framework's own handler of all exceptions raises them again, and the connection is
+    lost with them.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._application = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        started = False
+
+        async def noticed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._application(scope, receive, noticed)
+        except Exception as error:
+            if started:
+                raise
+            print_note("".join(traceback.format_exception(error)).rstrip())
+            message = "the server failed at this request; its log says where"
+            await Refusal(500, message).response()(scope, receive, send)
 
 
 def _of_http(request: Request, error: HTTPException) -> str:

@@ -9,18 +9,13 @@ whole and not too long.
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musilingo_jax.serve import keys
 from musilingo_jax.serve.errors import Refusal
 from musilingo_jax.serve.limits import Limits
 from musilingo_jax.serve.rates import Rates
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1", "testserver"}
 # Seconds for which the body of a refused request is read.
@@ -34,7 +29,7 @@ class Gate:
 
     def __init__(
         self,
-        application: Application,
+        application: ASGIApp,
         limits: Limits,
         *,
         key: str | None,
@@ -54,9 +49,7 @@ class Gate:
         self._rates = Rates(limits.requests_per_minute)
         self._held = 0
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or refuses it."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
@@ -120,9 +113,7 @@ class Gate:
                     left -= len(message.get("body", b""))
                     more = message.get("more_body", False)
 
-    def _check(
-        self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]
-    ) -> None:
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Checks what is known before the body.
 
         Raises:

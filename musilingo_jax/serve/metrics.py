@@ -1,8 +1,5 @@
 """What Prometheus reads at `/metrics`."""
 
-from collections.abc import MutableMapping
-from typing import Any
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -11,8 +8,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
-from musilingo_jax.serve.gate import Application, Message, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # What is counted by its name; the names of other paths are the clients' and endless.
@@ -86,12 +82,10 @@ class Metrics:
 class Counted:
     """An application whose requests are counted, the refused ones too."""
 
-    def __init__(self, application: Application, metrics: Metrics):
+    def __init__(self, application: ASGIApp, metrics: Metrics):
         self._application, self._metrics = application, metrics
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
         path = scope.get("path", "")
         path = path if path in _PATHS else "other"

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 
@@ -66,7 +66,7 @@ class Running:
         limits = server.state.limits
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
-                cast(uvicorn.config.ASGIApplication, server.application),
+                cast(Any, server.application),
                 log_config=None,
                 access_log=False,
                 # Else a client on this machine could give itself any address.

@@ -91,7 +91,7 @@ def test_a_full_queue_is_a_429():
         assert client.engine.all_free()
 
 
-def test_an_error_of_the_model_is_the_servers_fault():
+def test_an_error_of_the_model_is_the_servers_fault(capfd):
     class Broken(FakeEngine):
         def submit(self, *_):
             raise ZeroDivisionError("secret")
@@ -103,6 +103,7 @@ def test_an_error_of_the_model_is_the_servers_fault():
         status, error = client.refusal()
         assert (status, error["type"]) == (500, "server_error")
         assert "secret" not in error["message"]
+        assert "ZeroDivisionError: secret" in capfd.readouterr().err
         asked = {"model": "fake", "input": part(sound())}
         response = client.http.post("/v1/embeddings", json=asked)
         message = response.json()["error"]["message"]

@@ -117,7 +117,7 @@ def test_a_slow_upload_ends():
                 b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
             )
             began = time.monotonic()
-            answer = raw.recv(4096)
+            answer = b"".join(iter(lambda: raw.recv(4096), b""))
         assert b" 408 " in answer.split(b"\r\n")[0]
         assert b"took longer than 0.3 s" in answer
         assert time.monotonic() - began < 5
