@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 from musilingo_jax.answering.config import GenerateConfig
-from musilingo_jax.answering.conversation import Excerpt
+from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.live_batch import QueueFull
 from musilingo_jax.answering.pending import Pending
 from musilingo_jax.serve.conversations import Conversation
@@ -119,13 +119,7 @@ def decoding_of(
     Raises:
       UserError: the settings do not go together.
     """
-    given = {
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": request.top_k,
-        "min_p": request.min_p,
-        "repetition_penalty": request.repetition_penalty,
-    }
+    given = {"temperature": request.temperature, "top_p": request.top_p}
     most = min(request.most_tokens or usual.max_new_tokens, usual.max_new_tokens)
     return replace(
         usual,

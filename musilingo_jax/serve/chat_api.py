@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 import musilingo_jax
-from musilingo_jax.answering.conversation import Excerpt
+from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.serve import answers, conversations, sounds
 from musilingo_jax.serve.answers import Asked

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from musilingo_jax.answering.conversation import Excerpt
+from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.serve import sounds
 from musilingo_jax.serve.conversations import Placed
 from musilingo_jax.serve.engine import Engine

@@ -114,8 +114,8 @@ _NOT_HERE: dict[str, tuple[tuple[Any, ...], str]] = {
     "logprobs": ((None, False), "probabilities are not returned"),
     "top_logprobs": ((None, 0), "probabilities are not returned"),
     "logit_bias": ((None, {}), "tokens cannot be weighted"),
-    "frequency_penalty": ((None, 0), "use repetition_penalty"),
-    "presence_penalty": ((None, 0), "use repetition_penalty"),
+    "frequency_penalty": ((None, 0), "repetition is not penalised"),
+    "presence_penalty": ((None, 0), "repetition is not penalised"),
     "store": ((None, False), "nothing is stored"),
     "prediction": ((None,), "answers are not predicted"),
     "web_search_options": ((None,), "the model searches nothing"),
@@ -126,8 +126,7 @@ _NOT_HERE: dict[str, tuple[tuple[Any, ...], str]] = {
 class ChatRequest(Strict):
     """A request of `/v1/chat/completions`.
 
-    `top_k`, `min_p` and `repetition_penalty` are additions to the protocol. `user`,
-    `metadata`, `safety_identifier` and `service_tier` are taken and not used.
+    `user`, `metadata`, `safety_identifier` and `service_tier` are taken and not used.
     """
 
     model: str
@@ -138,11 +137,6 @@ class ChatRequest(Strict):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    repetition_penalty: (
-        Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None
-    ) = None
     stop: str | list[str] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = 1

@@ -3,13 +3,12 @@
 import itertools
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 
 from musilingo_jax.answering.answer import Answer
 from musilingo_jax.answering.config import GREEDY
-from musilingo_jax.answering.conversation import Excerpt
+from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.live_batch import QueueFull
 from musilingo_jax.audio import waveforms
 
@@ -61,7 +60,7 @@ class FakeEngine:
         waveform = waveforms.load(path, sample_rate=1000, tell=lambda _: None)
         features = np.full((1, 2), len(waveform), np.float32)
         seconds = len(waveform) / 1000
-        return Excerpt(Path("song"), 0, seconds, seconds, False, (), features)
+        return Excerpt("song", 0, seconds, seconds, False, (), features)
 
     def embed(self, path):
         return np.array([self.hear(path).seconds, 1, 2], np.float32)

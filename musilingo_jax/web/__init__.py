@@ -1,0 +1,1 @@
+"""A page on which people ask questions about songs."""
