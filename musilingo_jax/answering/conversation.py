@@ -17,7 +17,7 @@ from musilingo_jax.answering.answer import check_question
 from musilingo_jax.answering.config import Decoding
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.listener import Song
-from musilingo_jax.answering.pending import Pending
+from musilingo_jax.answering.pending import Finish, Pending
 from musilingo_jax.answering.song_names import labels, named
 from musilingo_jax.answering.speaker import Speaker
 from musilingo_jax.runtime.errors import UserError
@@ -51,6 +51,56 @@ class Turn:
     song: int
     question: str
     answer: str
+
+
+class Answering:
+    """The answer to a question of a conversation, on its way.
+
+    Of a question about several songs, it is one answer for each.
+    """
+
+    def __init__(
+        self, pending: Sequence[Pending], say: Callable[[bool], Iterator[str]]
+    ):
+        """An answer of which nothing was read yet.
+
+        Args:
+          pending: the answers of the model.
+          say: makes one text of them, in pieces if somebody reads along.
+        """
+        self._pending, self._say = pending, say
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts, audio vectors included."""
+        return sum(one.prompt_tokens for one in self._pending)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of all answers so far."""
+        return sum(one.answer_tokens for one in self._pending)
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it has ended: "stop" if all answers were complete; None until then."""
+        ends = [one.finish for one in self._pending]
+        if None in ends:
+            return None
+        return next((end for end in ends if end != "stop"), None) or "stop"
+
+    def pieces(self) -> Iterator[str]:
+        """The answer in pieces; once, and instead of `text`."""
+        return self._say(True)
+
+    def text(self) -> str:
+        """Waits for the whole answer."""
+        return "".join(self._say(False))
+
+    def cancel(self) -> None:
+        """Gives up what has not ended."""
+        for one in self._pending:
+            if not one.is_done:
+                one.cancel()
 
 
 class Conversation:
@@ -157,14 +207,54 @@ class Conversation:
         Raises:
           UserError: as in `ask`; at once.
         """
+        return self.submit(text).pieces()
+
+    def submit(self, text: str) -> Answering:
+        """Asks, and does not wait; as `stream` else.
+
+        Raises:
+          UserError: as in `ask`; at once.
+        """
         self._last = (text, 0)
-        return self._stream(text, self._decoding)
+        return self._submit(text, self._decoding)
+
+    def remember(self, text: str, answer: str) -> None:
+        """Adds a turn that was had elsewhere.
+
+        Args:
+          text: the question, as for `ask`.
+          answer: to it; of a question about several songs, a line for each that begins
+            with its name, as `ask` writes it.
+
+        Raises:
+          UserError: there is no song, or a text holds the sign that ends a turn.
+        """
+        _ = self.current
+        numbers, question = self._asked(text)
+        self._current = numbers[-1]
+        for number in numbers:
+            said = answer
+            if len(numbers) > 1:
+                mark = f"{self.names[number]}: "
+                lines = [line for line in answer.splitlines() if line.startswith(mark)]
+                said = lines[0].removeprefix(mark) if lines else answer
+            for part in (question, said):
+                check_question(self.model.usage.prompt, part)
+            self.turns.append(Turn(number, question, said))
 
     def retry(self) -> Iterator[str]:
         """Another answer to the last question, which takes the place of the last one.
 
         It is drawn with the next seed; if answers are not drawn at all (temperature 0),
         at a temperature of 0.7.
+
+        Raises:
+          UserError: nothing was asked.
+        """
+        return self.submit_again().pieces()
+
+    def submit_again(self) -> Answering:
+        """Asks as `retry` does, and does not wait.
 
         Raises:
           UserError: nothing was asked.
@@ -184,7 +274,7 @@ class Conversation:
         songs = len(self._asked(text)[0])
         del self.turns[len(self.turns) - songs :]
         self._last = text, tries + 1
-        return self._stream(text, decoding)
+        return self._submit(text, decoding)
 
     def reset(self) -> None:
         """Forgets what was said; songs and settings stay."""
@@ -302,26 +392,39 @@ class Conversation:
         numbers, question = named(text, [song.name for song in self._songs])
         return numbers or [self._current], question
 
-    def _stream(self, text: str, decoding: Decoding) -> Iterator[str]:
-        """Asks at once; the iterator waits for the answers."""
+    def _submit(self, text: str, decoding: Decoding) -> Answering:
+        """Asks all songs that are named."""
         _ = self.current
         numbers, question = self._asked(text)
         if len(numbers) > 1:
             self._tell_once(
                 "the model hears one song at a time: each is asked on its own"
             )
-        pending = []
-        for number in numbers:
-            earlier = self._earlier(number, question, decoding)
-            song = self._songs[number]
-            pending.append(
-                self.model.submit(song, question, earlier=earlier, **decoding)
-            )
+        pending: list[Pending] = []
+        try:
+            for number in numbers:
+                earlier = self._earlier(number, question, decoding)
+                song = self._songs[number]
+                pending.append(
+                    self.model.submit(song, question, earlier=earlier, **decoding)
+                )
+        except UserError:  # Such as that the queue is full.
+            for one in pending:
+                one.cancel()
+            raise
         self._current = numbers[-1]
-        return self._pieces(numbers, question, pending)
+
+        def say(stream: bool) -> Iterator[str]:
+            return self._pieces(numbers, question, pending, stream)
+
+        return Answering(pending, say)
 
     def _pieces(
-        self, numbers: Sequence[int], question: str, pending: Sequence[Pending]
+        self,
+        numbers: Sequence[int],
+        question: str,
+        pending: Sequence[Pending],
+        stream: bool,
     ) -> Iterator[str]:
         """The answers, one after the other; remembers them, also when it is stopped."""
         names = self.names
@@ -331,7 +434,7 @@ class Conversation:
                     yield f"{names[number]}: "
                 said: list[str] = []
                 try:
-                    for piece in answer.pieces():
+                    for piece in answer.pieces() if stream else [answer.answer().text]:
                         said.append(piece)
                         yield piece
                 finally:

@@ -8,15 +8,14 @@ their rows.
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering.conversation import Answering
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.live_batch import QueueFull
-from musilingo_jax.answering.pending import Pending
 from musilingo_jax.serve.conversations import Conversation
 from musilingo_jax.serve.engine import Engine
 from musilingo_jax.serve.errors import Refusal
@@ -47,15 +46,15 @@ class Asked:
 
     Attributes:
       pending: one for each choice.
-      began: when the request came, by `time.monotonic`.
+      notes: what the client should know beside the answers, each sentence once.
     """
 
-    pending: list[Pending]
-    began: float = field(default_factory=time.monotonic)
+    pending: list[Answering]
+    notes: list[str]
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens that were read and written; the prompt of all choices is one."""
+        """Tokens that were read and written; all choices have the same prompts."""
         prompt = self.pending[0].prompt_tokens
         answer = sum(one.answer_tokens for one in self.pending)
         return {
@@ -89,17 +88,25 @@ def ask(
       Refusal: too many others wait.
     """
     seed = secrets.randbits(31) if request.seed is None else request.seed
-    pending: list[Pending] = []
+    pending: list[Answering] = []
+    notes = [
+        line
+        for number, song in enumerate(songs, start=1)
+        if song.windows or song.notices or song.silent
+        for line in str(replace(song, name=f"song {number}")).splitlines()
+    ]
+
+    def tell(sentence: str) -> None:
+        if sentence not in notes:
+            notes.append(sentence)
+
     try:
         for choice in range(request.n or 1):
             decoding = decoding_of(request, engine.decoding, seed + choice)
-            pending.append(
-                engine.submit(
-                    songs, conversation.earlier, conversation.question, decoding
-                )
-            )
+            asked = conversation.earlier, conversation.question
+            pending.append(engine.submit(songs, *asked, decoding, tell))
     except BaseException as error:
-        Asked(pending).cancel()
+        Asked(pending, notes).cancel()
         if isinstance(error, QueueFull):
             raise Refusal(
                 429,
@@ -108,7 +115,7 @@ def ask(
                 retry_after=_RETRY_AFTER,
             ) from error
         raise
-    return Asked(pending)
+    return Asked(pending, notes)
 
 
 def decoding_of(
@@ -145,10 +152,10 @@ async def pieces(
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
 
-    def take(choice: int, pending: Pending) -> None:
+    def take(choice: int, pending: Answering) -> None:
         last: Piece | BaseException
         try:
-            for text in pending.pieces() if stream else (pending.answer().text,):
+            for text in pending.pieces() if stream else (pending.text(),):
                 loop.call_soon_threadsafe(arrived.put_nowait, Piece(choice, text))
             last = Piece(choice, "", pending.finish)
         except BaseException as error:

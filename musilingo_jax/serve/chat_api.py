@@ -113,6 +113,7 @@ async def _whole(
         **_head(request, "chat.completion"),
         "choices": choices,
         "usage": asked.usage,
+        "notes": asked.notes,
     }
 
 
@@ -127,8 +128,8 @@ async def _events(
     options = request.stream_options
     shows_usage = options is not None and options.include_usage
 
-    def event(choices: list[dict[str, Any]], usage: Any = None) -> str:
-        chunk = {**head, "choices": choices}
+    def event(choices: list[dict[str, Any]], usage: Any = None, **more: Any) -> str:
+        chunk = {**head, "choices": choices, **more}
         if shows_usage:
             chunk["usage"] = usage
         return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
@@ -147,8 +148,12 @@ async def _events(
                 first = {"role": "assistant", "content": ""}
                 yield event([choice(index, first, None)])
             async for piece in _counted(state, asked, began, stream=True):
-                delta = {"content": piece.text} if piece.text else {}
-                yield event([choice(piece.choice, delta, piece.finish)])
+                if piece.finish is None:
+                    delta = {"content": piece.text}
+                    yield event([choice(piece.choice, delta, None)])
+                else:
+                    end = choice(piece.choice, {}, piece.finish)
+                    yield event([end], notes=asked.notes)
             if shows_usage:
                 yield event([], asked.usage)
     except Refusal as refusal:

@@ -1,16 +1,19 @@
 """What the server needs of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from musilingo_jax.answering.config import GenerateConfig
+from musilingo_jax.answering.conversation import Answering, Conversation
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.model import EMBEDDED, Model
-from musilingo_jax.answering.pending import Pending
 
+# Of `GenerateConfig`: what a request may change.
+_SETTINGS = ("temperature", "top_p", "max_new_tokens", "seed", "stop")
 _RATE = 24_000
 
 
@@ -97,21 +100,28 @@ class Engine:
         earlier: Sequence[tuple[str, str]],
         question: str,
         decoding: GenerateConfig,
-    ) -> Pending:
-        """Asks a question.
+        tell: Callable[[str], None],
+    ) -> Answering:
+        """Asks a question about the songs that it names, or else about the last one.
+
+        Args:
+          songs: what was heard, in the order of the messages.
+          earlier: questions that were asked before, and their answers.
+          question: what is asked, as in `Conversation.ask`.
+          decoding: how the answer is decoded.
+          tell: gets what the client should know beside the answer.
 
         Raises:
           UserError: it cannot be asked, or is too long.
           QueueFull: too many others wait.
         """
-        (excerpt,) = songs
-        return self._model.submit(
-            excerpt,
-            question,
-            earlier=earlier,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            max_new_tokens=decoding.max_new_tokens,
-            seed=decoding.seed,
-            stop=decoding.stop,
-        )
+        talk = Conversation(self._model, tell=tell)
+        for number, song in enumerate(songs, start=1):
+            # A single song needs no name, and then no question can name it by accident.
+            name = f"song {number}" if len(songs) > 1 else ""
+            talk.add(replace(song, name=name))
+        for name in _SETTINGS:
+            talk.set(name, getattr(decoding, name))
+        for asked, said in earlier:
+            talk.remember(asked, said)
+        return talk.submit(question)

@@ -31,7 +31,11 @@ class Choice(TypedDict):
 
 
 class Completion(TypedDict):
-    """The answers to one request."""
+    """The answers to one request.
+
+    `notes` are an addition to the protocol: what was heard or read of the request only
+    in part, a sentence each.
+    """
 
     id: str
     object: Literal["chat.completion"]
@@ -40,6 +44,7 @@ class Completion(TypedDict):
     system_fingerprint: str
     choices: list[Choice]
     usage: Usage
+    notes: list[str]
 
 
 class Model(TypedDict):

@@ -99,7 +99,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
                         info="draws among the likeliest words only; 1 for all",
                     )  # fmt: skip
                     most = gr.Slider(
-                        8, most_tokens, usual.most_tokens, step=1, label="Tokens",
+                        8, most_tokens, usual.max_new_tokens, step=1, label="Tokens",
                         info="of an answer at most",
                     )  # fmt: skip
                     seed = gr.Number(
@@ -209,7 +209,8 @@ def _written(session: Session, turns: Iterator[Turn]) -> Iterator[Any]:
     try:
         for _ in turns:
             yield [messages(session), "", cards.status(_WRITING), *busy]
-        yield [messages(session), gr.skip(), cards.status(_HINT), *free]
+        said = " ".join(f"Note: {note}." for note in session.notes) or _HINT
+        yield [messages(session), gr.skip(), cards.status(said), *free]
     except UserError as error:
         said = cards.status(f"{error}.", wrong=True)
         yield [messages(session), gr.skip(), said, *free]

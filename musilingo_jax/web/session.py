@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from musilingo_jax.answering.conversation import Answering, Conversation
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.model import Model
 from musilingo_jax.runtime.errors import UserError
@@ -16,6 +17,8 @@ from musilingo_jax.runtime.printable import one_line
 from musilingo_jax.web import uploads, waveform
 from musilingo_jax.web.limits import Limits
 
+# How an answer ended → the state of its turn.
+_STATES = {"stop": "done", "length": "cut", "cancelled": "stopped"}
 # A song's name is shown up to here.
 _MOST_LETTERS = 60
 
@@ -64,13 +67,13 @@ class Settings:
     Attributes:
       temperature: 0 for the likeliest words.
       top_p: share of the likeliest words that may be drawn.
-      most_tokens: of an answer.
+      max_new_tokens: of an answer at most.
       seed: of the draws.
     """
 
     temperature: float
     top_p: float
-    most_tokens: int
+    max_new_tokens: int
     seed: int
 
 
@@ -81,9 +84,10 @@ SUGGESTIONS = (
     "What is the tempo?",
     "Which key is it in?",
 )
+# A model hears one song at a time: it is asked about each of those that are named.
 COMPARISONS = (
-    "Which song is faster?",
-    "How do the songs differ?",
+    "What is the tempo of both songs?",
+    "Describe both songs.",
 )
 
 
@@ -104,9 +108,15 @@ class Session:
         self.turns: list[Turn] = []
         self.model_name = model.name
         self._model, self._limits = model, limits
-        self._conversation = model.chat()
-        self._stopped = threading.Event()
+        self._notes: list[str] = []
+        self._conversation = self._begin()
+        self._answering: Answering | None = None
         self._busy = threading.Lock()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known beside the last answer, a sentence each."""
+        return list(self._notes)
 
     @property
     def suggestions(self) -> tuple[str, ...]:
@@ -132,7 +142,8 @@ class Session:
             with self._alone():
                 uploads.check_content(path)
                 bars = waveform.loudness(path, self._limits.song_seconds)
-                excerpt = self._conversation.add(path)
+                excerpt = replace(self._model.hear(path), name=name)
+                self._conversation.add(excerpt)
         except UserError as error:
             reason = str(error).replace(str(path), name)
             raise UserError(reason) from error
@@ -159,49 +170,53 @@ class Session:
         yield from self._answer(question, settings)
 
     def retry(self, settings: Settings) -> Iterator[Turn]:
-        """Answers the last question anew.
+        """Answers the last question anew, with other draws.
 
         Raises:
           UserError: there is none.
         """
         if not self.turns:
             raise UserError("there is no answer to try again")
-        question = self.turns.pop().question
-        self._conversation.forget()
-        yield from self._answer(question, settings)
+        yield from self._answer(None, settings)
 
     def stop(self) -> None:
         """Ends the answer that is being written; what is there of it stays."""
-        self._stopped.set()
+        if self._answering is not None:
+            self._answering.cancel()
 
     def clear(self) -> list[Path]:
         """Forgets songs and turns; returns the files of the songs."""
         self.stop()
+        self._notes.clear()
         files = [song.path for song in self.songs]
         self.songs, self.turns = [], []
-        self._conversation = self._model.chat()
+        self._conversation = self._begin()
         return files
 
-    def _answer(self, question: str, settings: Settings) -> Iterator[Turn]:
+    def _begin(self) -> Conversation:
+        return Conversation(self._model, tell=self._notes.append)
+
+    def _answer(self, question: str | None, settings: Settings) -> Iterator[Turn]:
+        """Answers a question; None for the last one, whose turn is replaced."""
         with self._alone():
-            self._stopped.clear()
-            pieces = self._conversation.stream(
-                question,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_new_tokens=settings.most_tokens,
-                seed=settings.seed,
-            )
-            turn = Turn(question)
+            self._notes.clear()
+            talk = self._conversation
+            for name, value in asdict(settings).items():
+                talk.set(name, value)
+            if question is None:
+                answering = talk.submit_again()
+                turn = Turn(self.turns.pop().question)
+            else:
+                answering, turn = talk.submit(question), Turn(question)
             self.turns.append(turn)
-            with contextlib.closing(pieces):
+            # Answers that wait for a row end at once when they are stopped.
+            self._answering = answering
+            with contextlib.closing(answering.pieces()) as pieces:
                 yield turn
                 for piece in pieces:
                     turn.answer += piece
-                    if self._stopped.is_set():
-                        break
                     yield turn
-            turn.state = "stopped" if self._stopped.is_set() else "done"
+            turn.state = _STATES[answering.finish or "cancelled"]
             yield turn
 
     @contextlib.contextmanager

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from musilingo_jax.answering.answer import Answer
 from musilingo_jax.answering.config import GREEDY
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.live_batch import QueueFull
@@ -29,8 +28,8 @@ class FakePending:
             yield word
         self.finish = "length" if len(self._words) > self._most else "stop"
 
-    def answer(self, timeout=None):
-        return Answer("".join(self.pieces()), self.finish == "length")
+    def text(self):
+        return "".join(self.pieces())
 
     def cancel(self):
         self.finish = self.finish or "cancelled"
@@ -65,11 +64,12 @@ class FakeEngine:
     def embed(self, path):
         return np.array([self.hear(path).seconds, 1, 2], np.float32)
 
-    def submit(self, songs, earlier, question, decoding):
+    def submit(self, songs, earlier, question, decoding, tell):
         if sum(one.finish is None for one in self.pending) >= self.room:
             raise QueueFull("full")
         self.asked.append((songs, earlier, question, decoding))
         heard = ", ".join(f"{song.seconds:g} s" for song in songs)
+        tell("the words are its own")
         text = f"{question} ({heard}; seed {decoding.seed})"
         words = [
             word if first else f" {word}"

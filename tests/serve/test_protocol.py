@@ -38,6 +38,7 @@ def test_an_answer_has_the_form_of_the_protocol(client):
         "content": "Which key? (2 s; seed 5)",
         "refusal": None,
     }
+    assert body["notes"] == ["the words are its own"]
     usage = body["usage"]
     assert usage == {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
 
@@ -55,6 +56,7 @@ def test_a_stream_spells_the_answer_and_tells_its_end(client):
         "logprobs": None,
         "finish_reason": "stop",
     }
+    assert end["notes"] == ["the words are its own"]
     assert usage["choices"] == [] and usage["usage"]["total_tokens"] == 13
     assert all(piece["usage"] is None for piece in pieces)
     assert len({piece["id"] for piece in (first, *pieces, usage)}) == 1
