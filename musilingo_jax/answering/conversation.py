@@ -8,7 +8,7 @@ model was made for that (`Usage.earlier_turns`) and as they fit:
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,9 @@ class Answering:
     """
 
     def __init__(
-        self, pending: Sequence[Pending], say: Callable[[bool], Iterator[str]]
+        self,
+        pending: Sequence[Pending],
+        say: Callable[[bool], Generator[str, None, None]],
     ):
         """An answer of which nothing was read yet.
 
@@ -83,12 +85,11 @@ class Answering:
     @property
     def finish(self) -> Finish | None:
         """How it has ended: "stop" if all answers were complete; None until then."""
-        ends = [one.finish for one in self._pending]
-        if None in ends:
-            return None
-        return next((end for end in ends if end != "stop"), None) or "stop"
+        ends = {one.finish for one in self._pending}
+        order: tuple[Finish | None, ...] = (None, "cancelled", "length", "stop")
+        return next(end for end in order if end in ends)
 
-    def pieces(self) -> Iterator[str]:
+    def pieces(self) -> Generator[str, None, None]:
         """The answer in pieces; once, and instead of `text`."""
         return self._say(True)
 
@@ -414,7 +415,7 @@ class Conversation:
             raise
         self._current = numbers[-1]
 
-        def say(stream: bool) -> Iterator[str]:
+        def say(stream: bool) -> Generator[str, None, None]:
             return self._pieces(numbers, question, pending, stream)
 
         return Answering(pending, say)
@@ -425,7 +426,7 @@ class Conversation:
         question: str,
         pending: Sequence[Pending],
         stream: bool,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """The answers, one after the other; remembers them, also when it is stopped."""
         names = self.names
         try:
