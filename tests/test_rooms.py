@@ -1,7 +1,7 @@
 """The rooms of the package are ordered, and imports run downward only.
 
     door     train.py  evaluate.py  generate.py  chat.py  cache.py  command.py
-    wing     plan/  convert/  recipes/
+    wing     plan/  convert/  recipes/  serve/  web/
     room     the rest, lowest first in `ROOMS`
 
 A room imports rooms below it and its own files. A door imports rooms. A wing imports
@@ -28,7 +28,7 @@ ROOMS = (
     "evaluation",
 )
 DOORS = ("train", "evaluate", "generate", "chat", "cache", "command")
-WINGS = ("plan", "convert", "recipes")
+WINGS = ("plan", "convert", "recipes", "serve", "web")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -5,7 +5,7 @@ import io
 from contextlib import contextmanager
 from dataclasses import replace
 
-import httpx
+import httpx2
 import numpy as np
 import soundfile
 
@@ -83,6 +83,6 @@ def serving(engine=None, *, key=None, hosts=(), loopback_only=True, **limits):
     )
     with (
         runner.running(server, host="127.0.0.1", port=0) as at_work,
-        httpx.Client(base_url=at_work.address, timeout=30) as http,
+        httpx2.Client(base_url=at_work.address, timeout=30) as http,
     ):
         yield Client(at_work, engine, http)

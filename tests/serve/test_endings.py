@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
@@ -31,7 +31,7 @@ def test_a_client_that_leaves_a_stream_frees_its_row():
 
 def test_a_client_that_leaves_before_its_answer_frees_its_row():
     with serving(FakeEngine(seconds=0.05)) as client:
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx2.ReadTimeout):
             client.http.post(
                 "/v1/chat/completions",
                 json={"model": "fake", "messages": [LONG]},
@@ -49,7 +49,7 @@ def test_a_client_that_leaves_before_its_song_is_heard_asks_nothing():
 
     with serving(Slow()) as client:
         for _ in range(2):  # The second one waits for the first one's song.
-            with pytest.raises(httpx.ReadTimeout):
+            with pytest.raises(httpx2.ReadTimeout):
                 client.http.post(
                     "/v1/chat/completions",
                     json={"model": "fake", "messages": [LONG]},
@@ -120,8 +120,8 @@ def test_an_ending_server_finishes_its_answers():
         client.at_work.stop()
         assert 0.3 < time.monotonic() - began < 4
         assert answer.result().json()["choices"][0]["finish_reason"] == "stop"
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{client.at_work.address}/healthz")
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{client.at_work.address}/healthz")
 
 
 def test_an_ending_server_does_not_wait_for_ever():
