@@ -43,6 +43,8 @@ PROG = "musilingo"
 # The other programs: what they are for.
 PROGRAMS = {
     "chat": "ask about songs at the terminal",
+    "web": "open a page on which people ask about songs",
+    "serve": "answer over HTTP, in the protocol of OpenAI",
     "train": "train an adapter",
     "evaluate": "score a model, or anyone's answers",
     "generate": "answer the questions of a corpus",
