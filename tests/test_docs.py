@@ -25,7 +25,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 BLOCK = re.compile(r"^(<!-- (run(?: slowly)?) -->\n)?```sh\n(.*?)^```", re.M | re.S)
-OTHERS = ("gcloud", "mkdir", "pre-commit", "source", "tensorboard")
+OTHERS = ("gcloud", "mkdir", "openssl", "pre-commit", "source", "tensorboard")
 FILLED_IN = {"FOLDER": ".", "DIR": ".", "PROJECT": "mine", "BUCKET": "mine"}
 
 

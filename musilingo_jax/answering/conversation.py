@@ -119,15 +119,24 @@ class Conversation:
       turns: all turns so far.
     """
 
-    def __init__(self, model: Speaker, *, tell: Callable[[str], None] | None = None):
+    def __init__(
+        self,
+        model: Speaker,
+        *,
+        tell: Callable[[str], None] | None = None,
+        mark_cuts: bool = True,
+    ):
         """A conversation without songs.
 
         Args:
           model: what answers.
           tell: gets what is to be known beside an answer, a sentence each, such as that
             turns were left out; None to print it to stderr.
+          mark_cuts: whether an answer that was cut ends by saying so. Else only
+            `Answering.finish` does.
         """
         self.model = model
+        self._mark_cuts = mark_cuts
         self.turns: list[Turn] = []
         self._tell = tell or (lambda sentence: print_note(f"note: {sentence}"))
         self._songs: list[Excerpt] = []
@@ -440,7 +449,7 @@ class Conversation:
                         yield piece
                 finally:
                     self.turns.append(Turn(number, question, "".join(said)))
-                if answer.finish == "length":
+                if answer.finish == "length" and self._mark_cuts:
                     yield self.model.decoding(**self._decoding).cut_mark
                 if number != numbers[-1]:
                     yield "\n"

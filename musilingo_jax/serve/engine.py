@@ -115,7 +115,7 @@ class Engine:
           UserError: it cannot be asked, or is too long.
           QueueFull: too many others wait.
         """
-        talk = Conversation(self._model, tell=tell)
+        talk = Conversation(self._model, tell=tell, mark_cuts=False)
         for number, song in enumerate(songs, start=1):
             # A single song needs no name, and then no question can name it by accident.
             name = f"song {number}" if len(songs) > 1 else ""

@@ -47,7 +47,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
     """
     # Gradio would otherwise tell its makers that the page was opened.
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(head)
+        gr.HTML(head, elem_id="head")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300):
                 song = gr.Audio(
@@ -65,13 +65,13 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
                     height="min(56vh, 520px)",
                     render_markdown=False,
                     feedback_options=None,
-                    buttons=["copy"],
+                    buttons=[],
                     placeholder="Add a song, then ask about it.",
                     elem_id="chat",
                 )
                 with gr.Row(elem_classes="suggestions"):
                     suggestions = [gr.Button(text, size="sm") for text in SUGGESTIONS]
-                with gr.Row(equal_height=True):
+                with gr.Row(elem_classes="asking"):
                     question = gr.Textbox(
                         label="Question",
                         placeholder="What would you like to know?",

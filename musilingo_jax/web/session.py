@@ -194,7 +194,7 @@ class Session:
         return files
 
     def _begin(self) -> Conversation:
-        return Conversation(self._model, tell=self._notes.append)
+        return Conversation(self._model, tell=self._notes.append, mark_cuts=False)
 
     def _answer(self, question: str | None, settings: Settings) -> Iterator[Turn]:
         """Answers a question; None for the last one, whose turn is replaced."""

@@ -104,7 +104,6 @@ def test_a_long_answer_is_said_to_be_cut(session):
     [
         ("  ", "type a question first"),
         ("why " * 20, "has 79 letters, and at most 50"),
-        ("a ### b", "with which every turn of the conversation ends"),
     ],
 )
 def test_questions_are_refused_in_a_sentence(session, question, says):
