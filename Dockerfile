@@ -44,5 +44,5 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10m \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM
 # Only what `docker run -p` publishes is reached from outside the container.
-ENTRYPOINT ["python", "-m", "musilingo_jax.serve", "--host=0.0.0.0"]
+ENTRYPOINT ["musilingo", "serve", "--host=0.0.0.0"]
 CMD []

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
-openai = pytest.importorskip("openai", reason="needs the package openai")
 
 from helpers.programs import ROOT
 from helpers.serving import part, serving
 
 from musilingo_jax.serve.engine import Engine
 
+openai = pytest.importorskip("openai", reason="needs the package openai")
 pytestmark = pytest.mark.medium
 
 CLIPS = sorted((ROOT / "musilingo_jax/assets/musilingo-tiny-corpus/clips").glob("*"))
