@@ -36,7 +36,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/models/huggingface \
     XDG_CACHE_HOME=/models/cache
-USER musilingo
+# By number, which needs no list of users to be known as not root.
+USER 10001
 WORKDIR /home/musilingo
 VOLUME /models
 EXPOSE 8000

@@ -58,6 +58,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
                     buttons=[],
                     elem_id="song",
                 )
+                heard = gr.HTML(cards.status(""), elem_id="heard")
                 songs = gr.HTML(cards.songs([]), elem_id="songs")
             with gr.Column(scale=6, min_width=300):
                 chat = gr.Chatbot(
@@ -116,7 +117,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
             [song.upload, song.stop_recording],
             _add(people),
             [song],
-            [song, songs, status, *suggestions],
+            [song, songs, heard, *suggestions],
             show_progress="minimal",
             **free,
         )
@@ -131,7 +132,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
             suggestion.click(_ask(people), [suggestion, *settings], answering, **quiet)
         retry.click(_retry(people), settings, answering, **quiet)
         stop.click(_stop(people), None, [status], **quiet)
-        cleared = [song, songs, chat, status, *suggestions]
+        cleared = [song, songs, heard, chat, status, *suggestions]
         clear.click(_clear(people), None, cleared, **quiet)
         save.click(_save(people), None, [save, status], **quiet)
         page.unload(_leave(people))
@@ -160,7 +161,7 @@ def _add(people: People) -> Callable[..., Any]:
             except UserError:
                 uploads.remove(real, people.folder)
                 raise
-            said = cards.status(f"{added.name} was heard. {_HINT}")
+            said = cards.status(f"{added.name} was heard: ask about it.")
         except UserError as error:
             said = cards.status(f"{error}.", wrong=True)
         return [None, cards.songs(session.songs), said, *_named(session)]
@@ -229,7 +230,8 @@ def _clear(people: People) -> Callable[..., Any]:
         people.clear(request.session_hash or "")
         session = _session(people, request)
         said = cards.status("Cleared: songs and answers are gone.")
-        return [None, cards.songs([]), [], said, *_named(session)]
+        empty = cards.status("")
+        return [None, cards.songs([]), empty, [], said, *_named(session)]
 
     return clear
 
