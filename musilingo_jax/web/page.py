@@ -63,7 +63,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
             with gr.Column(scale=6, min_width=300):
                 chat = gr.Chatbot(
                     label="Conversation",
-                    height="min(56vh, 520px)",
+                    height="min(52vh, 450px)",
                     render_markdown=False,
                     feedback_options=None,
                     buttons=[],

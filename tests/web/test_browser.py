@@ -140,12 +140,12 @@ def ask(page, question):
     raise AssertionError(page.inner_text("body"))
 
 
-def picture(page, name):
+def picture(page, name, *, whole=False):
     if folder := os.environ.get("PICTURES"):
         page.mouse.move(0, 0)
         page.evaluate("document.activeElement.blur()")
         time.sleep(0.5)
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=whole)
 
 
 def long_song(folder):
@@ -210,9 +210,7 @@ def test_a_phone_in_the_dark(browser, address):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert max(map(int, re.findall(r"\d+", background)[:3])) < 80
-        picture(page, "web-phone")
-        page.locator("#question").scroll_into_view_if_needed()
-        picture(page, "web-phone-below")
+        picture(page, "web-phone", whole=True)
 
 
 def test_keys_are_enough(browser, address):
