@@ -7,7 +7,7 @@ as many answers at once as it is asked for.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import gradio as gr
+import gradio as gr  # pyright: ignore[reportMissingImports]  # An extra.
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.web import cards, export, uploads

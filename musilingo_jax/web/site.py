@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gradio as gr
+import gradio as gr  # pyright: ignore[reportMissingImports]  # An extra.
+from gradio.themes import Default  # pyright: ignore[reportMissingImports]
 
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.web import cards, password
@@ -66,7 +67,7 @@ def opened(
         footer_links=[],
         max_file_size=most_bytes,
         css=cards.STYLE,
-        theme=gr.themes.Default(
+        theme=Default(
             primary_hue="indigo",
             neutral_hue="slate",
             # Those of the browser's system: none is fetched.
