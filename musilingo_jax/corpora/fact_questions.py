@@ -142,9 +142,7 @@ _NOT_MUSIC = (
     "I hear {value} and no music.",
     "There is no music here, but {value}.",
 )
-OF_RECORDINGS = tuple(
-    name for name in FACTS if name not in ("style", "lead")
-)
+OF_RECORDINGS = tuple(name for name in FACTS if name not in ("style", "lead"))
 """The facts that can be known of a recording without its score."""
 
 
@@ -195,8 +193,7 @@ def caption(known: Known, rng: np.random.Generator) -> str:
     if known.get("sound", "music") != "music":
         return str(rng.choice(_NOT_MUSIC)).format(value=known["sound"])
     words = [known[name] for name in ("energy", "tempo") if name in known]
-    family = known.get("family")
-    kind = {None: "piece"}.get(family, f"{family} piece")
+    kind = f"{known['family']} piece" if "family" in known else "piece"
     phrase = " ".join([*words, kind])
     article = "an" if phrase[0] in "aeiou" else "a"
     begin = str(rng.choice(("This is {}", "We hear {}", "I hear {}")))

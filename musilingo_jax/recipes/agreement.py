@@ -1,8 +1,8 @@
 """How far a student agrees with its teachers on songs of packages that it never heard.
 
-Agreement is not truth: a teacher that takes every flute for a violin is agreed with by
-a student that does so, too. It is measured on whole songs, the mean over their excerpts,
-and beside it stands the same student asked about another song:
+Agreement is not truth: a student that takes every flute for a violin, as its teacher
+does, agrees with it. It is measured on whole songs, the mean over their excerpts, and
+beside it stands the same student asked about another song:
 
     correlation     over songs, of the student's logit of a tag with the teacher's
     shuffled        the same, each song beside the next package's

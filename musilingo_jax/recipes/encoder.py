@@ -116,9 +116,9 @@ class Rendered(NamedTuple):
       targets: for each frame, from 0 to 1, what sounds in it.
     """
 
-    waveform: Float[Array, "batch samples"]
-    labels: Mapping[str, Int[Array, " batch"]]
-    targets: Float[Array, "batch frames targets"]
+    waveform: Float[Array | np.ndarray, "batch samples"]
+    labels: Mapping[str, Int[Array | np.ndarray, " batch"]]
+    targets: Float[Array | np.ndarray, "batch frames targets"]
 
 
 class Recorded(NamedTuple):
@@ -131,10 +131,10 @@ class Recorded(NamedTuple):
       noted: whether `chroma` is known.
     """
 
-    waveform: Float[Array, "batch samples"]
-    outputs: Float[Array, "batch outputs"]
-    chroma: Float[Array, "batch frames 12"]
-    noted: Bool[Array, " batch"]
+    waveform: Float[Array | np.ndarray, "batch samples"]
+    outputs: Float[Array | np.ndarray, "batch outputs"]
+    chroma: Float[Array | np.ndarray, "batch frames 12"]
+    noted: Bool[Array | np.ndarray, " batch"]
 
 
 def loss(
@@ -152,7 +152,9 @@ def loss(
       student: what learns.
       rendered: clips whose score is known.
       recorded: excerpts that teachers have heard; None for none.
-      window_frames, frame_weight, heard_weight: as in `EncoderRecipe`.
+      window_frames: as in `EncoderRecipe`.
+      frame_weight: as in `EncoderRecipe`.
+      heard_weight: as in `EncoderRecipe`.
 
     Returns:
       The loss; and numbers to show, by name, as `_of_score` and `_of_teachers` do.
@@ -160,7 +162,7 @@ def loss(
     clips = len(rendered.waveform)
     waveform = jnp.asarray(rendered.waveform)
     if recorded is not None:
-        waveform = jnp.concatenate([waveform, recorded.waveform])
+        waveform = jnp.concatenate([waveform, jnp.asarray(recorded.waveform)])
     windows, frames = student(waveform, window_frames)
     # The last window may be shorter: each counts by the frames that it holds.
     count = frames.shape[1]

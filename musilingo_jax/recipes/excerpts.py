@@ -119,7 +119,9 @@ def write_set(
         return
     folder.mkdir(parents=True, exist_ok=True)
     rows, left_out, found = [], [], []
-    jobs = [(track, seconds, spacing, most, [seed, n]) for n, track in enumerate(tracks)]
+    jobs = [
+        (track, seconds, spacing, most, [seed, n]) for n, track in enumerate(tracks)
+    ]
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         results = pool.map(_draw, jobs)
         bar = cli.progress(results, total=len(jobs), unit="song", label="excerpts")

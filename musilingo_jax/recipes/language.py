@@ -4,8 +4,8 @@ MusiLingo's language model is frozen while the adapter learns, so the adapter ca
 produce vectors that the model can already read. Vicuna's embedding space has room for
 "a slow waltz", because Vicuna was trained on the web. A model of a million parameters
 that never saw anything in the audio slot would learn to write fluently and to ignore
-the slot. So during its training the slot holds hints: noisy sums of the codes of what is
-known of the song (`hints.py`). The model card states this openly.
+the slot. So during its training the slot holds hints: noisy sums of the codes of what
+is known of the song (`hints.py`). The model card states this openly.
 """
 
 import dataclasses

@@ -74,7 +74,7 @@ def speech(spoken: Sequence[Track], samples: int, rng: np.random.Generator) -> W
     while length < samples:
         if not spoken or failed == 10:
             raise UserError("there is no recording of speech that can be read")
-        path = spoken[rng.integers(len(spoken))].path
+        path = spoken[int(rng.integers(len(spoken)))].path
         try:
             part = waveforms.load(path, sample_rate=SAMPLE_RATE, tell=lambda _: None)
         except UserError:

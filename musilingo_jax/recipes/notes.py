@@ -1,7 +1,7 @@
-"""Which notes sound in excerpts, by basic-pitch (Bittner et al. 2022, "A Lightweight
-Instrument-Agnostic Model for Polyphonic Note Transcription").
+"""Which notes sound in excerpts, by basic-pitch.
 
-The model is the ONNX file in the package `basic-pitch` 0.4.0 (Apache-2.0 licence), run
+The model (Bittner et al. 2022, "A Lightweight Instrument-Agnostic Model for Polyphonic
+Note Transcription and Multipitch Estimation") is the ONNX file in the package `basic-pitch` 0.4.0 (Apache-2.0 licence), run
 by `onnxruntime`; no code of the package is run. It hears windows of two seconds, of
 which the ends are left out, since a note there has half its sound only:
 

@@ -1,6 +1,6 @@
 r"""Recordings under free licences, from Debian's packages of games.
 
-    make music          # or: python -m musilingo_jax.recipes.recordings --out=build/music
+    make music      # or: python -m musilingo_jax.recipes.recordings --out=build/music
 
 About 25 hours of music that people made and released, most of it electronic. What is
 learnt from and what is left out is decided by **package**, never by song: the songs of
@@ -320,20 +320,22 @@ def _unpack(file: Path, package: Package, place: Path) -> None:
     for name in (_MUSIC, _SPEECH):
         (place / name).mkdir(parents=True)
     kept = 0
-    with subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE
-    ) as unpacking:
-        with tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive:
-            for name, content in _files(archive):
-                if name.endswith(f"/doc/{package.name}/copyright"):
-                    (place / "copyright").write_bytes(content)
-                elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
-                    continue
-                elif fnmatch(name, package.music):
-                    _write(place / _MUSIC, name, content)
-                    kept += 1
-                elif package.speech and fnmatch(name, package.speech):
-                    _write(place / _SPEECH, name, content)
+    with (
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE
+        ) as unpacking,
+        tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive,
+    ):
+        for name, content in _files(archive):
+            if name.endswith(f"/doc/{package.name}/copyright"):
+                (place / "copyright").write_bytes(content)
+            elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
+                continue
+            elif fnmatch(name, package.music):
+                _write(place / _MUSIC, name, content)
+                kept += 1
+            elif package.speech and fnmatch(name, package.speech):
+                _write(place / _SPEECH, name, content)
     if unpacking.returncode or not kept:
         raise UserError(
             f"{file}: cannot be unpacked, or has no music under {package.music}; "

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.facts import FACTS
+from musilingo_jax.corpora.records import Record
 from musilingo_jax.models.adapter import Adapter
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import sources, weights
@@ -43,7 +43,7 @@ def write_start(experiment: ConfigDict, *, shrinkage: float) -> None:
     records = mixture.split(corpus, corpus.train_split, answered=True)
     features = feature_cache.prepare(experiment, records, mesh)
     language_model = sources.find(experiment.model.language_model, "language_model")
-    width = LlamaConfig.from_dict(language_model.config).width
+    width = LlamaConfig.from_dict(dict(language_model.config)).width
     table = codes(width)
     weights.save_adapter(
         ridge(*regression(labels_of(records), features.features, table), shrinkage),

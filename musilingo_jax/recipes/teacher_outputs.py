@@ -99,8 +99,9 @@ def _tagged(
             _outputs(tagger, padded[start : start + size])
             for start in range(0, len(padded), size)
         ]
-        for columns, parts in zip((logits, features), zip(*outputs, strict=True)):
-            joined = np.concatenate([np.asarray(part) for part in parts])[: len(flat)]
+        for columns, place in ((logits, 0), (features, 1)):
+            parts = [np.asarray(output[place]) for output in outputs]
+            joined = np.concatenate(parts)[: len(flat)]
             columns.append(joined.reshape(count, each, -1).mean(axis=1))
     return np.concatenate([*logits, *features], axis=1)
 

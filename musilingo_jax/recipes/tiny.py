@@ -134,7 +134,7 @@ def make(recipe: RecipeConfig, sources: Sources) -> None:
         make_adapter(recipe)
     with log.stage("corpus"):
         make_songs(recipe, recipe.corpus, work / "corpus", fonts, offset=4)
-    cards.write(recipe, sources.music, log.read())
+    cards.write(recipe, log.read())
 
 
 def soundfonts(folder: Path, names: tuple[str, ...]) -> list[str]:
@@ -338,9 +338,7 @@ def make_songs(
         )
 
 
-def make_recorded_songs(
-    recipe: RecipeConfig, learnt: Taught, left_out: Taught
-) -> None:
+def make_recorded_songs(recipe: RecipeConfig, learnt: Taught, left_out: Taught) -> None:
     """Writes a corpus to learn from, and one of the packages that are left out."""
     for offset, (name, (recorded, lessons), split) in enumerate(
         (("recorded_songs", learnt, "train"), ("real_songs", left_out, "test"))
@@ -365,6 +363,8 @@ if __name__ == "__main__":
         "soundfonts", "build/soundfonts", "folder of the soundfonts of the config"
     )
     flags.DEFINE_string("music", "build/music", "folder of the recordings' packages")
-    flags.DEFINE_string("teachers", "build/teachers", "folder of the teachers' packages")
+    flags.DEFINE_string(
+        "teachers", "build/teachers", "folder of the teachers' packages"
+    )
     flags.DEFINE_bool("install", False, "copy model and corpus into the package")
     cli.run(main)

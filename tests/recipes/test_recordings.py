@@ -102,7 +102,9 @@ def tracks(tmp_path_factory):
     soundfile.write(folder / "long.wav", song, RATE)
     soundfile.write(folder / "short.wav", song[:RATE], RATE)
     (folder / "text.wav").write_text("no sound")
-    return [Track("game", folder / name) for name in ("long.wav", "short.wav", "text.wav")]
+    return [
+        Track("game", folder / name) for name in ("long.wav", "short.wav", "text.wav")
+    ]
 
 
 def test_excerpts_are_spread_over_a_song_at_one_level_and_without_pauses(
@@ -111,7 +113,13 @@ def test_excerpts_are_spread_over_a_song_at_one_level_and_without_pauses(
     folder = tmp_path / "set"
 
     def write(**others):
-        settings = {"seconds": 2.0, "spacing": 3.0, "most": 10, "seed": 1, "processes": 1}
+        settings = {
+            "seconds": 2.0,
+            "spacing": 3.0,
+            "most": 10,
+            "seed": 1,
+            "processes": 1,
+        }
         excerpts.write_set(folder, tracks, **settings | others)
 
     write()
@@ -159,7 +167,9 @@ def logits(**probabilities):
     found = np.full(len(pseudo_labels.COLUMNS), -9.0)
     for tag, probability in probabilities.items():
         name = tag.replace("_", "/", 1).replace("_", " ")
-        found[pseudo_labels.COLUMNS.index(name)] = np.log(probability / (1 - probability))
+        found[pseudo_labels.COLUMNS.index(name)] = np.log(
+            probability / (1 - probability)
+        )
     return found
 
 
@@ -206,7 +216,10 @@ def test_a_corpus_of_recordings_is_read_as_anybodys(tmp_path, tracks, split):
         folder, tracks, seconds=2.0, spacing=6.0, most=2, seed=1, processes=1
     )
     recorded = RecordedSet(folder)
-    facts = [{"sound": "music", "family": "rock", "drums": "no drums"}, {"sound": "noise"}]
+    facts = [
+        {"sound": "music", "family": "rock", "drums": "no drums"},
+        {"sound": "noise"},
+    ]
     recorded_songs.write_corpus(
         tmp_path, recorded, facts[: len(recorded)], split=split, seed=4
     )
