@@ -1,5 +1,6 @@
 """Every test may use up to eight simulated devices, compiled programs, and Ctrl-C."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,9 +15,25 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
 # A shell starts what is to run in the background with Ctrl-C ignored, and so would be
 # every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Each compiled program takes several of the memory maps that a process may have, 65,530
+# by default on Linux; where there are none left, the compiler ends the process. Two
+# workers that run all tests come near.
+MOST_MAPS = 40_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Forgets all compiled programs after a file of tests, before maps run out."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
