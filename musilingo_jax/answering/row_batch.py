@@ -87,12 +87,18 @@ class RowBatch:
             multiple=shape.prefix_multiple,
             kept=shape.kept_prefixes,
         )
-        self._rows = Rows.empty(
+        rows = Rows.empty(
             empty_cache(reader, rows=shape.rows, slots=shape.slots, spread=True),
-            reader.replicate(np.zeros(shape.rows, np.uint32)),
+            np.zeros(shape.rows, np.uint32),
             max_new_tokens=shape.max_new_tokens,
             stop_state=finished,
         )
+        # Where the programs leave them: else each would be compiled twice.
+        others = {
+            name: reader.replicate(getattr(rows, name))
+            for name in ("tokens", "count", "stop_state", "seeds", "limits")
+        }
+        self._rows = replace(rows, **others)
         self.answering: dict[int, QueuedPrompt] = {}
 
     @property

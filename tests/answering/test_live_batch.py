@@ -92,7 +92,7 @@ def test_answers_are_those_to_each_request_alone(expected, seed):
         elif number % 2:
             found[number] = "".join(pending.pieces())
         else:
-            found[number] = pending.answer(timeout=120)
+            found[number] = pending.answer(timeout=600)
 
     threads = [
         threading.Thread(target=client, args=(number, request, config))
