@@ -9,7 +9,7 @@ from helpers.stored_weights import rewrite
 
 from musilingo_jax import train as training
 from musilingo_jax.answering import corpus_answers
-from musilingo_jax.answering.conversation import Chat
+from musilingo_jax.answering.model import Model
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 
@@ -99,7 +99,7 @@ def test_a_conversation_is_not_begun_with_others(folder, kind, tmp_path):
     config["model"][kind] = str(folder / f"other_{kind}")
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=refusal(folder, kind, f"the adapter {run}")):
-        Chat.load(run, None)
+        Model.load(run)
 
 
 def test_an_adapter_without_a_record_trains_after_a_note(folder, tmp_path, capsys):
