@@ -59,6 +59,14 @@ def test_questions_are_answered_a_line_each(folder, model):
     assert (piped.returncode, piped.stdout) == (0, lines)
 
 
+def test_flags_may_stand_anywhere():
+    parse = command.parser().parse_args
+    expected = parse(["ask", "a.ogg", "Why?", "How?", "--json", "--seed=1"])
+    assert (expected.song, expected.question) == ("a.ogg", ["Why?", "How?"])
+    assert parse(["ask", "--json", "a.ogg", "Why?", "--seed", "1", "How?"]) == expected
+    assert parse(["ask", "a.ogg", "--json"]).question == []
+
+
 def test_json_tells_more(folder, model):
     done = musilingo(
         folder, "ask", "long.wav", FAST, "--model=.", "--json", "--temperature=0.9",
@@ -122,7 +130,7 @@ def test_subtitles():
         (["ask"], 2, "song"),
         (["sing"], 2, "invalid choice: 'sing'"),
         ([], 2, "COMMAND"),
-        (["ask", "short.wav", FAST, "--temprature=1"], 2, "--temprature"),
+        (["ask", "short.wav", FAST, "--colour=red"], 2, "--colour"),
         (["caption", "short.wav", "--format=srt"], 2, "add --timeline"),
         (["caption", "short.wav", "--timeline", "--start=1"], 2, "the whole song"),
         (["embed", "short.wav"], 2, "--out"),

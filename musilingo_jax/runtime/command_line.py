@@ -156,6 +156,7 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
+        self._intermixing = False
 
     def error(self, message: str) -> NoReturn:
         """Raises `UsageError` where argparse would print and exit.
@@ -164,6 +165,21 @@ class CommandParser(argparse.ArgumentParser):
           UsageError: always.
         """
         raise UsageError(f"{message} (try {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but with flags between the words of an open list of them.
+
+        In `ask SONG --json QUESTION`, argparse gives the list no words, for it ends at
+        the first flag, and then does not know the question.
+        """
+        has_list = any(action.nargs == "*" for action in self._get_positional_actions())
+        if not has_list or self._intermixing:
+            return super().parse_known_args(args, namespace)
+        self._intermixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixing = False
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """Parses a command line, of which absl takes the flags that it knows.

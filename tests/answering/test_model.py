@@ -139,7 +139,7 @@ def test_of_a_long_song_windows_are_heard_that_are_spread_over_it(model, folder)
         ({"max_new_tokens": 0}, "generate.max_new_tokens"),
         ({"max_new_tokens": 9999}, "reads at most 2048 in all"),
         ({"stop": ["", "a"]}, "generate.stop"),
-        ({"temprature": 1.0}, "no setting 'temprature'"),
+        ({"colour": 1.0}, "no setting 'colour'"),
     ],
 )
 def test_impossible_settings_are_refused(model, folder, settings, message):
@@ -206,7 +206,7 @@ print(sorted(heavy & set(sys.modules)), len(sys.modules))
 assert "load" in dir(musilingo_jax)
 print(musilingo_jax.load.__name__, "jax" in sys.modules)
 try:
-    musilingo_jax.laod
+    musilingo_jax.lode
 except AttributeError as error:
     print(error)
 """
@@ -217,7 +217,7 @@ except AttributeError as error:
     first, second, third = done.stdout.splitlines()
     assert first.startswith("[] ") and int(first.split()[1]) < 200
     assert second == "load True"
-    assert third == "module 'musilingo_jax' has no attribute 'laod'"
+    assert third == "module 'musilingo_jax' has no attribute 'lode'"
 
 
 def test_everything_of_the_api_is_there_and_documented():
