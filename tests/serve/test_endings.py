@@ -1,5 +1,8 @@
 """Requests that end early, servers that end, and too many of them at once."""
 
+import json
+import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,33 +32,55 @@ def test_a_client_that_leaves_a_stream_frees_its_row():
         assert "musilingo_running 0.0" in text
 
 
+def sent(client, message):
+    """A connection on which a question was sent, and nothing read."""
+    body = json.dumps({"model": "fake", "messages": [message]}).encode()
+    place = client.http.base_url
+    raw = socket.create_connection((place.host, place.port))
+    raw.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\n"
+        + f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    return raw
+
+
+def wait_until(something):
+    end = time.monotonic() + 30
+    while not something():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_client_that_leaves_before_its_answer_frees_its_row():
     with serving(FakeEngine(seconds=0.05)) as client:
-        with pytest.raises(httpx2.ReadTimeout):
-            client.http.post(
-                "/v1/chat/completions",
-                json={"model": "fake", "messages": [LONG]},
-                timeout=0.3,
-            )
+        raw = sent(client, LONG)
+        wait_until(lambda: client.engine.pending)
+        raw.close()
         assert client.engine.all_free()
         assert [one.finish for one in client.engine.pending] == ["cancelled"]
 
 
 def test_a_client_that_leaves_before_its_song_is_heard_asks_nothing():
+    begun, released = threading.Event(), threading.Event()
+
     class Slow(FakeEngine):
         def hear(self, path):
-            time.sleep(0.5)
+            begun.set()
+            assert released.wait(30)
             return super().hear(path)
 
     with serving(Slow()) as client:
-        for _ in range(2):  # The second one waits for the first one's song.
-            with pytest.raises(httpx2.ReadTimeout):
-                client.http.post(
-                    "/v1/chat/completions",
-                    json={"model": "fake", "messages": [LONG]},
-                    timeout=0.2,
-                )
-        time.sleep(0.6)
+        first = sent(client, LONG)
+        assert begun.wait(30)
+        second = sent(client, LONG)  # It waits for the first one's song.
+        time.sleep(0.3)
+        first.close()
+        second.close()
+        left = 'path="/v1/chat/completions",status="499"}'
+        wait_until(lambda: left in client.http.get("/metrics").text)
+        released.set()
         assert client.engine.asked == []
         assert client.ask(LONG).status_code == 200
         assert client.engine.heard == 1
