@@ -140,9 +140,11 @@ def main() -> None:
     elif words and words[0] == "recipes":
         name = words[1] if len(words) > 1 else ""
         folder = Path(musilingo_jax.__file__).parent / "recipes"
+        from musilingo_jax.runtime.printable import print_note
+
         recipes = ("tiny", "render", "teachers")
         if name not in recipes or not (folder / f"{name}.py").is_file():
-            print(f"error: name a recipe: {', '.join(recipes)}", file=sys.stderr)
+            print_note(f"error: name a recipe: {', '.join(recipes)}")
             sys.exit(2)
         _run_program(f"recipes.{name}", words[2:])
     else:

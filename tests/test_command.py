@@ -52,7 +52,9 @@ def test_questions_are_answered_a_line_each(folder, model):
     lines = "".join(" ".join(text.split()) + "\n" for text in expected)
     done = musilingo(folder, "ask", "short.wav", FAST, LOUD, "--model=.")
     assert (done.returncode, done.stdout) == (0, lines)
-    assert done.stderr == "short.wav: heard 00:00–00:01 of 00:01\n"
+    note, heard = done.stderr.splitlines()
+    assert "does not record what it was trained with" in note
+    assert heard == "short.wav: heard 00:00–00:01 of 00:01"
     piped = musilingo(
         folder, "ask", "short.wav", "--model=.", stdin=f"{FAST}\n\n{LOUD}"
     )
@@ -69,13 +71,13 @@ def test_flags_may_stand_anywhere():
 
 def test_json_tells_more(folder, model):
     done = musilingo(
-        folder, "ask", "long.wav", FAST, "--model=.", "--json", "--temperature=0.9",
+        folder, "ask", "long.wav", FAST, "--model=.", "--json", "--temperature=0",
         "--seed=3", "--max-new-tokens=4", "--start=2", "--seconds=1", "--stop=zzz",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     excerpt = model.hear(folder / "long.wav", 2.0, 1.0)
-    settings = {"temperature": 0.9, "seed": 3, "max_new_tokens": 4, "stop": ["zzz"]}
+    settings = {"temperature": 0.0, "seed": 3, "max_new_tokens": 4, "stop": ["zzz"]}
     assert row["answer"] == model.ask(excerpt, FAST, **settings)
     assert (row["song"], row["question"], row["cut"]) == ("long.wav", FAST, True)
     assert row["answer_tokens"] == 4
@@ -87,8 +89,9 @@ def test_a_song_is_captioned_and_embedded(folder, model):
     assert json.loads(done.stdout)["caption"] == model.caption(folder / "short.wav")
     done = musilingo(folder, "embed", "long.wav", "--model=.", "--out=x.npy")
     assert done.stdout == "x.npy: 18 windows of 0.40 s, width 16\n"
-    np.testing.assert_array_equal(
-        np.load(folder / "x.npy"), model.embed(folder / "long.wav")
+    # The program has one device and these tests have eight, which split sums otherwise.
+    np.testing.assert_allclose(
+        np.load(folder / "x.npy"), model.embed(folder / "long.wav"), atol=1e-5
     )
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from helpers.quick_jit import quick_jit
 from helpers.random_weights import random_module
 
+from musilingo_jax.models import attention_blocks
 from musilingo_jax.models.decoder_families import ATTENTION, MLP
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.llama import (
@@ -109,7 +110,13 @@ def test_scan_over_the_stack_is_a_loop_over_layers():
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
         rotation = llama.config.rotations()[index]
-        read = partial(LlamaLayer.__call__, rotation=rotation, window=0, **where)
+        read = partial(
+            LlamaLayer.__call__,
+            rotation=rotation,
+            window=0,
+            blocks=attention_blocks.DEFAULT,
+            **where,
+        )
         x = quick_jit(read)(layer, x)
     np.testing.assert_allclose(scanned, llama.norm(x), atol=2e-5)
 

@@ -38,6 +38,7 @@ from helpers.released_configs import (
 from safetensors.torch import save_file
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from musilingo_jax.models import attention_blocks
 from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import NAMES
@@ -278,7 +279,13 @@ def llama_states(llama):
     states = [x]
     for index in range(llama.config.depth):
         layer = jax.tree.map(lambda stack, i=index: stack[i], llama.layers)
-        x = layer(x, rotation=rotations[index], window=0, **where)
+        x = layer(
+            x,
+            rotation=rotations[index],
+            window=0,
+            blocks=attention_blocks.DEFAULT,
+            **where,
+        )
         states.append(x)
     states[-1] = llama.norm(x)
     hidden = llama(embeddings, remat="everything", **where)
