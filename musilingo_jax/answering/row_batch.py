@@ -89,14 +89,14 @@ class RowBatch:
         )
         rows = Rows.empty(
             empty_cache(reader, rows=shape.rows, slots=shape.slots, spread=True),
-            np.zeros(shape.rows, np.uint32),
+            reader.replicate(np.zeros(shape.rows, np.uint32)),
             max_new_tokens=shape.max_new_tokens,
             stop_state=finished,
         )
         # Where the programs leave them: else each would be compiled twice.
         others = {
             name: reader.replicate(getattr(rows, name))
-            for name in ("tokens", "count", "stop_state", "seeds", "limits")
+            for name in ("tokens", "count", "stop_state", "limits")
         }
         self._rows = replace(rows, **others)
         self.answering: dict[int, QueuedPrompt] = {}

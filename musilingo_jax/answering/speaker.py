@@ -1,7 +1,7 @@
 """What a conversation is held with."""
 
 from collections.abc import Sequence
-from typing import Protocol, Unpack
+from typing import Protocol, Unpack, runtime_checkable
 
 from musilingo_jax.answering.config import Decoding, GenerateConfig
 from musilingo_jax.answering.excerpt import Excerpt
@@ -10,11 +10,14 @@ from musilingo_jax.answering.pending import Pending
 from musilingo_jax.answering.usage import Usage
 
 
+@runtime_checkable
 class Speaker(Protocol):
     """The part of a `Model` that a conversation needs; see there.
 
     Attributes:
       usage: how the model was trained to be asked.
+
+    The shape checks of the tests look at run time whether an argument is one.
     """
 
     usage: Usage
