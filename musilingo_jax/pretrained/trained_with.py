@@ -7,7 +7,7 @@
 
 An adapter turns the vectors of one encoder into those of one language model. Between
 two others of the same widths it makes nonsense, and nothing fails. So whoever loads the
-three together calls `check`, before anything is loaded.
+three together calls `check`, before the language model is loaded.
 
 The digests are those of `weights.digest`: of what the files hold, not of the type or
 the quantization in memory. One adapter is used in float32, bfloat16 and int8. Files
