@@ -17,11 +17,11 @@ import argparse
 from musilingo_jax.runtime import cli, signals
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.listening import LOOPBACK
 from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.serve import keys
 from musilingo_jax.serve.limits import Limits
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Bodies that are in memory at once, besides those of the rows.
 _SPARE_BODIES = 8
 _LOOK_EVERY = 0.2

@@ -12,12 +12,13 @@ import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from musilingo_jax.runtime.listening import LOOPBACK
 from musilingo_jax.serve import keys
 from musilingo_jax.serve.errors import Refusal
 from musilingo_jax.serve.limits import Limits
 from musilingo_jax.serve.rates import Rates
 
-_LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1", "testserver"}
+_LOOPBACK_HOSTS = {*LOOPBACK, "[::1]"}
 # Seconds for which the body of a refused request is read.
 _PATIENCE = 5.0
 # What a program that watches the server may ask without the key.
@@ -122,7 +123,7 @@ class Gate:
         if self._loopback_only:
             host = headers.get(b"host", b"").decode("latin-1").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name not in _LOOPBACK:
+            if name not in _LOOPBACK_HOSTS:
                 raise Refusal(
                     403,
                     "this server is for its own machine: call it localhost, or start "

@@ -1,9 +1,8 @@
 """The key that clients must show."""
 
 import hmac
-import os
-from pathlib import Path
 
+from musilingo_jax.runtime import listening
 from musilingo_jax.runtime.errors import UserError
 
 VARIABLE = "MUSILINGO_API_KEY"
@@ -17,18 +16,10 @@ def load(path: str | None) -> str | None:
     Raises:
       UserError: the file cannot be read, or the key is short or no visible ASCII.
     """
-    if path is not None:
-        try:
-            key, source = Path(path).read_text(encoding="utf-8").strip(), path
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise UserError(
-                f"--api-key-file={path}: cannot be read: {reason}"
-            ) from error
-    elif VARIABLE in os.environ:
-        key, source = os.environ[VARIABLE].strip(), VARIABLE
-    else:
+    found = listening.secret(path, flag="--api-key-file", variable=VARIABLE)
+    if found is None:
         return None
+    key, source = found
     if len(key) < _SHORTEST or not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(
             f"{source}: a key has at least {_SHORTEST} letters, digits or signs of "

@@ -18,13 +18,13 @@ from musilingo_jax.answering.model import EMBEDDED, Model
 from musilingo_jax.runtime import cli, signals
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.listening import LOOPBACK
 from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.web import cards, password, uploads
 from musilingo_jax.web.limits import Limits
 from musilingo_jax.web.people import People
 from musilingo_jax.web.session import Session, Settings
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LOOK_EVERY = 0.2
 _MOST_LETTERS = 2000
 
@@ -38,7 +38,7 @@ def parser() -> CommandParser:
     add("--adapter", metavar="DIR", type=nonempty, help="another adapter for the model")
     add("--style", metavar="NAME", help="of a release: evaluation or demo")
     host = "address to listen at (default: 127.0.0.1, for this machine only)"
-    add("--host", metavar="ADDRESS", type=nonempty, default=_LOOPBACK[0], help=host)
+    add("--host", metavar="ADDRESS", type=nonempty, default=LOOPBACK[0], help=host)
     add("--port", metavar="N", type=positive, default=7860, help="default: 7860")
     secret = f"a password that people are asked for; or ${password.VARIABLE}"
     add("--password-file", metavar="FILE", help=secret)
@@ -68,7 +68,7 @@ def main(given: argparse.Namespace) -> None:
                 "`pip install 'musilingo-jax[web]'`"
             ) from error
         site.check_port(given.host, given.port)
-        if given.host not in _LOOPBACK and secret is None:
+        if given.host not in LOOPBACK and secret is None:
             print_note(
                 f"note: whoever reaches {given.host} may ask: --password-file asks for "
                 "a password"

@@ -1,9 +1,8 @@
 """The page's password, if it has one."""
 
 import hmac
-import os
-from pathlib import Path
 
+from musilingo_jax.runtime import listening
 from musilingo_jax.runtime.errors import UserError
 
 VARIABLE = "MUSILINGO_WEB_PASSWORD"
@@ -16,19 +15,10 @@ def load(path: str | None) -> str | None:
     Raises:
       UserError: the file cannot be read, or the password is short.
     """
-    source = path or VARIABLE
-    if path is not None:
-        try:
-            password = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise UserError(
-                f"--password-file={path}: cannot be read: {reason}"
-            ) from error
-    elif VARIABLE in os.environ:
-        password = os.environ[VARIABLE]
-    else:
+    found = listening.secret(path, flag="--password-file", variable=VARIABLE)
+    if found is None:
         return None
+    password, source = found
     if len(password) < _SHORTEST:
         raise UserError(f"{source}: a password has at least {_SHORTEST} characters")
     return password

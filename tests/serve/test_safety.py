@@ -75,7 +75,13 @@ def test_a_key_is_read_from_a_file_or_the_environment(tmp_path, monkeypatch):
 def test_a_page_of_another_site_cannot_ask():
     """Its name may point to this machine, and its forms are no JSON."""
     with serving() as client:
-        for host in ("evil.example", "evil.example:80", "localhost.evil.example"):
+        others = (
+            "evil.example",
+            "evil.example:80",
+            "localhost.evil.example",
+            "testserver",
+        )
+        for host in others:
             response = client.http.get("/v1/models", headers={"Host": host})
             assert response.status_code == 403
         for host in ("localhost:1", "127.0.0.1", "[::1]:8000"):
