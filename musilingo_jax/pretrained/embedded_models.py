@@ -67,7 +67,7 @@ def exact(source: str) -> str:
     return _with_version(source, None)
 
 
-def as_recorded(model: Mapping[str, Any]) -> dict[str, Any]:
+def as_recorded(model: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
     """The section `model` of a run's `config.json`, with the versions that it means."""
     return {
         key: _with_version(value, _FIRST)
