@@ -150,13 +150,15 @@ def update_ours(folder: str, dtype: str):
     import jax
 
     from musilingo_jax.pretrained import weights
+    from musilingo_jax.models.parts import Parts
     from musilingo_jax.recipes.start import linear_adapter
     from musilingo_jax.runtime.sharding import make_mesh, shardings
     from musilingo_jax.training.train_step import TrainState, make_update
 
     mesh, batches = make_mesh(1, 1, 1), our_batches()
     llama = weights.load_language_model(folder, dtype=dtype, quantization="", mesh=mesh)
-    adapter = linear_adapter(first_adapter(), np.zeros(flags.FLAGS.width, np.float32))
+    bridge = linear_adapter(first_adapter(), np.zeros(flags.FLAGS.width, np.float32))
+    adapter = Parts(bridge=bridge)
     stage = one_stage.stage_of(
         captions.PROMPTS[STAGE.value],
         batch_size=examples_per_update() // OUR_ACCUMULATE.value,
@@ -167,14 +169,14 @@ def update_ours(folder: str, dtype: str):
         remat="everything",
     )
     optimiser = stage.optimiser()
-    state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
+    state = TrainState(learning=adapter, optimiser=optimiser.init(adapter))
     state = jax.device_put(state, shardings(state, mesh))
     step = make_update(stage, optimiser, shardings(state, mesh))
     made = [batches.batch(number) for number in range(UPDATES.value)]
 
     def update(number: int) -> float:
         nonlocal state
-        state, report = step(state, llama, made[number])
+        state, report = step(state, Parts(llama=llama), made[number])
         return float(report.loss)
 
     return update

@@ -93,7 +93,7 @@ def answers_of_ours(llama, rows: int):
     from musilingo_jax.answering.prompt_reader import PromptReader
     from musilingo_jax.answering.sampling import Choice, Greedy
     from musilingo_jax.answering.stop_texts import Stops
-    from musilingo_jax.models.adapter import Adapter
+    from musilingo_jax.models.bridges.linear import LinearBridge
 
     # One column of the table for tokens that continue, and one for those that end.
     ends = np.zeros((1, flags.FLAGS.vocab), np.int32)
@@ -101,7 +101,7 @@ def answers_of_ours(llama, rows: int):
         shuffled = np.random.default_rng(1).permutation(flags.FLAGS.vocab)
         ends[0, shuffled[:: TOKENS.value]] = 1
     stops = Stops(np.array([[0, 1], [1, 1]], np.int32), ends)
-    adapter = Adapter(8, flags.FLAGS.width, rngs=nnx.Rngs(0))
+    adapter = LinearBridge(8, flags.FLAGS.width, rngs=nnx.Rngs(0))
     silent = np.zeros((0, 8), np.float32)
     waiting = [
         QueuedPrompt(

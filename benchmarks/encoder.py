@@ -95,7 +95,7 @@ def forward_ours(mert, clips: int) -> Callable[[], None]:
     """A function that runs our model once and waits for it."""
     import jax
 
-    from musilingo_jax.models.adapter import pool
+    from musilingo_jax.models.pooling import pool
 
     waveform = noise(clips)
     lengths = np.full(clips, waveform.shape[1], np.int32)
@@ -157,7 +157,7 @@ def try_batches(sizes: list[int]) -> None:
 
     from musilingo_jax.audio import waveforms
     from musilingo_jax.audio.features import FeatureConfig, encode
-    from musilingo_jax.models.adapter import windows_of
+    from musilingo_jax.models.pooling import windows_of
     from musilingo_jax.runtime.sharding import make_mesh
 
     mesh = make_mesh(1, 1, 1)

@@ -52,7 +52,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
 
     from musilingo_jax.audio.cache import feature_cache
     from musilingo_jax.corpora import mixture
-    from musilingo_jax.models.musilingo import splice
+    from musilingo_jax.models.answer_loss import splice
     from musilingo_jax.pretrained import weights
     from musilingo_jax.runtime.sharding import make_mesh
     from musilingo_jax.training.batches import ValidationBatches
@@ -62,10 +62,9 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
     @jax.jit
     def look(adapter, llama, batch):
         """Sums over the answers: cross entropy, tokens predicted, tokens."""
+        heard = adapter(batch.features, llama)
         hidden = llama(
-            splice(
-                llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
-            ),
+            splice(llama.embed(batch.tokens), heard.spliced, batch.audio_slot),
             positions=batch.positions,
             segments=batch.segments,
             remat="everything",
@@ -91,7 +90,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
     records = mixture.split(config.corpus, config.corpus.test_split, answered=True)
     features = feature_cache.prepare(config, records, mesh)
     tokenizer = weights.load_tokenizer("musilingo-tiny/language_model")
-    adapter = weights.load_adapter(ADAPTER, mesh=mesh)
+    adapter = weights.load_adapter(ADAPTER, mesh=mesh).bridge
     stage = StageConfig.from_config(config, "stage2")
     chosen = stage.choose(records)
     examples = Examples(

@@ -18,6 +18,7 @@ from musilingo_jax.answering.answer_file import AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.cache import feature_cache, recorded_type
+from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import mixture
 from musilingo_jax.pretrained import embedded_models
 from musilingo_jax.runtime import cli, command_line, distributed, platforms
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
     features = feature_cache.prepare(config, records, mesh)
     records = corpus_answers.askable_records(config, records, features.ids)
     asks = [AskedQuestion(record, heard=record.clip) for record in records]
-    answerer = load_answerer(model, config.features.window_frames, mesh)
+    answerer = load_answerer(model, FeatureConfig.from_config(config), mesh)
     corpus_answers.answer_corpus(answerer, config, asks, features.features, file)
     if jax.process_index() == 0:
         print(f"{len(asks)} answers in {file.path}")

@@ -29,7 +29,7 @@ import json
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import grain
@@ -37,7 +37,6 @@ import jax
 import numpy as np
 import optax
 from absl import flags
-from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -45,10 +44,10 @@ from musilingo_jax.answering import chat_templates
 from musilingo_jax.audio.cache import feature_cache, recorded_type
 from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.corpora import mixture
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.answer_loss import Batch
 from musilingo_jax.models.llama import Llama
-from musilingo_jax.models.musilingo import Batch
-from musilingo_jax.pretrained import embedded_models, sources, trained_with, weights
+from musilingo_jax.models.parts import Parts
+from musilingo_jax.pretrained import embedded_models, trained_with, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.trained_with import TrainedWith
 from musilingo_jax.runtime import cli, distributed, platforms
@@ -57,7 +56,7 @@ from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.settings import identity_of
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 from musilingo_jax.runtime.signals import stop_request
-from musilingo_jax.training import loss_plot, stage_data, summary
+from musilingo_jax.training import loss_plot, stage_data, starting, summary
 from musilingo_jax.training.batches import Batches
 from musilingo_jax.training.checkpoints import Checkpoints
 from musilingo_jax.training.metrics_log import MetricsLog
@@ -146,11 +145,13 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
             quantization=model.quantization,
             mesh=mesh,
         )
-        width = features.features(readable[0]).shape[1]
-        adapter = first_adapter(config, width, llama.config.width, mesh)
-        best = None
+        shape = features.features(readable[0]).shape
+        learnt, best = starting.first_parts(config, shape, llama.config, mesh), None
         setup = Setup(run, mesh, llama, trackers, profiler)
         for name in stages:
+            learnt = starting.with_tuning(
+                learnt, stages[name], name, llama.config, config.seed, mesh
+            )
             data = stage_data.prepare(
                 config, stages, name, records, features, tokenizer, mesh
             )
@@ -158,13 +159,13 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
                 f"{name}/examples.json",
                 json.dumps(asdict(data.counts), indent=2) + "\n",
             )
-            adapter, best_of_stage = train_stage(setup, data, adapter)
+            learnt, best_of_stage = train_stage(setup, data, learnt)
             best = best if best_of_stage is None else best_of_stage
 
-    for folder, learnt in (("adapter", adapter), ("adapter-best", best)):
-        if learnt is not None:
+    for folder, parts in (("adapter", learnt), ("adapter-best", best)):
+        if parts is not None:
             weights.save_adapter(
-                learnt,
+                parts,
                 run.path / folder,
                 dtype=np.float32,
                 window_frames=config.features.window_frames,
@@ -208,16 +209,16 @@ class Setup:
 
 
 def train_stage(
-    setup: Setup, data: StageData, adapter: Adapter
-) -> tuple[Adapter, Adapter | None]:
-    """Trains one stage from its newest checkpoint, or from `adapter` if it has none.
+    setup: Setup, data: StageData, learnt: Parts
+) -> tuple[Parts, Parts | None]:
+    """Trains one stage from its newest checkpoint, or from `learnt` if it has none.
 
     Steps are counted from 1 and per stage: step `s` trains on batch `s - 1`, and
     checkpoint `s` is the state after it.
 
     Returns:
-      The last adapter, and the one with the lowest validation loss, None if the stage
-      does not validate.
+      What has been learnt, at the end and at the lowest validation loss; the latter is
+      None if the stage does not validate.
 
     Raises:
       UserError: the loss or the new adapter contains NaN or infinity, or something
@@ -225,8 +226,10 @@ def train_stage(
       SystemExit: the program was asked to stop, and has saved.
     """
     name, stage, run, llama = data.name, data.stage, setup.run, setup.llama
+    learning = learnt.only(*stage.learns)
+    frozen = replace(learnt, llama=llama).without(*stage.learns)
     optimiser = stage.optimiser()
-    like = abstract_state(optimiser, adapter, setup.mesh)
+    like = abstract_state(optimiser, learning, setup.mesh)
     update = make_update(stage, optimiser, shardings(like, setup.mesh))
     batch_loss = make_validation(stage)
 
@@ -234,7 +237,7 @@ def train_stage(
         Checkpoints(run.checkpoints(name), keep=stage.keep) as checkpoints,
         stop_request() as stop,
     ):
-        state, start = first_state(optimiser, adapter, checkpoints, like)
+        state, start = first_state(optimiser, learning, checkpoints, like)
         run.rewind(name, start)
         rows = run.metrics(name)
         setup.trackers.begin(name, rows, earlier_steps=data.earlier_steps)
@@ -249,7 +252,7 @@ def train_stage(
             for step, batch in enumerate(batches, start=start + 1):
                 metrics.begin(step)
                 setup.profiler.begin(state)
-                state, report = update(state, llama, batch)
+                state, report = update(state, frozen, batch)
                 setup.profiler.end(report)
                 # Waits for the update before this one, so that the device never idles.
                 metrics.end(step, report)
@@ -258,7 +261,7 @@ def train_stage(
                 if data.validation and (last or step % stage.validate_every == 0):
                     metrics.check()
                     validation = mean_loss(
-                        batch_loss, state.adapter, llama, data.validation
+                        batch_loss, state.learning, frozen, data.validation
                     )
                     metrics.add_validation(step, validation)
 
@@ -267,13 +270,14 @@ def train_stage(
                 due = step % stage.checkpoint_every == 0 or validation is not None
                 if due or last or stopping:
                     metrics.check()  # A state with NaN or infinity must not be saved.
-                    checkpoints.save(step, state, run.config, validation)
+                    checkpoints.save(step, state.stored(), run.config, validation)
                 if stopping:
                     break
 
-        best, best_adapter = checkpoints.best(), None  # Waits for what is being saved.
+        best, best_parts = checkpoints.best(), None  # Waits for what is being saved.
         if best is not None and not stopping:
-            best_adapter = checkpoints.restore(best[0], like).adapter
+            stored = checkpoints.restore(best[0], like.stored())
+            best_parts = learnt.replaced_by(like.from_stored(stored).learning)
         # A signal may have arrived during that wait.
         stopping = stopping or stop.agreed(data.earlier_steps + step)
 
@@ -284,7 +288,7 @@ def train_stage(
                 "saved: the same command resumes there."
             )
         stop.exit()
-    return state.adapter, best_adapter
+    return learnt.replaced_by(state.learning), best_parts
 
 
 def read_ahead(
@@ -301,68 +305,27 @@ def read_ahead(
 
 def first_state(
     optimiser: optax.GradientTransformation,
-    adapter: Adapter,
+    learning: Parts,
     checkpoints: Checkpoints,
     like: TrainState,
 ) -> tuple[TrainState, int]:
     """The state to continue from, and how many updates it has seen.
 
     Args:
-      optimiser: of the adapter.
-      adapter: to start with if there is no checkpoint.
+      optimiser: of what learns.
+      learning: to start with if there is no checkpoint.
       checkpoints: of the stage.
       like: as of `abstract_state`.
     """
     step = checkpoints.latest()
     if step is not None:
-        return checkpoints.restore(step, like), step
-    # Makes a copy of the adapter, since the loop donates the memory of its state.
+        return like.from_stored(checkpoints.restore(step, like.stored())), step
+    # Makes a copy of what learns, since the loop donates the memory of its state.
     fresh = jax.jit(
         functools.partial(fresh_state, optimiser),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like),
     )
-    return fresh(adapter), 0
-
-
-def first_adapter(
-    config: ConfigDict, width_in: int, width_out: int, mesh: Mesh
-) -> Adapter:
-    """A random adapter, or the one that the config names.
-
-    Args:
-      config: of the run.
-      width_in: of the encoder's features.
-      width_out: of the language model.
-      mesh: that the adapter is put on.
-
-    Raises:
-      UserError: the named one was trained with another encoder, language model or
-        window.
-    """
-    named = ModelConfig.from_config(config).adapter
-    if named == "random":
-        make = functools.partial(Adapter, width_in, width_out)
-        abstract = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
-        seeded = jax.jit(
-            lambda: make(rngs=nnx.Rngs(config.seed)),
-            out_shardings=shardings(abstract, mesh),
-        )
-        return seeded()
-    found = sources.find(named, "adapter").config
-    adapter = weights.load_adapter(named, mesh=mesh)
-    needed = {
-        "encoder_width": width_in,
-        "language_model_width": width_out,
-        "window_frames": config.features.window_frames,
-    }
-    for key, value in needed.items():
-        if found.get(key) != value:
-            raise UserError(
-                f"config.model.adapter = {named!r} has {key} {found.get(key)}, but "
-                f"this config needs {value}: choose an adapter that belongs to this "
-                'encoder and language model, or "random"'
-            )
-    return adapter
+    return fresh(learning), 0
 
 
 def fingerprints(

@@ -19,10 +19,11 @@ from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio import features
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import build
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.number_type import AUTO
@@ -136,7 +137,9 @@ def abstract_arguments(stage, mesh, llama):
     width = MERT_330M["hidden_size"]
 
     def fresh():
-        adapter = Adapter(width, llama.config.width, rngs=nnx.Rngs(0))
+        adapter = Parts(
+            bridge=LinearBridge(width, llama.config.width, rngs=nnx.Rngs(0))
+        )
         return TrainState(adapter, stage.optimiser().init(adapter))
 
     state = jax.eval_shape(fresh)
@@ -161,7 +164,7 @@ def test_update_traces_at_full_size(name, quantization):
     for stage_name in config.stages:
         stage = StageConfig.from_config(config, stage_name)
         state, llama, batch = abstract_arguments(stage, mesh, llama)
-        assert sum(leaf.size for leaf in jax.tree.leaves(state.adapter)) == 4_198_400
+        assert sum(leaf.size for leaf in jax.tree.leaves(state.learning)) == 4_198_400
         update = make_update(stage, stage.optimiser(), shardings(state, mesh))
         after, report = jax.eval_shape(update, state, llama, batch)
         assert described(after) == described(state)

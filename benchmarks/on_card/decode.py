@@ -13,7 +13,7 @@ from musilingo_jax.answering.padded_prompts import round_up
 from musilingo_jax.answering.prompt_reader import PromptReader, empty_cache
 from musilingo_jax.answering.sampling import Choice, Greedy
 from musilingo_jax.answering.stop_texts import Stops
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.llama import UnstackedLlama, unstacked
 from musilingo_jax.runtime.sharding import make_mesh
@@ -59,7 +59,7 @@ def measure_decode(sizes: Sizes, ceilings: Ceilings, part: Part) -> None:
 def reader_of(sizes: Sizes, quantization: str, mesh: Mesh) -> PromptReader:
     """A random language model in the layout that decodes, and a random adapter."""
     llama = random_llama(sizes.llama, quantization=quantization, mesh=mesh)
-    adapter = Adapter(sizes.mert.hidden_size, sizes.llama.width, rngs=nnx.Rngs(0))
+    adapter = LinearBridge(sizes.mert.hidden_size, sizes.llama.width, rngs=nnx.Rngs(0))
     return PromptReader(adapter, unstacked(llama), mesh)
 
 

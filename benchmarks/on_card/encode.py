@@ -7,9 +7,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.models.pooling import pool
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
 from on_card.ceilings import Ceilings
 from on_card.part import Part, times

@@ -10,9 +10,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from musilingo_jax.answering.prompts import PromptConfig
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.answer_loss import Batch
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import Llama
-from musilingo_jax.models.musilingo import Batch
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 from musilingo_jax.training import flops
 from musilingo_jax.training.stage_config import StageConfig
@@ -83,7 +84,8 @@ def update_figures(
     )
     optimiser = stage.optimiser()
     width = sizes.mert.hidden_size
-    state = fresh_state(optimiser, Adapter(width, llama.config.width, rngs=nnx.Rngs(0)))
+    bridge = LinearBridge(width, llama.config.width, rngs=nnx.Rngs(0))
+    state = fresh_state(optimiser, Parts(bridge=bridge))
     places = shardings(state, mesh)
     state = jax.device_put(state, places)
     update = make_update(stage, optimiser, places)
@@ -91,7 +93,7 @@ def update_figures(
 
     def run() -> None:
         nonlocal state
-        state, report = update(state, llama, batch)
+        state, report = update(state, Parts(llama=llama), batch)
         jax.block_until_ready(report.loss)
 
     found = times(run)

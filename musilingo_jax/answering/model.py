@@ -127,7 +127,7 @@ class Model:
         mert = weights.load_encoder(parts.encoder, dtype=parts.dtype, mesh=mesh)
         return cls(
             Listener(mert, usage.features, usage.max_windows, mesh),
-            load_answerer(parts, usage.features.window_frames, mesh),
+            load_answerer(parts, usage.features, mesh),
             usage,
             rows=rows,
             queue=queue,

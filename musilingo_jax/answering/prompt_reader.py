@@ -10,10 +10,11 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from musilingo_jax.answering.padded_prompts import PaddedPrompts
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.answer_loss import splice
+from musilingo_jax.models.bridges import Bridge
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.llama import UnstackedLlama
-from musilingo_jax.models.musilingo import splice
+from musilingo_jax.models.lora import UNTUNED, Tuning
 from musilingo_jax.runtime.sharding import cache_sharding, replicated, row_shares
 
 T = TypeVar("T")
@@ -22,17 +23,19 @@ T = TypeVar("T")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PromptReader:
-    """An adapter and a language model, and the devices that they are on.
+    """A bridge and a language model, and the devices that they are on.
 
     Attributes:
-      adapter: pooled audio → word embeddings.
+      bridge: cached features → what the language model hears.
       llama: the language model.
       mesh: the devices; None for the default one.
+      tuning: what was trained beside the language model's weights.
     """
 
-    adapter: Adapter
+    bridge: Bridge
     llama: UnstackedLlama
     mesh: Mesh | None = field(metadata={"static": True})
+    tuning: Tuning = UNTUNED
 
     @property
     def row_shares(self) -> int:
@@ -47,12 +50,15 @@ class PromptReader:
         Returns:
           The hidden state of each row's last token, and the cache.
         """
-        embeddings = splice(
-            self.llama.embed(prompts.tokens),
-            self.adapter(prompts.features),
-            prompts.audio_slot,
+        heard = self.bridge(prompts.features, self.llama)
+        embeddings = self.llama.embed(prompts.tokens)
+        if heard.spliced is not None:
+            embeddings = splice(embeddings, heard.spliced, prompts.audio_slot)
+        if heard.added is not None:
+            cache = cache.hear(heard.added[:, :, :1])
+        hidden, filled = self.llama(
+            embeddings, cache, lengths=prompts.lengths, tuning=self.tuning
         )
-        hidden, filled = self.llama(embeddings, cache, lengths=prompts.lengths)
         last = jnp.maximum(prompts.lengths - 1, 0)[:, None, None]
         return jnp.take_along_axis(hidden, last, axis=1)[:, 0], filled
 
@@ -61,7 +67,7 @@ class PromptReader:
     ) -> tuple[Float[Array, "batch width"], KVCache]:
         """Reads one more token in each row; returns as `read` does."""
         embeddings = self.llama.embed(tokens[:, None])
-        hidden, filled = self.llama(embeddings, cache, lengths=1)
+        hidden, filled = self.llama(embeddings, cache, lengths=1, tuning=self.tuning)
         return hidden[:, -1], filled
 
     def place(self, tree: T, *, spread: bool) -> T:
@@ -108,5 +114,6 @@ def empty_cache(
       slots: tokens of each.
       spread: as in `PromptReader.place`.
     """
-    cache = reader.llama.empty_cache(batch=rows, slots=slots)
+    hears = not reader.bridge.splices
+    cache = reader.llama.empty_cache(batch=rows, slots=slots, hears=hears)
     return reader.place(cache, spread=spread)

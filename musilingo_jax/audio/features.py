@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.audio import chunks, waveforms
 from musilingo_jax.audio.chunks import Chunk
-from musilingo_jax.models.adapter import pool, windows_of
 from musilingo_jax.models.mert import Mert, MertConfig
+from musilingo_jax.models.pooling import pool, windows_of
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
 from musilingo_jax.runtime.sharding import batch_sharding, row_shares

@@ -11,6 +11,7 @@ from musilingo_jax.answering import corpus_answers
 from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.audio.cache import feature_cache
+from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record, contents_of
 from musilingo_jax.evaluation import controls, report_files, scoring
@@ -72,7 +73,7 @@ def evaluate(
     asks = {OWN: [AskedQuestion(record, heard=record.clip) for record in records]}
     asks |= controls.asks(records, features.features, config.seed)
     every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
-    answerer = load_answerer(model, config.features.window_frames, mesh)
+    answerer = load_answerer(model, FeatureConfig.from_config(config), mesh)
     corpus_answers.answer_corpus(answerer, config, every, hear, file)
     if models is None:
         return folder, None

@@ -40,6 +40,7 @@ class KVCache:
     key: tuple[jax.Array, ...]  # [batch, slots, key_heads · head_dim], rotated
     value: tuple[jax.Array, ...]  # or [batch, key_heads, slots, head_dim]
     ends: jax.Array  # int32[batch]: each row's first free slot
+    heard: jax.Array | None  # float32[batch, depth · queries]: as `Heard.added`
     head_dim: int = field(metadata={"static": True})
     slots_first: bool = field(metadata={"static": True})
 
@@ -52,12 +53,24 @@ class KVCache:
         slots: int,
         dtype: DTypeLike,
         slots_first: bool,
+        hears: bool,
     ) -> "KVCache":
-        """A cache of rows without text."""
+        """A cache of rows without text.
+
+        Args:
+          config: of the language model.
+          batch: rows.
+          slots: tokens of each.
+          dtype: of keys and values.
+          slots_first: see above.
+          hears: whether the layers add what is heard, which then is a part of a row.
+        """
         shape = layer_shape(config, batch=batch, slots=slots, slots_first=slots_first)
         layers = (jnp.zeros(shape, dtype),) * config.depth
         ends = jnp.zeros(batch, jnp.int32)
-        return cls(layers, layers, ends, config.head_dim, slots_first)
+        added = config.depth * config.heads * config.head_dim
+        heard = jnp.zeros((batch, added), jnp.float32) if hears else None
+        return cls(layers, layers, ends, heard, config.head_dim, slots_first)
 
     @property
     def slots(self) -> int:
@@ -127,6 +140,17 @@ class KVCache:
 
         return heads(self.key[layer]), heads(self.value[layer])
 
+    def hear(self, added: Float[Array, "depth batch 1 queries"]) -> "KVCache":
+        """With what the layers add to each row from now on, as in `Heard`."""
+        heard = added[:, :, 0].swapaxes(0, 1)
+        return replace(self, heard=heard.reshape(heard.shape[0], -1))
+
+    def added(self, layer: int) -> Float[Array, "batch 1 queries"] | None:
+        """What a layer adds to each row; None if it adds nothing."""
+        if self.heard is None:
+            return None
+        return self.heard.reshape(len(self.ends), len(self.key), -1)[:, layer, None]
+
     def advance(self, lengths: int | Int[Array, " batch"]) -> "KVCache":
         """Moves the ends, once all layers have written."""
         return replace(self, ends=self.ends + lengths)
@@ -143,7 +167,7 @@ class KVCache:
 
         def into(ours: jax.Array, theirs: jax.Array) -> jax.Array:
             inner = (slice(None),) * (self._axis - 1) + (slice(other.slots),)
-            where = (rows, *(inner if ours.ndim > 1 else ()))
+            where = (rows, *(inner if ours.ndim > 2 else ()))
             return ours.at[where].set(theirs, mode="drop")
 
         return jax.tree.map(into, self, other)

@@ -15,21 +15,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from musilingo_jax.models import attention_blocks, cpu
-from musilingo_jax.models.attention import (
-    cache_attention,
-    rotary,
-    segment_attention,
-)
 from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.layers import Linear, Norm, linear, parameter
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.llama_layer import LlamaLayer
+from musilingo_jax.models.lora import UNTUNED, LayerTuning, Tuning, tuned_norm
 from musilingo_jax.models.names import Names
 from musilingo_jax.models.remat import recomputing
 from musilingo_jax.runtime.sharding import constrain
@@ -62,142 +58,6 @@ of queries and keys."""
 
 IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 """Tensors of released files that we compute ourselves."""
-
-
-class LlamaLayer(nnx.Module):
-    """Attention, then a gated mlp, each added to the residual stream after a norm."""
-
-    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
-        width, mlp_width = config.width, config.mlp_width
-        queries = config.heads * config.head_dim
-        keys = config.key_heads * config.head_dim
-        self.config = config
-
-        def linear_layer(
-            name: str, fan_in: int, fan_out: int, fan_in_axis: str, fan_out_axis: str
-        ) -> Linear:
-            return Linear(
-                fan_in,
-                fan_out,
-                axes=(fan_in_axis, fan_out_axis),
-                bias=name in config.biases,
-                rngs=rngs,
-            )
-
-        def norm(width: int) -> Norm:
-            return Norm(width, bias=False, eps=config.norm_eps)
-
-        self.attention_norm = norm(width)
-        self.query = linear_layer("query", width, queries, "embed", "heads")
-        self.key = linear_layer("key", width, keys, "embed", "heads")
-        self.query_norm = norm(config.head_dim) if config.query_key_norm else None
-        self.key_norm = norm(config.head_dim) if config.query_key_norm else None
-        self.value = linear_layer("value", width, keys, "embed", "heads")
-        self.out = linear_layer("out", queries, width, "heads", "embed")
-        self.mlp_norm = norm(width)
-        self.gate = linear_layer("gate", width, mlp_width, "embed", "mlp")
-        self.up = linear_layer("up", width, mlp_width, "embed", "mlp")
-        self.down = linear_layer("down", mlp_width, width, "mlp", "embed")
-
-    def __call__(
-        self,
-        x: Float[Array, "batch time width"],
-        *,
-        positions: Int[Array | ndarray, "batch time"],
-        segments: Int[Array | ndarray, "batch time"],
-        rotation: Float[Array | ndarray, " half"],
-        window: int | Int[Array, ""],
-        blocks: Blocks,
-    ) -> Float[Array, "batch time width"]:
-        """Adds the layer to the residual stream of whole texts.
-
-        Args:
-          x: the residual stream.
-          positions: of each vector in its text.
-          segments: as in `Llama`.
-          rotation: angle per position, of each pair in a head.
-          window: how far positions attend back, themselves included; 0 = to the
-            beginning.
-          blocks: of attention on TPUs.
-        """
-        query, key, value = self.project(x, positions, rotation)
-        dtype = self.key.dtype
-        key = checkpoint_name(key.astype(dtype), "key")
-        value = checkpoint_name(value.astype(dtype), "value")
-        mixed = segment_attention(
-            query, key, value, segments, causal=True, window=window, blocks=blocks
-        )
-        return self.add(x, mixed)
-
-    def decode(
-        self,
-        x: Float[Array, "batch time width"],
-        cache: KVCache,
-        *,
-        index: int,
-        positions: Int[Array | ndarray, "batch time"],
-    ) -> tuple[Float[Array, "batch time width"], KVCache]:
-        """`__call__` for the next part of texts whose beginning is in a cache.
-
-        Args:
-          x: the residual stream.
-          cache: of all layers.
-          index: the number of this layer.
-          positions: of each vector in its text.
-        """
-        rotation = self.config.rotations()[index]
-        query, key, value = self.project(x, positions, rotation)
-        cache = cache.write(index, key, value)
-        window = self.config.windows[index] if self.config.windows else 0
-        mixed = cache_attention(query, cache, index, window=window)
-        return self.add(x, mixed), cache
-
-    def project(
-        self,
-        x: Float[Array, "batch time width"],
-        positions: Int[Array | ndarray, "batch time"],
-        rotation: Float[Array | ndarray, " half"],
-    ) -> tuple[Float[Array, "batch time _ head_dim"], ...]:
-        """Queries, keys and values; the first two turned by their positions.
-
-        Args:
-          x: the residual stream.
-          positions: of each vector in its text.
-          rotation: angle per position, of each pair in a head.
-        """
-        batch, time, _ = x.shape
-
-        def heads(y: jax.Array) -> jax.Array:
-            # Otherwise the TPU compiler computes the product in the layout of the
-            # heads, and for that copies the kernels.
-            y = jax.lax.optimization_barrier(y)
-            y = y.reshape(batch, time, -1, self.config.head_dim)
-            return constrain(y, "batch", None, "heads", None)
-
-        normed = self.attention_norm(x)
-        query, key = heads(self.query(normed)), heads(self.key(normed))
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query = rotary(query, positions, rotation)
-        key = rotary(key, positions, rotation)
-        return query, key, heads(self.value(normed))
-
-    def add(
-        self,
-        x: Float[Array, "batch time width"],
-        mixed: Float[Array, "batch time heads head_dim"],
-    ) -> Float[Array, "batch time width"]:
-        """The residual stream with the mixed values, then with the mlp."""
-        mixed = mixed.reshape(*x.shape[:2], -1)
-        x = x + self.out(constrain(mixed, "batch", None, "heads"))
-        x = checkpoint_name(constrain(x, "batch", None, None), "middle")
-
-        normed, dtype = self.mlp_norm(x), self.gate.dtype
-        gate = checkpoint_name(self.gate(normed).astype(dtype), "gate")
-        up = checkpoint_name(self.up(normed).astype(dtype), "up")
-        inner = (jax.nn.silu(gate.astype(jnp.float32)) * up).astype(dtype)
-        x = x + self.down(constrain(inner, "batch", None, "mlp"))
-        return constrain(x, "batch", None, None)
 
 
 class _Ends(nnx.Module):
@@ -258,6 +118,8 @@ class Llama(_Ends):
         segments: Int[Array | ndarray, "batch time"],
         remat: str,
         blocks: Blocks = attention_blocks.DEFAULT,
+        added: Float[Array, "depth batch clips queries"] | None = None,
+        tuning: Tuning = UNTUNED,
     ) -> Float[Array, "batch time width"]:
         """Reads whole texts.
 
@@ -267,6 +129,8 @@ class Llama(_Ends):
           segments: 0 = padding, 1… = text in the row; a text does not attend to others.
           remat: what the backward pass keeps of each layer, a key of `remat.POLICIES`.
           blocks: of attention on TPUs.
+          added: what each layer hears, as in `Heard`.
+          tuning: what is trained beside the layers.
 
         Returns:
           Hidden states after the final norm.
@@ -281,7 +145,7 @@ class Llama(_Ends):
             x: Array, one: tuple[LlamaLayer, Any], where: tuple[Array, Array]
         ) -> Array:
             positions, segments = where
-            layer, (rotation, window) = one
+            layer, (rotation, window, added, beside) = one
             return layer(
                 x,
                 positions=positions,
@@ -289,6 +153,8 @@ class Llama(_Ends):
                 rotation=rotation,
                 window=window if static is None else static,
                 blocks=blocks,
+                added=added,
+                tuning=beside,
             )
 
         where = jnp.asarray(positions), jnp.asarray(segments)
@@ -302,9 +168,26 @@ class Llama(_Ends):
         each = (
             jnp.asarray(self.config.rotations()),
             (jnp.asarray(windows) if static is None else None),
+            added,
+            tuning.layers,
         )
         x, _ = jax.lax.scan(step, x, (self.layers, each))
-        return self.norm(x)
+        return tuned_norm(self.norm, tuning.norm, x)
+
+    def values(
+        self, x: Float[Array, "depth *batch width"]
+    ) -> Float[Array, "depth *batch keys"]:
+        """What the frozen value map of each layer makes of a vector, without its norm.
+
+        Args:
+          x: vectors for each layer.
+        """
+
+        def step(_: None, one: tuple[Linear, Array]) -> tuple[None, Array]:
+            value, x = one
+            return None, value(x)
+
+        return jax.lax.scan(step, None, (self.layers.value, x))[1]
 
 
 class UnstackedLlama(_Ends):
@@ -329,14 +212,21 @@ class UnstackedLlama(_Ends):
         self.cache_dtype = jnp.dtype(cache_dtype)
         self.slots_first = slots_first
 
-    def empty_cache(self, *, batch: int, slots: int) -> KVCache:
-        """A cache for `batch` rows of up to `slots` tokens each."""
+    def empty_cache(self, *, batch: int, slots: int, hears: bool = False) -> KVCache:
+        """A cache for `batch` rows of up to `slots` tokens each.
+
+        Args:
+          batch: rows.
+          slots: tokens of each.
+          hears: whether the layers will add what is heard.
+        """
         return KVCache.empty(
             self.config,
             batch=batch,
             slots=slots,
             dtype=self.cache_dtype,
             slots_first=self.slots_first,
+            hears=hears,
         )
 
     def __call__(
@@ -345,13 +235,15 @@ class UnstackedLlama(_Ends):
         cache: KVCache,
         *,
         lengths: int | Int[Array, " batch"],
+        tuning: Tuning = UNTUNED,
     ) -> tuple[Float[Array, "batch time width"], KVCache]:
         """Reads the next part of each row's text.
 
         Args:
           embeddings: vectors that follow what is in the cache, padded on the right.
-          cache: what each row has read before.
+          cache: what each row has read before, and what its layers hear.
           lengths: how many of each row's vectors are text and not padding.
+          tuning: what is trained beside the layers.
 
         Returns:
           Hidden states after the final norm, and the cache with the vectors in it.
@@ -360,9 +252,28 @@ class UnstackedLlama(_Ends):
         positions = cache.positions(time)
         x = jnp.asarray(embeddings, jnp.float32)
         x = constrain(x, "batch", None, None)
+        beside = tuning.layers
+        if isinstance(beside, LayerTuning):  # Nothing is trained.
+            beside = (beside,) * len(self.layers)
         for index, layer in enumerate(self.layers):
-            x, cache = layer.decode(x, cache, index=index, positions=positions)
-        return self.norm(x), cache.advance(lengths)
+            x, cache = layer.decode(
+                x,
+                cache,
+                index=index,
+                positions=positions,
+                added=cache.added(index),
+                tuning=beside[index],
+            )
+        x = tuned_norm(self.norm, tuning.norm, x)
+        return x, cache.advance(lengths)
+
+    def values(
+        self, x: Float[Array, "depth *batch width"]
+    ) -> Float[Array, "depth *batch keys"]:
+        """As `Llama.values`."""
+        return jnp.stack(
+            [layer.value(x[index]) for index, layer in enumerate(self.layers)]
+        )
 
 
 def unstacked(llama: Llama) -> UnstackedLlama:

@@ -19,7 +19,7 @@ from musilingo_jax.answering.decoding import Rows, TokenRule
 from musilingo_jax.answering.prompt_reader import PromptReader
 from musilingo_jax.answering.sampling import Choice
 from musilingo_jax.answering.stop_texts import Stops
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.kv_cache import KVCache, layer_shape
 from musilingo_jax.models.llama import Llama, UnstackedLlama
 from musilingo_jax.plan.job import held
@@ -56,9 +56,9 @@ class AbstractAnswerer:
         return self.quantization or self.dtype
 
     def reader(self, mesh: Mesh) -> PromptReader:
-        """Adapter and language model."""
+        """Bridge and language model."""
         widths = self.shapes.encoder_width, self.shapes.language_model.width
-        adapter = jax.eval_shape(lambda: Adapter(*widths, rngs=nnx.Rngs(0)))
+        adapter = jax.eval_shape(lambda: LinearBridge(*widths, rngs=nnx.Rngs(0)))
         llama = weights.abstract_language_model(
             self.shapes.language_model,
             dtype=self.dtype,
@@ -88,7 +88,7 @@ class AbstractAnswerer:
         layer: Any = jax.ShapeDtypeStruct(shape, jnp.dtype(self.dtype), sharding=place)
         layers = (layer,) * config.depth
         ends = _whole(mesh, jnp.int32, rows)
-        return KVCache(layers, layers, ends, config.head_dim, slots_first=True)
+        return KVCache(layers, layers, ends, None, config.head_dim, slots_first=True)
 
     def rows(self, mesh: Mesh, *, rows: int, slots: int) -> Rows:
         """Rows in the middle of their answers."""

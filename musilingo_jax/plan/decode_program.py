@@ -72,7 +72,7 @@ class DecodeJob:
         return Lowered(
             program=decode.lower(reader, rule, rows, number, number),
             memory=answer_memory(reader, rows),
-            idle={"adapter": held(reader.adapter)},
+            idle={"adapter": held(reader.bridge)},
         )
 
     def heading(self) -> list[str]:

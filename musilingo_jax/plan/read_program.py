@@ -88,7 +88,7 @@ class ReadJob:
             **answer_memory(reader, rows),
             "bank": held(bank),
             "batch": held(admission),
-            "adapter": held(reader.adapter),
+            "adapter": held(reader.bridge),
         }
         return Lowered(program, memory)
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from musilingo_jax.models.answer_loss import CHUNK
 from musilingo_jax.models.attention_blocks import MULTIPLE
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.models.musilingo import CHUNK
 from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.plan.attention_grid import best_blocks, causal_seconds
 from musilingo_jax.plan.compile import CompiledPlan, gib, make_plan

@@ -8,7 +8,8 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.plan.job import Lowered, held
 from musilingo_jax.plan.model_shapes import Shapes
 from musilingo_jax.plan.program_costs import ProgramCosts
@@ -96,26 +97,27 @@ class TrainJob:
     def lower(self, mesh: Mesh) -> Lowered:
         """The update; see `Job.lower`."""
         self.stage.check_rows(self.name, mesh)
-        state, llama, batch = self._arguments(mesh)
+        state, frozen, batch = self._arguments(mesh)
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         update = make_update(self.stage, self.stage.optimiser(), placement)
         # The type of an update does not say that it is jitted.
         jitted: Any = update
         return Lowered(
-            program=jitted.lower(state, llama, batch),
+            program=jitted.lower(state, frozen, batch),
             memory={
-                "weights": held(llama),
-                "adapter": held(state.adapter),
+                "weights": held(frozen),
+                "adapter": held(state.learning),
                 "optimiser": held(state.optimiser),
                 "batch": held(batch),
             },
         )
 
     def _arguments(self, mesh: Mesh) -> tuple[TrainState, Any, Any]:
-        """State, language model and batch of an update, as shapes and shardings."""
+        """State, frozen parts and batch of an update, as shapes and shardings."""
         widths = self.shapes.encoder_width, self.shapes.language_model.width
-        adapter = jax.eval_shape(lambda: Adapter(*widths, rngs=nnx.Rngs(0)))
-        state = abstract_state(self.stage.optimiser(), adapter, mesh)
+        adapter = jax.eval_shape(lambda: LinearBridge(*widths, rngs=nnx.Rngs(0)))
+        learning = Parts(bridge=adapter)
+        state = abstract_state(self.stage.optimiser(), learning, mesh)
         llama = weights.abstract_language_model(
             self.shapes.language_model,
             dtype=self.dtype,
@@ -125,7 +127,7 @@ class TrainJob:
         batch = abstract_batch(
             self.stage, width=self.shapes.encoder_width, mesh=mesh, **asdict(self.row)
         )
-        return state, llama, batch
+        return state, Parts(llama=llama), batch
 
     def heading(self) -> list[str]:
         """The model, and the rows of an update."""

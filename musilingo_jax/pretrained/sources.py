@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from musilingo_jax.models import adapter as adapters
 from musilingo_jax.models import decoder_families
+from musilingo_jax.models.bridges import linear as linear_bridges
 from musilingo_jax.pretrained import foreign_models, hub, meta_layout
 from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
@@ -301,7 +301,7 @@ def _released_adapter_config(
     folder: Path, config: Mapping[str, Any], tensors: Tensors
 ) -> dict[str, Any]:
     """The configuration of a release's adapter: no file has it, its shapes say it."""
-    names = [PREFIXES["adapter"] + str(name) for name in adapters.NAMES.values()]
+    names = [PREFIXES["adapter"] + str(name) for name in linear_bridges.NAMES.values()]
     if missing := [name for name in names if name not in tensors]:
         raise UserError(
             f"{folder}: is not a complete MusiLingo release: it lacks "

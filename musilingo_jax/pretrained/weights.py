@@ -4,10 +4,12 @@ A part is a `config.json` and safetensors, ours or those of the transformers lib
 each reads what the other writes. `pretrained/sources.py` finds the part in a source.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,32 +19,42 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from musilingo_jax.models import adapter as adapters
 from musilingo_jax.models import int8 as quantizations
 from musilingo_jax.models import llama as llamas
+from musilingo_jax.models import lora
 from musilingo_jax.models import mert as merts
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges import Bridge, gated_values
+from musilingo_jax.models.bridges import linear as linear_bridges
+from musilingo_jax.models.bridges.gated_values import GatedValues, GatedValuesConfig
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.int8 import quantize_language_model
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LinearScaling, Llama3Scaling, LlamaConfig
+from musilingo_jax.models.lora import MapSizes, Tuning, TuningConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Names
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.models.released_config import LARGEST_SIZE
 from musilingo_jax.pretrained import digests, module_writer, sources, tokenizer
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.lora_sum import LoraSum
 from musilingo_jax.pretrained.sources import Part
-from musilingo_jax.pretrained.tensor_files import TOKENIZER_FILES, report_unread
+from musilingo_jax.pretrained.tensor_files import (
+    CONFIG,
+    TOKENIZER_FILES,
+    report_unread,
+)
 from musilingo_jax.pretrained.tensor_map import abstract, load, without
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.settings import describe
+from musilingo_jax.runtime.settings import describe, plain, read_section
 
 SHARD_BYTES = 5 * 10**9
 """The largest size of a file of weights; larger ones are inconvenient to copy."""
 
 _ADAPTER_CONFIG = ("encoder_width", "language_model_width", "window_frames")
+_TUNING = "tuning"
 # The largest mean of a norm's scale that marks a delta. Trained scales of a LLaMA's
 # last norm are above 1, and fine-tuning changed Vicuna's by thousandths.
 _LARGEST_DELTA = 0.05
@@ -86,11 +98,40 @@ def language_model_blueprint(config: Mapping[str, Any]) -> Blueprint:
 
 
 def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
-    """An adapter.
+    """An adapter: a bridge, which the keys of its configuration choose, and tuning.
 
     Raises:
-      UserError: a width is missing or is not a positive integer.
+      UserError: a size is missing or is not a positive integer.
     """
+    bridge, bridge_names = _bridge(config)
+    names = {f"bridge.{path}": name for path, name in bridge_names.items()}
+    described = config.get(_TUNING)
+    if described is None:
+        return Blueprint(Parts(bridge=bridge), names, ())
+    tuning, sizes = _tuning(described)
+    fresh = functools.partial(Tuning.fresh, sizes, tuning)
+    parts = Parts(bridge, tuning=jax.eval_shape(lambda: fresh(rngs=nnx.Rngs(0))))
+    names |= {f"tuning.{path}": name for path, name in lora.NAMES.items()}
+    return Blueprint(parts, names, ())
+
+
+def _tuning(described: Any) -> tuple[TuningConfig, MapSizes]:
+    """What an adapter's `config.json` says of what was trained beside the weights."""
+    where = f"{CONFIG}: {_TUNING}"
+    section = plain(described, where)
+    own = {entry.name for entry in fields(MapSizes)}
+    rest = {key: value for key, value in section.items() if key not in own}
+    tuning = read_section(TuningConfig, rest, where)
+    tuning.check(where)
+    return tuning, read_section(MapSizes, section, where, allow_others=True)
+
+
+def _bridge(config: Mapping[str, Any]) -> tuple[Bridge, Names]:
+    """The bridge of an adapter, abstract, and the names of its tensors."""
+    if "encoder_states" in config:
+        sizes = GatedValuesConfig.from_dict(config)
+        module = jax.eval_shape(lambda: GatedValues(sizes, rngs=nnx.Rngs(0)))
+        return module, gated_values.NAMES
     widths = [config.get(key) for key in _ADAPTER_CONFIG[:2]]
     valid = [
         width for width in widths if type(width) is int and 0 < width <= LARGEST_SIZE
@@ -100,8 +141,8 @@ def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
             "an adapter's config.json needs encoder_width and language_model_width, "
             f"both positive whole numbers, at most {LARGEST_SIZE:,}"
         )
-    module = jax.eval_shape(lambda: Adapter(*valid, rngs=nnx.Rngs(0)))
-    return Blueprint(module, adapters.NAMES, ())
+    module = jax.eval_shape(lambda: LinearBridge(*valid, rngs=nnx.Rngs(0)))
+    return module, linear_bridges.NAMES
 
 
 def blueprint(part: Part) -> Blueprint:
@@ -188,8 +229,11 @@ def abstract_language_model(
     return abstract(module, llamas.NAMES, dtype=dtype, mesh=mesh)
 
 
-def load_adapter(source: str | Path, *, mesh: Mesh | None) -> Adapter:
-    """An adapter, in float32 because it is trained; errors as in `load_encoder`."""
+def load_adapter(source: str | Path, *, mesh: Mesh | None) -> Parts:
+    """A bridge, and what was trained beside a language model's weights, if anything.
+
+    In float32, because they are trained; errors as in `load_encoder`.
+    """
     part = sources.find(source, "adapter")
     return _load(part, blueprint(part), np.float32, mesh)
 
@@ -207,7 +251,7 @@ def save_language_model(llama: Llama, folder: Path, *, dtype: DTypeLike) -> None
 
 
 def save_adapter(
-    adapter: Adapter,
+    learnt: Parts,
     folder: Path,
     *,
     dtype: DTypeLike,
@@ -217,20 +261,26 @@ def save_adapter(
     """Writes what `load_adapter` reads.
 
     Args:
-      adapter: its kernel and bias.
+      learnt: a bridge, and what was trained beside a language model's weights.
       folder: as in `module_writer.save`.
       dtype: the stored type.
       window_frames: encoder frames per vector that the adapter was trained with, for
-        whoever computes features for it.
+        whoever computes features for it; not written for a bridge that reads other
+        features.
       trained_with: the encoder and the language model that it was trained with, as of
         `TrainedWith.stored`; None if they are not known.
     """
-    width_in, width_out = adapter.projection.kernel.shape
-    values = (width_in, width_out, window_frames)
-    config: dict[str, Any] = dict(zip(_ADAPTER_CONFIG, values, strict=True))
+    bridge, tuning = learnt.bridge, learnt.tuning
+    assert bridge is not None  # Without it nothing is heard.
+    config: dict[str, Any] = dict(bridge.sizes)
+    if isinstance(bridge, LinearBridge):
+        config["window_frames"] = window_frames
+    if tuning is not None and tuning.sizes is not None:
+        config[_TUNING] = asdict(tuning.config) | asdict(tuning.sizes)
     if trained_with is not None:
         config[sources.TRAINED_WITH] = dict(trained_with)
-    _save(adapter, adapters.NAMES, folder, dtype, config)
+    names = adapter_blueprint(config).names
+    _save(Parts(bridge, tuning=tuning), names, folder, dtype, config)
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
@@ -279,7 +329,10 @@ def _digest(part: Part, tensors: Tensors) -> str:
     """As `digest`, from the contents of all files."""
     module, _, ignored = blueprint(part)
     if part.kind == "adapter":
-        described = str({key: part.config.get(key) for key in _ADAPTER_CONFIG})
+        linear = isinstance(module.bridge, LinearBridge)
+        keys = _ADAPTER_CONFIG if linear else tuple(module.bridge.sizes)
+        keys += (_TUNING,) if module.tuning is not None else ()
+        described = str({key: part.config.get(key) for key in keys})
     else:
         described = describe(module.config, _CONFIG_NAMES)
     total = hashlib.sha256(f"{part.kind} {described}\n".encode())

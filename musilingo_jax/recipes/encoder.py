@@ -23,10 +23,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from musilingo_jax.corpora.styles import ATTRIBUTES
-from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.layers import Linear
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.models.pooling import pool
 from musilingo_jax.recipes import loop
 from musilingo_jax.recipes.rendered_set import RenderedSet
 from musilingo_jax.runtime.settings import setting

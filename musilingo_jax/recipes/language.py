@@ -11,6 +11,7 @@ the words of the piece's attributes (`hints.py`). The model card states this ope
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +25,11 @@ from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora import questions, synthetic
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.evaluation.metrics.naming import named_value
+from musilingo_jax.models.answer_loss import Batch, answer_loss
+from musilingo_jax.models.heard import Heard
 from musilingo_jax.models.llama import Llama, unstacked
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.models.musilingo import Batch, answer_loss
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.recipes import loop, start
 from musilingo_jax.recipes.hints import hints, value_embeddings, value_tokens
@@ -132,8 +135,10 @@ def loss(
         positions=jnp.where(inside, places, 0),
         targets=jnp.where(inside & (audio_slot < 0) & (places > 0), places, -1),
     )
+    # The features are word embeddings already.
+    unchanged: Any = lambda vectors, _: Heard(spliced=vectors, added=None)  # noqa: E731
     total, count = answer_loss(
-        lambda vectors: vectors, llama, batch, remat="everything"
+        Parts(llama=llama), Parts(bridge=unchanged), batch, remat="everything"
     )
     return total / count, {}
 

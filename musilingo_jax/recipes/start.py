@@ -20,7 +20,8 @@ from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.styles import ATTRIBUTES
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.trained_with import TrainedWith
 from musilingo_jax.recipes.hints import value_embeddings, value_tokens
@@ -49,8 +50,9 @@ def write_start(experiment: ConfigDict, *, shrinkage: float) -> None:
     )
     tokenizer = weights.load_tokenizer(experiment.model.language_model)
     words = np.asarray(value_embeddings(llama, value_tokens(tokenizer)))
+    start = ridge(*regression(labels_of(records), features.features, words), shrinkage)
     weights.save_adapter(
-        ridge(*regression(labels_of(records), features.features, words), shrinkage),
+        Parts(bridge=start),
         Path(experiment.model.adapter),
         dtype=np.float32,
         window_frames=experiment.features.window_frames,
@@ -101,7 +103,7 @@ def ridge(
     features: Float[np.ndarray, "rows width"],
     goals: Float[np.ndarray, "rows width_out"],
     shrinkage: float,
-) -> Adapter:
+) -> LinearBridge:
     """The adapter that minimises ‖features · kernel + bias − goals‖² + penalty.
 
     The penalty is `shrinkage · rows · ‖S^½ · kernel‖²`, with S the diagonal of the
@@ -124,10 +126,10 @@ def ridge(
 
 def linear_adapter(
     kernel: Float[np.ndarray, "width width_out"], bias: Float[np.ndarray, " width_out"]
-) -> Adapter:
+) -> LinearBridge:
     """The adapter with these numbers, in float32."""
     made = {"kernel": kernel, "bias": bias}
-    abstract = jax.eval_shape(lambda: Adapter(*kernel.shape, rngs=nnx.Rngs(0)))
+    abstract = jax.eval_shape(lambda: LinearBridge(*kernel.shape, rngs=nnx.Rngs(0)))
     return jax.tree.map_with_path(
         lambda path, _: next(
             jnp.asarray(array, jnp.float32)

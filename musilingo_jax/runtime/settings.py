@@ -26,7 +26,15 @@ import reprlib
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import (
+    MISSING,
+    Field,
+    asdict,
+    dataclass,
+    field,
+    fields,
+    is_dataclass,
+)
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, get_args, get_origin
 
 from musilingo_jax.runtime.errors import UserError
@@ -225,10 +233,17 @@ def with_before(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
     for entry in fields(kind):
         before, value = _bounds(entry).before, filled.get(entry.name)
         if entry.name not in filled and before is not MISSING:
-            filled[entry.name] = before
+            filled[entry.name] = _plain(before)
         elif is_dataclass(entry.type) and isinstance(value, Mapping):
             filled[entry.name] = with_before(entry.type, value)  # type: ignore[arg-type]
     return filled
+
+
+def _plain(value: Any) -> Any:
+    """A value as a config holds it: a section as a dict."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value
 
 
 def identity_of(settings: Any) -> dict[str, Any]:

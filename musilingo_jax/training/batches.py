@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from musilingo_jax.answering.prompts import Example
 from musilingo_jax.corpora import mixture
-from musilingo_jax.models.musilingo import Batch
+from musilingo_jax.models.answer_loss import Batch
 from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.sharding import batch_sharding
 from musilingo_jax.training.examples import Examples

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from musilingo_jax.answering.prompts import Example
-from musilingo_jax.models.musilingo import Batch
+from musilingo_jax.models.answer_loss import Batch
 
 Features = Float[np.ndarray, "_windows width"]
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from musilingo_jax.answering import released
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.models.lora import NOTHING
 
 
 def experiment(
@@ -84,6 +85,9 @@ def _stage() -> ConfigDict:
     stage.accumulate = 1
     stage.warmup_learning_rate = 1e-6
     stage.weight_decay = 0.05
+    stage.beta2 = 0.999
+    stage.learns_bridge = True
+    stage.tuning = ConfigDict(asdict(NOTHING))  # rank=16 is LoRA: models/lora.py.
     stage.validate_every = 0
     stage.keep = 2
     return stage

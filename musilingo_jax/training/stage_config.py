@@ -1,16 +1,18 @@
 """The settings of one training stage, its learning rate schedule and its optimiser."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
+from flax import nnx
 from jax.sharding import Mesh
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import QUESTIONS
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.models.attention_blocks import DEFAULT, SIZES, Blocks
+from musilingo_jax.models.lora import NOTHING, TuningConfig
 from musilingo_jax.models.remat import POLICIES
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import plain, read_section, setting
@@ -46,6 +48,9 @@ class StageConfig:
       warmup_learning_rate: learning rate of the first update.
       warmup_steps: updates from the first learning rate to the peak.
       weight_decay: AdamW's weight decay, applied to matrices only.
+      beta2: AdamW's second beta, of the squares of gradients.
+      learns_bridge: whether the bridge learns.
+      tuning: what learns beside the language model's weights.
       remat: what the backward pass keeps of each layer, a key of `remat.POLICIES`: the
         less it keeps, the more it computes again.
       query_block: queries of a block of attention on TPUs, at most.
@@ -70,6 +75,9 @@ class StageConfig:
     warmup_learning_rate: float = setting(at_least=0)
     warmup_steps: int = setting(at_least=0)
     weight_decay: float = setting(at_least=0)
+    beta2: float = setting(above=0, at_most=1, before=0.999)
+    learns_bridge: bool = setting(before=True)
+    tuning: TuningConfig = setting(before=NOTHING)
     remat: str = setting(choices=tuple(POLICIES))
     query_block: int = setting(choices=SIZES, before=DEFAULT.queries)
     key_block: int = setting(choices=SIZES, before=DEFAULT.keys)
@@ -96,6 +104,12 @@ class StageConfig:
         stage = read_section(cls, section, f"config.{name}")
         stage._check_pairs(f"config.{name}")
         return stage
+
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """The parts that learn, as `Parts` names them."""
+        tuning = ("tuning",) if self.tuning.anything else ()
+        return (("bridge",) if self.learns_bridge else ()) + tuning
 
     @property
     def blocks(self) -> Blocks:
@@ -154,15 +168,27 @@ class StageConfig:
         )
 
     def optimiser(self) -> optax.GradientTransformation:
-        """AdamW (Loshchilov & Hutter 2019) with MusiLingo's betas and no clipping."""
+        """AdamW (Loshchilov & Hutter 2019) with a first beta of 0.9 and no clipping."""
         return optax.adamw(
             self.schedule(),
             b1=0.9,
-            b2=0.999,
+            b2=self.beta2,
             eps=1e-8,
             weight_decay=self.weight_decay,
-            mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
+            mask=_matrices,
         )
+
+
+def _matrices(tree: Any) -> Any:
+    """True for each parameter that has two axes besides that of stacked layers."""
+
+    def is_matrix(parameter: Any) -> Any:
+        axes = parameter.get_metadata("axes")
+        return parameter.replace(len(axes) > 1)
+
+    return jax.tree.map(
+        is_matrix, tree, is_leaf=lambda node: isinstance(node, nnx.Variable)
+    )
 
 
 def read_stages(config: "ConfigDict") -> dict[str, StageConfig]:

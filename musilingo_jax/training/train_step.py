@@ -1,4 +1,4 @@
-"""One update of the adapter: its state, its program and its report.
+"""One update of what learns: its state, its program and its report.
 
 Nothing here knows of files, songs or processes: `train.py` runs the program, and
 `plan/` compiles it for machines that it does not run on.
@@ -16,9 +16,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from musilingo_jax.models.adapter import Adapter
-from musilingo_jax.models.llama import Llama
-from musilingo_jax.models.musilingo import Batch, answer_loss
+from musilingo_jax.models.answer_loss import Batch, answer_loss
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.runtime.sharding import batch_sharding, placed
 from musilingo_jax.training.stage_config import StageConfig
 
@@ -29,29 +28,47 @@ class TrainState:
     """The state of the training loop.
 
     Attributes:
-      adapter: what learns, in float32.
-      optimiser: AdamW's moments, shaped and sharded like the adapter, and its counts.
+      learning: the parts that learn, in float32.
+      optimiser: AdamW's moments, shaped and sharded like what learns, and its counts.
     """
 
-    adapter: Adapter
+    learning: Parts
     optimiser: optax.OptState
 
+    def stored(self) -> Any:
+        """The tree that a checkpoint holds.
 
-def fresh_state(
-    optimiser: optax.GradientTransformation, adapter: Adapter
-) -> TrainState:
+        Where the bridge alone learns, it is called the adapter, as it was when nothing
+        else could learn.
+        """
+        learning = self.learning
+        if learning.llama is not None or learning.tuning is not None:
+            return self
+        optimiser = jax.tree.map(
+            lambda node: node.bridge if isinstance(node, Parts) else node,
+            self.optimiser,
+            is_leaf=lambda node: isinstance(node, Parts),
+        )
+        return {"adapter": learning.bridge, "optimiser": optimiser}
+
+    def from_stored(self, tree: Any) -> "TrainState":
+        """The state whose `stored` is `tree`, with the structure of this one."""
+        return jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(tree))
+
+
+def fresh_state(optimiser: optax.GradientTransformation, learning: Parts) -> TrainState:
     """The state before the first update."""
     # Optax takes any pytree, but its annotations know containers of arrays only.
-    parameters: Any = adapter
-    return TrainState(adapter=adapter, optimiser=optimiser.init(parameters))
+    parameters: Any = learning
+    return TrainState(learning=learning, optimiser=optimiser.init(parameters))
 
 
 def abstract_state(
-    optimiser: optax.GradientTransformation, adapter: Adapter, mesh: Mesh
+    optimiser: optax.GradientTransformation, learning: Parts, mesh: Mesh
 ) -> TrainState:
     """The state's shapes, types and shardings, as `jax.ShapeDtypeStruct`s."""
     fresh = functools.partial(fresh_state, optimiser)
-    return placed(jax.eval_shape(fresh, adapter), mesh)
+    return placed(jax.eval_shape(fresh, learning), mesh)
 
 
 @jax.tree_util.register_dataclass
@@ -70,14 +87,14 @@ class StepReport:
     finite: Bool[Array, ""]
 
 
-Update = Callable[[TrainState, Llama, Batch], tuple[TrainState, StepReport]]
-BatchLoss = Callable[[Adapter, Llama, Batch], tuple[Float[Array, ""], Int[Array, ""]]]
+Update = Callable[[TrainState, Parts, Batch], tuple[TrainState, StepReport]]
+BatchLoss = Callable[[Parts, Parts, Batch], tuple[Float[Array, ""], Int[Array, ""]]]
 
 
 def make_update(
     stage: StageConfig, optimiser: optax.GradientTransformation, placement: TrainState
 ) -> Update:
-    """Compiles one update of the adapter. It donates the memory of the old state.
+    """Compiles one update of what learns. It donates the memory of the old state.
 
     The loss is the cross entropy of all target tokens of the update, summed and then
     divided by their number, whichever device or accumulated batch they are in. So 2
@@ -86,7 +103,7 @@ def make_update(
 
     Args:
       stage: its settings.
-      optimiser: of the adapter.
+      optimiser: of what learns.
       placement: a sharding for each array of the state.
     """
 
@@ -100,31 +117,31 @@ def make_update(
         return parts.swapaxes(0, 1)
 
     def loss_of(
-        adapter: Adapter, llama: Llama, batch: Batch
+        learning: Parts, frozen: Parts, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
         return answer_loss(
-            adapter, llama, batch, remat=stage.remat, blocks=stage.blocks
+            learning, frozen, batch, remat=stage.remat, blocks=stage.blocks
         )
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placement, None))
     def update(
-        state: TrainState, llama: Llama, batch: Batch
+        state: TrainState, frozen: Parts, batch: Batch
     ) -> tuple[TrainState, StepReport]:
         def add(total: Any, part: Batch) -> tuple[Any, None]:
             (loss, count), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-                state.adapter, llama, part
+                state.learning, frozen, part
             )
             return jax.tree.map(jnp.add, total, (loss, count, gradient)), None
 
         # Optax takes any pytree, but its annotations know containers of arrays only.
-        old: Any = state.adapter
+        old: Any = state.learning
         zeros = jax.tree.map(jnp.zeros_like, old)
         none = (jnp.zeros(()), jnp.zeros((), jnp.int32), zeros)
         (loss, count, gradient), _ = jax.lax.scan(add, none, jax.tree.map(split, batch))
         gradient = jax.tree.map(lambda total: total / count, gradient)
         change, moments = optimiser.update(gradient, state.optimiser, old)
-        adapter: Any = optax.apply_updates(old, change)
-        new = TrainState(adapter=adapter, optimiser=moments)
+        learning: Any = optax.apply_updates(old, change)
+        new = TrainState(learning=learning, optimiser=moments)
         report = StepReport(
             loss=loss / count,
             gradient_norm=optax.tree.norm(gradient),
@@ -145,21 +162,21 @@ def make_validation(stage: StageConfig) -> BatchLoss:
 
     @jax.jit
     def batch_loss(
-        adapter: Adapter, llama: Llama, batch: Batch
+        learning: Parts, frozen: Parts, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
         return answer_loss(
-            adapter, llama, batch, remat=stage.remat, blocks=stage.blocks
+            learning, frozen, batch, remat=stage.remat, blocks=stage.blocks
         )
 
     return batch_loss
 
 
 def mean_loss(
-    batch_loss: BatchLoss, adapter: Adapter, llama: Llama, batches: Iterable[Batch]
+    batch_loss: BatchLoss, learning: Parts, frozen: Parts, batches: Iterable[Batch]
 ) -> float:
     """Nats per target token, over all examples of the batches together."""
     # All are started before the first is waited for.
-    started = [batch_loss(adapter, llama, batch) for batch in batches]
+    started = [batch_loss(learning, frozen, batch) for batch in batches]
     sums, counts = zip(*jax.device_get(started), strict=True)
     return float(np.sum(sums, dtype=np.float64) / np.sum(counts))
 

@@ -15,6 +15,7 @@ from musilingo_jax.answering.answer import answer, answer_each, check_question, 
 from musilingo_jax.answering.answerer import Answerer, context_of
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.prompts import MODEL_END
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
@@ -221,7 +222,7 @@ def test_unknown_or_missing_keys_of_decoding_are_refused(tmp_path):
 
 def test_an_adapter_for_another_language_model_is_refused(folder):
     weights.save_adapter(
-        tiny.adapter(24),
+        Parts(bridge=tiny.adapter(24)),
         folder / "other",
         dtype=np.float32,
         window_frames=10,

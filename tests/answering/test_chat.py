@@ -22,6 +22,7 @@ from musilingo_jax import chat
 from musilingo_jax.answering import model as model_room
 from musilingo_jax.answering.excerpt import clock
 from musilingo_jax.answering.model import Model
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UsageError, UserError
 
@@ -244,7 +245,11 @@ def test_another_adapter_answers_otherwise(loaded, model, tmp_path):
     louder = tiny.adapter(32)
     louder.projection.kernel[...] = -3 * louder.projection.kernel[...]
     weights.save_adapter(
-        louder, other, dtype=np.float32, window_frames=10, trained_with=None
+        Parts(bridge=louder),
+        other,
+        dtype=np.float32,
+        window_frames=10,
+        trained_with=None,
     )
     heard = loaded.hear(model / "short.wav", start=None, seconds=30.0)
     changed = Model.load(model, adapter=str(other))

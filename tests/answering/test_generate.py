@@ -13,6 +13,7 @@ from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion, finge
 from musilingo_jax.answering.answerer import load_answerer
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime.errors import UserError
@@ -32,7 +33,11 @@ def test_adapter_of_prefers_the_given_then_the_run_then_the_config(tmp_path):
         corpus_answers.adapter_of(config, None)
     run = tmp_path / "run/adapter"
     weights.save_adapter(
-        tiny.adapter(32), run, dtype=np.float32, window_frames=10, trained_with=None
+        Parts(bridge=tiny.adapter(32)),
+        run,
+        dtype=np.float32,
+        window_frames=10,
+        trained_with=None,
     )
     assert corpus_answers.adapter_of(config, None) == str(run)
     assert corpus_answers.adapter_of(config, "mine") == "mine"
@@ -43,7 +48,7 @@ def test_an_adapter_for_another_encoder_is_refused(tmp_path):
     folder, frames = tmp_path / "other", 108
     model = ModelConfig("musilingo-tiny", "musilingo-tiny", str(folder), "float32", "")
     weights.save_adapter(
-        tiny.adapter(32),
+        Parts(bridge=tiny.adapter(32)),
         folder,
         dtype=np.float32,
         window_frames=frames,

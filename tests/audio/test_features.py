@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from musilingo_jax.audio import chunks, features
 from musilingo_jax.audio import waveforms as audio
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.models.adapter import pool
+from musilingo_jax.models.pooling import pool
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 

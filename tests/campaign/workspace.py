@@ -31,7 +31,8 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from campaign import attempt, inside
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 
 CONFIG = "--config=config.py"
@@ -79,14 +80,14 @@ def make(folder: Path, *, trained: bool = True) -> None:
         _train(folder)
         _write_recipe(folder)
     else:
-        adapter = Adapter(
+        adapter = LinearBridge(
             small_run.ENCODER["hidden_size"],
             small_run.LANGUAGE_MODEL["hidden_size"],
             rngs=nnx.Rngs(2),
         )
         run = folder / "run"
         weights.save_adapter(
-            adapter,
+            Parts(bridge=adapter),
             run / "adapter",
             dtype="float32",
             window_frames=10,

@@ -87,7 +87,8 @@ def test_adapters_come_and_go(whole, tmp_path):
     folder = write(plan, tmp_path / "ours")
     loaded = weights.load_adapter(folder, mesh=None)
     np.testing.assert_array_equal(
-        loaded.projection.kernel[...], original.llama_proj.weight.detach().numpy().T
+        loaded.bridge.projection.kernel[...],
+        original.llama_proj.weight.detach().numpy().T,
     )
     assert sources.find(folder, "adapter").config["window_frames"] == 325
 
@@ -286,7 +287,7 @@ def test_the_originals_setting_ckpt_reads_an_exported_adapter(tmp_path):
     )
     assert {path.name for path in folder.iterdir()} == {"checkpoint.pth", "config.json"}
     checkpoint = torch.load(folder / "checkpoint.pth", map_location="cpu")
-    ours = weights.load_adapter(TINY, mesh=None).projection
+    ours = weights.load_adapter(TINY, mesh=None).bridge.projection
     original = torch.nn.Module()
     original.llama_proj = torch.nn.Linear(*ours.kernel.shape)
     missing, unexpected = original.load_state_dict(checkpoint["model"], strict=False)
@@ -296,7 +297,7 @@ def test_the_originals_setting_ckpt_reads_an_exported_adapter(tmp_path):
     bias = original.llama_proj.bias.detach().numpy()
     np.testing.assert_array_equal(bias, ours.bias[...])
     # The folder, and the file in it, are an adapter to us as well.
-    again = weights.load_adapter(folder, mesh=None).projection
+    again = weights.load_adapter(folder, mesh=None).bridge.projection
     np.testing.assert_array_equal(again.kernel[...], ours.kernel[...])
     plan = musilingo_releases.adapter(
         str(folder / "checkpoint.pth"), window_frames=None

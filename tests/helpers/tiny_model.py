@@ -22,11 +22,12 @@ from musilingo_jax.answering.answerer import Answerer
 from musilingo_jax.answering.padded_prompts import PromptTokens
 from musilingo_jax.answering.prompts import PromptConfig, encode
 from musilingo_jax.answering.stop_texts import Stops
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import Llama, UnstackedLlama, unstacked
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.tokenizer import Tokenizer, load
 
@@ -229,10 +230,10 @@ def requests(count: int, *, alike: bool = True) -> list[tuple[np.ndarray, str]]:
     ]
 
 
-def adapter(width_out: int) -> Adapter:
+def adapter(width_out: int) -> LinearBridge:
     """A random adapter from the encoder to a language model of this width."""
     return filled(
-        lambda: Adapter(MERT.hidden_size, width_out, rngs=nnx.Rngs(0)), seed=4
+        lambda: LinearBridge(MERT.hidden_size, width_out, rngs=nnx.Rngs(0)), seed=4
     )
 
 
@@ -243,7 +244,7 @@ def save_model(folder: Path, llama: Llama) -> None:
     weights.save_language_model(llama, folder / "language_model", dtype=np.float32)
     save_tokenizer(folder / "language_model")
     weights.save_adapter(
-        adapter(llama.config.width),
+        Parts(bridge=adapter(llama.config.width)),
         folder / "adapter",
         dtype=np.float32,
         window_frames=10,

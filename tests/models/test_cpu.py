@@ -19,7 +19,6 @@ import pytest
 from flax import nnx
 
 from musilingo_jax.models import cpu
-from musilingo_jax.models.adapter import pool, reduced_windows
 from musilingo_jax.models.attention import attention
 from musilingo_jax.models.convolution import dense_convolution, direct_convolution
 from musilingo_jax.models.kv_cache import KVCache
@@ -27,6 +26,7 @@ from musilingo_jax.models.layers import linear
 from musilingo_jax.models.matmul import in_two_rows, int8_product, product
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.models.pooling import pool, reduced_windows
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from musilingo_jax.runtime.tested_versions import release
 

@@ -16,13 +16,14 @@ from helpers.stored_weights import assert_equal, rewrite
 from helpers.watched_tensors import watch
 from jax.sharding import NamedSharding, PartitionSpec
 
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.answer_loss import Batch, answer_loss
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.int8 import quantize, quantize_language_model
 from musilingo_jax.models.layers import Linear, linear
 from musilingo_jax.models.llama import NAMES, Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.matmul import int8_product
-from musilingo_jax.models.musilingo import Batch, answer_loss
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import tensor_map, weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import sharding
@@ -41,7 +42,7 @@ def llama():
 
 @pytest.fixture(scope="module")
 def adapter():
-    return random_module(lambda: Adapter(16, 32, rngs=nnx.Rngs(0)))
+    return random_module(lambda: LinearBridge(16, 32, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +261,8 @@ def batch_of(rows):
 @quick_jit
 @jax.value_and_grad
 def loss_of(adapter, llama, batch):
-    total, count = answer_loss(adapter, llama, batch, remat="nothing")
+    parts = Parts(bridge=adapter), Parts(llama=llama)
+    total, count = answer_loss(*parts, batch, remat="nothing")
     return total / count
 
 

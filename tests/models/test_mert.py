@@ -13,10 +13,10 @@ from helpers import hidden_states as states
 from helpers.quick_jit import QUICKLY, quick_jit
 from helpers.random_weights import random_module
 
-from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.layers import scan_layers
 from musilingo_jax.models.mert import NAMES, Mert, MertLayer
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.models.pooling import pool
 
 pytestmark = pytest.mark.medium
 

@@ -39,9 +39,9 @@ from safetensors.torch import save_file
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from musilingo_jax.models import attention_blocks
-from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.mert import NAMES
+from musilingo_jax.models.pooling import pool
 from musilingo_jax.pretrained import weights
 
 pytestmark = pytest.mark.medium

@@ -10,7 +10,8 @@ from helpers.stored_weights import assert_equal, rewrite
 from helpers.transformers_models import tiny_llama
 from safetensors.numpy import load_file
 
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime import sharding
 from musilingo_jax.runtime.errors import UserError
@@ -125,7 +126,7 @@ def test_the_preprocessor_says_what_the_config_does_not(tmp_path):
 
 
 def test_adapter_is_saved_and_loaded(tmp_path):
-    adapter = Adapter(6, 4, rngs=nnx.Rngs(0))
+    adapter = Parts(bridge=LinearBridge(6, 4, rngs=nnx.Rngs(0)))
     weights.save_adapter(
         adapter, tmp_path, dtype="float32", window_frames=108, trained_with=None
     )

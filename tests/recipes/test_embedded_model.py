@@ -50,7 +50,7 @@ def test_the_parts_fit_together_by_the_loader_of_released_weights():
         "musilingo-tiny/language_model", dtype="float32", quantization="", mesh=None
     )
     adapter = weights.load_adapter("musilingo-tiny/adapter", mesh=None)
-    assert adapter.projection.kernel.shape == (
+    assert adapter.bridge.projection.kernel.shape == (
         mert.config.hidden_size,
         llama.config.width,
     )

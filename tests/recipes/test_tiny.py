@@ -115,7 +115,7 @@ def check_model(folder, corpus):
         folder / "language_model", dtype="float32", quantization="", mesh=None
     )
     adapter = weights.load_adapter(folder / "adapter", mesh=None)
-    assert adapter.projection.kernel.shape == (
+    assert adapter.bridge.projection.kernel.shape == (
         mert.config.hidden_size,
         llama.config.width,
     )
@@ -155,7 +155,9 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
         weights.load_adapter(folder, mesh=None)
         for folder in (work / "start", work / "model/adapter")
     )
-    moved = np.abs(first.projection.kernel[...] - last.projection.kernel[...])
+    moved = np.abs(
+        first.bridge.projection.kernel[...] - last.bridge.projection.kernel[...]
+    )
     assert 0 < moved.max() < 0.01
     check_model(work / "model", work / "corpus")
 

@@ -14,7 +14,8 @@ import optax
 import pytest
 from flax import nnx
 
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 from musilingo_jax.runtime.signals import Interrupted
@@ -25,11 +26,11 @@ pytestmark = pytest.mark.medium
 
 
 def make_state(seed):
-    adapter = Adapter(6, 4, rngs=nnx.Rngs(seed))
+    adapter = Parts(bridge=LinearBridge(6, 4, rngs=nnx.Rngs(seed)))
     optimiser = optax.adamw(1e-3)
     gradient = jax.tree.map(jnp.ones_like, adapter)
     _, moments = optimiser.update(gradient, optimiser.init(adapter), adapter)
-    return TrainState(adapter=adapter, optimiser=moments)
+    return TrainState(learning=adapter, optimiser=moments)
 
 
 def like(state, mesh):
@@ -49,7 +50,7 @@ def test_a_state_comes_back_bit_for_bit_on_another_mesh(tmp_path):
     checkpoints = Checkpoints(tmp_path / "new", keep=2)
     assert checkpoints.latest() == 3
     found = checkpoints.restore(3, like(state, make_mesh(2, 2, 2)))
-    assert isinstance(found.adapter, Adapter)
+    assert isinstance(found.learning.bridge, LinearBridge)
     assert jax.tree.structure(found) == jax.tree.structure(state)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True):
         assert one.dtype == other.dtype

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.answer_loss import Batch, answer_loss
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.models.musilingo import Batch, answer_loss
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.plan import program_costs
 from musilingo_jax.plan.hlo import Program
 from musilingo_jax.training import flops
@@ -47,12 +48,16 @@ def compiled_gradient(config: LlamaConfig, *, remat: str) -> Program:
         targets=array(ROWS, ANSWERS),
     )
     adapter = jax.eval_shape(
-        lambda: Adapter(ENCODER_WIDTH, config.width, rngs=nnx.Rngs(0))
+        lambda: LinearBridge(ENCODER_WIDTH, config.width, rngs=nnx.Rngs(0))
     )
     llama = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
     loss = lambda *arguments: answer_loss(*arguments, remat=remat)[0]  # noqa: E731
     gradient = jax.jit(jax.value_and_grad(loss))
-    return Program(gradient.lower(adapter, llama, batch).compile().as_text())
+    return Program(
+        gradient.lower(Parts(bridge=adapter), Parts(llama=llama), batch)
+        .compile()
+        .as_text()
+    )
 
 
 def by_formula(config: LlamaConfig, *, attended: float) -> float:

@@ -13,7 +13,8 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 from musilingo_jax.training.checkpoints import Checkpoints
@@ -25,14 +26,14 @@ pytestmark = pytest.mark.medium
 
 def make_state():
     """Random numbers, which no compression shortens, and enough of them."""
-    adapter = Adapter(48, 64, rngs=nnx.Rngs(0))
+    adapter = Parts(bridge=LinearBridge(48, 64, rngs=nnx.Rngs(0)))
     keys = iter(jax.random.split(jax.random.key(1), 2))
     gradient = jax.tree.map(
         lambda leaf: jax.random.normal(next(keys), leaf.shape), adapter
     )
     optimiser = optax.adamw(1e-3)
     _, moments = optimiser.update(gradient, optimiser.init(adapter), adapter)
-    return TrainState(adapter=adapter, optimiser=moments)
+    return TrainState(learning=adapter, optimiser=moments)
 
 
 def like(state):

@@ -33,7 +33,8 @@ from helpers.small_run import (
 from safetensors.numpy import load_file
 
 from musilingo_jax import train as training
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training import flops
@@ -102,7 +103,7 @@ def test_a_run_leaves_what_it_promises(folder):
     for program in ("evaluate", "generate", "chat"):
         assert f"python -m musilingo_jax.{program}" in text
     adapter = weights.load_adapter(run / "adapter", mesh=None)
-    assert adapter.projection.kernel.shape == (16, 32)
+    assert adapter.bridge.projection.kernel.shape == (16, 32)
     steps = [(stage, step) for stage, step, _ in losses(folder, "whole")]
     assert steps == [("stage1", s + 1) for s in range(5)] + [
         ("stage2", s + 1) for s in range(8)
@@ -275,12 +276,12 @@ def test_frozen_weights_stay_and_only_the_adapter_is_kept(folder, stopped):
     assert stopped.states
     for state in stopped.states:
         counts = 2  # One of AdamW, one of the schedule.
-        assert size(state.optimiser) == 2 * size(state.adapter) + counts
+        assert size(state.optimiser) == 2 * size(state.learning) + counts
     saved = ocp.StandardCheckpointer().metadata(
         folder / "stopped/stage2/checkpoints/8/state"
     )
     arrays = jax.tree.leaves(saved.item_metadata.tree)
-    assert size(arrays) == 3 * size(state.adapter) + counts
+    assert size(arrays) == 3 * size(state.learning) + counts
 
 
 def test_the_best_is_kept_and_known_after_a_stop(folder, monkeypatch, capsys):
@@ -295,8 +296,8 @@ def test_the_best_is_kept_and_known_after_a_stop(folder, monkeypatch, capsys):
         steps.append(step)
         begin(log, step)
 
-    def mean_loss_as_told(batch_loss, adapter, llama, batches):
-        real.append(mean_loss(batch_loss, adapter, llama, batches))
+    def mean_loss_as_told(batch_loss, learning, frozen, batches):
+        real.append(mean_loss(batch_loss, learning, frozen, batches))
         adapters[steps[-1]] = jax.device_get(jax.tree.leaves(adapter))
         return {3: 1.0, 6: 3.0, 8: 2.0}[steps[-1]]
 
@@ -417,7 +418,7 @@ def test_biases_do_not_decay(folder):
     stage = StageConfig.from_config(
         small_config(folder, "x", stage1__weight_decay=0.5), "stage1"
     )
-    adapter = jax.tree.map(jnp.ones_like, Adapter(3, 4, rngs=nnx.Rngs(0)))
+    adapter = jax.tree.map(jnp.ones_like, LinearBridge(3, 4, rngs=nnx.Rngs(0)))
     optimiser, nothing = stage.optimiser(), jax.tree.map(jnp.zeros_like, adapter)
     change, _ = optimiser.update(nothing, optimiser.init(adapter), adapter)
     rate = stage.warmup_learning_rate
@@ -426,11 +427,15 @@ def test_biases_do_not_decay(folder):
 
 
 def test_a_loss_that_is_nan_stops_and_names_the_clips(folder):
-    adapter = Adapter(16, 32, rngs=nnx.Rngs(0))
+    adapter = LinearBridge(16, 32, rngs=nnx.Rngs(0))
     # Finite, as a file has to be, but their products are not.
     huge = jax.tree.map(lambda x: jnp.full_like(x, 3e38), adapter)
     weights.save_adapter(
-        huge, folder / "huge", dtype="float32", window_frames=10, trained_with=None
+        Parts(bridge=huge),
+        folder / "huge",
+        dtype="float32",
+        window_frames=10,
+        trained_with=None,
     )
     config = small_config(folder, "broken", model__adapter=str(folder / "huge"), **ONE)
     with pytest.raises(UserError, match=r"stage1, update 1: the loss is nan.*0\.wav"):

@@ -12,9 +12,10 @@ from flax import nnx
 from helpers.small_run import load_config
 
 from musilingo_jax.answering.prompts import Example
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models.answer_loss import answer_loss
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import Llama, LlamaConfig
-from musilingo_jax.models.musilingo import answer_loss
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh, shardings
 from musilingo_jax.training.packing import RowShape, fill, pack
@@ -51,7 +52,11 @@ def models():
     @jax.jit
     def make():
         rngs = nnx.Rngs(0)
-        return Adapter(WIDTH_IN, WIDTH, rngs=rngs), Llama(CONFIG, rngs=rngs)
+        bridge, llama = (
+            LinearBridge(WIDTH_IN, WIDTH, rngs=rngs),
+            Llama(CONFIG, rngs=rngs),
+        )
+        return Parts(bridge=bridge), Parts(llama=llama)
 
     return make()
 
@@ -87,7 +92,7 @@ def compiled(rows, accumulate, mesh, remat):
     """An update by the whole gradient, so that the gradient can be read from it."""
     mesh, (adapter, _) = make_mesh(*mesh), models()
     optimiser = optax.sgd(1.0)
-    state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
+    state = TrainState(learning=adapter, optimiser=optimiser.init(adapter))
     chosen = stage(rows=rows, accumulate=accumulate, remat=remat)
     return make_update(chosen, optimiser, shardings(state, mesh)), optimiser
 
@@ -101,12 +106,12 @@ def loss_and_gradient(batch, rows, *, accumulate=1, mesh=(1, 1, 1), remat="every
     batch = jax.device_put(batch, batch_sharding(mesh))
     llama = jax.device_put(llama, shardings(llama, mesh))
     state = TrainState(
-        adapter=jax.tree.map(jnp.copy, adapter), optimiser=optimiser.init(adapter)
+        learning=jax.tree.map(jnp.copy, adapter), optimiser=optimiser.init(adapter)
     )
     state = jax.device_put(state, shardings(state, mesh))
     state, report = update(state, llama, batch)
     gradient = jax.tree.map(
-        lambda a, b: np.asarray(a - b), adapter, jax.device_get(state.adapter)
+        lambda a, b: np.asarray(a - b), adapter, jax.device_get(state.learning)
     )
     return float(report.loss), gradient
 
@@ -152,7 +157,7 @@ def test_accumulating_leaves_rows_on_their_device():
     """No collective moves a part of the batch: it is only read in another order."""
     mesh, (adapter, llama) = make_mesh(8, 1, 1), models()
     update, optimiser = compiled(8, 2, (8, 1, 1), "everything")
-    state = TrainState(adapter=adapter, optimiser=optimiser.init(adapter))
+    state = TrainState(learning=adapter, optimiser=optimiser.init(adapter))
     sizes = {"length": 128, "windows": 16, "answers": 64}
     batch = abstract_batch(
         stage(rows=8, accumulate=2), width=WIDTH_IN, mesh=mesh, **sizes

@@ -12,11 +12,12 @@ from flax import nnx
 from helpers.quick_jit import quick_jit
 from helpers.random_weights import random_module
 
-from musilingo_jax.models import musilingo
-from musilingo_jax.models.adapter import Adapter
+from musilingo_jax.models import answer_loss as losses
+from musilingo_jax.models.answer_loss import Batch, answer_loss, splice
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.models.musilingo import Batch, answer_loss, splice
+from musilingo_jax.models.parts import Parts
 from musilingo_jax.models.remat import POLICIES
 
 pytestmark = pytest.mark.medium
@@ -40,8 +41,10 @@ SMALL = LlamaConfig(
 @pytest.fixture(scope="module")
 def models():
     return (
-        random_module(lambda: Adapter(WIDTH_IN, WIDTH, rngs=nnx.Rngs(0))),
-        random_module(lambda: Llama(SMALL, rngs=nnx.Rngs(0))),
+        random_module(
+            lambda: Parts(bridge=LinearBridge(WIDTH_IN, WIDTH, rngs=nnx.Rngs(0)))
+        ),
+        random_module(lambda: Parts(llama=Llama(SMALL, rngs=nnx.Rngs(0)))),
     )
 
 
@@ -176,7 +179,7 @@ def test_the_loss_in_chunks_is_the_loss_at_once(models, monkeypatch):
     batch = example(5, time=20, windows=3, answer=10)
 
     def at(chunk):
-        monkeypatch.setattr(musilingo, "CHUNK", chunk)
+        monkeypatch.setattr(losses, "CHUNK", chunk)
         loss = partial(answer_loss, remat="everything")
         return quick_jit(jax.value_and_grad(loss, has_aux=True))(adapter, llama, batch)
 
@@ -195,7 +198,7 @@ def test_bfloat16_weights_give_the_loss_and_gradient_of_float32_ones(policy):
     config = dataclasses.replace(
         SMALL, vocab=512, width=128, depth=4, heads=4, head_dim=32, mlp_width=256
     )
-    adapter = Adapter(WIDTH_IN, 128, rngs=nnx.Rngs(1))
+    adapter = Parts(bridge=LinearBridge(WIDTH_IN, 128, rngs=nnx.Rngs(1)))
     rounded = jax.tree.map(
         lambda leaf: leaf.astype(jnp.bfloat16), Llama(config, rngs=nnx.Rngs(0))
     )
@@ -205,7 +208,7 @@ def test_bfloat16_weights_give_the_loss_and_gradient_of_float32_ones(policy):
 
     def loss_and_gradient(llama, remat):
         loss = jax.value_and_grad(partial(answer_loss, remat=remat), has_aux=True)
-        (total, count), gradient = jax.jit(loss)(adapter, llama, batch)
+        (total, count), gradient = jax.jit(loss)(adapter, Parts(llama=llama), batch)
         return float(total) / int(count), gradient
 
     loss, gradient = loss_and_gradient(rounded, policy)

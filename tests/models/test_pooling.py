@@ -7,13 +7,8 @@ import pytest
 from flax import nnx
 
 from musilingo_jax.models import cpu
-from musilingo_jax.models.adapter import (
-    NAMES,
-    Adapter,
-    pool,
-    reduced_windows,
-    windows_of,
-)
+from musilingo_jax.models.bridges.linear import NAMES, LinearBridge
+from musilingo_jax.models.pooling import pool, reduced_windows, windows_of
 
 
 @pytest.mark.parametrize(
@@ -63,12 +58,12 @@ def test_each_form_sums_every_number_of_a_window_once(form, time):
 
 
 def test_the_released_shape_has_as_many_parameters_as_the_release():
-    adapter = jax.eval_shape(lambda: Adapter(1024, 4096, rngs=nnx.Rngs(0)))
+    adapter = jax.eval_shape(lambda: LinearBridge(1024, 4096, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(adapter)) == 4_198_400
 
 
 def test_adapter_is_the_linear_map_that_its_names_say():
-    adapter = Adapter(6, 10, rngs=nnx.Rngs(0))
+    adapter = LinearBridge(6, 10, rngs=nnx.Rngs(0))
     assert set(NAMES) == {"projection.kernel", "projection.bias"}
     bias = np.arange(10, dtype=np.float32)
     adapter = jax.tree.map(lambda leaf: leaf if leaf.ndim > 1 else bias, adapter)

@@ -1,14 +1,15 @@
-"""MusiLingo: audio vectors among word embeddings, and the loss of the answer.
+"""Text that is heard with audio, and the loss of its answers.
+
+A bridge that splices, such as MusiLingo's, puts vectors among the word embeddings:
 
     tokens      <s>  ### Human :  <Audio>  .    .   </Audio> What … ?  ### Assistant :
     audio_slot   -1   -1  -1  -1    -1     0    1      -1     -1  … -1   -1    -1   -1
                                            ↑    ↑
-                            the adapter's vectors of the clip's windows
+                            the bridge's vectors of the clip's windows
 
-The language model is frozen; the loss is differentiated by its first argument only.
+The loss is differentiated by its first argument only, which holds the parts that learn.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -19,6 +20,7 @@ from numpy import ndarray
 from musilingo_jax.models import attention_blocks
 from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.llama import Llama
+from musilingo_jax.models.parts import Parts
 
 CHUNK = 256
 """Targets of a row whose scores over the vocabulary are in memory at the same time."""
@@ -29,7 +31,7 @@ CHUNK = 256
 class Batch:
     """Rows of text with audio in them. Several examples may share a row."""
 
-    features: jax.Array  # float32[batch, windows, width]: the encoder's pooled frames
+    features: jax.Array  # float32[batch, windows, width]: of the encoder, pooled
     tokens: jax.Array  # int32[batch, time]; in an audio slot, any token
     audio_slot: jax.Array  # int32[batch, time]: window at this position, -1 = a token
     segments: jax.Array  # int32[batch, time]: 0 = padding, 1… = example in the row
@@ -59,8 +61,8 @@ def splice(
 
 
 def answer_loss(
-    adapter: Callable[[Array], Array],
-    llama: Llama,
+    learning: Parts,
+    frozen: Parts,
     batch: Batch,
     *,
     remat: str,
@@ -71,22 +73,26 @@ def answer_loss(
     A sum and a count, so that batches and devices can be added up before the division.
 
     Args:
-      adapter: the part that learns.
-      llama: the frozen language model.
+      learning: the parts that learn.
+      frozen: the other parts.
       batch: rows of text with audio.
       remat: what the backward pass keeps of each layer, a key of
         `remat.POLICIES`.
       blocks: of attention on TPUs.
     """
-    embeddings = splice(
-        llama.embed(batch.tokens), adapter(batch.features), batch.audio_slot
-    )
+    model = learning.and_those_of(frozen)
+    llama, heard = model.llama, model.hear(batch.features)
+    embeddings = llama.embed(batch.tokens)
+    if heard.spliced is not None:
+        embeddings = splice(embeddings, heard.spliced, batch.audio_slot)
     hidden = llama(
         embeddings,
         positions=batch.positions,
         segments=batch.segments,
         remat=remat,
         blocks=blocks,
+        added=heard.added,
+        tuning=model.tuning,
     )
     return target_entropy(llama, hidden, batch.tokens, batch.targets)
 

@@ -1,44 +1,15 @@
-"""From the encoder's frames to a few vectors that a language model can read.
+"""Means over time: from the encoder's frames to a few vectors per song.
 
 The encoder gives 75 vectors a second; a language model needs one every few seconds.
-`pool` averages over windows of frames. `Adapter`, one linear map into the space of the
-word embeddings, is all that learns (Deng et al. 2023, "MusiLingo").
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num
 from numpy import ndarray
 
 from musilingo_jax.models import cpu
-from musilingo_jax.models.layers import Linear
-from musilingo_jax.models.names import Names
-
-NAMES: Names = {
-    "projection.kernel": "llama_proj.weight",
-    "projection.bias": "llama_proj.bias",
-}
-
-
-class Adapter(nnx.Module):
-    """One linear map, with bias, from pooled audio to word embeddings.
-
-    Its few parameters name no axes, so each device holds a copy and devices exchange
-    only the gradient.
-    """
-
-    def __init__(self, width_in: int, width_out: int, *, rngs: nnx.Rngs):
-        self.projection = Linear(
-            width_in, width_out, axes=(None, None), bias=True, rngs=rngs
-        )
-
-    def __call__(
-        self, features: Float[Array | ndarray, "batch windows width_in"]
-    ) -> Float[Array, "batch windows width_out"]:
-        """A word embedding for each vector of pooled audio."""
-        return self.projection(features)
 
 
 def windows_of(

@@ -1,0 +1,7 @@
+"""Bridges: from cached features to what a language model hears (`models/heard.py`)."""
+
+from musilingo_jax.models.bridges.gated_values import GatedValues
+from musilingo_jax.models.bridges.linear import LinearBridge
+
+Bridge = LinearBridge | GatedValues
+"""(features, language model) → `Heard`."""

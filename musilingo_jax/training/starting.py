@@ -1,0 +1,170 @@
+"""What a run begins with: a bridge, and what is to be trained beside the weights."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from musilingo_jax.models.bridges import Bridge
+from musilingo_jax.models.bridges.gated_values import GatedValues, GatedValuesConfig
+from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.lora import MapSizes, Tuning
+from musilingo_jax.models.parts import Parts
+from musilingo_jax.pretrained import sources, weights
+from musilingo_jax.pretrained.model_config import ModelConfig
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.settings import read_section, setting
+from musilingo_jax.runtime.sharding import shardings
+from musilingo_jax.training.stage_config import StageConfig
+
+M = TypeVar("M")
+
+BRIDGE = "bridge"
+"""The section of a config that describes a bridge which adds; else it splices."""
+
+
+@dataclass(frozen=True)
+class GatedValuesSection:
+    """The section `bridge` of a config; the other sizes follow from the models.
+
+    Attributes:
+      query_layers, blocks, block_width: as in `GatedValuesConfig`.
+    """
+
+    query_layers: int = setting(at_least=1)
+    blocks: int = setting(at_least=1)
+    block_width: int = setting(at_least=1)
+
+
+def reduction_of(config: ConfigDict) -> str:
+    """The features that the bridge of a config reads.
+
+    Raises:
+      UserError: its adapter cannot be found.
+    """
+    named = ModelConfig.from_config(config).adapter
+    if named != "random":
+        part = sources.find(named, "adapter")
+        return weights.blueprint(part).module.bridge.reduction
+    return (GatedValues if config.get(BRIDGE) else LinearBridge).reduction
+
+
+def first_parts(
+    config: ConfigDict,
+    features: tuple[int, ...],
+    llama: LlamaConfig,
+    mesh: Mesh,
+) -> Parts:
+    """A random bridge, or what the adapter that the config names holds.
+
+    Args:
+      config: of the run.
+      features: the shape of a clip's features, [rows, width].
+      llama: the language model's sizes.
+      mesh: that the arrays are put on.
+
+    Raises:
+      UserError: the adapter was trained with another encoder, language model or window,
+        or the section `bridge` does not fit the models.
+    """
+    named = ModelConfig.from_config(config).adapter
+    if named == "random":
+        make = _random_bridge(config, features, llama)
+        return Parts(bridge=_seeded(make, config.seed, mesh))
+    found = sources.find(named, "adapter").config
+    parts = weights.load_adapter(named, mesh=mesh)
+    needed = {"encoder_width": features[1], "language_model_width": llama.width}
+    if isinstance(parts.bridge, LinearBridge):
+        needed["window_frames"] = config.features.window_frames
+    else:
+        needed["encoder_states"] = features[0]
+    for key, value in needed.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"config.model.adapter = {named!r} has {key} {found.get(key)}, but "
+                f"this config needs {value}: choose an adapter that belongs to this "
+                'encoder and language model, or "random"'
+            )
+    return parts
+
+
+def with_tuning(
+    learnt: Parts,
+    stage: StageConfig,
+    name: str,
+    llama: LlamaConfig,
+    seed: int,
+    mesh: Mesh,
+) -> Parts:
+    """With what a stage trains beside the weights, if nothing is there yet.
+
+    Args:
+      learnt: what was learnt before the stage.
+      stage: its settings.
+      name: of the stage.
+      llama: the language model's sizes.
+      seed: of new factors.
+      mesh: that the arrays are put on.
+
+    Raises:
+      UserError: something else was trained beside the weights before.
+    """
+    sizes = MapSizes.of(llama)
+    before = learnt.tuning
+    if before is not None and before.sizes != sizes:
+        raise UserError(
+            "config.model.adapter was trained beside weights of other sizes than this "
+            "language model has: choose one that belongs to it"
+        )
+    if not stage.tuning.anything:
+        return learnt
+    if before is None:
+        make = functools.partial(Tuning.fresh, sizes, stage.tuning)
+        return replace(learnt, tuning=_seeded(make, seed, mesh))
+    if before.config != stage.tuning:
+        kept, asked = asdict(before.config), asdict(stage.tuning)
+        key = next(key for key in kept if kept[key] != asked[key])
+        raise UserError(
+            f"config.{name}.tuning.{key} is {asked[key]!r}, but what was trained "
+            f"before has {kept[key]!r}: set it to the same"
+        )
+    return learnt
+
+
+def _random_bridge(
+    config: ConfigDict, features: tuple[int, ...], llama: LlamaConfig
+) -> Callable[..., Bridge]:
+    """The constructor of the bridge that a config describes."""
+    rows, width = features
+    if not config.get(BRIDGE):
+        return functools.partial(LinearBridge, width, llama.width)
+    section = read_section(GatedValuesSection, config[BRIDGE], f"config.{BRIDGE}")
+    if section.query_layers > llama.depth:
+        raise UserError(
+            f"config.{BRIDGE}.query_layers is {section.query_layers}, but the language "
+            f"model has {llama.depth} layers: lower it"
+        )
+    sizes = GatedValuesConfig(
+        encoder_states=rows,
+        encoder_width=width,
+        language_model_width=llama.width,
+        language_model_depth=llama.depth,
+        language_model_heads=llama.heads,
+        **asdict(section),
+    )
+    return functools.partial(GatedValues, sizes)
+
+
+def _seeded(make: Callable[..., M], seed: int, mesh: Mesh) -> M:
+    """Makes a module of random numbers where its arrays belong."""
+    abstract = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    seeded = jax.jit(
+        lambda: make(rngs=nnx.Rngs(seed)), out_shardings=shardings(abstract, mesh)
+    )
+    return seeded()
