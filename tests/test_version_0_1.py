@@ -15,20 +15,27 @@ import pytest
 from helpers.small_run import ROOT
 from safetensors.numpy import load_file
 
+from musilingo_jax.runtime import processor
+
 pytestmark = pytest.mark.medium
 
 DATA = Path(__file__).parent / "data" / "version_0_1"
 # Where these were made. Another compiler may order sums otherwise; and so does the same
 # one for caches of other sizes, whatever instructions it is given.
-MADE_BY = ("x86_64", "AuthenticAMD", "0.10.2")
+MADE_BY = ("x86_64", "AuthenticAMD", True, "0.10.2")
 
 
 def this_machine():
-    """What decides in which order sums are made: machine, maker, compiler."""
+    """What decides in which order sums are made.
+
+    Machine, maker, whether the processor is of a generation with bfloat16 units, and
+    compiler.
+    """
     described = Path("/proc/cpuinfo")
     text = described.read_text() if described.exists() else ""
     maker = re.search(r"^vendor_id\s*:\s*(\S+)", text, re.MULTILINE)
-    return platform.machine(), maker and maker[1], jaxlib.__version__
+    units = processor.has_bfloat16_units()
+    return platform.machine(), maker and maker[1], units, jaxlib.__version__
 
 
 @pytest.fixture(scope="module")
