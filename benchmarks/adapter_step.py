@@ -149,8 +149,8 @@ def update_ours(folder: str, dtype: str):
     """A function from an update's number to its loss in ours."""
     import jax
 
-    from musilingo_jax.pretrained import weights
     from musilingo_jax.models.parts import Parts
+    from musilingo_jax.pretrained import weights
     from musilingo_jax.recipes.start import linear_adapter
     from musilingo_jax.runtime.sharding import make_mesh, shardings
     from musilingo_jax.training.train_step import TrainState, make_update

@@ -53,7 +53,7 @@ class KVCache:
         slots: int,
         dtype: DTypeLike,
         slots_first: bool,
-        hears: bool,
+        hears: bool = False,
     ) -> "KVCache":
         """A cache of rows without text.
 

@@ -211,7 +211,7 @@ def cache_of(ends, *, slots, key_heads, dtype=jnp.float32, head_dim=128):
     shape = len(ends), slots, key_heads * head_dim
     key, value = (jnp.asarray(rng.normal(size=shape), dtype) for _ in range(2))
     ends = jnp.asarray(ends, jnp.int32)
-    return KVCache((key,), (value,), ends, head_dim, slots_first=True)
+    return KVCache((key,), (value,), ends, None, head_dim, slots_first=True)
 
 
 def next_queries(cache, *, time, heads):
@@ -274,6 +274,7 @@ def test_what_is_behind_a_row_changes_nothing():
         (dirty(cache.key[0]),),
         (dirty(cache.value[0]),),
         cache.ends,
+        None,
         cache.head_dim,
         slots_first=True,
     )

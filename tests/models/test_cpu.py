@@ -197,7 +197,7 @@ def test_writing_bfloat16_rows_copies_the_array():
     def cache(dtype):
         stored = array(dtype, batch, heads, slots, head_dim)
         ends = array(jnp.int32, batch)
-        return KVCache((stored,), (stored,), ends, head_dim, slots_first=False)
+        return KVCache((stored,), (stored,), ends, None, head_dim, slots_first=False)
 
     def write(cache, new):
         return cache.write(0, new, new)

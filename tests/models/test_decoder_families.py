@@ -18,6 +18,7 @@ from musilingo_jax.models import attention_blocks, decoder_families
 from musilingo_jax.models.decoder_families import FAMILIES
 from musilingo_jax.models.llama import unstacked
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.lora import LayerTuning
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import batch_sharding, make_mesh
@@ -154,6 +155,8 @@ def test_every_hidden_state_is_that_of_torch(both):
                 rotation=llama.config.rotations()[index],
                 window=window,
                 blocks=attention_blocks.DEFAULT,
+                added=None,
+                tuning=LayerTuning(),
             )
             found.append(x)
         return [*found[:-1], llama.norm(x)]

@@ -24,6 +24,7 @@ from musilingo_jax.models.llama import (
     unstacked,
 )
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.lora import LayerTuning
 
 pytestmark = pytest.mark.medium
 
@@ -115,6 +116,8 @@ def test_scan_over_the_stack_is_a_loop_over_layers():
             rotation=rotation,
             window=0,
             blocks=attention_blocks.DEFAULT,
+            added=None,
+            tuning=LayerTuning(),
             **where,
         )
         x = quick_jit(read)(layer, x)

@@ -40,6 +40,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from musilingo_jax.models import attention_blocks
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.lora import LayerTuning
 from musilingo_jax.models.mert import NAMES
 from musilingo_jax.models.pooling import pool
 from musilingo_jax.pretrained import weights
@@ -284,6 +285,8 @@ def llama_states(llama):
             rotation=rotations[index],
             window=0,
             blocks=attention_blocks.DEFAULT,
+            added=None,
+            tuning=LayerTuning(),
             **where,
         )
         states.append(x)

@@ -68,7 +68,7 @@ def test_adapter_is_the_linear_map_that_its_names_say():
     bias = np.arange(10, dtype=np.float32)
     adapter = jax.tree.map(lambda leaf: leaf if leaf.ndim > 1 else bias, adapter)
     x = np.random.default_rng(2).normal(size=(2, 3, 6)).astype(np.float32)
-    y = adapter(x)
+    y = adapter(x, None).spliced
     assert y.dtype == jnp.float32
     expected = x @ np.asarray(adapter.projection.kernel[...]) + bias
     np.testing.assert_allclose(y, expected, atol=1e-6)

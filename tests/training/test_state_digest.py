@@ -172,5 +172,7 @@ def test_a_damaged_digest_is_told(tmp_path, content):
     (tmp_path / "9/digest/metadata").write_text(
         json.dumps({"state": {}, "metrics": {}})
     )
-    with pytest.raises(UserError, match=r"the numbers of adapter\.projection\S+ are n"):
+    with pytest.raises(
+        UserError, match=r"the numbers of learning\.bridge\.proj\S+ are n"
+    ):
         Checkpoints(tmp_path, keep=2).restore(9, like(state))
