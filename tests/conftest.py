@@ -29,6 +29,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 MOST_MAPS = 40_000
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Makes the cases slow that a mark `quick` does not name."""
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick is not None and item.callspec.id not in quick.args:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
     """Forgets all compiled programs after a file of tests, before maps run out."""

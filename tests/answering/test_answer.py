@@ -30,6 +30,7 @@ WAYS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.quick("sampled")
 @WAYS
 def test_an_answer_depends_on_its_own_request_only(config):
     model, asked = tiny.answerer(), tiny.requests(6)
@@ -78,6 +79,7 @@ def spread(folder) -> Answerer:
     return load(folder, mesh=make_mesh(data=2, fsdp=2, tensor=2))
 
 
+@pytest.mark.quick("greedy")
 @WAYS
 def test_eight_devices_answer_as_one_does(config, spread):
     asked = tiny.requests(9)

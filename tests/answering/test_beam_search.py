@@ -70,6 +70,7 @@ def ends(vocab: int) -> list[int]:
     return np.random.default_rng(2).permutation(vocab)[: vocab // 12].tolist()
 
 
+@pytest.mark.quick("LLAMA_3-processed", "LLAMA_1-plain")
 @pytest.mark.parametrize(
     "processors",
     [(), (RepetitionPenalty(1.5), MinimumLength(5))],
@@ -103,6 +104,7 @@ def test_beams_equal_those_of_transformers(models, processors):
     assert len(lengths) > 1
 
 
+@pytest.mark.slow
 def test_a_search_finds_likelier_answers_than_the_likeliest_tokens():
     """Else it could be greedy, and all the same."""
     llama = tiny.llama()
@@ -162,6 +164,7 @@ def drawn_beams(theirs, prompt, seed, ends, first_ends, *, beams, length_penalty
 SAMPLE = Sample(temperature=1.25, top_k=7, top_p=0.95, min_p=0.0)
 
 
+@pytest.mark.quick("LLAMA_3-True--1.0", "LLAMA_1-False-0.0")
 @pytest.mark.parametrize("length_penalty", [0.0, -1.0])
 @pytest.mark.parametrize("at_first_beam", [False, True])
 def test_drawn_beams_equal_those_of_transformers_4_28(

@@ -321,7 +321,7 @@ def test_ctrl_c_stops_an_answer_and_then_the_conversation(model, talkative):
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={"JAX_PLATFORMS": "cpu", "PATH": "", "TERM": "dumb"},
+        env=os.environ | {"PATH": "", "TERM": "dumb"},
         start_new_session=True,
     )
     os.close(theirs)

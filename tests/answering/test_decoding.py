@@ -56,6 +56,7 @@ def generate(
     return [answers[index] for index in range(len(waiting))]
 
 
+@pytest.mark.quick("LLAMA_3")
 @pytest.mark.parametrize("shape", ["LLAMA_1", "LLAMA_3"])
 def test_greedy_equals_transformers(tmp_path, shape):
     llama = tiny.llama(shape)

@@ -75,6 +75,7 @@ def test_the_requests_of_this_test_differ(expected):
     assert {found.is_cut for *_, found in expected} == {True, False}
 
 
+@pytest.mark.quick("0")
 @pytest.mark.parametrize("seed", range(3))
 def test_answers_are_those_to_each_request_alone(expected, seed):
     """Whoever comes when, with whatever settings, and whoever leaves."""

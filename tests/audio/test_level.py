@@ -115,7 +115,8 @@ def test_features_do_not_depend_on_the_level(mert, mesh):
         return [found for _, found in encode(mert, blocks, config, mesh)]
 
     same, sixteenth, other = features(LEVELLED)
-    np.testing.assert_array_equal(same, sixteenth)
+    # Some processors round the rows of a batch differently.
+    np.testing.assert_allclose(same, sixteenth, atol=2e-6)
     np.testing.assert_allclose(same, other, atol=1e-5)
     same, sixteenth, other = features(FEATURES)
     assert np.abs(same - sixteenth).max() > 1e-2
@@ -129,7 +130,8 @@ def test_cached_features_do_not_depend_on_the_level_either(tmp_path, mert):
         clips.append(Clip(name, tmp_path / f"{name}.wav"))
     identity = replace(IDENTITY, level=0.1)
     found = fill(clips, mert, tmp_path / "a", numbers=LEVELLED, identity=identity)
-    np.testing.assert_array_equal(found.features("loud"), found.features("quiet"))
+    loud, quiet = found.features("loud"), found.features("quiet")
+    np.testing.assert_allclose(loud, quiet, atol=2e-6)
     assert identity.stored() == {**IDENTITY.stored(), "level": 0.1}
     plain = fill(clips, mert, tmp_path / "b")
     assert np.abs(plain.features("loud") - plain.features("quiet")).max() > 1e-2

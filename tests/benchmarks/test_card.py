@@ -93,6 +93,7 @@ def little_installed(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_all_parts_run_with_jax_flax_jaxtyping_and_absl(tmp_path, little_installed):
     """Without `--small`, and without this package on the path."""
     done = card(

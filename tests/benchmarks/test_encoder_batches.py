@@ -33,6 +33,7 @@ def lines(capsys):
     return found
 
 
+@pytest.mark.slow
 def test_each_size_of_batches_has_a_line(small, capsys):
     encoder.try_batches([1, 2])
     one, two = lines(capsys)
@@ -43,6 +44,7 @@ def test_each_size_of_batches_has_a_line(small, capsys):
         assert waited / 100 == pytest.approx(share, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_device_that_waits_for_slow_files_is_seen_to_wait(small, capsys, monkeypatch):
     read = waveforms.read
 

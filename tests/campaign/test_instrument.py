@@ -221,6 +221,15 @@ QUICK = (
 )
 
 
+@pytest.mark.quick(
+    "song flac",
+    "songs.jsonl",
+    "published/musiccaps",
+    "safetensors data",
+    "flags",
+    "safetensors header",
+    "predictions",
+)
 @pytest.mark.parametrize("name", QUICK)
 def test_a_few_damaged_inputs(small, name, tmp_path):
     (subject,) = (subject for subject in SUBJECTS if subject.name == name)
@@ -237,6 +246,7 @@ def test_a_few_kills(small):
     assert row["outcome"] == "same" and row["kills"], row
 
 
+@pytest.mark.quick("read-only", "full disk", "little memory")
 @pytest.mark.parametrize("fault", machine.FAULTS)
 def test_a_few_faults_of_the_machine(small, fault):
     tried = journey("convert export")
@@ -244,6 +254,7 @@ def test_a_few_faults_of_the_machine(small, fault):
     assert row["outcome"] in outcomes.GOOD, row
 
 
+@pytest.mark.slow
 def test_a_few_neighbours(small):
     row = neighbours.try_one(0, seed=0, workspace=small)
     assert row["outcome"] == "same", row

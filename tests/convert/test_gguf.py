@@ -72,6 +72,7 @@ def test_a_float_file_computes_what_its_folder_does(original, tmp_path):
         assert np.allclose(theirs(tokens).logits.numpy(), logits(out), atol=1e-5)
 
 
+@pytest.mark.quick("Q4_0", "Q8_0")
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "BF16"])
 def test_rounded_weights_are_those_that_the_library_reads(original, tmp_path, kind):
     out = converted(write(tmp_path / "x.gguf", original, kind=Q[kind]), tmp_path / "o")
@@ -351,6 +352,7 @@ def test_weights_that_are_not_numbers(original, tmp_path, value):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_damaged_files(original, tmp_path):
     """Cut, or with one bit of the header flipped: one sentence, or a model."""
     path = write(tmp_path / "x.gguf", original)

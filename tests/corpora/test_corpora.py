@@ -633,6 +633,7 @@ def test_files_of_a_split_that_are_not_there_are_told(tmp_path, capsys):
     assert "of the split 'train' 3 are not there" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_a_parquet_file_end_in_a_sentence(tmp_path):
     msd_table(tmp_path, "test", 2)
     (path,) = tmp_path.glob("data/*.parquet")

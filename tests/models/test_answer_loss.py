@@ -193,6 +193,7 @@ def test_the_loss_in_chunks_is_the_loss_at_once(models, monkeypatch):
         np.testing.assert_allclose(other, one, atol=1e-6)
 
 
+@pytest.mark.quick("dots")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_bfloat16_weights_give_the_loss_and_gradient_of_float32_ones(policy):
     """What is rounded between products costs no more than their own rounding."""

@@ -77,6 +77,11 @@ def value_and_gradients(attend, operands, segments):
     return jnp.where(segments[..., None, None] > 0, mixed, 0), *gradients
 
 
+@pytest.mark.quick(
+    "splash-float32-2e-05-ragged",
+    "flash-float32-2e-05-packed",
+    "flash-float32-2e-05-grouped",
+)
 @pytest.mark.parametrize(
     ("causal", "segments", "key_heads"),
     [(True, PACKED, 4), (True, PACKED, 2), (True, RAGGED, 1), (False, RAGGED, 4)],
@@ -109,6 +114,7 @@ def test_kernels_are_the_plain_form(
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
 
 
+@pytest.mark.quick("tall")
 @pytest.mark.parametrize(
     ("blocks", "causal"),
     [(Blocks(128, 256), True), (Blocks(256, 128), True), (Blocks(128, 128), False)],
@@ -153,6 +159,7 @@ def test_blocks_of_a_row_are_the_largest_that_divide_it(time, most, sizes):
     assert Blocks(*most).of(time) == Blocks(*sizes)
 
 
+@pytest.mark.quick("50")
 @pytest.mark.parametrize("window", [2, 50, 128, 199])
 def test_a_window_is_that_of_the_plain_form(window):
     """Packed rows by splash attention; GPUs' kernel has no windows."""
@@ -177,6 +184,7 @@ def test_a_window_is_that_of_the_plain_form(window):
         np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
 
 
+@pytest.mark.quick("splash-shape1", "flash-shape0")
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_on_eight_devices_are_the_plain_form(kernel, shape):
@@ -220,6 +228,12 @@ def next_queries(cache, *, time, heads):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
+@pytest.mark.quick(
+    "float32-2e-06-token",
+    "float32-2e-06-odd parts",
+    "float32-2e-06-odd prompt",
+    "bfloat16-0.02-token",
+)
 @pytest.mark.parametrize(
     ("time", "heads", "key_heads", "slots"),
     [
@@ -246,6 +260,7 @@ def test_attention_to_a_cache_is_the_plain_form(
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=tolerance)
 
 
+@pytest.mark.quick("1-1", "300-32")
 @pytest.mark.parametrize("time", [1, 32])
 @pytest.mark.parametrize("window", [1, 100, 128, 300])
 def test_a_window_to_a_cache_is_that_of_the_plain_form(window, time):

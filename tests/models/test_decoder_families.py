@@ -165,6 +165,7 @@ def test_every_hidden_state_is_that_of_torch(both):
         assert_close(ours, theirs)
 
 
+@pytest.mark.quick("mistral", "qwen3", "smollm3 with windows", "llama with biases")
 def test_the_text_after_a_prompt_is_that_of_torch(both):
     """Greedy, through a cache: prompts of three lengths, then token after token."""
     model, folder = both
@@ -192,6 +193,7 @@ def test_the_text_after_a_prompt_is_that_of_torch(both):
         assert text[length:].tolist() == [int(one[row]) for one in said]
 
 
+@pytest.mark.quick("qwen3, tied, with windows", "llama with biases")
 def test_packed_texts_are_read_as_if_alone(both):
     llama = load(both[1])
     packed = np.concatenate([TOKENS[0, :13], TOKENS[1, :11]])[None]

@@ -266,6 +266,7 @@ def loss_of(adapter, llama, batch):
     return total / count
 
 
+@pytest.mark.slow
 def test_the_adapter_learns_nearly_the_same_from_it(llama, int8, adapter):
     loss, gradient = loss_of(adapter, llama, batch_of(8))
     rounded, near = loss_of(adapter, int8, batch_of(8))
@@ -287,6 +288,7 @@ def test_the_adapter_learns_nearly_the_same_from_it(llama, int8, adapter):
     assert optax.tree.norm(difference) < 0.02 * optax.tree.norm(gradient)
 
 
+@pytest.mark.quick("sizes2-int8", "sizes3-")
 @pytest.mark.parametrize(
     ("sizes", "quantization"),
     [((2, 2, 2), ""), ((2, 2, 2), "int8"), ((1, 8, 1), "int8"), ((1, 1, 4), "")],

@@ -124,6 +124,7 @@ def test_scan_over_the_stack_is_a_loop_over_layers():
     np.testing.assert_allclose(scanned, llama.norm(x), atol=2e-5)
 
 
+@pytest.mark.quick("dots")
 @pytest.mark.parametrize("policy", ["nothing", "attention", "dots"])
 def test_recomputation_leaves_the_gradient_alone(policy):
     llama = make("llama-3")

@@ -85,6 +85,7 @@ def test_weight_norm_is_undone_and_redone():
     np.testing.assert_allclose(row.read(*row.write(kernel)), kernel, rtol=1e-6)
 
 
+@pytest.mark.quick("group norm, pre-norm")
 @pytest.mark.parametrize(
     "config",
     [TINY | {"do_normalize": True}, WITH_CQT],
@@ -151,6 +152,7 @@ def test_reduced_in_the_carry_is_the_mean_of_the_hidden_states(pre_norm, remat):
     np.testing.assert_allclose(reduced["first"][0], states.mean(0)[:, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_depth():
     """Hidden states are not stacked, unless they are asked for."""
 

@@ -86,6 +86,7 @@ def test_there_are_fifty_tags_of_each_set():
     assert TAGS["MSD_musicnn"].index("alternative rock") == 8
 
 
+@pytest.mark.slow
 def test_patches_are_librosas_bands():
     rng = np.random.default_rng(0)
     waveform = rng.normal(scale=0.2, size=7 * 16_000).astype(np.float32)

@@ -169,6 +169,7 @@ def music(samples):
     return waveform
 
 
+@pytest.mark.quick("330M", "95M")
 @pytest.mark.parametrize("name", MERTS)
 def test_every_hidden_state_of_a_mert(tmp_path, name):
     old = MERTS[name]["feat_extract_norm"] == "group"
@@ -295,6 +296,7 @@ def llama_states(llama):
     return [*states, llama.logits(states[-1])], [hidden, llama.logits(hidden)]
 
 
+@pytest.mark.quick("LLaMA-1", "Llama 3.1", "LLaMA-2 70B")
 @pytest.mark.parametrize("name", LLAMAS)
 def test_every_hidden_state_and_the_logits_of_a_llama(tmp_path, name):
     model = llama_model(small_llama(name), tmp_path)
@@ -326,6 +328,7 @@ def error(states, expected):
     return [np.sqrt(np.mean((np.asarray(x) - y) ** 2)) for x, y in pairs]
 
 
+@pytest.mark.quick("95M")
 @pytest.mark.parametrize("name", ["330M", "95M"])
 def test_bfloat16_costs_a_mert_no_more_than_it_costs_torch(tmp_path, name):
     model = hubert(MERTS[name], noise=0.1, folder=tmp_path, old_spelling=False)

@@ -199,6 +199,7 @@ def test_a_mesh_must_take_all_chips(slice_of_cpus):
         plan_jobs.mesh_sizes({"data": 1, "fsdp": 2, "tensor": 2}, slice_of_cpus)
 
 
+@pytest.mark.slow
 def test_a_plan_adds_up(plan):
     assert plan.fits and not plan.unknown and not plan.costs.unknown_loops
     numbers = plan.to_dict()["per_chip"]

@@ -85,6 +85,7 @@ def test_no_text_makes_special_tokens(made, request):
     assert table[0, 2] == 3
 
 
+@pytest.mark.slow
 def test_stop_table_follows_pieces_and_bytes(trained, original):
     """The sign is one piece, two, bytes, or part of what stands before it."""
     read = tokenizer.load(trained)

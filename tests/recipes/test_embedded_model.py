@@ -151,6 +151,7 @@ def features(tmp_path_factory):
     return str(tmp_path_factory.mktemp("features"))
 
 
+@pytest.mark.slow
 def test_the_shipped_adapter_hears(tmp_path, features):
     """On the held-out clips, above the same questions asked with other music."""
     config = load_config("tiny").get_config()

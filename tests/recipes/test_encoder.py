@@ -31,6 +31,7 @@ def test_an_epoch_visits_every_clip_once_in_an_order_of_its_own():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_to_compile")
 def test_a_few_steps_teach_the_encoder_its_clips(tmp_path):
     settings = load_config("tiny_from_scratch").get_config("quick").encoder

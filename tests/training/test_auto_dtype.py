@@ -78,6 +78,7 @@ processor.cpuinfo = lambda: {!r}
 """
 
 
+@pytest.mark.quick("generate-more0")
 @pytest.mark.parametrize(
     ("program", "more"),
     [("generate", ["--out={}/answers.jsonl"]), ("evaluate", ["--out={}/report"])],

@@ -98,6 +98,7 @@ def python_with_signal(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_processes_on_two_kinds_of_processor_have_the_type_of_the_first(
     folder, tmp_path
 ):
