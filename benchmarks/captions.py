@@ -64,4 +64,5 @@ def examples(path: str | None, tokenizer_folder: str | None, stage: int) -> Exam
         PROMPTS[stage],
         max_tokens=MAX_TOKENS,
         max_windows=WINDOWS,
+        spliced=True,
     )

@@ -113,6 +113,8 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     embedded_models.settle(config)
     chat_templates.settle(config)
     stages = read_stages(config)
+    bridge = starting.bridge_of(config)
+    starting.check(config, stages, bridge)
     if config.seed < 0:
         raise UserError(f"config.seed is {config.seed}: it must be at least 0")
     recorded_type.settle(config)
@@ -153,7 +155,14 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
                 learnt, stages[name], name, llama.config, config.seed, mesh
             )
             data = stage_data.prepare(
-                config, stages, name, records, features, tokenizer, mesh
+                config,
+                stages,
+                name,
+                records,
+                features,
+                tokenizer,
+                mesh,
+                spliced=bridge.splices,
             )
             run.write(
                 f"{name}/examples.json",

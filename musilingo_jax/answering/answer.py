@@ -171,11 +171,14 @@ def prompt_tokens(
       earlier: questions about the song before this one, and their answers.
 
     Raises:
-      UserError: as in `prompts.encode`.
+      UserError: as in `prompts.encode` and `PromptConfig.check_place`.
     """
     features = np.ascontiguousarray(features, np.float32)
+    splices = answerer.bridge.splices
+    prompt.check_place("prompt", splices=splices)
+    windows = len(features) if splices else 0
     example = encode(
-        answerer.tokenizer, prompt, question, None, len(features), earlier=earlier
+        answerer.tokenizer, prompt, question, None, windows, earlier=earlier
     )
     return PromptTokens(features, tuple(example.tokens), tuple(example.audio_slot))
 

@@ -38,8 +38,9 @@ class PromptConfig:
     Attributes:
       template: the turns, with `{}` for the instruction; "" for no text at all, as in
         the first stage, where the caption follows the audio directly.
-      instruction: the human's turn, with `<AudioHere>` for the audio vectors and `{}`
-        for the question. Ignored if `template` is "".
+      instruction: the human's turn, with `<AudioHere>` for the audio vectors, unless
+        they are heard without standing in the text, and `{}` for the question. Ignored
+        if `template` is "".
       end_sign: what the model writes at the end of an answer: a text, the spelling of a
         special token, or `MODEL_END`.
       max_answer_tokens: longer answers are cut to this many tokens, end sign included.
@@ -64,8 +65,8 @@ class PromptConfig:
                 f"prompt.template is {self.template!r}: it must contain {{}} once, "
                 'where the instruction goes, or be "" for no text around the audio'
             )
-        for mark in (AUDIO, "{}"):
-            if self.template and self.instruction.count(mark) != 1:
+        for mark, counts in ((AUDIO, (0, 1)), ("{}", (1,))):
+            if self.template and self.instruction.count(mark) not in counts:
                 raise UserError(
                     f"prompt.instruction is {self.instruction!r}: it must contain "
                     f"{mark} once"
@@ -97,14 +98,45 @@ class PromptConfig:
         if mark:
             raise UserError(f"prompt.{key} is {text!r}: {mark} can only be in {place}")
 
+    def check_place(self, where: str, *, splices: bool) -> None:
+        """Checks that audio has a place in the text if it needs one.
+
+        Args:
+          where: the prompt's name in a config, for messages.
+          splices: whether audio vectors stand in the text.
+
+        Raises:
+          UserError: they do and there is none, or they do not and there is one.
+        """
+        has_place = AUDIO in self.instruction
+        if self.template and splices and not has_place:
+            raise UserError(
+                f"{where}.instruction is {self.instruction!r}: it must contain {AUDIO} "
+                "once, where the audio vectors go"
+            )
+        if self.template and has_place and not splices:
+            raise UserError(
+                f"{where}.instruction is {self.instruction!r}: this bridge puts no "
+                f"vectors into the text, so take {AUDIO} out"
+            )
+
     @property
     def pieces(self) -> tuple[str, str]:
-        """The text before and after the audio, with `{}` where the question goes."""
+        """The text before and after the audio, with `{}` where the question goes.
+
+        Without a place for audio, all of it is after the audio.
+        """
+        before, rest = self.first_turn
+        return before, rest + self.template.partition("{}")[2]
+
+    @property
+    def first_turn(self) -> tuple[str, str]:
+        """`pieces` up to the end of the instruction."""
         if not self.template:
             return "", ""
-        before, after = self.template.split("{}")
-        opening, closing = self.instruction.split(AUDIO)
-        return before + opening, closing + after
+        before = self.template.partition("{}")[0]
+        opening, mark, closing = self.instruction.partition(AUDIO)
+        return (before + opening, closing) if mark else ("", before + opening)
 
     @property
     def between(self) -> tuple[str, str, str]:
@@ -204,7 +236,7 @@ def _pieces(
     first = question
     if earlier:
         answered, following, end = prompt.between
-        closing = prompt.instruction.split(AUDIO)[1]
+        closing = prompt.first_turn[1]
         questions = [asked for asked, _ in earlier[1:]] + [question]
         first, after = earlier[0][0], closing + answered
         for (_, said), asked in zip(earlier, questions, strict=True):

@@ -124,10 +124,7 @@ def open_tensors(folder: Path) -> Tensors:
             )
             misfits.append(f"{name} {sizes} for {list(shape)}")
             continue
-        layer, key = _split(name)
-        if key in _TURNED:
-            whole = halved(whole, config.head_dim)
-        tensors[_translated(name, layer, key)] = whole
+        tensors[name] = whole
     unused = sorted(found - shapes.keys())
     problems = {"missing": missing, "unused": unused, "shapes": misfits}
     told = [f"{kind}: {shortened(names)}" for kind, names in problems.items() if names]
@@ -137,7 +134,24 @@ def open_tensors(folder: Path) -> Tensors:
             + (f" … {_shard(len(shards) - 1)}" if shards[1:] else "")
             + f" do not fit {PARAMS}; {'; '.join(told)}; get all files from one source"
         )
-    return tensors
+    return renamed(tensors, config.head_dim)
+
+
+def renamed(tensors: Tensors, head_dim: int) -> Tensors:
+    """Whole tensors under Meta's names, under the transformers library's.
+
+    Args:
+      tensors: of a language model; names that Meta's files do not have stay.
+      head_dim: rows of a head of queries or keys, which are reordered.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        layer, key = _split(name)
+        if key in _TURNED:
+            tensor = halved(tensor, head_dim)
+        known = key in _LAYER_NAMES or name in _NAMES
+        found[_translated(name, layer, key) if known else name] = tensor
+    return found
 
 
 def tokenizer_folders(folder: Path) -> tuple[Path, ...]:

@@ -1,7 +1,7 @@
 """Resolves a name to a folder with a model in it, and reads its `config.json` once.
 
 A source is a folder, the name of an embedded model, a GGUF file, or a name on the hub.
-Its `config.json`, and the folders beside it, decide between five layouts:
+Its `config.json`, and the folders beside it, decide between six layouts:
 
     part       config.json, model.safetensors (or shards and their index); or a language
                model in Meta's own layout, which has a params.json instead
@@ -9,6 +9,7 @@ Its `config.json`, and the folders beside it, decide between five layouts:
     whole      encoder/, language_model/, adapter/: each of them a part
     run        adapter/, and a config.json that names the other two
     release    one config.json, one set of shards with all three parts in it
+    mu_llama   checkpoint.pth with all parts in it, as MU-LLaMA's trainer saved them
 """
 
 import os
@@ -23,6 +24,7 @@ from musilingo_jax.pretrained import (
     gguf_cache,
     hub,
     meta_layout,
+    mu_llama_release,
 )
 from musilingo_jax.pretrained.gguf_file import ENDING
 from musilingo_jax.pretrained.model_config import KINDS
@@ -30,7 +32,7 @@ from musilingo_jax.pretrained.tensor_files import CONFIG, has_weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 
-Layout = Literal["part", "lora", "whole", "run", "release"]
+Layout = Literal["part", "lora", "whole", "run", "release", "mu_llama"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class ModelFolder:
             config = meta_layout.read_config(folder)
         subfolders = tuple(kind for kind in KINDS if (folder / kind / CONFIG).is_file())
         model = cls(name, folder, config, subfolders, origin, remote)
-        if config is None and not subfolders and model.layout != "lora":
+        if config is None and not subfolders and model.layout == "part":
             names = hub.files(name) if remote else None
             known = foreign_models.recognised(folder, names)
             problem = known or f"not a model folder, because it has no {CONFIG}"
@@ -95,11 +97,13 @@ class ModelFolder:
 
     @property
     def layout(self) -> Layout:
-        """One of the five; a release may have subfolders, and so may a run."""
+        """One of the six; a release may have subfolders, and so may a run."""
         if self.config is not None and is_release(self.config):
             return "release"
         if self.config is not None and is_run(self.config):
             return "run"
+        if self.config is None and mu_llama_release.is_layout(self.folder):
+            return "mu_llama"
         if self.subfolders:
             return "whole"
         return "lora" if self._is_lora() else "part"

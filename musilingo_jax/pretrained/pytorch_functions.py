@@ -119,6 +119,8 @@ FUNCTIONS: Mapping[str, Any] = {
     # The values of these are not weights, so that they need not be made.
     **{f"{module}.{name}": _nothing for module in _BUILTINS for name in _PLAIN},
     "_codecs.encode": _nothing,
+    # The flags that a trainer was started with.
+    "argparse.Namespace": _nothing,
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.device": _nothing,
     "torch.serialization._get_layout": lambda name: name,

@@ -13,14 +13,20 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from musilingo_jax.models import decoder_families
 from musilingo_jax.models.bridges import linear as linear_bridges
-from musilingo_jax.pretrained import foreign_models, hub, meta_layout
+from musilingo_jax.pretrained import (
+    foreign_models,
+    hub,
+    meta_layout,
+    mu_llama_release,
+)
 from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
 from musilingo_jax.pretrained.model_folder import ModelFolder, resolve
@@ -78,6 +84,8 @@ class Part:
       origin: the name by which others can find this part, on the hub or as its release
         gives it; None if that is not known.
       lora: what is added to its tensors when they are read; None for nothing.
+      opened: opens its tensors where they are not under a prefix in the files of the
+        folder; None where they are.
     """
 
     kind: str
@@ -89,6 +97,7 @@ class Part:
     remote: tuple[str, str] | None = None
     origin: str | None = None
     lora: Lora | None = None
+    opened: Callable[[], Tensors] | None = None
 
     def tensors(self) -> Tensors:
         """Its tensors, under the names that they have when it is alone.
@@ -96,6 +105,8 @@ class Part:
         Raises:
           UserError: as `open_tensors` and `Lora.add_to`.
         """
+        if self.opened is not None:
+            return self.opened()
         found = _open(self.folder, self.remote, lora=self.lora is not None)
         if self.prefix:
             start = _BEGINNINGS[self.kind]
@@ -137,6 +148,8 @@ def _find(source: str | Path, kind: str, weights: bool, runs: tuple[Path, ...]) 
             return _part_of_run(model, kind, weights, runs)
         case "release":
             return _part_of_release(model, kind)
+        case "mu_llama":
+            return _part_of_mu_llama(model, kind)
 
 
 def kinds(source: str | Path) -> list[str]:
@@ -156,7 +169,7 @@ def kinds(source: str | Path) -> list[str]:
         case "run":
             named_parts = ("encoder", "language_model")
             return [kind for kind in KINDS if kind in (*named_parts, *model.subfolders)]
-        case "release":
+        case "release" | "mu_llama":
             return list(KINDS)
 
 
@@ -294,6 +307,31 @@ def _part_of_release(release: ModelFolder, kind: str) -> Part:
         config=section,
         tokenizer=next(filter(_has_tokenizer, places), None),
         origin=origin if isinstance(origin, str) and origin else None,
+    )
+
+
+def _part_of_mu_llama(release: ModelFolder, kind: str) -> Part:
+    """A part of a released MU-LLaMA; its encoder is described where it is from."""
+    folder, origin, tokenizer = release.folder, None, None
+    if kind == "encoder":
+        origin = mu_llama_release.ENCODER
+        described = _description(folder, kind, {_ORIGINS[kind]: origin})
+        config = _configuration(described, kind, read_json(described / CONFIG))
+    else:
+        config = mu_llama_release.read_config(folder, kind)
+    if kind == "language_model":
+        places = mu_llama_release.tokenizer_folders(folder)
+        tokenizer = next(filter(_has_tokenizer, places), None)
+    opened = partial(mu_llama_release.open_part, folder, kind)
+    return Part(
+        kind,
+        release.name,
+        folder,
+        "",
+        config,
+        tokenizer,
+        origin=origin,
+        opened=opened,
     )
 
 

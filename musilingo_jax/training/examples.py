@@ -27,7 +27,7 @@ class Examples:
     Attributes:
       records: those that fit, in their order.
       lengths: int64[records], tokens of each, audio included.
-      windows: int64[records], audio vectors of each.
+      windows: int64[records], rows of features of each.
       answers: int64[records], target tokens of each.
       width: of the features.
       max_tokens: longest example.
@@ -44,6 +44,7 @@ class Examples:
         *,
         max_tokens: int,
         max_windows: int,
+        spliced: bool,
     ):
         """Tokenises every record to measure it.
 
@@ -54,12 +55,16 @@ class Examples:
           prompt: the text around the audio.
           max_tokens: longest example, audio included.
           max_windows: longer songs are cropped to this many windows.
+          spliced: whether each row of features is a vector among the tokens, of which
+            a song may have fewer; if not, all rows of features are needed and none
+            takes a place.
 
         Raises:
           UserError: no record fits `max_tokens`.
         """
         self._features, self._tokenizer, self._prompt = features, tokenizer, prompt
         self._max_windows, self.max_tokens = max_windows, max_tokens
+        self._spliced = spliced
         self.records, sizes, self.cut = [], [], 0
         self.too_long: Counter[str] = Counter()
         for record in cli.progress(
@@ -69,7 +74,9 @@ class Examples:
             label="measuring",
             disable=jax.process_index() != 0,
         ):
-            windows = min(features.windows(record.clip), max_windows)
+            windows = features.windows(record.clip)
+            if spliced:
+                windows = min(windows, max_windows)
             example = self._encode(record, windows)
             if len(example.tokens) > max_tokens:
                 self.too_long[record.corpus] += 1
@@ -113,10 +120,16 @@ class Examples:
           rng: draws where a long song is cropped; None crops it in the middle.
         """
         record = self.records[index]
-        features = crop(self._features.features(record.clip), self._max_windows, rng)
+        features = self._features.features(record.clip)
+        if self._spliced:
+            features = crop(features, self._max_windows, rng)
         return features, self._encode(record, len(features))
 
     def _encode(self, record: Record, windows: int) -> Example:
         return prompts.encode(
-            self._tokenizer, self._prompt, record.question, record.answer, windows
+            self._tokenizer,
+            self._prompt,
+            record.question,
+            record.answer,
+            windows if self._spliced else 0,
         )

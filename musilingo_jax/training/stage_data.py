@@ -140,8 +140,20 @@ def prepare(
     features: FeatureCache,
     tokenizer: Tokenizer,
     mesh: Mesh,
+    *,
+    spliced: bool,
 ) -> StageData:
     """Measures what one stage trains and validates on, and orders it into batches.
+
+    Args:
+      config: of the run.
+      stages: all of them.
+      name: of the stage.
+      records: of both splits.
+      features: of their clips.
+      tokenizer: the language model's.
+      mesh: that the batches are put on.
+      spliced: as in `Examples`.
 
     Raises:
       UserError: nothing of the stage's kind has features, or nothing fits.
@@ -156,6 +168,7 @@ def prepare(
             stage.prompt,
             max_tokens=stage.max_tokens,
             max_windows=stage.max_windows,
+            spliced=spliced,
         )
 
     of_kind = stage.choose(records.training)

@@ -1,7 +1,7 @@
 """What a run begins with: a bridge, and what is to be trained beside the weights."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
@@ -42,17 +42,49 @@ class GatedValuesSection:
     block_width: int = setting(at_least=1)
 
 
-def reduction_of(config: ConfigDict) -> str:
-    """The features that the bridge of a config reads.
+def bridge_of(config: ConfigDict) -> type[Bridge]:
+    """The kind of bridge that a config trains.
 
     Raises:
-      UserError: its adapter cannot be found.
+      UserError: its adapter cannot be found, or is described otherwise than in the
+        section `bridge`.
     """
     named = ModelConfig.from_config(config).adapter
-    if named != "random":
-        part = sources.find(named, "adapter")
-        return weights.blueprint(part).module.bridge.reduction
-    return (GatedValues if config.get(BRIDGE) else LinearBridge).reduction
+    described = GatedValues if config.get(BRIDGE) else LinearBridge
+    if named == "random":
+        return described
+    kind = type(weights.blueprint(sources.find(named, "adapter")).module.bridge)
+    if config.get(BRIDGE) and kind is not described:
+        raise UserError(
+            f"config.{BRIDGE} describes a bridge that adds to the layers, but "
+            f"config.model.adapter = {named!r} is of another kind: take one of the two "
+            "out of the config"
+        )
+    return kind
+
+
+def check(
+    config: ConfigDict, stages: Mapping[str, StageConfig], bridge: type[Bridge]
+) -> None:
+    """Checks what the kind of bridge asks of the other sections.
+
+    Raises:
+      UserError: they are for another kind.
+    """
+    reduction = config.features.reduction
+    if reduction != bridge.reduction:
+        raise UserError(
+            f"config.features.reduction is {reduction!r}, but this bridge reads "
+            f"{bridge.reduction!r}: set --config.features.reduction={bridge.reduction}"
+        )
+    for name, stage in stages.items():
+        stage.prompt.check_place(f"config.{name}.prompt", splices=bridge.splices)
+        stage.tuning.check(f"config.{name}.tuning")
+        if not stage.learns:
+            raise UserError(
+                f"config.{name} trains nothing: set learns_bridge=True, or a rank in "
+                f"config.{name}.tuning"
+            )
 
 
 def first_parts(

@@ -4,7 +4,7 @@ Nothing of it is shared with the package. Arrays come in by name, in the layout 
 PyTorch: a linear map's weight is [fan_out, fan_in], and heads are rotated in halves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.nn.functional import linear, normalize, silu
@@ -41,6 +41,15 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
     )
 
 
+def rotate_neighbours(x: torch.Tensor) -> torch.Tensor:
+    """Turns neighbours in each head by position, as Meta's code does."""
+    half = x.shape[-1] // 2
+    angle = torch.arange(x.shape[2])[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+    a, b = x[..., 0::2], x[..., 1::2]
+    turned = a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()
+    return torch.stack(turned, dim=-1).flatten(-2)
+
+
 def tuned(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
     """A linear map with its LoRA, whose product counts once, and its bias."""
     y = linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
@@ -57,6 +66,7 @@ def logits(
     depth: int,
     heads: int,
     query_layers: int,
+    rotate: Callable[[torch.Tensor], torch.Tensor] = rotate,
 ) -> torch.Tensor:
     """Scores of the next token [batch, time, vocab].
 
@@ -64,6 +74,8 @@ def logits(
       weights: of the language model, the gates and the queries.
       tokens: [batch, time], all of them text.
       audio: [batch, width], of `hear`.
+      depth, heads, query_layers: the sizes that no weight says.
+      rotate: how pairs in a head turn.
     """
     batch, time = tokens.shape
     x = weights["embedding"][tokens]

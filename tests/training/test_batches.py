@@ -62,7 +62,13 @@ def measured(tokenizer, records=None, cache=CACHE, max_tokens=96):
     if records is None:
         records = [record(index) for index in range(11)]
     return Examples(
-        records, cache, tokenizer, PROMPT, max_tokens=max_tokens, max_windows=3
+        records,
+        cache,
+        tokenizer,
+        PROMPT,
+        max_tokens=max_tokens,
+        max_windows=3,
+        spliced=True,
     )
 
 

@@ -298,7 +298,7 @@ def test_the_best_is_kept_and_known_after_a_stop(folder, monkeypatch, capsys):
 
     def mean_loss_as_told(batch_loss, learning, frozen, batches):
         real.append(mean_loss(batch_loss, learning, frozen, batches))
-        adapters[steps[-1]] = jax.device_get(jax.tree.leaves(adapter))
+        adapters[steps[-1]] = jax.device_get(jax.tree.leaves(learning))
         return {3: 1.0, 6: 3.0, 8: 2.0}[steps[-1]]
 
     monkeypatch.setattr(MetricsLog, "begin", begin_and_remember)
