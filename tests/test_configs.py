@@ -4,6 +4,7 @@ import ast
 import functools
 import re
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio import features
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import build
-from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.lora import MapSizes, Tuning
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.parts import Parts
@@ -29,6 +30,7 @@ from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.number_type import AUTO
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh, shardings
+from musilingo_jax.training import starting
 from musilingo_jax.training.run_folder import RunFolder
 from musilingo_jax.training.stage_config import StageConfig
 from musilingo_jax.training.train_step import TrainState, abstract_batch, make_update
@@ -49,6 +51,8 @@ NAMES = [
     "own_songs:some/songs.jsonl",
 ]
 PUBLISHED = [name for name in NAMES if re.match("pretrain_|finetune_", name)]
+# What learns: MusiLingo's bridge; MU-LLaMA's, and what is beside the weights.
+LEARN = {"pretrain_mu_llama": 608_273_434, "finetune_mu_llama": 41_340_928}
 NOTES = [*FILES, "features/mert_330m", "features/tiny"]
 
 
@@ -86,7 +90,7 @@ def concrete(config):
 
 def test_there_are_configs():
     assert {"tiny", "own_songs", "musilingo"} <= set(FILES)
-    assert len(PUBLISHED) == 8
+    assert len(PUBLISHED) == 10
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=str)
@@ -132,27 +136,36 @@ def vicuna(mesh, dtype, quantization):
     )
 
 
-def abstract_arguments(stage, mesh, llama):
-    """State, language model and batch of an update, the largest that the stage has."""
+def abstract_arguments(config, stage, mesh, llama):
+    """State, frozen parts and batch of an update, the largest that the stage has."""
     width = MERT_330M["hidden_size"]
+    rows = stage.max_windows
+    if adds := starting.bridge_of(config).reduction == "layers":
+        rows = MERT_330M["num_hidden_layers"] + 1
 
     def fresh():
-        adapter = Parts(
-            bridge=LinearBridge(width, llama.config.width, rngs=nnx.Rngs(0))
-        )
-        return TrainState(adapter, stage.optimiser().init(adapter))
+        make = starting.random_bridge(config, (rows, width), llama.config)
+        sizes = MapSizes.of(llama.config)
+        tuning = Tuning.fresh(sizes, stage.tuning, rngs=nnx.Rngs(1))
+        parts = Parts(make(rngs=nnx.Rngs(0)), llama, tuning).only(*stage.learns)
+        return TrainState(parts, stage.optimiser().init(parts))
 
     state = jax.eval_shape(fresh)
+    frozen = Parts(llama=llama)
+    if not stage.learns_bridge:
+        make = starting.random_bridge(config, (rows, width), llama.config)
+        frozen = replace(frozen, bridge=jax.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
     each = -(-stage.batch_size // stage.rows)  # Examples in a row.
     batch = abstract_batch(
         stage,
         width=width,
         mesh=mesh,
         length=each * stage.max_tokens,
-        windows=each * stage.max_windows,
+        windows=each * rows,
         answers=each * stage.prompt.max_answer_tokens,
     )
-    return state, llama, batch
+    assert adds or state.learning.bridge is not None
+    return state, frozen, batch
 
 
 @pytest.mark.parametrize("quantization", ["", "int8"])
@@ -163,10 +176,12 @@ def test_update_traces_at_full_size(name, quantization):
     llama = vicuna(mesh, concrete(config), quantization)
     for stage_name in config.stages:
         stage = StageConfig.from_config(config, stage_name)
-        state, llama, batch = abstract_arguments(stage, mesh, llama)
-        assert sum(leaf.size for leaf in jax.tree.leaves(state.learning)) == 4_198_400
+        state, frozen, batch = abstract_arguments(config, stage, mesh, llama)
+        learn = sum(leaf.size for leaf in jax.tree.leaves(state.learning))
+        if not name.startswith("tiny_"):
+            assert learn == LEARN.get(name, 4_198_400)
         update = make_update(stage, stage.optimiser(), shardings(state, mesh))
-        after, report = jax.eval_shape(update, state, llama, batch)
+        after, report = jax.eval_shape(update, state, frozen, batch)
         assert described(after) == described(state)
         kinds = ("float32", "float32", "bool")
         assert described(report) == [((), kind) for kind in kinds]
@@ -178,9 +193,9 @@ def test_update_lowers_at_full_size_and_gives_its_memory_away():
     assert mesh.shape["tensor"] == 8
     stage = StageConfig.from_config(config, "stage2")
     llama = vicuna(mesh, concrete(config), "")
-    state, llama, batch = abstract_arguments(stage, mesh, llama)
+    state, frozen, batch = abstract_arguments(config, stage, mesh, llama)
     update = make_update(stage, stage.optimiser(), shardings(state, mesh))
-    program = update.lower(state, llama, batch).as_text()
+    program = update.lower(state, frozen, batch).as_text()
     # Of all that goes in, the old state alone lends its memory to the new one.
     assert program.count("tf.aliasing_output") == len(jax.tree.leaves(state))
     # A device holds its eighth of the gates and of the ups, not all of them.

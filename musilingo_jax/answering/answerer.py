@@ -155,12 +155,7 @@ def _check_features(
     Raises:
       UserError: they are not.
     """
-    if features.reduction != bridge.reduction:
-        raise UserError(
-            f"the adapter {adapter} reads features of the kind {bridge.reduction!r}, "
-            f"but config.features.reduction is {features.reduction!r}: set it to the "
-            "same, or give another --adapter"
-        )
+    check_reduction(adapter, features.reduction)
     frames = described.get("window_frames")
     if isinstance(bridge, LinearBridge) and frames != features.window_frames:
         raise UserError(
@@ -174,6 +169,25 @@ def _check_features(
             f"the adapter {adapter} mixes {bridge.config.encoder_states} states of an "
             f"encoder, but {encoder.num_hidden_layers} layers make {states}: give two "
             "that were trained together"
+        )
+
+
+def check_reduction(adapter: str, reduction: str) -> None:
+    """Checks that features are of the kind that an adapter reads.
+
+    Args:
+      adapter: its source.
+      reduction: as in `FeatureConfig`.
+
+    Raises:
+      UserError: they are not, or the adapter cannot be found.
+    """
+    bridge = weights.blueprint(sources.find(adapter, "adapter")).module.bridge
+    if reduction != bridge.reduction:
+        raise UserError(
+            f"the adapter {adapter} reads features of the kind {bridge.reduction!r}, "
+            f"but config.features.reduction is {reduction!r}: set it to the same, or "
+            "give another --adapter"
         )
 
 

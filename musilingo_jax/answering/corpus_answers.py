@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.answering.answer import answer_each, check_question
 from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion, fingerprint
-from musilingo_jax.answering.answerer import Answerer, context_of
+from musilingo_jax.answering.answerer import Answerer, check_reduction, context_of
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.padded_prompts import Features
 from musilingo_jax.answering.question_format import QuestionFormat, question_format
 from musilingo_jax.audio.cache.feature_cache import Identity
-from musilingo_jax.audio.features import crop
+from musilingo_jax.audio.features import FeatureConfig, crop
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.pretrained import embedded_models, sources, trained_with, weights
@@ -59,6 +59,7 @@ def model_of(config: ConfigDict, adapter: str) -> ModelConfig:
     model = replace(ModelConfig.from_config(config), adapter=adapter)
     # Also when the answerer is loaded; but that is after the songs are encoded.
     trained_with.check(adapter, model.encoder, model.language_model)
+    check_reduction(adapter, FeatureConfig.from_config(config).reduction)
     part = sources.find(model.language_model, "language_model")
     GenerateConfig.from_config(config).check_room(
         prompt=1,
@@ -147,8 +148,14 @@ def answer_corpus(
     jobs = []
     for stage, unanswered in _by_format(config, file, asks).items():
         # Of a longer song the middle is heard, as long as training heard at once.
+        most = stage.max_windows if answerer.bridge.splices else None
         requests = [
-            (crop(features(ask.heard), stage.max_windows, None), ask.record.question)
+            (
+                features(ask.heard)
+                if most is None
+                else crop(features(ask.heard), most, None),
+                ask.record.question,
+            )
             for ask in unanswered
         ]
         answers = answer_each(answerer, stage.prompt, requests, generate)

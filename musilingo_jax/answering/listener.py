@@ -105,7 +105,7 @@ class Listener:
         features, meter = self._encode(song, notices.append)
         total, count = meter.samples / self._rate, len(features)
         windows: tuple[tuple[float, float], ...] = ()
-        if count > self.max_windows:
+        if self.features.reduction == "pooled" and count > self.max_windows:
             places = spread(count, self.max_windows)
             features, length = features[places], self.window_seconds
             windows = tuple(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from musilingo_jax.answering.config import GREEDY, GenerateConfig
-from musilingo_jax.answering.prompts import PromptConfig
+from musilingo_jax.answering.prompts import MODEL_END, PromptConfig
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.pretrained.sources import RELEASED_WINDOW_FRAMES
 from musilingo_jax.runtime.errors import UserError
@@ -33,6 +33,27 @@ FEATURES = FeatureConfig(
 # `top_k` is in none of their files: it is the default of `transformers` 4.28, which
 # they used, for every answer that is drawn.
 GENERATE = replace(GREEDY, temperature=0.1, top_k=50, top_p=0.5)
+
+
+# MU-LLaMA's, whose authors trained with the text of a Python function where the input
+# should be; so the released weights want it.
+MU_LLAMA_PROMPT = PromptConfig(
+    template="{}",
+    instruction="Below is an instruction that describes a task. Write a response that "
+    "appropriately completes the request.\n\n### Instruction:\n{}\n\n### Response:",
+    end_sign=MODEL_END,
+    max_answer_tokens=512,
+)
+MU_LLAMA_RELEASED_PROMPT = replace(
+    MU_LLAMA_PROMPT,
+    instruction="Below is an instruction that describes a task, paired with an input "
+    "that provides further context. Write a response that appropriately completes the "
+    "request.\n\n### Instruction:\n{}\n\n### Input:\n<built-in function input>\n\n### "
+    "Response:",
+)
+# A minute at a time, as it was heard for the published scores.
+MU_LLAMA_FEATURES = replace(FEATURES, chunk_windows=14, reduction="layers")
+MU_LLAMA_GENERATE = replace(GREEDY, temperature=0.6, top_p=0.8, max_new_tokens=512)
 
 
 @dataclass(frozen=True)

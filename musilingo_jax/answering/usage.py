@@ -73,6 +73,9 @@ class Usage:
         folder = model_folder.resolve(source, weights=False)
         path = folder / CONFIG
         described = read_json(path) if path.is_file() else {}
+        layout = model_folder.ModelFolder.open(source, weights=False).layout
+        if layout == "mu_llama":
+            return cls._of_mu_llama(source, adapter, style)
         if model_folder.is_release(described):
             return cls._of_release(source, adapter, described, style)
         if model_folder.is_run(described):
@@ -130,6 +133,35 @@ class Usage:
             generate=generate,
             # No corpus has questions that follow others; with one earlier turn the
             # embedded model is right in 45 of 72 cases instead of 68.
+            earlier_turns=0,
+        )
+
+    @classmethod
+    def _of_mu_llama(
+        cls, source: str, adapter: str | None, style: str | None
+    ) -> "Usage":
+        """As in the code of its authors, but a song is heard whole."""
+        if style is not None:
+            raise UserError(
+                f"{source}: is used in one way; a style ({style!r}) is for released "
+                "MusiLingo models only"
+            )
+        generate = released.MU_LLAMA_GENERATE
+        parts = {"encoder": source, "language_model": source}
+        return cls(
+            model=ModelConfig(
+                encoder=source,
+                language_model=source,
+                adapter=adapter or source,
+                dtype=number_type.of_this_machine(parts, quantization=""),
+                quantization="",
+            ),
+            prompt=released.MU_LLAMA_RELEASED_PROMPT,
+            max_windows=released.MAX_WINDOWS,
+            max_tokens=context_of(source) - generate.max_new_tokens,
+            features=released.MU_LLAMA_FEATURES,
+            generate=generate,
+            # It learnt single questions.
             earlier_turns=0,
         )
 

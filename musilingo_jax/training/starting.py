@@ -107,7 +107,7 @@ def first_parts(
     """
     named = ModelConfig.from_config(config).adapter
     if named == "random":
-        make = _random_bridge(config, features, llama)
+        make = random_bridge(config, features, llama)
         return Parts(bridge=_seeded(make, config.seed, mesh))
     found = sources.find(named, "adapter").config
     parts = weights.load_adapter(named, mesh=mesh)
@@ -169,10 +169,19 @@ def with_tuning(
     return learnt
 
 
-def _random_bridge(
+def random_bridge(
     config: ConfigDict, features: tuple[int, ...], llama: LlamaConfig
 ) -> Callable[..., Bridge]:
-    """The constructor of the bridge that a config describes."""
+    """The constructor of the bridge that a config describes.
+
+    Args:
+      config: of the run.
+      features: the shape of a clip's features, [rows, width].
+      llama: the language model's sizes.
+
+    Raises:
+      UserError: the section `bridge` does not fit the language model.
+    """
     rows, width = features
     if not config.get(BRIDGE):
         return functools.partial(LinearBridge, width, llama.width)

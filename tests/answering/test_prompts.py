@@ -94,7 +94,7 @@ def test_tokenizer_without_start_is_refused(tokenizer):
     ("change", "message"),
     [
         ({"template": "###Human: ###"}, "prompt.template"),
-        ({"instruction": "<Audio></Audio> {}"}, "<AudioHere> once"),
+        ({"instruction": "<AudioHere><AudioHere> {}"}, "<AudioHere> once"),
         ({"instruction": "<AudioHere>"}, r"\{\} once"),
         ({"end_sign": ""}, "prompt.end_sign is empty"),
         ({"end_sign": "#<EndHere>"}, "end_sign is '#<E.*only be in prompt.end_sign, w"),

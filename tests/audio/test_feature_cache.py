@@ -286,7 +286,7 @@ def test_an_experiment_is_refused_if_songs_cannot_be_read(tmp_path, encoder):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("reduction", "frames", "reduction is 'frames': adapters read pooled"),
+        ("reduction", "frames", "reduction is 'frames', which no adapter reads"),
         ("shard_clips", 0, "config.features.shard_clips is 0: it must be at least 1"),
         ("cache", None, "config.features.cache is None: it must be text"),
     ],

@@ -12,6 +12,7 @@ from helpers import torch_mu_llama
 from helpers.small_run import ENCODER, save_tokenizer
 from helpers.torch_mu_llama import rotate_neighbours
 
+from musilingo_jax.answering.usage import Usage
 from musilingo_jax.models.bridges.gated_values import GatedValues
 from musilingo_jax.models.lora import MAPS
 from musilingo_jax.pretrained import sources, weights
@@ -226,3 +227,14 @@ def test_the_released_file_has_the_listed_size():
     assert count(bridge.bridge) == 608_273_434
     # LoRA, biases and scales of norms.
     assert count(bridge.tuning) == 39_976_960 + 1_097_728 + 266_240 == 41_340_928
+
+
+def test_it_answers_as_a_whole_model(tmp_path):
+    """By its folder's name alone: features, prompt and decoding are its authors'."""
+    folder = write(tmp_path / "mu", tensors()[0])
+    usage = Usage.of(folder, None)
+    assert usage.features.reduction == "layers"
+    assert usage.model.adapter == str(folder)
+    assert "<built-in function input>" in usage.prompt.instruction
+    with pytest.raises(UserError, match="is used in one way; a style"):
+        Usage.of(folder, None, style="demo")

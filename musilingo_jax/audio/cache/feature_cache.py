@@ -72,14 +72,15 @@ def prepare(
       mesh: where the encoder runs, if there is only one process.
 
     Raises:
-      UserError: as in `fill`; the features are not pooled; or songs cannot be read and
-        `config.features.allow_missing` is false.
+      UserError: as in `fill`; no adapter reads such features; or songs cannot be read
+        and `config.features.allow_missing` is false.
     """
     reduction = FeatureConfig.from_config(config).reduction
-    if reduction != "pooled":
+    if reduction == "frames":
         raise UserError(
-            f"config.features.reduction is {reduction!r}: adapters read pooled "
-            'windows, so it must be "pooled" (not for `python -m musilingo_jax.cache`)'
+            f"config.features.reduction is {reduction!r}, which no adapter reads: "
+            "set it to the kind that the adapter reads, pooled or layers (not for "
+            "`python -m musilingo_jax.cache`)"
         )
     clips = clips_of(records)
     share = Share.of_this_process()
