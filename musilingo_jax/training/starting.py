@@ -16,8 +16,7 @@ from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.lora import MapSizes, Tuning
 from musilingo_jax.models.parts import Parts
-from musilingo_jax.pretrained import sources, weights
-from musilingo_jax.pretrained.model_config import ModelConfig
+from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
 from musilingo_jax.runtime.sharding import shardings
@@ -49,7 +48,7 @@ def bridge_of(config: ConfigDict) -> type[Bridge]:
       UserError: its adapter cannot be found, or is described otherwise than in the
         section `bridge`.
     """
-    named = ModelConfig.from_config(config).adapter
+    named = model_config.named(config, "adapter")
     described = GatedValues if config.get(BRIDGE) else LinearBridge
     if named == "random":
         return described
@@ -105,7 +104,7 @@ def first_parts(
       UserError: the adapter was trained with another encoder, language model or window,
         or the section `bridge` does not fit the models.
     """
-    named = ModelConfig.from_config(config).adapter
+    named = model_config.named(config, "adapter")
     if named == "random":
         make = random_bridge(config, features, llama)
         return Parts(bridge=_seeded(make, config.seed, mesh))
