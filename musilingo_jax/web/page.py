@@ -130,7 +130,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
         )
         for suggestion in suggestions:
             suggestion.click(_ask(people), [suggestion, *settings], answering, **quiet)
-        retry.click(_retry(people), settings, answering, **quiet)
+        retry.click(_retry(people), [question, *settings], answering, **quiet)
         stop.click(_stop(people), None, [status], **quiet)
         cleared = [song, songs, heard, chat, status, *suggestions]
         clear.click(_clear(people), None, cleared, **quiet)
@@ -169,8 +169,22 @@ def _add(people: People) -> Callable[..., Any]:
     return add
 
 
-def _ask(people: People) -> Callable[..., Any]:
-    def ask(
+def _answer(
+    people: People,
+    turns: Callable[[Session, str, Settings], Iterator[Turn]],
+    **box: Any,
+) -> Callable[..., Any]:
+    """Shows the conversation whenever there is more of an answer.
+
+    Args:
+      people: who use the page.
+      turns: asks; its turns are those of `Session.ask`.
+      **box: how the box for the question is updated when the question is taken.
+    """
+    busy = [gr.update(visible=False), gr.update(visible=True)]
+    free = [gr.update(visible=True), gr.update(visible=False)]
+
+    def answer(
         question: str,
         temperature: float,
         top_p: float,
@@ -179,42 +193,26 @@ def _ask(people: People) -> Callable[..., Any]:
         request: gr.Request,
     ) -> Iterator[Any]:
         session = _session(people, request)
-        settings = Settings(temperature, top_p, int(most), int(seed or 0))
-        yield from _written(session, session.ask(question, settings))
+        try:
+            settings = Settings.of(temperature, top_p, most, seed)
+            for _ in turns(session, question, settings):
+                writing = cards.status(_WRITING)
+                yield [messages(session), gr.update(**box), writing, *busy]
+            said = " ".join(f"Note: {note}." for note in session.notes) or _HINT
+            yield [messages(session), gr.skip(), cards.status(said), *free]
+        except UserError as error:
+            said = cards.status(f"{error}.", wrong=True)
+            yield [messages(session), gr.skip(), said, *free]
 
-    return ask
+    return answer
+
+
+def _ask(people: People) -> Callable[..., Any]:
+    return _answer(people, Session.ask, value="")
 
 
 def _retry(people: People) -> Callable[..., Any]:
-    def retry(
-        temperature: float,
-        top_p: float,
-        most: int,
-        seed: int | None,
-        request: gr.Request,
-    ) -> Iterator[Any]:
-        session = _session(people, request)
-        settings = Settings(temperature, top_p, int(most), int(seed or 0))
-        yield from _written(session, session.retry(settings))
-
-    return retry
-
-
-def _written(session: Session, turns: Iterator[Turn]) -> Iterator[Any]:
-    """The conversation, whenever there is more of an answer.
-
-    The box for the question is emptied once the question is taken.
-    """
-    busy = [gr.update(visible=False), gr.update(visible=True)]
-    free = [gr.update(visible=True), gr.update(visible=False)]
-    try:
-        for _ in turns:
-            yield [messages(session), "", cards.status(_WRITING), *busy]
-        said = " ".join(f"Note: {note}." for note in session.notes) or _HINT
-        yield [messages(session), gr.skip(), cards.status(said), *free]
-    except UserError as error:
-        said = cards.status(f"{error}.", wrong=True)
-        yield [messages(session), gr.skip(), said, *free]
+    return _answer(people, lambda session, _, settings: session.retry(settings))
 
 
 def _stop(people: People) -> Callable[..., Any]:
