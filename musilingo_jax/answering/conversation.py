@@ -321,10 +321,10 @@ class Conversation:
         most = self._settings.turns
         if most is not None and len(turns) > most:
             if "turns" not in self.settings:
+                learnt = f"at most {most} earlier turns" if most else "no earlier turns"
                 self._tell_once(
-                    "this model learnt from questions with at most "
-                    f"{most} earlier turns, so it is not shown more of them; "
-                    "the setting `turns` changes that"
+                    f"this model learnt from questions with {learnt}, so it is not "
+                    "shown more of them; the setting `turns` changes that"
                 )
             turns = turns[len(turns) - most :]
         shown = newest_that_fit(

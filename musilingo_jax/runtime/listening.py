@@ -32,6 +32,11 @@ def add_arguments(parser: CommandParser, *, port: int) -> None:
     add("--port", metavar="N", type=_port, default=port, help=free)
 
 
+def shown_name(source: str) -> str:
+    """What people elsewhere call a model: of a folder its name, and not its path."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
 def _port(text: str) -> int:
     """A port, as the `type` of an argument.
 

@@ -14,6 +14,7 @@ from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.answering.excerpt import Excerpt
 from musilingo_jax.answering.joint_answer import Answering
 from musilingo_jax.answering.model import EMBEDDED, Model
+from musilingo_jax.runtime import listening
 
 # Of `GenerateConfig`: what a request may change.
 _SETTINGS = ("temperature", "top_p", "max_new_tokens", "seed", "stop")
@@ -61,9 +62,7 @@ class Engine:
         """
         source = source or EMBEDDED
         model = Model.load(source, adapter=adapter, style=style, rows=rows, queue=queue)
-        # The path of a folder is nothing for clients.
-        plain = Path(source).resolve().name if Path(source).exists() else source
-        return cls(model, name or plain)
+        return cls(model, name or listening.shown_name(source))
 
     def __enter__(self) -> "Engine":
         return self

@@ -80,10 +80,12 @@ def main(given: argparse.Namespace) -> None:
         ) as model:
             usual = model.decoding()
             people = People(
-                lambda: Session(model, limits), most=limits.people, folder=folder
+                lambda: Session(model, limits, listening.shown_name(name)),
+                most=limits.people,
+                folder=folder,
             )
             head = cards.header(
-                name,
+                listening.shown_name(name),
                 model.max_seconds,
                 usual.max_new_tokens,
                 limits.song_seconds,

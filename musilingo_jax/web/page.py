@@ -113,14 +113,9 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
         free = {"queue": True, "concurrency_limit": None, "api_visibility": "private"}
         quiet = {**free, "show_progress": "hidden"}
 
-        gr.on(
-            [song.upload, song.stop_recording],
-            _add(people),
-            [song],
-            [song, songs, heard, *suggestions],
-            show_progress="minimal",
-            **free,
-        )
+        added = [song, songs, heard, *suggestions]
+        for event, name in ((song.upload, None), (song.stop_recording, "recording")):
+            event(_add(people, name), [song], added, show_progress="minimal", **free)
         gr.on(
             [ask.click, question.submit],
             _ask(people),
@@ -148,7 +143,9 @@ def _named(session: Session) -> list[Any]:
     return [gr.update(value=text) for text in session.suggestions]
 
 
-def _add(people: People) -> Callable[..., Any]:
+def _add(people: People, name: str | None) -> Callable[..., Any]:
+    """Adds a song, by the name of its file or another one."""
+
     def add(path: str | None, request: gr.Request) -> list[Any]:
         session = _session(people, request)
         said = ""
@@ -157,7 +154,8 @@ def _add(people: People) -> Callable[..., Any]:
                 raise UserError("there is no song in that")
             real = uploads.checked(path, people.folder)
             try:
-                added = session.add(real, real.name)
+                called = name and f"{name} {len(session.songs) + 1}"
+                added = session.add(real, called or real.name)
             except UserError:
                 uploads.remove(real, people.folder)
                 raise

@@ -117,11 +117,11 @@ class Session:
       model_name: of what answers.
     """
 
-    def __init__(self, model: Model, limits: Limits):
+    def __init__(self, model: Model, limits: Limits, model_name: str):
         """A conversation without songs."""
         self.songs: list[Song] = []
         self.turns: list[Turn] = []
-        self.model_name = model.name
+        self.model_name = model_name
         self._model, self._limits = model, limits
         self._notes: list[str] = []
         self._conversation = self._begin()

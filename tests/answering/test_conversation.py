@@ -53,7 +53,7 @@ def test_a_model_that_learnt_from_single_questions_is_asked_such(talk, model, to
     first, second = talk.ask(FAST), talk.ask(LOUD)
     mark = model.decoding().cut_mark
     assert [first, second] == [t + mark for t in model.ask(talk.current, [FAST, LOUD])]
-    assert len(told) == 1 and "at most 0 earlier turns" in told[0]
+    assert len(told) == 1 and "with no earlier turns" in told[0]
     talk.ask(FAST)
     assert len(told) == 1
 

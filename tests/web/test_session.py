@@ -32,7 +32,7 @@ def last(turns):
 
 @pytest.fixture
 def session(tmp_path):
-    session = Session(FakeModel(), LIMITS)
+    session = Session(FakeModel(), LIMITS, "fake")
     session.add(song(tmp_path), "a.wav")
     return session
 
@@ -86,7 +86,7 @@ def test_try_again_draws_another_answer_in_its_place(session):
 
 
 def test_stop_keeps_what_is_there(tmp_path):
-    session = Session(FakeModel(seconds=0.05), LIMITS)
+    session = Session(FakeModel(seconds=0.05), LIMITS, "fake")
     session.add(song(tmp_path), "a.wav")
     turns = session.ask("One?", SETTINGS)
     for _ in range(3):
@@ -155,7 +155,7 @@ def test_a_port_that_is_taken_is_one_sentence():
 
 
 def test_without_a_song_or_a_turn_there_is_nothing_to_do():
-    session = Session(FakeModel(), LIMITS)
+    session = Session(FakeModel(), LIMITS, "fake")
     with pytest.raises(UserError, match="add a song first"):
         last(session.ask("One?", SETTINGS))
     with pytest.raises(UserError, match="no answer to try again"):
@@ -165,7 +165,7 @@ def test_without_a_song_or_a_turn_there_is_nothing_to_do():
 
 
 def test_a_person_does_one_thing_at_a_time(tmp_path):
-    session = Session(FakeModel(seconds=0.05), LIMITS)
+    session = Session(FakeModel(seconds=0.05), LIMITS, "fake")
     session.add(song(tmp_path), "a.wav")
     turns = session.ask("One?", SETTINGS)
     next(turns)
@@ -178,7 +178,7 @@ def test_a_person_does_one_thing_at_a_time(tmp_path):
 
 def test_people_do_not_wait_for_each_other(tmp_path):
     model = FakeModel()
-    sessions = [Session(model, LIMITS) for _ in range(4)]
+    sessions = [Session(model, LIMITS, "fake") for _ in range(4)]
     for session in sessions:
         session.add(song(tmp_path), "a.wav")
     turns = [session.ask("One?", SETTINGS) for session in sessions]
@@ -188,7 +188,9 @@ def test_people_do_not_wait_for_each_other(tmp_path):
 
 
 def test_songs_are_removed_when_people_clear_leave_or_are_forgotten(tmp_path):
-    people = People(lambda: Session(FakeModel(), LIMITS), most=2, folder=tmp_path)
+    people = People(
+        lambda: Session(FakeModel(), LIMITS, "fake"), most=2, folder=tmp_path
+    )
 
     def upload(tab):
         own = tmp_path / f"upload-{tab}"
@@ -241,7 +243,7 @@ def test_a_picture_shows_loudness_and_what_was_heard(tmp_path):
 
 
 def test_a_card_escapes_what_people_name_their_songs(tmp_path):
-    session = Session(FakeModel(windows=0.2), LIMITS)
+    session = Session(FakeModel(windows=0.2), LIMITS, "fake")
     added = session.add(song(tmp_path), "<b>x</b>\n\x1b[31m.wav")
     html = cards.songs(session.songs)
     assert "<b>" not in html and "&lt;b&gt;x" in html and "\x1b" not in html
