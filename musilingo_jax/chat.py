@@ -34,6 +34,9 @@ from musilingo_jax.runtime.unicode_names import as_on_disk
 
 USAGE = 'python -m musilingo_jax.chat song.ogg [--ask "…"] [--run runs/tiny]'
 
+# Rows of a conversation: each keeps what was said about a song, and only what is new of
+# the next prompt is read.
+_SONGS_KEPT = 4
 # Seconds until `input` looks for a signal that it has missed.
 _LOOK_EVERY = 0.1
 
@@ -129,8 +132,7 @@ def main(argv: list[str]) -> None:
     song = as_on_disk(Path(argv[1]))
     beginning(song)  # Refused before seconds are spent on loading the model.
     source = given.run or given.model or EMBEDDED
-    # In a conversation there is one question at a time.
-    rows = len(given.ask or [""])
+    rows = len(given.ask) if given.ask else _SONGS_KEPT
     model = Model.load(source, adapter=given.adapter, style=given.style, rows=rows)
     excerpt = model.hear(song, start=given.start, seconds=given.seconds)
     print(excerpt)

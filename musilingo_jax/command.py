@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import musilingo_jax
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
-from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.shell_completion import SHELLS, script
 
 if TYPE_CHECKING:
@@ -320,6 +320,8 @@ def _embed(given: argparse.Namespace) -> None:
 
     out = Path(given.out)
     check_writable_file(out, flag="--out")
+    if out.exists() and out.samefile(given.song):
+        raise UserError(f"--out={out} is the song itself: name another file")
     model = _load(given, rows=1)
     features = model.embed(given.song)
     with (

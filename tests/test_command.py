@@ -138,6 +138,7 @@ def test_subtitles():
         (["caption", "short.wav", "--timeline", "--start=1"], 2, "the whole song"),
         (["embed", "short.wav"], 2, "--out"),
         (["embed", "short.wav", "--out=long.wav/x.npy"], 1, "long.wav/x.npy"),
+        (["embed", "short.wav", "--out=./short.wav"], 1, "is the song itself"),
         (["recipes", "soup"], 2, "name a recipe"),
     ],
 )

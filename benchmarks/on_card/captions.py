@@ -85,6 +85,7 @@ def captioning(
         admission = Admission(
             prompts=PaddedPrompts(heard, *text),
             prefixes=reader.replicate(np.zeros(songs, np.int32)),
+            held=None,
             places=reader.replicate(np.arange(songs, dtype=np.int32)),
             seeds=reader.replicate(np.zeros(songs, np.uint32)),
             limits=reader.replicate(np.full(songs, sizes.caption_tokens, np.int32)),

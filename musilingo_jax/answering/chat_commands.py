@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from musilingo_jax.answering.conversation import SETTINGS, Conversation
+from musilingo_jax.answering.conversation import Conversation
+from musilingo_jax.answering.conversation_settings import SETTINGS
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.unicode_names import as_on_disk
 

@@ -70,6 +70,7 @@ def shape_for(
         # An answer's last token is never read.
         slots=prefix_slots + round_up(rest, LENGTH_MULTIPLE) + max_new_tokens - 1,
         max_new_tokens=max_new_tokens,
+        goes_on=False,
     )
 
 
@@ -141,5 +142,5 @@ class ContinuousBatch:
 
     def _admit(self) -> None:
         """Gives free rows to the next wave of prompts."""
-        count = len(self._queue.next(self._shape.wave))
-        self._rows.admit(self._rule, self._queue, stop_states=[0] * count)
+        rows = self._rows.rows_for(self._queue.next(self._shape.wave))
+        self._rows.admit(self._rule, self._queue, rows, stop_states=[0] * len(rows))

@@ -7,101 +7,26 @@ model was made for that (`Usage.earlier_turns`) and as they fit:
     ###Human: How do you know? ###Assistant:
 """
 
-import json
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from musilingo_jax.answering import comparison
 from musilingo_jax.answering.answer import check_question
 from musilingo_jax.answering.config import Decoding
+from musilingo_jax.answering.conversation_settings import ConversationSettings
+from musilingo_jax.answering.earlier_turns import newest_that_fit
 from musilingo_jax.answering.excerpt import Excerpt
+from musilingo_jax.answering.joint_answer import Answering, Part
 from musilingo_jax.answering.listener import Song
-from musilingo_jax.answering.pending import Finish, Pending
-from musilingo_jax.answering.song_names import labels, named
+from musilingo_jax.answering.saved_conversation import Place, SavedConversation, Turn
+from musilingo_jax.answering.song_names import labels
 from musilingo_jax.answering.speaker import Speaker
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.printable import print_note
-from musilingo_jax.runtime.storage import write_text, writing
 
 # With which an answer is drawn again that would else be the same.
 _RETRY_TEMPERATURE = 0.7
-_FORMAT = 1
-_NUMBERS: dict[str, type] = {
-    "temperature": float,
-    "top_p": float,
-    "max_new_tokens": int,
-    "seed": int,
-    "turns": int,
-}
-SETTINGS = (*_NUMBERS, "stop")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question and its answer.
-
-    Attributes:
-      song: the number of the song, from 0.
-      question: as the model was asked.
-      answer: what it said, as far as it came.
-    """
-
-    song: int
-    question: str
-    answer: str
-
-
-class Answering:
-    """The answer to a question of a conversation, on its way.
-
-    Of a question about several songs, it is one answer for each.
-    """
-
-    def __init__(
-        self,
-        pending: Sequence[Pending],
-        say: Callable[[bool], Generator[str, None, None]],
-    ):
-        """An answer of which nothing was read yet.
-
-        Args:
-          pending: the answers of the model.
-          say: makes one text of them, in pieces if somebody reads along.
-        """
-        self._pending, self._say = pending, say
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of all prompts, audio vectors included."""
-        return sum(one.prompt_tokens for one in self._pending)
-
-    @property
-    def answer_tokens(self) -> int:
-        """Tokens of all answers so far."""
-        return sum(one.answer_tokens for one in self._pending)
-
-    @property
-    def finish(self) -> Finish | None:
-        """How it has ended: "stop" if all answers were complete; None until then."""
-        ends = {one.finish for one in self._pending}
-        order: tuple[Finish | None, ...] = (None, "cancelled", "length", "stop")
-        return next(end for end in order if end in ends)
-
-    def pieces(self) -> Generator[str, None, None]:
-        """The answer in pieces; once, and instead of `text`."""
-        return self._say(True)
-
-    def text(self) -> str:
-        """Waits for the whole answer."""
-        return "".join(self._say(False))
-
-    def cancel(self) -> None:
-        """Gives up what has not ended."""
-        for one in self._pending:
-            if not one.is_done:
-                one.cancel()
 
 
 class Conversation:
@@ -141,9 +66,10 @@ class Conversation:
         self._tell = tell or (lambda sentence: print_note(f"note: {sentence}"))
         self._songs: list[Excerpt] = []
         self._current = 0
-        self._settings: dict[str, Any] = {}
+        self._settings = ConversationSettings(model)
         self._said: set[str] = set()
-        self._last: tuple[str, int] | None = None
+        # The last question, how often it was tried, and its turns so far.
+        self._last: tuple[str, int, list[Turn]] | None = None
 
     @property
     def songs(self) -> tuple[Excerpt, ...]:
@@ -212,21 +138,16 @@ class Conversation:
         return "".join(self.stream(text))
 
     def stream(self, text: str) -> Iterator[str]:
-        """The answer in pieces. What has come of an answer that is stopped is kept.
-
-        Raises:
-          UserError: as in `ask`; at once.
-        """
+        """The answer in pieces, as of `submit`. If it is stopped, what came is kept."""
         return self.submit(text).pieces()
 
     def submit(self, text: str) -> Answering:
-        """Asks, and does not wait; as `stream` else.
+        """Asks, and does not wait.
 
         Raises:
           UserError: as in `ask`; at once.
         """
-        self._last = (text, 0)
-        return self._submit(text, self._decoding)
+        return self._submit(text, self._settings.decoding, tries=0)
 
     def remember(self, text: str, answer: str) -> None:
         """Adds a turn that was had elsewhere.
@@ -239,27 +160,23 @@ class Conversation:
         Raises:
           UserError: there is no song, or a text holds the sign that ends a turn.
         """
-        _ = self.current
-        numbers, question = self._asked(text)
-        self._current = numbers[-1]
-        for number in numbers:
+        asked = self._asked(text)
+        self._current = asked.songs[-1]
+        for number in asked.songs:
             said = answer
-            if len(numbers) > 1:
+            if len(asked.songs) > 1:
                 mark = f"{self.names[number]}: "
                 lines = [line for line in answer.splitlines() if line.startswith(mark)]
                 said = lines[0].removeprefix(mark) if lines else answer
-            for part in (question, said):
-                check_question(self.model.usage.prompt, part)
-            self.turns.append(Turn(number, question, said))
+            check_question(self.model.usage.prompt, asked.question)
+            check_question(self.model.usage.prompt, said)
+            self.turns.append(Turn(number, asked.question, said))
 
     def retry(self) -> Iterator[str]:
         """Another answer to the last question, which takes the place of the last one.
 
         It is drawn with the next seed; if answers are not drawn at all (temperature 0),
-        at a temperature of 0.7.
-
-        Raises:
-          UserError: nothing was asked.
+        at a temperature of 0.7. As `submit_again` else.
         """
         return self.submit_again().pieces()
 
@@ -271,8 +188,8 @@ class Conversation:
         """
         if self._last is None:
             raise UserError("nothing was asked yet: ask first")
-        text, tries = self._last
-        decoding: Decoding = {**self._decoding}
+        text, tries, turns = self._last
+        decoding: Decoding = {**self._settings.decoding}
         config = self.model.decoding(**decoding)
         if config.temperature == 0:
             decoding["temperature"] = _RETRY_TEMPERATURE
@@ -281,10 +198,14 @@ class Conversation:
                 f"{_RETRY_TEMPERATURE}"
             )
         decoding["seed"] = config.seed + tries + 1
-        songs = len(self._asked(text)[0])
-        del self.turns[len(self.turns) - songs :]
-        self._last = text, tries + 1
-        return self._submit(text, decoding)
+        before = self.turns
+        # Not those that are equal, but those of the answer that is replaced.
+        self.turns = [turn for turn in before if not any(turn is t for t in turns)]
+        try:
+            return self._submit(text, decoding, tries=tries + 1)
+        except UserError:
+            self.turns = before
+            raise
 
     def reset(self) -> None:
         """Forgets what was said; songs and settings stay."""
@@ -293,38 +214,13 @@ class Conversation:
         self._said.clear()
 
     def set(self, name: str, value: Any) -> None:
-        """Changes a setting of this conversation.
-
-        Args:
-          name: of `Decoding`; or "turns", the number of earlier turns that the model is
-            shown at most.
-          value: a number, or its text; of "stop" a text or a list of them.
-
-        Raises:
-          UserError: there is no such setting, or the value is impossible.
-        """
-        if name not in SETTINGS:
-            raise UserError(
-                f"there is no setting {name!r}: choose among {', '.join(SETTINGS)}"
-            )
-        kind = _NUMBERS.get(name)
-        try:
-            value = value if kind is None else kind(value)
-        except (TypeError, ValueError):
-            what = "a whole number" if kind is int else "a number"
-            raise UserError(f"{name} is {value!r}: give {what}") from None
-        if name == "turns":
-            if value < 0:
-                raise UserError(f"turns is {value}: it must be at least 0")
-        else:
-            one: Any = {name: value}
-            self.model.decoding(**one)
-        self._settings[name] = value
+        """Changes a setting; as `ConversationSettings.set`."""
+        self._settings.set(name, value)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that were changed."""
-        return dict(self._settings)
+        return self._settings.changed
 
     def save(self, path: str | Path) -> None:
         """Writes the conversation as JSON: songs by their names, turns, settings.
@@ -332,23 +228,14 @@ class Conversation:
         Raises:
           UserError: the file cannot be written.
         """
-        content = {
-            "format": _FORMAT,
-            "model": self.model.name,
-            "songs": [
-                {
-                    "name": song.name,
-                    "start": None if song.windows else song.start,
-                    "seconds": None if song.windows else song.stop - song.start,
-                }
-                for song in self._songs
-            ],
-            "turns": [asdict(turn) for turn in self.turns],
-            "settings": self._settings,
-        }
-        path = Path(path)
-        with writing(path, again="save it under another name"):
-            write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        songs = [
+            Place(song.name, None, None)
+            if song.windows
+            else Place(song.name, song.start, song.stop - song.start)
+            for song in self._songs
+        ]
+        saved = SavedConversation(self.model.name, songs, self.turns, self.settings)
+        saved.write(Path(path))
 
     @classmethod
     def load(
@@ -368,122 +255,87 @@ class Conversation:
         Raises:
           UserError: the file holds something else, or a song cannot be read.
         """
-        content = read_json(Path(path))
+        saved = SavedConversation.read(Path(path))
         talk = cls(model, tell=tell)
-        try:
-            if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']}")
-            turns = [Turn(**turn) for turn in content["turns"]]
-            places = [(s["name"], s["start"], s["seconds"]) for s in content["songs"]]
-            settings = dict(content["settings"])
-            if any(not 0 <= turn.song < len(places) for turn in turns):
-                raise ValueError("a turn is about a song that it does not name")
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: is no conversation that this version has saved ({error})"
-            ) from error
-        for name, start, seconds in places:
-            talk.add(name, start, seconds)
-        for name, value in settings.items():
+        for place in saved.songs:
+            talk.add(place.name, place.start, place.seconds)
+        for name, value in saved.settings.items():
             talk.set(name, value)
-        for turn in turns:
+        for turn in saved.turns:
             check_question(model.usage.prompt, turn.question)
             check_question(model.usage.prompt, turn.answer)
-        talk.turns = turns
+        talk.turns = list(saved.turns)
         return talk
 
-    @property
-    def _decoding(self) -> Decoding:
-        changed: Any = {k: v for k, v in self._settings.items() if k != "turns"}
-        return changed
+    def _asked(self, text: str) -> comparison.Asked:
+        """The songs that a question is about, and how each is asked.
 
-    def _asked(self, text: str) -> tuple[list[int], str]:
-        """The songs that a question is about, and how each is asked."""
-        numbers, question = named(text, [song.name for song in self._songs])
-        return numbers or [self._current], question
-
-    def _submit(self, text: str, decoding: Decoding) -> Answering:
-        """Asks all songs that are named."""
+        Raises:
+          UserError: there is no song.
+        """
         _ = self.current
-        numbers, question = self._asked(text)
-        if len(numbers) > 1:
-            self._tell_once(
-                "the model hears one song at a time: each is asked on its own"
-            )
-        pending: list[Pending] = []
+        names = [song.name for song in self._songs]
+        return comparison.asked(text, names, self._current)
+
+    def _submit(self, text: str, decoding: Decoding, *, tries: int) -> Answering:
+        """Asks all songs that are named."""
+        asked = self._asked(text)
+        if asked.notice:
+            self._tell_once(asked.notice)
+        turns: list[Turn] = []
+        parts: list[Part] = []
+
+        def keep(number: int) -> Callable[[str], None]:
+            def add(said: str) -> None:
+                turns.append(Turn(number, asked.question, said))
+                self.turns.append(turns[-1])
+
+            return add
+
         try:
-            for number in numbers:
-                earlier = self._earlier(number, question, decoding)
-                song = self._songs[number]
-                pending.append(
-                    self.model.submit(song, question, earlier=earlier, **decoding)
+            for number in asked.songs:
+                earlier = self._earlier(number, asked.question, decoding)
+                song, name = self._songs[number], self.names[number]
+                pending = self.model.submit(
+                    song, asked.question, earlier=earlier, **decoding
                 )
+                parts.append(Part(name, pending, keep(number)))
         except UserError:  # Such as that the queue is full.
-            for one in pending:
-                one.cancel()
+            for part in parts:
+                part.pending.cancel()
             raise
-        self._current = numbers[-1]
-
-        def say(stream: bool) -> Generator[str, None, None]:
-            return self._pieces(numbers, question, pending, stream)
-
-        return Answering(pending, say)
-
-    def _pieces(
-        self,
-        numbers: Sequence[int],
-        question: str,
-        pending: Sequence[Pending],
-        stream: bool,
-    ) -> Generator[str, None, None]:
-        """The answers, one after the other; remembers them, also when it is stopped."""
-        names = self.names
-        try:
-            for number, answer in zip(numbers, pending, strict=True):
-                if len(numbers) > 1:
-                    yield f"{names[number]}: "
-                said: list[str] = []
-                try:
-                    for piece in answer.pieces() if stream else [answer.answer().text]:
-                        said.append(piece)
-                        yield piece
-                finally:
-                    self.turns.append(Turn(number, question, "".join(said)))
-                if answer.finish == "length" and self._mark_cuts:
-                    yield self.model.decoding(**self._decoding).cut_mark
-                if number != numbers[-1]:
-                    yield "\n"
-        finally:
-            for answer in pending:
-                if not answer.is_done:
-                    answer.cancel()
+        self._current = asked.songs[-1]
+        self._last = text, tries, turns
+        mark = self.model.decoding(**decoding).cut_mark if self._mark_cuts else ""
+        return Answering(parts, cut_mark=mark, conclude=asked.conclude)
 
     def _earlier(
         self, number: int, question: str, decoding: Decoding
     ) -> list[tuple[str, str]]:
         """The turns about a song that are shown with the next question about it."""
         turns = [
-            (turn.question, turn.answer) for turn in self.turns if turn.song == number
+            (turn.question, turn.answer)
+            for turn in self.turns
+            if turn.song == number and turn.answer
         ]
-        most = self._settings.get("turns", self.model.usage.earlier_turns)
+        most = self._settings.turns
         if most is not None and len(turns) > most:
-            if "turns" not in self._settings:
+            if "turns" not in self.settings:
+                learnt = f"at most {most} earlier turns" if most else "no earlier turns"
                 self._tell_once(
-                    "this model learnt from questions with at most "
-                    f"{most} earlier turns, so it is not shown more of them; "
-                    "the setting `turns` changes that"
+                    f"this model learnt from questions with {learnt}, so it is not "
+                    "shown more of them; the setting `turns` changes that"
                 )
             turns = turns[len(turns) - most :]
-        room = self.model.context - self.model.decoding(**decoding).max_new_tokens
-        excerpt, before = self._songs[number], len(turns)
-        while turns and self.model.prompt_length(excerpt, question, turns) > room:
-            del turns[0]
-        if left_out := before - len(turns):
+        shown = newest_that_fit(
+            self.model, self._songs[number], question, turns, decoding
+        )
+        if left_out := len(turns) - len(shown):
             self._tell(
-                f"the oldest {left_out} of {before} turns are left out: the model "
+                f"the oldest {left_out} of {len(turns)} turns are left out: the model "
                 f"reads at most {self.model.context} tokens, the next answer included"
             )
-        return turns
+        return shown
 
     def _tell_once(self, sentence: str) -> None:
         if sentence not in self._said:

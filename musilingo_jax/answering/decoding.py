@@ -146,11 +146,21 @@ class Rows:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Held:
+    """What prompts begin with that rows have read before, free or not."""
+
+    rows: jax.Array  # int32[wave]: the row that holds the beginning
+    lengths: jax.Array  # int32[wave]: tokens of it; 0 = the prefix is in the bank
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Admission:
-    """Prompts that get rows: what follows their prefixes, padded to a whole wave."""
+    """Prompts that get rows: what is new of them, padded to a whole wave."""
 
     prompts: PaddedPrompts  # none is empty but those that only fill the batch
     prefixes: jax.Array  # int32[wave]: row of the bank that holds the prefix
+    held: Held | None  # None where no prompt goes on with what a row holds
     places: jax.Array  # int32[wave]: row that the prompt gets; beyond the last: none
     seeds: jax.Array  # uint32[wave]
     limits: jax.Array  # int32[wave]
@@ -203,8 +213,13 @@ def admit(
     """
     rest = admission.prompts
     # No text is longer than a row: what exceeds that is padding, which is dropped.
-    room = min(rest.tokens.shape[1], rows.cache.slots - bank.slots)
+    room = rows.cache.slots - bank.slots
+    if admission.held is None:
+        room = min(rest.tokens.shape[1], room)
     cache = bank.take(admission.prefixes).widen(room)
+    if (held := admission.held) is not None:
+        begun = rows.cache.take(held.rows).cut(held.lengths)
+        cache = begun.where(held.lengths > 0, cache)
     hidden, cache = reader.read(rest, reader.place(cache, spread=True))
     new = Rows.empty(
         cache,

@@ -1,5 +1,6 @@
 """Listens to songs: files or arrays → excerpts with the features that a model hears."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,16 @@ class Listener:
             since the model was not trained on more audio at once.
 
         Raises:
-          UserError: the song cannot be read, or ends before `start`.
+          UserError: the song cannot be read, or ends before `start`; or there is no
+            such stretch.
         """
         name, rate = name_of(song), self._rate
+        if start is not None and not 0 <= start < math.inf:
+            raise UserError(f"start is {start}: give a second of the song, from 0 on")
+        if seconds is not None and not seconds >= waveforms.SHORTEST_SECONDS:
+            raise UserError(
+                f"seconds is {seconds}: at least {waveforms.SHORTEST_SECONDS} are heard"
+            )
         notices: list[str] = []
         waveform = self._waveform(song, notices.append)
         total = len(waveform) / rate

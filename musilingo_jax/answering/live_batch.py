@@ -25,6 +25,7 @@ from musilingo_jax.answering.continuous_batching import wave_of
 from musilingo_jax.answering.padded_prompts import (
     LENGTH_MULTIPLE,
     PromptTokens,
+    room_for,
     round_up,
 )
 from musilingo_jax.answering.pending import Pending
@@ -54,7 +55,9 @@ class _Request:
 class LiveBatch:
     """A batch of rows, and the thread that decodes in it while there is work.
 
-        batch = LiveBatch(answerer, rows=8, slots=512, max_new_tokens=160, queue=64)
+        batch = LiveBatch(
+            answerer, rows=8, windows=8, slots=512, max_new_tokens=160, queue=64
+        )
         pending = batch.submit(prompt, decoding=config, stop_texts=("###",), seed=1)
         for piece in pending.pieces():
             print(piece, end="")
@@ -68,6 +71,7 @@ class LiveBatch:
         answerer: Answerer,
         *,
         rows: int,
+        windows: int,
         slots: int,
         max_new_tokens: int,
         queue: int,
@@ -78,6 +82,7 @@ class LiveBatch:
           answerer: the model.
           rows: requests that are answered at the same time; rounded up to what divides
             evenly into devices and waves.
+          windows: audio vectors that every prompt has room for; one program for all.
           slots: tokens that a row has room for, a prompt and its answer.
           max_new_tokens: tokens of an answer at most.
           queue: requests that may wait for a row.
@@ -89,12 +94,13 @@ class LiveBatch:
         self._shape = BatchShape(
             wave=wave,
             rows=round_up(rows, wave),
-            windows=1,
+            windows=room_for(windows),
             prefix_slots=slots,
             prefix_multiple=LENGTH_MULTIPLE,
             kept_prefixes=wave,
             slots=slots,
             max_new_tokens=max_new_tokens,
+            goes_on=True,
         )
         self._most_waiting = queue
         # What all threads share, guarded by the lock of the condition.
@@ -133,6 +139,7 @@ class LiveBatch:
         decoding: GenerateConfig,
         stop_texts: tuple[str, ...],
         seed: int,
+        continues: bool = False,
     ) -> Pending:
         """Asks for an answer, and returns at once.
 
@@ -141,6 +148,7 @@ class LiveBatch:
           decoding: how; of it, `batch_size` and `stop` have no effect here.
           stop_texts: all that ends the answer, as `answer.stop_texts_of` has them.
           seed: of its draws, as `answer.seed_of` makes it.
+          continues: whether earlier turns of a conversation stand in the prompt.
 
         Raises:
           QueueFull: as many requests wait as may.
@@ -162,9 +170,9 @@ class LiveBatch:
                     f"{self._waiting} requests wait already, which is as many as may: "
                     "ask again in a while"
                 )
-            queued = QueuedPrompt(self._count, prompt, seed, decoding.max_new_tokens)
-            self._count += 1
-            self._waiting += 1
+            limit = decoding.max_new_tokens
+            queued = QueuedPrompt(self._count, prompt, seed, limit, continues)
+            self._count, self._waiting = self._count + 1, self._waiting + 1
             request = _Request(queued, decoding, stop_texts, pending)
             self._unfinished[queued.index] = request
             self._new.append(request)
@@ -298,7 +306,7 @@ class LiveBatch:
             return
         beams = [request.decoding.beams > 1 for request in requests]
         requests = requests[: beams.index(True)] if True in beams else requests
-        admitted = rows.free[: len(requests)]
+        admitted = rows.rows_for([request.prompt for request in requests])
         states = [
             self._settings.set(
                 row, request.decoding, self._answerer.stops(request.stop_texts)
@@ -306,7 +314,9 @@ class LiveBatch:
             for row, request in zip(admitted, requests, strict=True)
         ]
         rule = self._settings.rule(admitted, size=self._shape.wave)
-        rows.admit(rule, self._queue, states)
+        read = rows.admit(rule, self._queue, admitted, states)
+        for request, tokens in zip(requests, read, strict=True):
+            request.pending.cached_tokens = tokens
         with self._changed:
             self._waiting -= len(requests)
 

@@ -1,29 +1,22 @@
 """A whole model for programs and notebooks: `musilingo_jax.load` returns one."""
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, overload
 
 import numpy as np
 
-from musilingo_jax.answering.answer import (
-    Answer,
-    check_question,
-    prompt_tokens,
-    seed_of,
-    stop_texts_of,
-)
+from musilingo_jax.answering.answer import Answer, prompt_tokens, stop_texts_of
 from musilingo_jax.answering.answerer import Answerer, load_answerer
 from musilingo_jax.answering.config import Decoding, GenerateConfig
 from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.answering.excerpt import Excerpt
+from musilingo_jax.answering.growing_batch import GrowingBatch
 from musilingo_jax.answering.listener import Listener, Song
-from musilingo_jax.answering.live_batch import LiveBatch
-from musilingo_jax.answering.padded_prompts import Features
 from musilingo_jax.answering.pending import Pending
+from musilingo_jax.answering.question import Question
 from musilingo_jax.answering.usage import Usage
 from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.runtime import platforms
@@ -32,19 +25,6 @@ from musilingo_jax.runtime.sharding import make_mesh
 
 EMBEDDED = "musilingo-tiny"
 CAPTION = "Describe the music in detail."
-
-# Room for a row at first: most prompts and answers need no more.
-_LEAST_SLOTS = 256
-
-
-@dataclass(frozen=True)
-class _Question:
-    """A question that has been checked, and all that its answer depends on."""
-
-    features: Features
-    text: str
-    earlier: tuple[tuple[str, str], ...]
-    decoding: GenerateConfig
 
 
 class Model:
@@ -84,11 +64,10 @@ class Model:
     ):
         """A model of loaded parts; see `load`."""
         self.listener, self.answerer, self.usage = listener, answerer, usage
-        self._rows = rows
-        self._queue = sys.maxsize if queue is None else queue
-        self._lock = threading.Lock()
-        self._batch: LiveBatch | None = None
-        self._closed = False
+        most = sys.maxsize if queue is None else queue
+        self._batch = GrowingBatch(
+            answerer, rows=rows, windows=usage.max_windows, queue=most
+        )
 
     @classmethod
     def load(
@@ -146,11 +125,7 @@ class Model:
           timeout: seconds that answers on their way have to finish, after which they
             are cancelled; None for as long as they take.
         """
-        with self._lock:
-            self._closed = True
-            batch, self._batch = self._batch, None
-        if batch is not None:
-            batch.close(timeout)
+        self._batch.close(timeout)
 
     @property
     def name(self) -> str:
@@ -327,10 +302,8 @@ class Model:
         self, excerpt: Excerpt, question: str, earlier: Sequence[tuple[str, str]] = ()
     ) -> int:
         """Tokens of a prompt, audio vectors included."""
-        prompt = prompt_tokens(
-            self.answerer, self.usage.prompt, excerpt.features, question, earlier
-        )
-        return len(prompt.tokens)
+        asked = excerpt.features, question, earlier
+        return len(prompt_tokens(self.answerer, self.usage.prompt, *asked).tokens)
 
     def decoding(self, **changes: Unpack[Decoding]) -> GenerateConfig:
         """How answers are decoded: the model's own settings with some changes.
@@ -351,8 +324,7 @@ class Model:
     def _ask_all(
         self, song: Song | Excerpt, questions: Sequence[str], decoding: Decoding
     ) -> list[Pending]:
-        excerpt = self.hear(song)
-        # All are checked before the first one is asked.
+        excerpt = self.hear(song)  # All are checked before the first one is asked.
         checked = [self._checked(excerpt, text, (), decoding) for text in questions]
         return [self._submit(question) for question in checked]
 
@@ -362,57 +334,18 @@ class Model:
         question: str,
         earlier: Sequence[tuple[str, str]],
         decoding: Decoding,
-    ) -> _Question:
-        """A question that can be answered.
+    ) -> Question:
+        config = self.decoding(**decoding)
+        asked = Question(excerpt.features, question, tuple(earlier), config)
+        return asked.checked(self.answerer, self.usage)
 
-        Raises:
-          UserError: it cannot.
-        """
-        usage, config = self.usage, self.decoding(**decoding)
-        if not question.strip():
-            raise UserError("the question is empty: ask something")
-        check_question(usage.prompt, question)
-        alone = self.prompt_length(excerpt, question)
-        if alone > usage.max_tokens:
-            raise UserError(
-                f"the question {question[:40]!r}… takes {alone} tokens with its song, "
-                f"and training saw at most {usage.max_tokens}: ask a shorter one"
-            )
-        length = self.prompt_length(excerpt, question, earlier) if earlier else alone
-        vocab = self.answerer.llama.config.vocab
-        config.check_room(length, self.context, vocab)
-        return _Question(excerpt.features, question, tuple(earlier), config)
-
-    def _submit(self, question: _Question) -> Pending:
-        asked = question.features, question.text, question.earlier
-        prompt = prompt_tokens(self.answerer, self.usage.prompt, *asked)
-        decoding = question.decoding
+    def _submit(self, question: Question) -> Pending:
+        prompt, decoding = question.prompt(self.answerer, self.usage), question.decoding
         needed = len(prompt.tokens) + decoding.max_new_tokens
-        return self._batch_with(needed).submit(
+        return self._batch.with_room(needed).submit(
             prompt,
             decoding=decoding,
             stop_texts=stop_texts_of(self.usage.prompt, decoding),
-            seed=seed_of(decoding, *asked),
+            seed=question.seed,
+            continues=bool(question.earlier),
         )
-
-    def _batch_with(self, slots: int) -> LiveBatch:
-        """The batch, if its rows have that much room; else a new one.
-
-        The old one ends by itself when it has answered what it was asked.
-        """
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("this model is closed")
-            if self._batch is None or self._batch.slots < slots:
-                room = _LEAST_SLOTS
-                while room < slots:
-                    room *= 2
-                room = min(room, max(slots, self.context))
-                self._batch = LiveBatch(
-                    self.answerer,
-                    rows=self._rows,
-                    slots=room,
-                    max_new_tokens=room,
-                    queue=self._queue,
-                )
-            return self._batch

@@ -101,13 +101,17 @@ def fill_up(
 
 
 def windows_for(prompts: Sequence[PromptTokens]) -> int:
-    """Room for the audio of the prompt that has most of it.
+    """Room for the audio of the prompt that has most of it, as `room_for` has it."""
+    return room_for(max(1, *(len(prompt.features) for prompt in prompts)))
+
+
+def room_for(windows: int) -> int:
+    """Audio vectors that a row has room for, if it needs so many.
 
     Rounded up to a power of two, so that few programs are compiled; the vectors that
     stay unused cost next to nothing.
     """
-    most = max(1, *(len(prompt.features) for prompt in prompts))
-    return 1 << (most - 1).bit_length()
+    return 1 << (windows - 1).bit_length()
 
 
 def round_up(number: int, multiple: int) -> int:

@@ -23,6 +23,8 @@ class Pending:
 
     Attributes:
       prompt_tokens: tokens of the prompt, audio vectors included.
+      cached_tokens: those of them that were read before, for an earlier turn or for
+        another question about the song; 0 until the prompt is read.
       finish: why the answer has ended: it was complete ("stop"), it reached
         `max_new_tokens` ("length"), or somebody cancelled it; None until then.
       is_streamed: whether somebody reads `pieces`.
@@ -44,7 +46,7 @@ class Pending:
           stop_texts: what ends it.
           prompt_tokens: see above.
         """
-        self.prompt_tokens = prompt_tokens
+        self.prompt_tokens, self.cached_tokens = prompt_tokens, 0
         self.finish: Finish | None = None
         self.is_streamed = False
         self._answerer, self._decoding, self._texts = answerer, decoding, stop_texts

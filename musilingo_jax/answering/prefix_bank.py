@@ -1,8 +1,10 @@
 """The prefixes that prompts share, each read once."""
 
+from collections.abc import Sequence
+
 from musilingo_jax.answering.decoding import read_prefixes
 from musilingo_jax.answering.padded_prompts import fill_up, pad, windows_for
-from musilingo_jax.answering.prompt_queue import PrefixKey, PromptQueue
+from musilingo_jax.answering.prompt_queue import PrefixKey, PromptQueue, QueuedPrompt
 from musilingo_jax.answering.prompt_reader import PromptReader, empty_cache
 
 
@@ -46,19 +48,29 @@ class PrefixBank:
         """The row that holds a prefix."""
         return self._rows[key]
 
-    def prepare(self, queue: PromptQueue) -> None:
-        """Reads the prefixes of the queue's next wave, unless all of them are here.
+    def prepare(
+        self, prompts: Sequence[QueuedPrompt], queue: PromptQueue
+    ) -> set[PrefixKey]:
+        """Reads the prefixes of some prompts, unless all of them are here.
 
         Reads those of later prompts with them, as many as fill the batch. Where there
         is no room for them, it forgets others: first those that no prompt of the queue
         has, and of these those that were not needed for the longest time.
+
+        Args:
+          prompts: of the queue's next wave.
+          queue: what waits, these prompts among them.
+
+        Returns:
+          Those of them that were here before.
         """
-        keys = [prompt.prefix_key for prompt in queue.next(self._wave)]
+        keys = [prompt.prefix_key for prompt in prompts]
+        known = {key for key in keys if key in self._rows}
         for key in dict.fromkeys(keys):
             if key in self._rows:
                 self._rows[key] = self._rows.pop(key)  # Now the last.
-        if all(key in self._rows for key in keys):
-            return
+        if len(known) == len(set(keys)):
+            return known
         new = queue.prefixes(besides=self._rows, count=self._wave)
         lacking = max(0, len(new) + len(self._rows) - self._size)
         others = [key for key in self._rows if key not in keys]
@@ -82,3 +94,4 @@ class PrefixBank:
             ),
         )
         self._rows |= rows
+        return known

@@ -20,19 +20,23 @@ class QueuedPrompt:
 
     Questions about one clip have the same prefix, which is read once for all of them.
     Every prompt is cut after its audio, whether or not another one shares its prefix:
-    so what is read together depends on the prompt alone, and so does the answer.
+    so what is read together depends on the prompt alone, and so does the answer. A
+    prompt that goes on with a conversation is cut where it differs from what a row
+    has read of that, if one has (`row_texts.py`).
 
     Attributes:
       index: its number in the job.
       prompt: all of it.
       seed: what the draws for its answer are derived from.
       limit: tokens of its answer at most; None for as many as a row has room for.
+      continues: whether earlier turns of a conversation stand in it.
     """
 
     index: int
     prompt: PromptTokens
     seed: int
     limit: int | None = None
+    continues: bool = False
 
     @cached_property
     def prefix_length(self) -> int:
@@ -48,11 +52,6 @@ class QueuedPrompt:
     def prefix(self) -> PromptTokens:
         """What is read once for all prompts that begin with it; may be empty."""
         return self.prompt.split(self.prefix_length)[0]
-
-    @property
-    def rest(self) -> PromptTokens:
-        """What is read for this prompt alone; not empty."""
-        return self.prompt.split(self.prefix_length)[1]
 
     @cached_property
     def prefix_key(self) -> PrefixKey:

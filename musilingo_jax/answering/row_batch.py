@@ -14,6 +14,7 @@ import numpy as np
 from musilingo_jax.answering.decoding import (
     Admission,
     AnswerTokens,
+    Held,
     Rows,
     TokenRule,
     admit,
@@ -28,6 +29,7 @@ from musilingo_jax.answering.padded_prompts import (
 from musilingo_jax.answering.prefix_bank import PrefixBank
 from musilingo_jax.answering.prompt_queue import PromptQueue, QueuedPrompt
 from musilingo_jax.answering.prompt_reader import PromptReader, empty_cache
+from musilingo_jax.answering.row_texts import Beginning, RowTexts
 from musilingo_jax.answering.sampling import NO_TOKEN
 
 
@@ -45,6 +47,8 @@ class BatchShape:
       kept_prefixes: prefixes that are kept when no waiting prompt needs them.
       slots: tokens that a row has room for.
       max_new_tokens: tokens that an answer has room for.
+      goes_on: whether conversations go on with what rows hold; if so, a prefix has as
+        much room as a row.
     """
 
     wave: int
@@ -55,6 +59,7 @@ class BatchShape:
     kept_prefixes: int
     slots: int
     max_new_tokens: int
+    goes_on: bool
 
 
 class RowBatch:
@@ -63,6 +68,7 @@ class RowBatch:
     What is where:
 
         on the host       answering   row → the prompt that it answers
+                          texts       row → what its cache holds, also if it is free
         on the devices    bank        the cache of prefixes
                           rows        caches and tokens of the answers
 
@@ -100,38 +106,62 @@ class RowBatch:
         }
         self._rows = replace(rows, **others)
         self.answering: dict[int, QueuedPrompt] = {}
+        self._texts = RowTexts()
 
     @property
     def free(self) -> list[int]:
         """The rows that answer no prompt."""
         return [row for row in range(self._shape.rows) if row not in self.answering]
 
+    def rows_for(self, prompts: Sequence[QueuedPrompt]) -> list[int]:
+        """The rows that the next prompts of a queue get, at most as many as are free.
+
+        A conversation gets the row that it had, others those whose text is oldest.
+        """
+        free = self._texts.longest_silent(self.free)
+        begun = [self._texts.beginning(prompt) for prompt in prompts]
+        own = [begin.row if begin and begin.row in free else None for begin in begun]
+        rows = [None if row in own[:place] else row for place, row in enumerate(own)]
+        others = iter([row for row in free if row not in rows])
+        return [next(others) if row is None else row for row in rows]
+
     def admit(
-        self, rule: TokenRule, queue: PromptQueue, stop_states: Sequence[int]
-    ) -> None:
-        """Gives the first free rows to the next prompts of a queue.
+        self,
+        rule: TokenRule,
+        queue: PromptQueue,
+        rows: Sequence[int],
+        stop_states: Sequence[int],
+    ) -> list[int]:
+        """Gives rows to the next prompts of a queue.
 
         Args:
-          rule: for the rows of the wave, as many prompts as there are states first.
+          rule: for the rows of the wave, those of the prompts first.
           queue: what waits; the prompts are removed from it.
-          stop_states: the state of the stops in which each prompt's answer begins; at
-            most as many as a wave has rows, as are free, and as prompts wait.
+          rows: as `rows_for` has chosen them; at most as many as a wave has.
+          stop_states: the state of the stops in which each prompt's answer begins.
+
+        Returns:
+          Tokens of each prompt that were read for others, or for earlier turns.
         """
         shape = self._shape
-        self._bank.prepare(queue)
-        prompts = queue.next(len(stop_states))
-        rows = self.free[: len(prompts)]
+        prompts = queue.next(len(rows))
+        begun = [self._texts.beginning(prompt) for prompt in prompts]
+        both = list(zip(prompts, begun, strict=True))
+        known = self._bank.prepare([p for p, begin in both if begin is None], queue)
+        cuts = [begin.length if begin else p.prefix_length for p, begin in both]
         most = shape.max_new_tokens
         limits = [most if p.limit is None else p.limit for p in prompts]
+        prefixes = [0 if begin else self._bank.row(p.prefix_key) for p, begin in both]
         admission = Admission(
             prompts=pad(
-                [prompt.rest for prompt in prompts],
+                [p.prompt.split(cut)[1] for p, cut in zip(prompts, cuts, strict=True)],
                 rows=shape.wave,
                 multiple=LENGTH_MULTIPLE,
                 windows=max(shape.windows, windows_for([p.prompt for p in prompts])),
                 mesh=self._reader.mesh,
             ),
-            prefixes=self._numbers([self._bank.row(p.prefix_key) for p in prompts], 0),
+            prefixes=self._numbers(prefixes, 0),
+            held=self._held(begun) if shape.goes_on else None,
             places=self._numbers(rows, unused=shape.rows),
             seeds=self._numbers([p.seed for p in prompts], 0, dtype=np.uint32),
             limits=self._numbers(limits, most),
@@ -140,6 +170,21 @@ class RowBatch:
         self._rows = admit(self._reader, rule, self._rows, self._bank.cache, admission)
         queue.remove(len(prompts))
         self.answering |= dict(zip(rows, prompts, strict=True))
+        if shape.goes_on:
+            for row, prompt in zip(rows, prompts, strict=True):
+                self._texts.begin(row, prompt)
+        return [
+            cut if begin or prompt.prefix_key in known else 0
+            for (prompt, begin), cut in zip(both, cuts, strict=True)
+        ]
+
+    def _held(self, begun: Sequence[Beginning | None]) -> Held:
+        """What the prompts of a wave begin with that rows hold."""
+        found = [begin or Beginning(0, 0) for begin in begun]
+        return Held(
+            rows=self._numbers([begin.row for begin in found], 0),
+            lengths=self._numbers([begin.length for begin in found], 0),
+        )
 
     def decode(self, rule: TokenRule, *, enough: int, steps: int) -> None:
         """Generates until `enough` rows are free or finished, or for `steps` tokens."""
@@ -158,6 +203,8 @@ class RowBatch:
 
     def free_row(self, row: int) -> QueuedPrompt:
         """Frees a row that has finished; returns the prompt that it answered."""
+        if self._shape.goes_on:
+            self._texts.extend(row, *self.tokens([row]))
         return self.answering.pop(row)
 
     def stop(self, row: int) -> None:
@@ -165,7 +212,7 @@ class RowBatch:
         state = np.asarray(self._rows.stop_state).copy()
         state[row] = self._finished
         self._rows = replace(self._rows, stop_state=self._reader.replicate(state))
-        del self.answering[row]
+        self.free_row(row)
 
     def tokens(self, rows: Iterable[int]) -> list[AnswerTokens]:
         """The answers so far in some rows."""

@@ -18,12 +18,15 @@ _ORDINALS = [
 ]
 _KINDS = r"(?:songs?|ones?|tracks?|pieces?|clips?|recordings?|files?)"
 # "the first" and "first song" are songs; "the first half" and "comes first" are not.
-_END = r"(?=\s*(?:[?!.,;:]|$)|\s+(?:and|or|than|with|to)\b)"
+_END = r"(?=\s*(?:[?!.,;:]|$)|\s+(?:and|or|than|with|to|is|has|have|sounds?)\b)"
 _ALL = (
     rf"\b(?:both(?: of them| (?:the )?{_KINDS})?|all of them|each of them"
+    rf"|the two {_KINDS}"
     rf"|(?:all (?:the )?|each |every ){_KINDS})\b"
 )
 THIS = "this song"
+# What is said of several songs, and what of one of them.
+_PLURALS = (("are", "is"), ("Are", "Is"), ("do", "does"), ("Do", "Does"))
 
 
 def labels(names: Sequence[str]) -> list[str]:
@@ -82,4 +85,8 @@ def named(question: str, names: Sequence[str]) -> tuple[list[int], str]:
         for number in range(len(names)):
             take(rf"\b(?:song|track|number|clip) {number + 1}\b", [number])
         take(_ALL, range(len(names)))
+    text = re.sub(rf"{THIS}(?:(?:,|,? and|,? or) {THIS})+", THIS, text)
+    if len(found) > 1:
+        for plural, singular in _PLURALS:
+            text = re.sub(rf"\b{plural} {THIS}", f"{singular} {THIS}", text)
     return sorted(found), text

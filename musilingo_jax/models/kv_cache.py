@@ -172,6 +172,19 @@ class KVCache:
 
         return jax.tree.map(into, self, other)
 
+    def cut(self, lengths: Int[Array, " batch"]) -> "KVCache":
+        """The beginnings of the texts, of so many tokens; the rest is overwritten."""
+        return replace(self, ends=lengths)
+
+    def where(self, chosen: Bool[Array, " batch"], other: "KVCache") -> "KVCache":
+        """The chosen rows of this cache, and the others of one of the same shape."""
+
+        def choose(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+            each = chosen.reshape(-1, *(1,) * (ours.ndim - 1))
+            return jnp.where(each, ours, theirs)
+
+        return jax.tree.map(choose, self, other)
+
     def widen(self, slots: int) -> "KVCache":
         """The same text with `slots` more slots for each row."""
 

@@ -108,6 +108,7 @@ class ReadJob:
                 lengths=array(jnp.int32),
             ),
             prefixes=array(jnp.int32, spread=False),
+            held=None,
             places=array(jnp.int32, spread=False),
             seeds=array(jnp.uint32, spread=False),
             limits=array(jnp.int32, spread=False),

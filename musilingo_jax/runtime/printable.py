@@ -50,6 +50,9 @@ def protect_output() -> None:
     """
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # What is no text is refused where it is used, and not while it is read.
+        sys.stdin.reconfigure(errors="surrogateescape")
     before = sys.stdout
     if type(before) is not io.TextIOWrapper:
         return  # A test, or another program, has a stream of its own.

@@ -14,10 +14,9 @@ Needs the extra `serve`: `pip install 'musilingo-jax[serve]'`.
 
 import argparse
 
-from musilingo_jax.runtime import cli, signals
+from musilingo_jax.runtime import cli, listening, signals
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError
-from musilingo_jax.runtime.listening import LOOPBACK
 from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.serve import keys
 from musilingo_jax.serve.limits import Limits
@@ -31,14 +30,8 @@ def parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(prog="python -m musilingo_jax.serve", description=__doc__)
     add = parser.add_argument
-    model = "a run, the folder of a release, or a name; default: the embedded model"
-    add("--model", metavar="SOURCE", type=nonempty, help=model)
-    add("--adapter", metavar="DIR", type=nonempty, help="another adapter for the model")
-    add("--style", metavar="NAME", help="of a release: evaluation or demo")
+    listening.add_arguments(parser, port=8000)
     add("--name", type=nonempty, help="what clients call it; default: as --model does")
-    host = "address to listen at (default: 127.0.0.1, for this machine only)"
-    add("--host", metavar="ADDRESS", type=nonempty, default=LOOPBACK[0], help=host)
-    add("--port", metavar="N", type=_port, default=8000, help="0: any (default: 8000)")
     add("--api-key-file", metavar="FILE", help=f"the clients' key; or ${keys.VARIABLE}")
     fetch = "host from which songs may be fetched; may be repeated"
     add("--allow-audio-host", metavar="HOST", action="append", default=[], help=fetch)
@@ -89,7 +82,7 @@ def main(given: argparse.Namespace) -> None:
     from musilingo_jax.serve.engine import Engine
 
     limits = limits_of(given)
-    loopback = given.host in LOOPBACK
+    loopback = given.host in listening.LOOPBACK
     # Before the model, which takes a while.
     bound = runner.bind(given.host, given.port)
     if not (loopback or key):
@@ -104,7 +97,6 @@ def main(given: argparse.Namespace) -> None:
         rows=given.rows,
         queue=given.queue,
     ) as engine:
-        engine.warm_up()
         server = app.make(
             engine,
             limits,
@@ -113,8 +105,16 @@ def main(given: argparse.Namespace) -> None:
             loopback_only=loopback,
             allowed_hosts=[host.lower() for host in given.allow_audio_host],
         )
+        server.state.is_warm = False
+        running = runner.Running(server, bound)
+        print_note(f"{engine.name} warms up at {running.address}")
+        try:
+            engine.warm_up()
+        except BaseException:
+            running.stop()
+            raise
+        server.state.is_warm = True
         with signals.stop_request() as request:
-            running = runner.Running(server, bound)
             print(f"{engine.name} answers at {running.address}/v1", flush=True)
             while request.signal is None and running.wait(_LOOK_EVERY):
                 pass
@@ -127,17 +127,6 @@ def main(given: argparse.Namespace) -> None:
             if request.signal is not None:
                 request.taken = True
     request.exit()
-
-
-def _port(text: str) -> int:
-    """A port, as the `type` of an argument.
-
-    Raises:
-      argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port from 0 to 65535")
-    return int(text)
 
 
 def _count(text: str) -> int:

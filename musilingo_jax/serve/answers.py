@@ -13,13 +13,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from musilingo_jax.answering.config import GenerateConfig
-from musilingo_jax.answering.conversation import Answering
 from musilingo_jax.answering.excerpt import Excerpt
+from musilingo_jax.answering.joint_answer import Answering
 from musilingo_jax.answering.live_batch import QueueFull
 from musilingo_jax.serve.conversations import Conversation
 from musilingo_jax.serve.engine import Engine
 from musilingo_jax.serve.errors import Refusal
 from musilingo_jax.serve.protocol import ChatRequest
+from musilingo_jax.serve.replies import Usage
 
 # Seconds after which a client may try again if the queue is full.
 _RETRY_AFTER = 2
@@ -53,12 +54,14 @@ class Asked:
     notes: list[str]
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> Usage:
         """Tokens that were read and written; all choices have the same prompts."""
         prompt = self.pending[0].prompt_tokens
+        cached = self.pending[0].cached_tokens
         answer = sum(one.answer_tokens for one in self.pending)
         return {
             "prompt_tokens": prompt,
+            "prompt_tokens_details": {"cached_tokens": cached},
             "completion_tokens": answer,
             "total_tokens": prompt + answer,
         }

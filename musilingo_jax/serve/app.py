@@ -104,9 +104,10 @@ def _application(state: State) -> FastAPI:
     @app.get("/healthz")
     async def health(response: Response) -> replies.Health:
         """Whether the server takes questions."""
-        ending = state.deadlines.ending
-        response.status_code = 503 if ending else 200
-        return {"status": "ending" if ending else "ok", "model": state.engine.name}
+        status = "ok" if state.is_warm else "warming"
+        status = "ending" if state.deadlines.ending else status
+        response.status_code = 200 if status == "ok" else 503
+        return {"status": status, "model": state.engine.name}
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -129,11 +130,13 @@ def _application(state: State) -> FastAPI:
     )
     async def chat(request: ChatRequest, http: Request) -> Response:
         """Answers a question about songs."""
+        state.check_warm()
         return await chat_api.complete(state, request, http)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: EmbeddingsRequest) -> replies.Embeddings:
         """One vector for each song."""
+        state.check_warm()
         return await embeddings_api.embed(state, request)
 
     @app.exception_handler(chat_api.ClientLeft)

@@ -1,20 +1,25 @@
 """What the server needs of a model."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from jaxtyping import Float
 
 from musilingo_jax.answering.config import GenerateConfig
-from musilingo_jax.answering.conversation import Answering, Conversation
+from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.answering.excerpt import Excerpt
+from musilingo_jax.answering.joint_answer import Answering
 from musilingo_jax.answering.model import EMBEDDED, Model
+from musilingo_jax.runtime import listening
 
 # Of `GenerateConfig`: what a request may change.
 _SETTINGS = ("temperature", "top_p", "max_new_tokens", "seed", "stop")
-_RATE = 24_000
+# Of made-up songs; most files have it, and are resampled.
+_RATE = 44_100
 
 
 class Engine:
@@ -57,9 +62,7 @@ class Engine:
         """
         source = source or EMBEDDED
         model = Model.load(source, adapter=adapter, style=style, rows=rows, queue=queue)
-        # The path of a folder is nothing for clients.
-        plain = Path(source).resolve().name if Path(source).exists() else source
-        return cls(model, name or plain)
+        return cls(model, name or listening.shown_name(source))
 
     def __enter__(self) -> "Engine":
         return self
@@ -68,14 +71,23 @@ class Engine:
         self._model.close()
 
     def warm_up(self) -> None:
-        """Answers a question about silence, so that the first client need not wait.
+        """Asks about noise, so that no client waits for what is compiled by that.
 
-        What a model has to compile is compiled by this.
+        A short file and a long one, short questions and longer ones, the likeliest
+        words and drawn ones: what is asked of a server mostly needs no other programs.
         """
-        silence = np.zeros(round(self._model.max_seconds * _RATE), np.float32)
-        excerpt = self._model.hear((silence, _RATE))
-        for question in ("What is it?", "What is it? " * 6):
-            self._model.ask(excerpt, question, max_new_tokens=2)
+        generator = np.random.default_rng(0)
+        with tempfile.TemporaryDirectory(prefix="musilingo-") as folder:
+            for seconds in (1.0, self._model.max_seconds):
+                noise = generator.uniform(-0.5, 0.5, (round(seconds * _RATE), 2))
+                path = Path(folder) / "noise.wav"
+                soundfile.write(path, noise, _RATE)
+                heard = self._model.hear(path)
+                for question in ("What is it?", "What is it? " * 6):
+                    for temperature in (0.0, 0.7):
+                        self._model.ask(
+                            heard, question, temperature=temperature, max_new_tokens=2
+                        )
 
     def hear(self, path: Path) -> Excerpt:
         """Listens to a song, or to parts of a long one that are spread over it.

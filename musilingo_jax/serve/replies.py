@@ -5,10 +5,17 @@ from typing import Literal
 from typing_extensions import TypedDict  # Pydantic needs this one before Python 3.12.
 
 
+class PromptDetails(TypedDict):
+    """Tokens of the prompt that were read before, for an earlier turn or question."""
+
+    cached_tokens: int
+
+
 class Usage(TypedDict):
     """Tokens that were read and written."""
 
     prompt_tokens: int
+    prompt_tokens_details: PromptDetails
     completion_tokens: int
     total_tokens: int
 
@@ -90,7 +97,7 @@ class Embeddings(TypedDict):
 class Health(TypedDict):
     """Whether questions are taken."""
 
-    status: Literal["ok", "ending"]
+    status: Literal["ok", "warming", "ending"]
     model: str
 
 

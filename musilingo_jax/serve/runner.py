@@ -20,7 +20,7 @@ _STARTING = 0.05
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address, to which nobody can connect yet.
+    """A socket at an address, where clients wait from now on until they are answered.
 
     Raises:
       UserError: there is no such address on this machine, or its port is taken.
@@ -30,11 +30,15 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
+    except UnicodeError as error:
+        raise UserError(f"--host={host}: is no address") from error
     except OSError as error:
         raise UserError(f"--host={host}: is no address ({error.strerror})") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        # Else another program could take the same port until this one listens.
+        bound.listen()
     except OSError as error:
         bound.close()
         raise UserError(
@@ -49,6 +53,7 @@ class Running:
 
     Attributes:
       address: where it listens, such as "http://127.0.0.1:8000".
+      state: what its requests share.
     """
 
     def __init__(self, server: Server, bound: socket.socket):
@@ -62,7 +67,7 @@ class Running:
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         host, port = bound.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._server = server
+        self._server, self.state = server, server.state
         limits = server.state.limits
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(

@@ -15,6 +15,8 @@ from musilingo_jax.serve.limits import Limits
 from musilingo_jax.serve.metrics import Metrics
 
 T = TypeVar("T")
+# Seconds after which a client may try again while the server warms up.
+_RETRY_AFTER = 5
 
 
 @dataclass
@@ -30,6 +32,7 @@ class State:
       deadlines: of requests.
       threads: that wait for the model, one for each answer or song.
       created: when, in seconds since 1970.
+      is_warm: whether what the model needs is compiled, so that questions are taken.
     """
 
     engine: Engine
@@ -40,6 +43,22 @@ class State:
     deadlines: Deadlines
     threads: ThreadPoolExecutor
     created: int = field(default_factory=lambda: int(time.time()))
+    is_warm: bool = True
+
+    def check_warm(self) -> None:
+        """Checks that questions are taken.
+
+        Raises:
+          Refusal: not yet.
+        """
+        if not self.is_warm:
+            raise Refusal(
+                503,
+                "the server has begun a moment ago and compiles what the model needs: "
+                "try again",
+                code="warming",
+                retry_after=_RETRY_AFTER,
+            )
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """The result of some work that blocks."""

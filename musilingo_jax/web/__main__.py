@@ -15,10 +15,9 @@ import argparse
 import time
 
 from musilingo_jax.answering.model import EMBEDDED, Model
-from musilingo_jax.runtime import cli, signals
-from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
+from musilingo_jax.runtime import cli, listening, signals
+from musilingo_jax.runtime.command_line import CommandParser, positive
 from musilingo_jax.runtime.errors import UsageError
-from musilingo_jax.runtime.listening import LOOPBACK
 from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.web import cards, password, uploads
 from musilingo_jax.web.limits import Limits
@@ -33,13 +32,7 @@ def parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(prog="python -m musilingo_jax.web", description=__doc__)
     add = parser.add_argument
-    model = "a run, the folder of a release, or a name; default: the embedded model"
-    add("--model", metavar="SOURCE", type=nonempty, default=EMBEDDED, help=model)
-    add("--adapter", metavar="DIR", type=nonempty, help="another adapter for the model")
-    add("--style", metavar="NAME", help="of a release: evaluation or demo")
-    host = "address to listen at (default: 127.0.0.1, for this machine only)"
-    add("--host", metavar="ADDRESS", type=nonempty, default=LOOPBACK[0], help=host)
-    add("--port", metavar="N", type=positive, default=7860, help="default: 7860")
+    listening.add_arguments(parser, port=7860)
     secret = f"a password that people are asked for; or ${password.VARIABLE}"
     add("--password-file", metavar="FILE", help=secret)
     rows = "questions that are answered at the same time (default: 8)"
@@ -67,8 +60,8 @@ def main(given: argparse.Namespace) -> None:
                 f"the package {error.name} is missing: "
                 "`pip install 'musilingo-jax[web]'`"
             ) from error
-        site.check_port(given.host, given.port)
-        if given.host not in LOOPBACK and secret is None:
+        port = site.free_port(given.host, given.port)
+        if given.host not in listening.LOOPBACK and secret is None:
             print_note(
                 f"note: whoever reaches {given.host} may ask: --password-file asks for "
                 "a password"
@@ -80,16 +73,19 @@ def main(given: argparse.Namespace) -> None:
             letters=_MOST_LETTERS,
             people=given.max_people,
         )
-        print_note(f"loading {given.model} …")
+        name = given.model or EMBEDDED
+        print_note(f"loading {name} …")
         with Model.load(
-            given.model, adapter=given.adapter, style=given.style, rows=given.rows
+            name, adapter=given.adapter, style=given.style, rows=given.rows
         ) as model:
             usual = model.decoding()
             people = People(
-                lambda: Session(model, limits), most=limits.people, folder=folder
+                lambda: Session(model, limits, listening.shown_name(name)),
+                most=limits.people,
+                folder=folder,
             )
             head = cards.header(
-                given.model,
+                listening.shown_name(name),
                 model.max_seconds,
                 usual.max_new_tokens,
                 limits.song_seconds,
@@ -107,7 +103,7 @@ def main(given: argparse.Namespace) -> None:
                 site.opened(
                     built,
                     host=given.host,
-                    port=given.port,
+                    port=port,
                     secret=secret,
                     most_bytes=limits.song_bytes,
                 ) as address,

@@ -113,14 +113,9 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
         free = {"queue": True, "concurrency_limit": None, "api_visibility": "private"}
         quiet = {**free, "show_progress": "hidden"}
 
-        gr.on(
-            [song.upload, song.stop_recording],
-            _add(people),
-            [song],
-            [song, songs, heard, *suggestions],
-            show_progress="minimal",
-            **free,
-        )
+        added = [song, songs, heard, *suggestions]
+        for event, name in ((song.upload, None), (song.stop_recording, "recording")):
+            event(_add(people, name), [song], added, show_progress="minimal", **free)
         gr.on(
             [ask.click, question.submit],
             _ask(people),
@@ -130,7 +125,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
         )
         for suggestion in suggestions:
             suggestion.click(_ask(people), [suggestion, *settings], answering, **quiet)
-        retry.click(_retry(people), settings, answering, **quiet)
+        retry.click(_retry(people), [question, *settings], answering, **quiet)
         stop.click(_stop(people), None, [status], **quiet)
         cleared = [song, songs, heard, chat, status, *suggestions]
         clear.click(_clear(people), None, cleared, **quiet)
@@ -148,7 +143,9 @@ def _named(session: Session) -> list[Any]:
     return [gr.update(value=text) for text in session.suggestions]
 
 
-def _add(people: People) -> Callable[..., Any]:
+def _add(people: People, name: str | None) -> Callable[..., Any]:
+    """Adds a song, by the name of its file or another one."""
+
     def add(path: str | None, request: gr.Request) -> list[Any]:
         session = _session(people, request)
         said = ""
@@ -157,7 +154,8 @@ def _add(people: People) -> Callable[..., Any]:
                 raise UserError("there is no song in that")
             real = uploads.checked(path, people.folder)
             try:
-                added = session.add(real, real.name)
+                called = name and f"{name} {len(session.songs) + 1}"
+                added = session.add(real, called or real.name)
             except UserError:
                 uploads.remove(real, people.folder)
                 raise
@@ -169,8 +167,22 @@ def _add(people: People) -> Callable[..., Any]:
     return add
 
 
-def _ask(people: People) -> Callable[..., Any]:
-    def ask(
+def _answer(
+    people: People,
+    turns: Callable[[Session, str, Settings], Iterator[Turn]],
+    **box: Any,
+) -> Callable[..., Any]:
+    """Shows the conversation whenever there is more of an answer.
+
+    Args:
+      people: who use the page.
+      turns: asks; its turns are those of `Session.ask`.
+      **box: how the box for the question is updated when the question is taken.
+    """
+    busy = [gr.update(visible=False), gr.update(visible=True)]
+    free = [gr.update(visible=True), gr.update(visible=False)]
+
+    def answer(
         question: str,
         temperature: float,
         top_p: float,
@@ -179,42 +191,26 @@ def _ask(people: People) -> Callable[..., Any]:
         request: gr.Request,
     ) -> Iterator[Any]:
         session = _session(people, request)
-        settings = Settings(temperature, top_p, int(most), int(seed or 0))
-        yield from _written(session, session.ask(question, settings))
+        try:
+            settings = Settings.of(temperature, top_p, most, seed)
+            for _ in turns(session, question, settings):
+                writing = cards.status(_WRITING)
+                yield [messages(session), gr.update(**box), writing, *busy]
+            said = " ".join(f"Note: {note}." for note in session.notes) or _HINT
+            yield [messages(session), gr.skip(), cards.status(said), *free]
+        except UserError as error:
+            said = cards.status(f"{error}.", wrong=True)
+            yield [messages(session), gr.skip(), said, *free]
 
-    return ask
+    return answer
+
+
+def _ask(people: People) -> Callable[..., Any]:
+    return _answer(people, Session.ask, value="")
 
 
 def _retry(people: People) -> Callable[..., Any]:
-    def retry(
-        temperature: float,
-        top_p: float,
-        most: int,
-        seed: int | None,
-        request: gr.Request,
-    ) -> Iterator[Any]:
-        session = _session(people, request)
-        settings = Settings(temperature, top_p, int(most), int(seed or 0))
-        yield from _written(session, session.retry(settings))
-
-    return retry
-
-
-def _written(session: Session, turns: Iterator[Turn]) -> Iterator[Any]:
-    """The conversation, whenever there is more of an answer.
-
-    The box for the question is emptied once the question is taken.
-    """
-    busy = [gr.update(visible=False), gr.update(visible=True)]
-    free = [gr.update(visible=True), gr.update(visible=False)]
-    try:
-        for _ in turns:
-            yield [messages(session), "", cards.status(_WRITING), *busy]
-        said = " ".join(f"Note: {note}." for note in session.notes) or _HINT
-        yield [messages(session), gr.skip(), cards.status(said), *free]
-    except UserError as error:
-        said = cards.status(f"{error}.", wrong=True)
-        yield [messages(session), gr.skip(), said, *free]
+    return _answer(people, lambda session, _, settings: session.retry(settings))
 
 
 def _stop(people: People) -> Callable[..., Any]:

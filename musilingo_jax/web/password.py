@@ -1,6 +1,7 @@
 """The page's password, if it has one."""
 
 import hmac
+import unicodedata
 
 from musilingo_jax.runtime import listening
 from musilingo_jax.runtime.errors import UserError
@@ -19,11 +20,16 @@ def load(path: str | None) -> str | None:
     if found is None:
         return None
     password, source = found
+    password = unicodedata.normalize("NFC", password)
     if len(password) < _SHORTEST:
         raise UserError(f"{source}: a password has at least {_SHORTEST} characters")
     return password
 
 
 def matches(password: str, given: str) -> bool:
-    """Whether somebody gives the password; how long it takes does not tell."""
-    return hmac.compare_digest(given.encode(), password.encode())
+    """Whether somebody gives the password; how long it takes does not tell.
+
+    Keyboards spell "é" in two ways, which are the same here.
+    """
+    given = unicodedata.normalize("NFC", given.strip())
+    return hmac.compare_digest(given.encode(errors="replace"), password.encode())

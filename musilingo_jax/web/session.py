@@ -5,12 +5,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from musilingo_jax.answering.conversation import Answering, Conversation
+from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.answering.excerpt import Excerpt
+from musilingo_jax.answering.joint_answer import Answering
 from musilingo_jax.answering.model import Model
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import one_line
@@ -76,6 +78,18 @@ class Settings:
     max_new_tokens: int
     seed: int
 
+    @classmethod
+    def of(cls, temperature: Any, top_p: Any, most: Any, seed: Any) -> "Settings":
+        """What a page has sent, where a field may be empty.
+
+        Raises:
+          UserError: one of the first three is.
+        """
+        try:
+            return cls(float(temperature), float(top_p), int(most), int(seed or 0))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError("a setting is no number: fill it in") from error
+
 
 SUGGESTIONS = (
     "Describe this music.",
@@ -84,9 +98,10 @@ SUGGESTIONS = (
     "What is the tempo?",
     "Which key is it in?",
 )
-# A model hears one song at a time: it is asked about each of those that are named.
+# Each song is asked, and what follows from the answers is said; see `comparison.py`.
 COMPARISONS = (
-    "What is the tempo of both songs?",
+    "Which song is faster?",
+    "Are they in the same key?",
     "Describe both songs.",
 )
 
@@ -102,11 +117,11 @@ class Session:
       model_name: of what answers.
     """
 
-    def __init__(self, model: Model, limits: Limits):
+    def __init__(self, model: Model, limits: Limits, model_name: str):
         """A conversation without songs."""
         self.songs: list[Song] = []
         self.turns: list[Turn] = []
-        self.model_name = model.name
+        self.model_name = model_name
         self._model, self._limits = model, limits
         self._notes: list[str] = []
         self._conversation = self._begin()
@@ -121,7 +136,7 @@ class Session:
     @property
     def suggestions(self) -> tuple[str, ...]:
         """Questions for those who do not know what to ask."""
-        return SUGGESTIONS if len(self.songs) < 2 else COMPARISONS + SUGGESTIONS[:3]
+        return SUGGESTIONS if len(self.songs) < 2 else COMPARISONS + SUGGESTIONS[:2]
 
     def add(self, path: Path, name: str) -> Song:
         """Listens to a song.

@@ -15,8 +15,8 @@ from musilingo_jax.web import cards, password
 _CLEAN_EVERY, _OLDEST = 600, 7200
 
 
-def check_port(host: str, port: int) -> None:
-    """Checks that a port is free, before a model is loaded.
+def free_port(host: str, port: int) -> int:
+    """Checks that a port is free, before a model is loaded; of 0, finds one that is.
 
     Raises:
       UserError: it is not, or the address is none of this machine.
@@ -28,6 +28,9 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+            return probe.getsockname()[1]
+    except UnicodeError as error:
+        raise UserError(f"--host={host}: is no address") from error
     except OSError as error:
         raise UserError(
             f"{host}:{port} cannot be listened at ({error.strerror}): choose another "

@@ -9,8 +9,10 @@ import pytest
 import soundfile
 from helpers import tiny_model as tiny
 
-from musilingo_jax.answering.conversation import Conversation, Turn
+from musilingo_jax.answering import comparison
+from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.answering.model import Model
+from musilingo_jax.answering.saved_conversation import Turn
 from musilingo_jax.answering.song_names import labels, named
 from musilingo_jax.runtime.errors import UserError
 
@@ -51,7 +53,7 @@ def test_a_model_that_learnt_from_single_questions_is_asked_such(talk, model, to
     first, second = talk.ask(FAST), talk.ask(LOUD)
     mark = model.decoding().cut_mark
     assert [first, second] == [t + mark for t in model.ask(talk.current, [FAST, LOUD])]
-    assert len(told) == 1 and "at most 0 earlier turns" in told[0]
+    assert len(told) == 1 and "with no earlier turns" in told[0]
     talk.ask(FAST)
     assert len(told) == 1
 
@@ -104,11 +106,8 @@ def test_songs_are_named_in_the_question(talk, model, folder, told):
     [
         ("How fast is it?", [], "How fast is it?"),
         ("Is the SECOND one faster?", [1], "Is this song faster?"),
-        (
-            "Compare the first and the third.",
-            [0, 2],
-            "Compare this song and this song.",
-        ),
+        ("Describe the first and the third.", [0, 2], "Describe this song."),
+        ("Do both have drums?", [0, 1, 2], "Does this song have drums?"),
         ("What plays in the first half?", [], "What plays in the first half?"),
         ("Which instrument comes first?", [], "Which instrument comes first?"),
         ("And the last track?", [2], "And this song?"),
@@ -122,6 +121,120 @@ def test_songs_are_named_in_the_question(talk, model, folder, told):
 def test_which_songs_are_named(question, numbers, asked):
     names = ["x/a.ogg", "bab.ogg", "my song.ogg"]
     assert named(question, names) == (numbers, asked)
+
+
+@pytest.mark.parametrize(
+    ("question", "numbers", "asked"),
+    [
+        ("Which one is faster?", [0, 1], "What is the tempo?"),
+        ("Is the first one faster than b.ogg?", [0, 1], "What is the tempo?"),
+        ("Is the second one slower?", [0, 1], "What is the tempo?"),
+        ("Are they in the same key?", [0, 1], "Which key is it in?"),
+        ("Compare them.", [0, 1], "Describe this music in detail."),
+        # Not of songs with each other:
+        ("Is the second one faster than 120 BPM?", [1], None),
+        ("Does the first get faster?", [1], None),
+        ("Tell me more about the second song.", [1], None),
+        ("Which is louder, the piano or the violin?", [1], None),
+        ("Is it the same all the time?", [1], None),
+        ("What is the most prominent instrument in both songs?", [0, 1], None),
+    ],
+)
+def test_which_questions_compare_songs(question, numbers, asked):
+    found = comparison.asked(question, ["a.ogg", "b.ogg"], current=1)
+    assert list(found.songs) == numbers
+    assert (found.question if found.aspect else None) == asked
+    assert ("cannot compare" in found.notice) == (asked is not None)
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "conclusion"),
+    [
+        ("Which is faster?", ["It is slow.", "fast"], "b.ogg is faster."),
+        ("Which is slower?", ["It is at 120 BPM", "90 bpm"], "a.ogg is faster."),
+        (
+            "Which is faster?",
+            ["It is slow.", "A slow one."],
+            "their tempo is the same.",
+        ),
+        ("Which is faster?", ["It is slow.", "It is not fast."], None),
+        ("Which is faster?", ["It is slow, then fast.", "It is fast."], None),
+        ("Which is faster?", ["It is slow.", "120 BPM"], None),
+        ("Are they in the same key?", ["G minor", "It is in F sharp minor."], "not in"),
+        ("Are they in the same key?", ["Gb minor", "F sharp minor."], "same key, Gb"),
+        ("Are they in the same key?", ["Jazz.", "It is in F sharp minor."], None),
+        ("Compare them.", ["It is slow.", "It is fast."], None),
+    ],
+)
+def test_only_what_answers_state_is_concluded(question, answers, conclusion):
+    names = ["a.ogg", "b.ogg"]
+    found = comparison.asked(question, names, current=1).conclude(names, answers)
+    if conclusion is None:
+        assert found == ""
+    else:
+        assert found.startswith("By these answers, ") and conclusion in found
+
+
+def test_three_songs_are_put_in_order():
+    names, answers = ["a", "b", "c"], ["It is fast.", "It is slow.", "slow"]
+    asked = comparison.asked("Which song is the fastest?", names, current=0)
+    assert asked.conclude(names, answers) == (
+        "By these answers, from slow to fast: b and c, a."
+    )
+
+
+def test_a_comparison_puts_one_question_to_each_song(talk, model, folder, told):
+    talk.add(folder / "b.wav")
+    text = talk.ask("Which song is faster?")
+    mark, question = model.decoding().cut_mark, "What is the tempo?"
+    a, b = (model.ask(song, question) + mark for song in talk.songs)
+    assert text == f"a.wav: {a}\nb.wav: {b}"
+    assert [turn.question for turn in talk.turns] == [question] * 2
+    assert told[0] == (
+        "the model hears one song at a time and cannot compare: each was asked "
+        "'What is the tempo?'"
+    )
+
+
+def test_a_stopped_comparison_is_tried_again_in_its_place(talk, folder):
+    talk.ask(FAST)
+    talk.add(folder / "b.wav")
+    pieces = talk.stream("Which song is faster?")
+    for _ in range(2):
+        next(pieces)
+    pieces.close()
+    assert [turn.song for turn in talk.turns] == [0, 0]
+    "".join(talk.retry())
+    # The turn before is still there.
+    assert [turn.question for turn in talk.turns] == [FAST] + ["What is the tempo?"] * 2
+    assert [turn.song for turn in talk.turns] == [0, 0, 1]
+
+
+def test_what_cannot_be_tried_again_stays(talk, monkeypatch):
+    talk.ask(FAST)
+
+    def refuse(*_, **__):
+        raise UserError("full")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(talk.model, "submit", refuse)
+        with pytest.raises(UserError, match="full"):
+            talk.retry()
+    assert [turn.question for turn in talk.turns] == [FAST]
+
+
+def test_a_follow_up_reads_only_what_is_new(talk, folder):
+    talk.set("turns", 9)
+    first = talk.submit(FAST)
+    first.text()
+    second = talk.submit(LOUD)
+    second.text()
+    assert first.prompt_tokens <= second.cached_tokens < second.prompt_tokens
+    talk.add(folder / "b.wav")
+    talk.submit(FAST).text()
+    third = talk.submit("And is the first song loud?")
+    third.text()
+    assert second.prompt_tokens <= third.cached_tokens < third.prompt_tokens
 
 
 def test_songs_of_one_name_are_told_apart():
@@ -155,6 +268,8 @@ def test_what_came_of_a_stopped_answer_is_remembered(talk):
         ("temperature", -1, "generate.temperature"),
         ("max_new_tokens", "1.5", "give a whole number"),
         ("turns", -1, "turns is -1"),
+        ("temperature", "nan", "generate.temperature is nan"),
+        ("max_new_tokens", float("inf"), "give a whole number"),
         ("colour", "red", "no setting 'colour': choose among temperature"),
     ],
 )
@@ -196,6 +311,16 @@ def test_a_conversation_is_saved_and_read(talk, model, folder, tmp_path, told):
         ({"turns": [{"song": 0, "question": "###", "answer": ""}]}, "contains '###'"),
         ({"settings": {"colour": 1}}, "no setting 'colour'"),
         ({"songs": [{"name": "no.wav", "start": None, "seconds": None}]}, "no.wav"),
+        (
+            {"songs": [{"name": 5, "start": None, "seconds": None}]},
+            "is no conversation",
+        ),
+        ({"songs": [{"name": "a", "start": "x", "seconds": 1}]}, "is no conversation"),
+        (
+            {"turns": [{"song": True, "question": "", "answer": ""}]},
+            "is no conversation",
+        ),
+        ({"settings": {"stop": 5}}, "stop is 5: give a text"),
     ],
 )
 def test_a_file_that_is_no_conversation_is_refused(
@@ -206,6 +331,38 @@ def test_a_file_that_is_no_conversation_is_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message):
         Conversation.load(path, model)
+
+
+def test_a_song_is_not_overwritten_by_a_conversation(talk, folder, tmp_path):
+    song = (folder / "a.wav").read_bytes()
+    with pytest.raises(UserError, match="is there already, and no saved conversation"):
+        talk.save(folder / "a.wav")
+    assert (folder / "a.wav").read_bytes() == song
+    for _ in range(2):
+        talk.save(tmp_path / "talk.json")
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds", "message"),
+    [
+        (-5.0, None, "start is -5.0: give a second of the song"),
+        (float("nan"), None, "start is nan"),
+        (float("inf"), None, "start is inf"),
+        (None, 0.0, "seconds is 0.0: at least 0.5 are heard"),
+        (None, float("nan"), "seconds is nan"),
+    ],
+)
+def test_impossible_parts_are_refused(talk, folder, start, seconds, message):
+    with pytest.raises(UserError, match=message):
+        talk.add(folder / "b.wav", start, seconds)
+    assert len(talk.songs) == 1
+
+
+def test_bytes_that_are_no_text_are_refused(talk):
+    """As a shell gives them, or a file of another encoding."""
+    with pytest.raises(UserError, match="holds bytes that are no text"):
+        talk.ask("How l\udcffng?")
+    assert talk.turns == []
 
 
 def test_without_a_song_nothing_is_answered(model):

@@ -158,9 +158,9 @@ def test_a_prompt_is_cut_after_its_audio():
     prompt = QueuedPrompt(
         0, PromptTokens(features, (1, 5, 0, 0, 6, 7), (-1, -1, 0, 1, -1, -1)), 0
     )
-    assert prompt.prefix.tokens == (1, 5, 0, 0) and prompt.rest.tokens == (6, 7)
+    assert prompt.prefix.tokens == (1, 5, 0, 0)
     caption = QueuedPrompt(0, PromptTokens(features, (1, 0, 0), (-1, 0, 1)), 0)
-    assert caption.rest.audio_slot == (1,)
+    assert caption.prefix.audio_slot == (-1, 0)
     without = QueuedPrompt(0, PromptTokens(features[:0], (1, 5), (-1, -1)), 0)
     assert without.prefix.tokens == ()
 

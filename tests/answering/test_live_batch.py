@@ -27,7 +27,12 @@ GREEDY = tiny.GREEDY
 
 def live(*, model=None, rows=4, queue=64, most=12) -> LiveBatch:
     return LiveBatch(
-        model or tiny.answerer(), rows=rows, slots=96, max_new_tokens=most, queue=queue
+        model or tiny.answerer(),
+        rows=rows,
+        windows=4,
+        slots=96,
+        max_new_tokens=most,
+        queue=queue,
     )
 
 
@@ -133,7 +138,12 @@ ENDLESS = dataclasses.replace(GREEDY, min_new_tokens=3_999, max_new_tokens=4_000
 
 def endless_batch(rows=1, queue=1) -> LiveBatch:
     return LiveBatch(
-        tiny.answerer(), rows=rows, slots=4_200, max_new_tokens=4_000, queue=queue
+        tiny.answerer(),
+        rows=rows,
+        windows=4,
+        slots=4_200,
+        max_new_tokens=4_000,
+        queue=queue,
     )
 
 

@@ -17,6 +17,7 @@ class FakePending:
 
     def __init__(self, words, seconds, most):
         self.prompt_tokens, self.answer_tokens, self.finish = 7, 0, None
+        self.cached_tokens = 3
         self._words, self._seconds, self._most = words, seconds, most
         self.cancelled = threading.Event()
 

@@ -16,7 +16,7 @@ from musilingo_jax.audio import waveforms
 class FakePending:
     """An answer of which a word comes every few moments."""
 
-    prompt_tokens = 7
+    prompt_tokens, cached_tokens = 7, 0
 
     def __init__(self, words, seconds, most):
         self._words, self._seconds, self._most = words, seconds, most

@@ -170,10 +170,28 @@ def test_an_ending_server_does_not_wait_for_ever():
 
 def test_a_port_that_is_taken_is_one_sentence():
     first = runner.bind("127.0.0.1", 0)
-    first.listen()
     port = first.getsockname()[1]
     with pytest.raises(UserError, match=f"127.0.0.1:{port} cannot be listened at"):
         runner.bind("127.0.0.1", port)
     first.close()
     with pytest.raises(UserError, match="--host=no.such.host.invalid: is no address"):
         runner.bind("no.such.host.invalid", 0)
+    with pytest.raises(UserError, match="is no address"):
+        runner.bind("a" * 300, 0)
+
+
+def test_a_server_that_warms_up_says_so():
+    with serving() as client:
+        state = client.at_work.state
+        state.is_warm = False
+        health = client.http.get("/healthz")
+        assert health.status_code == 503 and health.json()["status"] == "warming"
+        response = client.ask()
+        assert response.status_code == 503 and response.headers["Retry-After"]
+        assert response.json()["error"]["code"] == "warming"
+        asked = {"model": "fake", "input": part(sound())}
+        assert client.http.post("/v1/embeddings", json=asked).status_code == 503
+        assert client.http.get("/v1/models").status_code == 200
+        state.is_warm = True
+        assert client.http.get("/healthz").json()["status"] == "ok"
+        assert client.ask().status_code == 200

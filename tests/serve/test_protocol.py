@@ -40,7 +40,12 @@ def test_an_answer_has_the_form_of_the_protocol(client):
     }
     assert body["notes"] == ["the words are its own"]
     usage = body["usage"]
-    assert usage == {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
+    assert usage == {
+        "prompt_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 3},
+        "completion_tokens": 6,
+        "total_tokens": 13,
+    }
 
 
 def test_a_stream_spells_the_answer_and_tells_its_end(client):

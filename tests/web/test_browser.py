@@ -5,6 +5,7 @@ playwright and the browser itself. With the variable PICTURES, which names a fol
 writes the pictures of the documentation.
 """
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import tiny_model as tiny
 from helpers.programs import ROOT
 
 pytest.importorskip("gradio", reason="needs the extra `web`")
@@ -169,8 +171,9 @@ def test_songs_are_heard_and_asked_about(browser, address, tmp_path):
         add(page, long_song(tmp_path), 2)
         assert re.search(r"Heard: \d\d:\d\d–", page.inner_text("#songs"))
         assert page.locator(".wave-rest").count() > 20
-        _, both = ask(page, "What is the tempo of both songs?")
+        _, both = ask(page, "Which song is faster?")
         assert re.search(r"00\d+\.ogg: .*\n+.*long_?.mix\.flac: ", both), both
+        assert "cannot compare" in page.inner_text("#status")
         picture(page, "web-desktop")
         page.get_by_role("button", name="Export").click()
         page.wait_for_function("document.body.innerText.includes('is ready')")
@@ -183,6 +186,86 @@ def test_songs_are_heard_and_asked_about(browser, address, tmp_path):
         page.wait_for_selector("#songs .empty")
         assert page.locator("#chat .bot").count() == 0
     assert hosts == {address.split("/")[2]}
+
+
+def real_song(folder):
+    """A song that is played, of a package of Debian; skips without the package."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        pytest.skip("needs a package of Debian")
+    command = ["apt-get", "download", "ardentryst"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    packages = list(folder.glob("ardentryst*.deb"))
+    if done.returncode or not packages:
+        pytest.skip("Debian's package ardentryst cannot be downloaded")
+    subprocess.run(["dpkg", "-x", packages[0], folder / "root"], check=True)
+    songs = (folder / "root/usr/share/games/ardentryst/Music").glob("*.ogg")
+    return max(songs, key=lambda path: path.stat().st_size)
+
+
+def test_a_real_song_is_heard_in_parts(browser, address, tmp_path):
+    path = real_song(tmp_path)
+    with tab(browser, address) as page:
+        add(page, path, 1)
+        assert page.locator(".wave-rest").count() > 20
+        _, answer = ask(page, "What is the tempo?")
+        assert answer
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """A small model whose answers are too long to wait for."""
+    folder = tmp_path_factory.mktemp("endless")
+    tiny.save_model(folder, tiny.llama())
+    for name, section, values in (
+        ("config.json", "generate", {"max_new_tokens": 8000, "min_new_tokens": 7999}),
+        ("language_model/config.json", None, {"max_position_embeddings": 16_384}),
+    ):
+        content = json.loads((folder / name).read_text())
+        (content[section] if section else content).update(values)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_stop_ends_an_answer_and_keeps_what_is_there(browser, endless, folder):
+    with (
+        page_at_work(f"--model={endless}", folder=folder) as address,
+        tab(browser, address) as page,
+    ):
+        assert endless.name in page.inner_text("#head")
+        assert str(endless) not in page.inner_text("#head")
+        add(page, CLIPS[2], 1)
+        page.fill("#question textarea", "What is it?")
+        page.keyboard.press("Enter")
+        long = "document.querySelector('#chat .bot')?.innerText.length > 40"
+        page.wait_for_function(long)
+        page.get_by_role("button", name="Stop", exact=True).click()
+        page.wait_for_function(
+            "document.querySelector('#chat .bot').innerText.includes('(stopped)')"
+        )
+        page.wait_for_selector("button:has-text('Ask'):visible")
+        assert HINT in page.inner_text("#status")
+
+
+def test_what_the_microphone_hears_is_asked_about(address, tmp_path):
+    """The browser has a microphone that hears a file."""
+    heard = tmp_path / "heard.wav"
+    wave, rate = soundfile.read(CLIPS[3])
+    soundfile.write(heard, wave, rate, subtype="PCM_16")
+    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    flags += [f"--use-file-for-fake-audio-capture={heard}"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS + flags)
+        with tab(browser, address) as page:
+            page.locator("#song button[aria-label='Record audio']").click()
+            page.get_by_role("button", name="Record", exact=True).click()
+            time.sleep(4)
+            page.locator("#song button:has-text('Stop'):visible").first.click()
+            page.wait_for_selector(".song")
+            assert "recording 1" in page.inner_text("#songs")
+            assert "all of it" in page.inner_text("#songs")
+            _, answer = ask(page, "What is the tempo?")
+            assert answer
+        browser.close()
 
 
 def test_a_text_that_was_renamed_is_refused(browser, address, folder, tmp_path):
