@@ -19,6 +19,7 @@ import musilingo_jax
 PACKAGE = Path(musilingo_jax.__file__).parent
 ROOMS = (
     "runtime",
+    "jobs",
     "models",
     "pretrained",
     "corpora",
