@@ -17,6 +17,7 @@ PROGRAMS = (
     "generate",
     "chat",
     "cache",
+    "annotate",
     "convert",
     "plan",
     "serve",
@@ -25,6 +26,7 @@ PROGRAMS = (
     "recipes.tiny",
     "recipes.render",
     "recipes.teachers",
+    "recipes.annotation_errors",
 )
 SUBCOMMANDS = {
     "cache": ("inspect", "export"),
