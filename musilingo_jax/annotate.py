@@ -1,14 +1,15 @@
 """Measures songs: tempo, beats, bars, key, chords, loudness, sections, tags.
 
-    musilingo annotate songs/ --out=annotations
-    musilingo annotate songs.jsonl --out=annotations --window=30 --fields=tempo,key
-    musilingo annotate songs/ --out=annotations --tags=build/teachers/musicnn.whl
-    musilingo annotate songs/ --out=annotations --task=3 --tasks=16
+    python -m musilingo_jax.annotate songs/ --out=annotations
+    python -m musilingo_jax.annotate songs.jsonl --out=annotations --window=30
+    python -m musilingo_jax.annotate songs/ --out=annotations --tags=musicnn.whl
+    python -m musilingo_jax.annotate songs/ --out=annotations --task=3 --tasks=16
 
 Writes OUT/annotations.jsonl: a row for each song, or for each window of each song,
 where every value has its source, its version and how sure it is. Everything is measured
 by functions of this package and librosa, whose licences permit any use; tags come from
-musicnn's taggers, if their package is given.
+musicnn's taggers, if their package is given. The fields: tempo, beats, downbeats,
+metre, key, chords, loudness, sections, tags.
 
 Kill it at any time: the same command resumes. However many tasks share the work, the
 file is the same, on machines of one kind. Songs that cannot be read are listed, and the
@@ -50,8 +51,7 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--fields",
         type=nonempty,
-        help=f"which of {','.join((*song.FIELDS, tags.FIELD))}; default: all, and "
-        "tags if --tags is given",
+        help="such as tempo,key; default: all, and tags if --tags is given",
     )
     parser.add_argument(
         "--window",
