@@ -21,10 +21,11 @@ import numpy as np
 from absl import app, flags
 from etils import epath
 
-from musilingo_jax.audio.cache import cache_state, shard_plan
+from musilingo_jax.audio.cache import cache_state
 from musilingo_jax.audio.cache.identity import FORMAT, Identity
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.cache.shards import CachedClip, ShardWriter
+from musilingo_jax.jobs import shard_plan
 
 SHARDS, CLIPS, SHAPE = 20, 1024, (3, 1024)
 BATCH = 32
@@ -38,7 +39,7 @@ def make(folder: epath.Path) -> FeatureCache:
     identity = Identity("noise", 24_000, 325, 3, "pooled", "float32", FORMAT, 0.0)
     plans = shard_plan.read(folder)
     ids = [clip for shard in names for clip in shard]
-    shard_plan.add(folder, identity, plans, ids, shard_clips=CLIPS)
+    shard_plan.add(folder, identity.stored(), plans, ids, shard_items=CLIPS)
     for number, clips in enumerate(names):
         with ShardWriter(folder, number, identity) as writer:
             for clip in clips:

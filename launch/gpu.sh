@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Trains on all GPUs of this machine.
+# Trains on all GPUs of this machine, or runs another program there.
 #
 #   launch/gpu.sh --config=configs/finetune_music_instruct.py:long
+#   launch/gpu.sh --program=cache --config=configs/features/mert_330m.py:corpora/musiccaps
 #
-# All flags go to musilingo_jax.train; `python -m musilingo_jax.train --help` lists them.
+#   --program=NAME  train (the default), cache, generate or evaluate
+#
+# All other flags go to the program; `python -m musilingo_jax.train --help` lists them.
 #
 # Environment:
 #   PYTHON     the interpreter; default: .venv/bin/python, if there is one
@@ -20,19 +23,35 @@ for flag; do
 done
 cd "$(dirname "$0")/.."
 
+program=train flags=()
+for flag in "$@"; do
+  case "$flag" in
+    --program=*) program="${flag#*=}" ;;
+    *) flags+=("$flag") ;;
+  esac
+done
+case "$program" in
+  train | cache | generate | evaluate) ;;
+  *)
+    echo "error: --program=$program: choose train, cache, generate or evaluate;" \
+      "annotate needs no GPU: launch/share.sh" >&2
+    exit 2
+    ;;
+esac
+
 python="${PYTHON:-python}"
 if [[ -z "${PYTHON:-}" && -x .venv/bin/python ]]; then python=.venv/bin/python; fi
 
 # GPUs exchange weights and activations while they compute what does not depend on them.
-flags="--xla_gpu_enable_latency_hiding_scheduler=true"
-export XLA_FLAGS="$flags${XLA_FLAGS:+ $XLA_FLAGS}"
+tuning="--xla_gpu_enable_latency_hiding_scheduler=true"
+export XLA_FLAGS="$tuning${XLA_FLAGS:+ $XLA_FLAGS}"
 # JAX reserves three quarters of the memory by default. What is not reserved here is for
 # NCCL and for other libraries, whose memory JAX does not count.
 export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
 # Without it a failure of NCCL looks like a hang.
 export NCCL_DEBUG="${NCCL_DEBUG:-WARN}"
 
-# JAX falls back to the CPU with a mere warning, and training would take weeks.
+# JAX falls back to the CPU with a mere warning, and the work would take weeks.
 found=$(XLA_PYTHON_CLIENT_PREALLOCATE=false "$python" -c \
   'import jax; print(jax.default_backend(), jax.local_device_count())') || {
   echo "error: $python cannot start JAX; install it with: pip install -e '.[cuda]'" >&2
@@ -44,4 +63,4 @@ if [[ "$found" != gpu\ * ]]; then
   exit 1
 fi
 echo "JAX sees ${found#gpu } GPU(s)" >&2
-exec "$python" -m musilingo_jax.train "$@"
+exec "$python" -m "musilingo_jax.$program" "${flags[@]}"

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Trains on this machine, in one process or, as on a pod, in several.
+# Trains on this machine, or runs another program, in one process or, as on a pod, in
+# several.
 #
 #   launch/local.sh --config=configs/tiny.py
 #   launch/local.sh --devices=8 --config=configs/tiny.py --config.mesh.tensor=2
 #   launch/local.sh --processes=2 --devices=4 --config=configs/tiny.py
 #
+#   --program=NAME runs another program than train, such as cache
 #   --devices=M    splits the CPU into M simulated devices per process, to try a mesh
 #   --processes=N  starts N processes, which connect over the loopback as the hosts of a
 #                  pod do over their network
 #
-# All other flags go to musilingo_jax.train; `python -m musilingo_jax.train --help` lists
-# them.
+# All other flags go to the program; `python -m musilingo_jax.train --help` lists them.
 #
 # With several processes, each line of output begins with the number of its process. If
 # one fails, all are stopped, and the exit status is that of the one that failed. Ctrl-C
@@ -18,7 +19,7 @@
 # status 130 or 143.
 #
 # Environment:
-#   PROGRAM  runs another program instead, such as musilingo_jax.cache
+#   PROGRAM  the module of a program of your own
 #   PYTHON   the interpreter; default: .venv/bin/python, if there is one
 set -euo pipefail
 for flag; do
@@ -53,6 +54,15 @@ for flag in "$@"; do
     --processes=*)
       positive "$flag"
       processes="${flag#--processes=}"
+      ;;
+    --program=*)
+      case "${flag#*=}" in
+        train | cache | generate | evaluate) PROGRAM="musilingo_jax.${flag#*=}" ;;
+        *)
+          echo "error: $flag: choose train, cache, generate or evaluate" >&2
+          exit 2
+          ;;
+      esac
       ;;
     *) flags+=("$flag") ;;
   esac

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU with one worker or many, and keeps track of what costs money.
+# Trains on a Cloud TPU with one worker or many, or runs another program there, and keeps
+# track of what costs money.
 #
-#   launch/tpu_pod.sh COMMAND --name=NAME --zone=ZONE [OPTIONS] [-- FLAGS OF TRAINING]
+#   launch/tpu_pod.sh COMMAND --name=NAME --zone=ZONE [OPTIONS] [-- FLAGS]
 #
 #   create    requests the TPU and waits until it is granted
 #   install   copies the code, installs the locked packages, mounts the bucket
-#   run       trains, shows the log, and starts over after a preemption
-#   logs      shows the log of the training from its beginning
-#   stop      lets the training save and exit; keeps the TPU
+#   run       starts the program, shows its log, and starts over after a preemption
+#   logs      shows the log from its beginning
+#   stop      lets the program save and exit; keeps the TPU
 #   status    lists the TPUs in the zone
 #   delete    deletes the TPU
 #   all       create, install, run, delete
@@ -15,6 +16,7 @@
 #   --name=NAME          of the TPU, and of the request for it
 #   --zone=ZONE          such as us-west4-a
 #   --type=TYPE          such as v5litepod-8 (v5e), v6e-8, v5p-8, v4-32
+#   --program=NAME       train (the default), cache, generate or evaluate
 #   --bucket=gs://NAME   keeps runs/, models/, corpora/ and features/
 #   --features=NAME      the cache in the bucket's features/; default mert_330m
 #   --spot               cheap, but may be preempted at any moment; the default
@@ -24,7 +26,7 @@
 #   --runtime=VERSION    software of the TPU; default: the one for the type
 #   --patience=DURATION  how long the request stays in the queue; default 6h
 #   --restarts=N         give up after N preemptions; default 50
-#   --yes                do not ask. `all` then deletes the TPU, even if training failed
+#   --yes                do not ask. `all` then deletes the TPU, even after a failure
 #   --dry-run            print the commands, but run none
 #
 # For example, and without risk:
@@ -32,16 +34,17 @@
 #   launch/tpu_pod.sh all --dry-run --name=mine --zone=us-west4-a --type=v5litepod-8 \
 #     --bucket=gs://mine -- --config=configs/finetune_music_instruct.py:long
 #
-# You pay from when the TPU is granted until it is deleted, whether it trains or not. The
-# training continues when this script or its connection ends; `logs` shows it again. Every
-# command can be repeated: it checks what exists and does only what is missing.
+# The FLAGS after -- go to the program. You pay from when the TPU is granted until it is
+# deleted, whether it works or not. The program continues when this script or its connection
+# ends; `logs` shows it again. Every command can be repeated: it checks what exists and does
+# only what is missing.
 #
 # More in launch/README.md. The commands were tested with a fake gcloud only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly POLL_SECONDS="${POLL_SECONDS:-20}"
-name='' zone='' type='' bucket='' features=mert_330m tier=--spot project='' runtime=''
+program=train name='' zone='' type='' bucket='' features=mert_330m tier=--spot project='' runtime=''
 patience=6h restarts=50 yes=false dry_run=false
 # Whether this script has requested the TPU and, in a dry run, the state that it would have.
 asked=false pretended=NONE
@@ -65,6 +68,7 @@ main() {
   while (($#)); do
     case "$1" in
       --*=) die "$1 is empty: give it a value, or leave it out" ;;
+      --program=*) program="${1#*=}" ;;
       --name=*) name="${1#*=}" ;;
       --zone=*) zone="${1#*=}" ;;
       --type=*) type="${1#*=}" ;;
@@ -79,10 +83,17 @@ main() {
       --dry-run) dry_run=true ;;
       --) shift && break ;;
       -h | --help) command=help ;;
-      *) die "unknown option $1; put flags of the training after -- (try: $0 help)" ;;
+      *) die "unknown option $1; put flags of the program after -- (try: $0 help)" ;;
     esac
     shift
   done
+  case "$program" in
+    train | cache | generate | evaluate) ;;
+    *)
+      die "--program=$program: choose train, cache, generate or evaluate; annotate needs" \
+        "no TPU: launch/share.sh, or launch/kubernetes.yaml"
+      ;;
+  esac
   place=("--zone=$zone")
   [[ -z "$project" ]] || place+=("--project=$project")
   [[ "$restarts" =~ ^[0-9]{1,6}$ ]] ||
@@ -285,7 +296,7 @@ check_run() {
   for flag; do
     case "$flag" in --config=*) config="${flag#*=}" ;; esac
   done
-  [[ -n "$config" ]] || die "name what to train: … -- --config=configs/tiny.py"
+  [[ -n "$config" ]] || die "name what to ${program}: … -- --config=configs/tiny.py"
   check_placeholder --config "$config"
   # What follows a colon is the argument of the file.
   [[ -f "${config%%:*}" ]] || die "--config=$config: there is no ${config%%:*} in $PWD"
@@ -317,8 +328,8 @@ run() {
   while true; do
     create
     status=0
-    { install && worker all start "${flags[@]}" && follow; } || status=$?
-    # 255 means that the connection broke; the training continues without it.
+    { install && worker all start "$program" "${flags[@]}" && follow; } || status=$?
+    # 255 means that the connection broke; the program continues without it.
     lost=0
     while ((status == 255)) && ((lost < 30)) && ! is_gone; do
       say "the connection broke; trying again"
@@ -328,10 +339,10 @@ run() {
       ((SECONDS - since < 600)) || lost=0
     done
     if ((status == 0)); then
-      "$dry_run" || say "done: the run is in $bucket/runs"
+      "$dry_run" || say "done: what it wrote is in $bucket"
       return
     fi
-    is_gone_soon || die "the training failed with status $status; see above and" \
+    is_gone_soon || die "$program failed with status $status; see above and" \
       "$bucket/runs/logs. The TPU was not preempted, so starting over would not help"
     preemptions=$((preemptions + 1))
     ((preemptions <= restarts)) || die "preempted $preemptions times; try another zone"

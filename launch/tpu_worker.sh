@@ -2,7 +2,7 @@
 # The part of launch/tpu_pod.sh that runs on each worker of a TPU, in the folder of the code.
 #
 #   launch/tpu_worker.sh install gs://BUCKET   installs packages, mounts the bucket
-#   launch/tpu_worker.sh start FLAGS           starts training, detached from the terminal
+#   launch/tpu_worker.sh start PROGRAM FLAGS   starts it, detached from the terminal
 #   launch/tpu_worker.sh follow                shows its output from the start; exits with
 #                                              its status
 #   launch/tpu_worker.sh stop                  lets it save and exit
@@ -62,52 +62,54 @@ install_gcsfuse() {
 }
 
 running() {
-  [[ -f train.pid && ! -f train.status ]] && kill -0 "$(<train.pid)" 2>/dev/null
+  [[ -f work.pid && ! -f work.status ]] && kill -0 "$(<work.pid)" 2>/dev/null
 }
 
 start() {
   if running; then
-    echo "$(hostname): is training already"
+    echo "$(hostname): is at work already"
     return
   fi
-  rm -f train.pid train.status
-  setsid nohup "$0" supervise "$@" >train.log 2>&1 </dev/null &
+  rm -f work.pid work.status
+  setsid nohup "$0" supervise "$@" >work.log 2>&1 </dev/null &
   for _ in {1..300}; do
-    [[ -f train.pid ]] && return
+    [[ -f work.pid ]] && return
     sleep 0.1
   done
-  die "training did not start: $(tail -n 1 train.log)"
+  die "$1 did not start: $(tail -n 1 work.log)"
 }
 
-# Writes the status of the training to a file, since no shell waits for it.
+# Writes the status of the program to a file, since no shell waits for it.
 supervise() {
-  "${PYTHON:-.venv/bin/python}" -m musilingo_jax.train --distributed "$@" &
-  echo $! >train.pid
+  local program="$1"
+  shift
+  "${PYTHON:-.venv/bin/python}" -m "musilingo_jax.$program" --distributed "$@" &
+  echo $! >work.pid
   local status=0
   wait $! || status=$?
   if mkdir -p runs/logs; then
-    cp train.log "runs/logs/$(date +%Y%m%d-%H%M%S)-$(hostname).log" || true
+    cp work.log "runs/logs/$(date +%Y%m%d-%H%M%S)-$(hostname).log" || true
   fi
-  echo "$status" >train.status.partial
-  mv train.status.partial train.status
+  echo "$status" >work.status.partial
+  mv work.status.partial work.status
 }
 
 follow() {
-  [[ -f train.pid ]] || die "no training was started here"
-  tail --lines=+1 --follow=name --pid="$(<train.pid)" train.log
+  [[ -f work.pid ]] || die "nothing was started here"
+  tail --lines=+1 --follow=name --pid="$(<work.pid)" work.log
   for _ in {1..600}; do
-    [[ -f train.status ]] && exit "$(<train.status)"
+    [[ -f work.status ]] && exit "$(<work.status)"
     sleep 0.1
   done
-  die "training ended without a status; the machine may have been restarted"
+  die "it ended without a status; the machine may have been restarted"
 }
 
 stop() {
   if running; then
-    kill -TERM "$(<train.pid)"
-    echo "$(hostname): asked the training to save and exit"
+    kill -TERM "$(<work.pid)"
+    echo "$(hostname): asked it to save and exit"
   else
-    echo "$(hostname): no training is running"
+    echo "$(hostname): nothing is running"
   fi
 }
 

@@ -3,14 +3,16 @@
     python -m musilingo_jax.cache --config=features/tiny
     python -m musilingo_jax.cache --config=features/tiny --task=3 --tasks=16
     python -m musilingo_jax.cache --config=features/tiny --distributed
+    python -m musilingo_jax.cache --config=features/tiny --engine=ray
     python -m musilingo_jax.cache inspect runs/tiny/cache
     python -m musilingo_jax.cache export runs/tiny/cache --out=embeddings.parquet
 
 Without a command it encodes the songs that the cache lacks; the second example is one
-task of a job array, the third is for each process of a TPU pod or SLURM job. Kill it at
-any time: the same command resumes with the shard that was not finished. However often
-it was killed, and however many tasks shared the work, the files are the same, bit for
-bit, on machines of one kind.
+task of a job array, the third is for each process of a TPU pod or SLURM job, and the
+fourth encodes in the processes of a Ray cluster. Kill it at any time: the same command
+resumes with the shard that was not finished. However often it was killed, and however
+many tasks shared the work, the files are the same, bit for bit, on machines of one
+kind. The folder `journal` in the cache says who made which shard, and when.
 
 Songs that cannot be read are listed, not replaced, and the exit status is 1 unless
 `--allow_missing` is given. Songs that were missing, or were not what the corpus says,
@@ -33,10 +35,12 @@ from musilingo_jax.audio.cache import description, feature_cache, recorded_type
 from musilingo_jax.audio.cache import export as exports
 from musilingo_jax.audio.cache.cache_state import CacheState
 from musilingo_jax.audio.cache.clips import Clip
-from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
-from musilingo_jax.pretrained import embedded_models
+from musilingo_jax.jobs import flags as job_flags
+from musilingo_jax.jobs.engine import RAY, Engine
+from musilingo_jax.jobs.share import Share
+from musilingo_jax.pretrained import embedded_models, number_type
 from musilingo_jax.runtime import (
     cli,
     command_line,
@@ -54,20 +58,7 @@ def parser() -> CommandParser:
     parser = CommandParser(prog="python -m musilingo_jax.cache", description=__doc__)
     parser.set_defaults(run=encode)
     encoding = parser.add_argument_group("encoding")
-    encoding.add_argument(
-        "--task",
-        metavar="N",
-        type=int,
-        default=0,
-        help="the number of this task, from 0",
-    )
-    encoding.add_argument(
-        "--tasks",
-        metavar="N",
-        type=command_line.positive,
-        default=1,
-        help="how many tasks of a job array share the songs",
-    )
+    job_flags.add(encoding)
     encoding.add_argument(
         "--retry", action="store_true", help="decode songs again that failed before"
     )
@@ -143,11 +134,12 @@ def encode(given: argparse.Namespace) -> None:
     """
     started = time.monotonic()
     config = cli.required_config("corpus", "features", "model", "mesh")
-    share = _share(given)
+    engine = job_flags.engine(given)
+    share = _share(given, engine)
     if given.allow_missing:
         config.features.allow_missing = True
     clips = feature_cache.clips_of(mixture.load(config.corpus))
-    state = _fill(config, clips, share, retry=given.retry)
+    state = _fill(config, clips, share, engine, retry=given.retry)
     cache = FeatureCache(paths.open_folder(config.features.cache), state)
     reported = [clip.id for clip in clips]
     if state.unfinished:
@@ -169,18 +161,30 @@ def encode(given: argparse.Namespace) -> None:
 
 
 def _fill(
-    config: ConfigDict, clips: Sequence[Clip], share: Share, *, retry: bool
+    config: ConfigDict,
+    clips: Sequence[Clip],
+    share: Share,
+    engine: Engine,
+    *,
+    retry: bool,
 ) -> CacheState:
     """Makes this process's share of the shards, in the type of numbers of all shares.
 
     Raises:
+      UsageError: the type is "auto", and other machines encode.
       UserError: as in `recorded_type.settle` and `feature_cache.fill`.
     """
     embedded_models.settle(config)
+    if engine.name == RAY and config.model.get("dtype") == number_type.AUTO:
+        raise UsageError(
+            f"--engine={RAY}: this process does not know the processors of the cluster;"
+            " give --config.model.dtype=bfloat16 or float32"
+        )
     automatic = recorded_type.settle(config, parts=("encoder",))
-    mesh = make_mesh(**config.mesh) if share.tasks == 1 else None
+    alone = share.tasks == 1 and engine.name != RAY
+    mesh = make_mesh(**config.mesh) if alone else None
     fill = functools.partial(
-        feature_cache.fill, config, clips, share, mesh, retry=retry, others=True
+        feature_cache.fill, config, clips, share, mesh, engine, retry=retry, others=True
     )
     try:
         return fill()
@@ -216,34 +220,27 @@ def _folder(given: argparse.Namespace) -> str:
     return cli.required_config("features").features.cache
 
 
-def _share(given: argparse.Namespace) -> Share:
+def _share(given: argparse.Namespace, engine: Engine) -> Share:
     """Which part of the work is this process's.
 
     Raises:
       UsageError: the flags contradict each other.
       UserError: as in `platforms.start`.
     """
+    if engine.name == RAY:
+        # The accelerators of this machine are for the processes of the cluster.
+        jax.config.update("jax_platforms", "cpu")
     distributed.start()
     platforms.start()
     together = Share.of_this_process()
-    if together.tasks > 1:
-        if given.tasks > 1:
-            raise UsageError(
-                "--tasks and --distributed or --processes are two ways to share the "
-                "work: choose one"
-            )
-        return together
-    if not 0 <= given.task < given.tasks:
+    if together.tasks == 1:
+        return job_flags.share(given)
+    if given.tasks > 1 or engine.name == RAY:
         raise UsageError(
-            f"--task={given.task} --tasks={given.tasks}: tasks are counted from 0, so "
-            f"--task must be from 0 to {given.tasks - 1}"
+            f"--{'engine' if engine.name == RAY else 'tasks'} and --distributed or "
+            "--processes are two ways to share the work: choose one"
         )
-    if given.tasks > 1 and given.retry:
-        raise UsageError(
-            "--retry makes a new plan, which depends on what failed: start it once, "
-            "without --tasks"
-        )
-    return Share(given.task, given.tasks)
+    return together
 
 
 if __name__ == "__main__":

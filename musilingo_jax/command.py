@@ -49,10 +49,11 @@ PROGRAMS = {
     "evaluate": "score a model, or anyone's answers",
     "generate": "answer the questions of a corpus",
     "cache": "encode songs once",
+    "annotate": "measure tempo, key, chords and more of songs",
     "convert": "convert, merge and inspect weights",
     "plan": "see what fits on which TPU",
 }
-RECIPES = "make the embedded model: musilingo recipes tiny, render or teachers"
+RECIPES = "make the embedded model: musilingo recipes tiny, render, teachers, …"
 _FORMATS = ("text", "json", "srt", "vtt")
 # Questions that are read ahead of the answer that is printed.
 _AHEAD = 64
@@ -142,7 +143,7 @@ def main() -> None:
         folder = Path(musilingo_jax.__file__).parent / "recipes"
         from musilingo_jax.runtime.printable import print_note
 
-        recipes = ("tiny", "render", "teachers")
+        recipes = ("tiny", "render", "teachers", "annotation_errors")
         if name not in recipes or not (folder / f"{name}.py").is_file():
             print_note(f"error: name a recipe: {', '.join(recipes)}")
             sys.exit(2)

@@ -72,16 +72,29 @@ def test_a_command_can_be_pasted(words):
                 assert re.search(rf"^{setting.partition('=')[0]} \?=", makefile, re.M)
         case [("launch/local.sh" | "launch/gpu.sh") as script, *flags]:
             own = re.findall(r"^#   (--\w+)=", (ROOT / script).read_text(), re.M)
-            flags = [flag for flag in flags if flag.partition("=")[0] not in own]
-            commands.check(["musilingo_jax.train", *flags])
+            rest = [flag for flag in flags if flag.partition("=")[0] not in own]
+            commands.check([program_of(flags), *rest])
+        case ["launch/share.sh", *flags]:
+            rest = [flag for flag in flags if not flag.startswith("--program=")]
+            commands.check([program_of(flags), *rest])
         case ["sbatch", *arguments]:
             script = arguments.index("launch/slurm.sbatch")
             assert all(word.startswith("--") for word in arguments[:script])
-            commands.check(["musilingo_jax.train", *arguments[script + 1 :]])
+            flags = arguments[script + 1 :]
+            rest = [flag for flag in flags if not flag.startswith("--program=")]
+            commands.check([program_of(flags), *rest])
+        case ["kubectl", "create", "-f", manifest]:
+            assert (ROOT / manifest).is_file()
         case ["launch/tpu_pod.sh", *arguments]:
             check_dry_run(arguments)
         case [program, *_]:
             assert program in OTHERS, f"who parses {shlex.join(words)!r}?"
+
+
+def program_of(flags):
+    """The program that a launch script is asked for."""
+    named = (flag for flag in flags if flag.startswith("--program="))
+    return f"musilingo_jax.{next(named, '=train').partition('=')[2]}"
 
 
 def check_install(arguments):
@@ -99,7 +112,7 @@ def check_dry_run(arguments):
     if "--" in arguments:
         place = arguments.index("--")
         before, flags = arguments[:place], arguments[place + 1 :]
-        commands.check(["musilingo_jax.train", *flags])
+        commands.check([program_of(before), *flags])
     dry = [word for word in before if word != "--dry-run"]
     done = subprocess.run(
         [

@@ -1,6 +1,7 @@
 """The rooms of the package are ordered, and imports run downward only.
 
-    door     train.py  evaluate.py  generate.py  chat.py  cache.py  command.py
+    door     train.py  evaluate.py  generate.py  chat.py  cache.py  annotate.py
+             command.py
     wing     plan/  convert/  recipes/  serve/  web/
     room     the rest, lowest first in `ROOMS`
 
@@ -19,15 +20,17 @@ import musilingo_jax
 PACKAGE = Path(musilingo_jax.__file__).parent
 ROOMS = (
     "runtime",
+    "jobs",
     "models",
     "pretrained",
     "corpora",
     "audio",
+    "annotation",
     "answering",
     "training",
     "evaluation",
 )
-DOORS = ("train", "evaluate", "generate", "chat", "cache", "command")
+DOORS = ("train", "evaluate", "generate", "chat", "cache", "annotate", "command")
 WINGS = ("plan", "convert", "recipes", "serve", "web")
 FILES = sorted(PACKAGE.rglob("*.py"))
 

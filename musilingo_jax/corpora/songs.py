@@ -69,7 +69,7 @@ def _regular(path: Path) -> Path:
     return path
 
 
-def load(path: Path | str) -> list[Record]:
+def load(path: Path | str, *, answers: bool = True) -> list[Record]:
     """The records of a corpus, in the order of its lines.
 
     A line, with paths relative to the file (all keys but `audio` and `answer` are
@@ -91,6 +91,11 @@ def load(path: Path | str) -> list[Record]:
     many files were left out, `.npy` among them, is printed to stderr; so are
     the mistakes that `findings` finds in the lines.
 
+    Args:
+      path: as `resolve` takes it.
+      answers: whether each line must have an answer. Without, those that it may have
+        are not looked at.
+
     Raises:
       UserError: a line is not such an object, or its sound file is missing, with file
         and line; or there are no records at all; or a file's name is not UTF-8.
@@ -101,7 +106,7 @@ def load(path: Path | str) -> list[Record]:
     records, missing, places = [], [], []
     clips: dict[tuple, str] = {}
     listings: dict[str, dict[str, list[str]]] = {}
-    for where, fields in rows(path):
+    for where, fields in rows(path, answers=answers):
         audio = as_on_disk(path.parent / fields["audio"], listings)
         part = {key: fields[key] for key in _NUMBERS}
         known = (audio, *part.values())
@@ -123,6 +128,8 @@ def load(path: Path | str) -> list[Record]:
         )
     if not records:
         raise UserError(f"{path}: contains no songs")
+    if not answers:
+        return records
     found = findings.find(list(zip(places, records, strict=True)))
     mistakes = [each for each in found if each.kind in findings.MISTAKES]
     for sentence in findings.sentences(mistakes):
@@ -147,8 +154,12 @@ def _without_texts(audio: Path, folder: Path) -> Record:
     )
 
 
-def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: Path, *, answers: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
     """The checked lines of a songs file, once for each of their answers.
+
+    Args:
+      path: of the file.
+      answers: as in `load`; without, a line comes once, with the answer "".
 
     Yields:
       `file:line` and all keys; those left out are None, or "" and "train" for
@@ -158,15 +169,20 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
       UserError: a line is not valid, with file and line.
     """
     is_table = path.suffix.lower() in row_files.TABLES
-    for where, fields in row_files.read_rows(path, columns=_REQUIRED):
+    required = _REQUIRED if answers else _REQUIRED[:1]
+    for where, fields in row_files.read_rows(path, columns=required):
         if is_table:
             fields = {key: _cell(key, cell) for key, cell in fields.items()}
-        answers = fields.get("answer")
-        if not isinstance(answers, list):
-            answers = [answers]
-        elif not answers:
+        given = fields.get("answer")
+        if not answers:
+            checked = _checked({**fields, "answer": "-"}, where=where)
+            yield where, {**checked, "answer": ""}
+            continue
+        if not isinstance(given, list):
+            given = [given]
+        elif not given:
             raise UserError(f"{where}: `answer` is an empty list; give an answer")
-        for answer in answers:
+        for answer in given:
             yield where, _checked({**fields, "answer": answer}, where=where)
 
 

@@ -9,32 +9,21 @@ and nothing of it is shipped with this one (ISC licence, Jordi Pons).
 """
 
 import argparse
-import hashlib
 import json
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
+from musilingo_jax.annotation.tags import load, probabilities
 from musilingo_jax.audio import waveforms
 from musilingo_jax.models.taggers import musicnn
 from musilingo_jax.models.taggers.musicnn import TAGS, Musicnn
-from musilingo_jax.pretrained import tensorflow_files
 from musilingo_jax.runtime import cli, platforms
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import print_note, printable
-
-SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
-"""Of `musicnn-0.1.0-py3-none-any.whl`."""
-
-_FILES = (".index", ".data-00000-of-00001")
-# Patches that are computed at once: half a minute.
-_BATCH = 10
 
 
 def parser() -> CommandParser:
@@ -83,35 +72,6 @@ def main(given: argparse.Namespace) -> None:
             print(f"  {name:<12} {tags}")
 
 
-def load(wheel: Path) -> dict[str, Musicnn]:
-    """The two taggers in the package, by the names of their folders.
-
-    Raises:
-      UserError: the file cannot be read, or is not version 0.1.0 of the package.
-    """
-    advice = "get it with `make teachers`, or `pip download --no-deps musicnn==0.1.0`"
-    try:
-        with wheel.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{wheel}: cannot be read ({error.strerror}); {advice}") from (
-            error
-        )
-    if found != SHA256:
-        raise UserError(
-            f"{wheel}: is not the wheel of musicnn 0.1.0 (its SHA-256 begins with "
-            f"{found[:12]}); {advice}"
-        )
-    loaded = {}
-    with zipfile.ZipFile(wheel) as package, tempfile.TemporaryDirectory() as folder:
-        for name in TAGS:
-            for file in _FILES:
-                package.extract(f"musicnn/{name}/{file}", folder)
-            place = Path(folder) / "musicnn" / name
-            loaded[name] = Musicnn.of(tensorflow_files.read(place), name)
-    return loaded
-
-
 def hear(
     teachers: Mapping[str, Musicnn], song: Path
 ) -> dict[str, Float[np.ndarray, " tags"]]:
@@ -125,30 +85,10 @@ def hear(
         sample_rate=musicnn.RATE,
         tell=lambda notice: print_note(f"{song}: {notice}"),
     )
-    patches = musicnn.patches_of(waveform)
-    if not len(patches):
-        seconds = len(waveform) / musicnn.RATE
-        raise UserError(
-            f"{song}: lasts {seconds:.1f} s, and these taggers need three seconds; "
-            "choose a longer one"
-        )
-    missing = -len(patches) % _BATCH
-    padded = np.pad(patches, ((0, missing), (0, 0), (0, 0)))
-    heard = {}
-    for name, teacher in teachers.items():
-        each = [
-            np.asarray(_probabilities(teacher, padded[start : start + _BATCH]))
-            for start in range(0, len(padded), _BATCH)
-        ]
-        heard[name] = np.concatenate(each)[: len(patches)].mean(axis=0)
-    return heard
-
-
-@jax.jit
-def _probabilities(
-    teacher: Musicnn, patches: Float[np.ndarray, "batch 187 96"]
-) -> jax.Array:
-    return jax.nn.sigmoid(teacher(patches))
+    try:
+        return probabilities(teachers, waveform)
+    except UserError as error:
+        raise UserError(f"{song}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -62,8 +62,14 @@ def _without_waiting(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NONBLOCK)
 
 
-def open_folder(name: str | os.PathLike | None) -> epath.Path:
-    """The feature cache's folder, which need not exist yet.
+def open_folder(
+    name: str | os.PathLike | None, *, flag: str = "--config.features.cache"
+) -> epath.Path:
+    """The folder of a job, which need not exist yet.
+
+    Args:
+      name: of the folder.
+      flag: what names it, for messages; by default the feature cache's.
 
     Raises:
       UserError: the name is empty, names a file, or is in a bucket that cannot be
@@ -71,8 +77,7 @@ def open_folder(name: str | os.PathLike | None) -> epath.Path:
     """
     if name is None or not os.fspath(name).strip():
         raise UserError(
-            "the folder for the features has no name; name one with "
-            "--config.features.cache=…"
+            f"the folder for the features has no name; name one with {flag}=…"
         )
     name = os.fspath(name)
     if is_local(name):
@@ -81,7 +86,7 @@ def open_folder(name: str | os.PathLike | None) -> epath.Path:
         if not nearest.is_dir():
             raise UserError(
                 f"{folder}: {nearest} is a file, not a folder; choose another one with "
-                "--config.features.cache=…"
+                f"{flag}=…"
             )
         return folder
     try:

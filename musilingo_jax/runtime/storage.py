@@ -26,9 +26,9 @@ PARTIAL = ".partial"
 # ends, even if it is killed.
 _locks: dict[Path, Any] = {}
 
-# Names of `_partial`, for files of the feature cache.
+# Names of `_partial`, for files of jobs.
 _LEFT_BEHIND = re.compile(
-    r"(?:\d{8}\.(?:array_record|json)|index\.jsonl|\d{3,}\.json)"
+    r"(?:\d{8}\.(?:array_record|jsonl?)|index\.jsonl|\d{3,}\.json)"
     rf"\.(?P<host>.+)-(?P<process>\d+){re.escape(PARTIAL)}"
 )
 # Seconds after which an unfinished file of another host counts as left behind.
@@ -159,7 +159,7 @@ def remove_partial_files(folder: epath.Path, beginning: str) -> None:
     is running cannot be known: its files are kept for a day.
 
     Args:
-      folder: of the feature cache.
+      folder: of a job.
       beginning: how the names of the files begin.
     """
     if not is_local(folder):

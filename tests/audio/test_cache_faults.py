@@ -29,15 +29,15 @@ from musilingo_jax.audio.cache import (
     description,
     export,
     feature_cache,
-    seal,
-    shard_plan,
     shards,
 )
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.clips import Clip
-from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora.records import clip_id, contents_of
+from musilingo_jax.jobs import seal, shard_plan
+from musilingo_jax.jobs.making import Made
+from musilingo_jax.jobs.share import Share
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 
@@ -140,12 +140,13 @@ def test_an_index_of_other_clips_is_not_trusted(tmp_path, mert, monkeypatch):
 def test_a_clip_that_was_lost_is_reported(tmp_path, mert, monkeypatch):
     clips = write_clips(tmp_path / "songs", 2)
 
-    def lose(work, load, config, folder, identity, label):
+    def lose(work, load, config, folder, identity):
         for shard in work:
             with shards.ShardWriter(folder, shard.number, identity) as writer:
                 for id in shard.ids:
                     writer.add_absent(id)
                 writer.finish()
+            yield Made(shard.number, 0)
 
     monkeypatch.setattr(cache_job, "encode_shards", lose)
     with pytest.raises(UserError, match="2 clips, 00.wav:.* are neither encoded nor"):

@@ -10,8 +10,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 from helpers.small_cache import IDENTITY, contents, fill, record_reads, write_songs
 
-from musilingo_jax.audio.cache import cache_state, seal, shard_plan, shards
+from musilingo_jax.audio.cache import cache_state, shards
 from musilingo_jax.audio.cache.reader import FeatureCache
+from musilingo_jax.jobs import seal, shard_plan
 from musilingo_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.medium

@@ -26,10 +26,11 @@ from musilingo_jax.audio import waveforms as audio
 from musilingo_jax.audio.cache import description, feature_cache, shards
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.clips import Clip
-from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import songs
+from musilingo_jax.jobs.engine import THIS_PROCESS
+from musilingo_jax.jobs.share import Share, claim
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
@@ -124,7 +125,7 @@ def test_another_identity_is_refused(tmp_path, mert):
     with pytest.raises(UserError, match=both):
         FeatureCache.open(folder, other)
     with pytest.raises(UserError, match=both):
-        arguments = epath.Path(folder), other, ALL
+        arguments = epath.Path(folder), other, ALL, THIS_PROCESS
         cache_job.run([], tuple, FEATURES, *arguments, shard_clips=1, retry=False)
 
 
@@ -206,11 +207,11 @@ def test_two_programs_do_not_fill_one_cache(tmp_path, mert):
     clips = write_songs(tmp_path / "songs", 1)
     folder = epath.Path(tmp_path / "cache")
     with (
-        cache_job._claim(folder, Share(0, 1)),
+        claim(folder, Share(0, 1), busy="filling this cache"),
         pytest.raises(UserError, match="another program is filling this cache"),
     ):
         fill(clips, mert, folder)
-    with cache_job._claim(folder, Share(0, 2)):
+    with claim(folder, Share(0, 2), busy="filling this cache"):
         with pytest.raises(UserError, match="another program is filling this cache;"):
             fill(clips, mert, folder)
         with pytest.raises(UserError, match="filling this cache as task 0 of 2"):

@@ -22,12 +22,12 @@ from musilingo_jax.audio.cache import (
     cache_state,
     description,
     export,
-    shard_plan,
     shards,
 )
-from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.jobs import shard_plan
+from musilingo_jax.jobs.share import Share
 from musilingo_jax.runtime import paths
 from musilingo_jax.runtime.errors import UsageError, UserError
 
@@ -92,16 +92,16 @@ def test_clips_that_left_the_corpus_do_not_hold_up_a_job(tmp_path, mert, monkeyp
 
 
 def test_the_first_of_several_plans_counts(tmp_path):
-    folder, identity = epath.Path(tmp_path), IDENTITY
+    folder, identity = epath.Path(tmp_path), IDENTITY.stored()
     none = shard_plan.read(folder)
     assert none.shards == () and none.identity is None
-    shard_plan.add(folder, identity, none, ["a", "b", "c"], shard_clips=2)
-    shard_plan.add(folder, identity, none, ["x"], shard_clips=2)
+    shard_plan.add(folder, identity, none, ["a", "b", "c"], shard_items=2)
+    shard_plan.add(folder, identity, none, ["x"], shard_items=2)
     plans = shard_plan.read(folder)
-    assert plans.shards == (("a", "b"), ("c",)) and plans.identity == identity.stored()
+    assert plans.shards == (("a", "b"), ("c",)) and plans.identity == identity
     for number in range(11):
         plans = shard_plan.read(folder)
-        shard_plan.add(folder, identity, plans, [str(number)], shard_clips=2)
+        shard_plan.add(folder, identity, plans, [str(number)], shard_items=2)
     assert [clip for (clip,) in shard_plan.read(folder).shards[2:]] == [
         str(number) for number in range(11)
     ]

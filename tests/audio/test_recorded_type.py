@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from musilingo_jax import cache
 from musilingo_jax.audio.cache import feature_cache, recorded_type
-from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.corpora import songs
+from musilingo_jax.jobs.engine import THIS_PROCESS
+from musilingo_jax.jobs.share import Share
 from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime import processor
 from musilingo_jax.runtime.errors import UserError
@@ -72,7 +73,7 @@ def make(tmp_path, encoder):
 
 def fill(config, share=ALL):
     clips = feature_cache.clips_of(songs.load(config.corpus.path))
-    return cache._fill(config, clips, share, retry=False)
+    return cache._fill(config, clips, share, THIS_PROCESS, retry=False)
 
 
 def record_run(config, **content):

@@ -12,10 +12,12 @@ from musilingo_jax.audio import waveforms as audio
 from musilingo_jax.audio.cache import cache_state
 from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.clips import Clip
-from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.identity import FORMAT, Identity
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.jobs import journal
+from musilingo_jax.jobs.engine import THIS_PROCESS
+from musilingo_jax.jobs.share import Share
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.runtime.sharding import make_mesh, shardings
@@ -100,6 +102,7 @@ def fill(
     retry=False,
     numbers=FEATURES,
     identity=IDENTITY,
+    engine=THIS_PROCESS,
 ):
     """The job, as the program starts it, and the cache if it is complete."""
     mesh = make_mesh(data=1, fsdp=1, tensor=1)
@@ -111,6 +114,7 @@ def fill(
         folder,
         identity,
         share,
+        engine,
         shard_clips=shard_clips,
         retry=retry,
     )
@@ -131,9 +135,11 @@ def record_reads(monkeypatch):
 
 
 def files(folder):
-    """All that a finished job leaves."""
+    """All that a finished job leaves, but who did it when."""
     return {
         path.relative_to(folder): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith("lock")
+        if path.is_file()
+        and not path.name.startswith("lock")
+        and path.parent.name != journal.FOLDER
     }

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import commands
 from helpers.fake_programs import LAUNCH, executable
 from helpers.processes import HANG
 from helpers.small_run import ROOT
@@ -145,6 +146,92 @@ def test_gpu_trains_if_jax_finds_one(gpu):
     assert flags.endswith(" --mine=1")
     assert memory == "0.92"
     assert words == "-m musilingo_jax.train --config=configs/tiny.py"
+
+
+@pytest.mark.parametrize("name", ["gpu.sh", "local.sh"])
+@pytest.mark.parametrize("program", ["cache", "generate", "evaluate", "train"])
+def test_gpu_and_local_run_other_programs(tmp_path, name, program):
+    executable(
+        tmp_path / "python",
+        "#!/usr/bin/env bash\n[[ $1 != -c ]] || echo gpu 1\n"
+        '[[ $1 == -c ]] || echo "$*"\n',
+    )
+    words = ["--config=a", f"--program={program}", "--config.b=c d"]
+    environment = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python")}
+    command = ["bash", LAUNCH / name, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == f"-m musilingo_jax.{program} --config=a --config.b=c d\n"
+
+
+@pytest.mark.parametrize("name", ["gpu.sh", "local.sh", "share.sh"])
+@pytest.mark.parametrize("program", ["chat", "", "train.sh", "../x"])
+def test_programs_that_scripts_do_not_know_are_refused(name, program):
+    done = subprocess.run(
+        ["bash", LAUNCH / name, f"--program={program}"],
+        env={"PATH": os.environ["PATH"], "PYTHON": "false"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: --program={program}: choose ")
+
+
+def share(tmp_path, *words, **environment):
+    executable(tmp_path / "python", '#!/usr/bin/env bash\necho "$*"\n')
+    return subprocess.run(
+        ["bash", LAUNCH / "share.sh", *words],
+        env={"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python")}
+        | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+ARRAY = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "task", "tasks"),
+    [
+        ({"TASK": "3", "TASKS": "16"}, 3, 16),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, 0, 8),
+        ({"SLURM_ARRAY_TASK_ID": "4", **ARRAY, "SLURM_PROCID": "0"}, 3, 4),
+        ({"TASK": "1", "TASKS": "2", "SLURM_PROCID": "7", "SLURM_NTASKS": "9"}, 1, 2),
+    ],
+)
+def test_a_task_knows_its_share(tmp_path, environment, task, tasks):
+    words = ["--program=annotate", "my songs", "--out=o"]
+    done = share(tmp_path, *words, **environment)
+    expected = f"--task={task} --tasks={tasks} my songs --out=o"
+    assert done.stdout == f"-m musilingo_jax.annotate {expected}\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"TASK": "1"}, {"TASK": "x", "TASKS": "2"}]
+)
+def test_a_task_that_does_not_know_its_share_is_refused(tmp_path, environment):
+    done = share(tmp_path, "--program=annotate", "songs", **environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: set TASK and TASKS, the number of this task")
+
+
+def test_the_manifest_is_an_indexed_job_of_tasks_that_can_be_parsed():
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load((LAUNCH / "kubernetes.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert spec["completionMode"] == "Indexed" and pod["restartPolicy"] == "Never"
+    (container,) = pod["containers"]
+    assert container["command"] == ["/bin/sh", "-c"]
+    (text,) = container["args"]
+    words = text.replace("$JOB_COMPLETION_INDEX", "15").split()
+    assert words[:3] == ["exec", "python", "-m"]
+    assert f"--tasks={spec['completions']}" in words
+    commands.check(words[3:])
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    rule = spec["podFailurePolicy"]["rules"][1]["onExitCodes"]
+    assert rule["containerName"] == container["name"]
 
 
 @pytest.mark.parametrize("seen", ["echo cpu 1", "false"])

@@ -114,7 +114,7 @@ def test_all_trains_and_deletes(cloud):
         "PROVISIONING",
         "ACTIVE",
     ]
-    assert "done: the run is in gs://mine/runs" in printed
+    assert "done: what it wrote is in gs://mine" in printed
     assert not costs(printed)
 
 
@@ -174,10 +174,23 @@ def test_training_gets_its_flags_and_the_cache_of_the_bucket(cloud):
     ).stdout.splitlines()
     assert words == [
         "start",
+        "train",
         "--config=configs/own_songs.py:my songs.jsonl",
         "--profile=a'b",
         "--config.features.cache=gs://mine/features/mert_330m",
     ]
+
+
+def test_other_programs_run_and_start_over_too(cloud):
+    """A cache is filled on a pod that is preempted in the middle of it."""
+    cloud.set(follow=["preempt"])
+    words = ("--yes", "--program=cache", "--", "--config=configs/features/tiny.py")
+    status, printed = cloud.run("run", *ASKED, *words)
+    assert status == 0, printed
+    starts = [call for call in cloud.calls if "tpu_worker.sh start cache " in call]
+    assert len(starts) == 2 and "preempted (1 of at most 50)" in printed
+    refused, printed = cloud.run("run", *ASKED, "--program=annotate", *TRAINING)
+    assert refused == 1 and "annotate needs no TPU: launch/share.sh" in printed
 
 
 def test_a_cache_named_in_the_flags_of_training_takes_precedence(cloud):
@@ -253,7 +266,7 @@ def test_training_that_fails_is_not_repeated(cloud):
     cloud.set(follow=[1])
     status, printed = cloud.run("run", *ASKED, "--yes", *TRAINING)
     assert status == 1
-    assert "the training failed with status 1" in printed
+    assert "train failed with status 1" in printed
     assert cloud.done == ["create", *ONE_RUN]
     assert "STILL COSTS MONEY: mine" in printed
 
@@ -428,7 +441,7 @@ def test_the_real_gcloud_accepts_every_command(cloud, tmp_path):
         (("run", *ASKED), "name what to train"),
         (("run", *ASKED, "--", "--config=configs/nope.py:long"), "no configs/nope.py"),
         (("fly", *ASKED), "unknown command fly"),
-        (("run", *ASKED, "--config=x"), "put flags of the training after --"),
+        (("run", *ASKED, "--config=x"), "put flags of the program after --"),
         (("create", *TPU, "--type=v9-8"), "--type=v9-8: this type is unknown"),
         (("install", *TPU, "--bucket=mine"), "must name a bucket and no folder in it"),
         (("run", *ASKED, "--restarts=x", *TRAINING), "--restarts=x: must be"),

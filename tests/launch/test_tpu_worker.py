@@ -36,24 +36,23 @@ def worker(tmp_path):
     (tmp_path / "go").write_text("0")
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_worker_trains_without_a_terminal_and_keeps_the_status(worker, status):
-    assert worker("start", "--config=a b").returncode == 0
-    again = worker("start", "--config=a b")
-    assert "is training already" in again.stdout
+@pytest.mark.parametrize(("status", "program"), [(0, "train"), (1, "cache")])
+def test_worker_works_without_a_terminal_and_keeps_the_status(worker, status, program):
+    assert worker("start", program, "--config=a b").returncode == 0
+    again = worker("start", program, "--config=a b")
+    assert "is at work already" in again.stdout
     (worker.folder / "go").write_text(str(status))
     for _ in range(2):  # As often as one likes.
         followed = worker("follow")
         assert followed.returncode == status
-        assert "flags: -m musilingo_jax.train --distributed --config=a b" in (
-            followed.stdout
-        )
+        expected = f"flags: -m musilingo_jax.{program} --distributed --config=a b"
+        assert expected in followed.stdout
     assert len(list((worker.folder / "runs/logs").iterdir())) == 1
 
 
 def test_worker_stops_in_order(worker):
-    assert "no training is running" in worker("stop").stdout
-    worker("start")
+    assert "nothing is running" in worker("stop").stdout
+    worker("start", "train")
     while not (worker.folder / "started").exists():
         time.sleep(0.02)
     assert worker("stop").returncode == 0
@@ -97,7 +96,7 @@ def test_worker_installs_what_is_missing_and_no_more(worker):
     assert (home / "bucket/runs/written").exists()
 
 
-def test_worker_without_training_says_so(worker):
+def test_worker_without_work_says_so(worker):
     followed = worker("follow")
     assert followed.returncode == 1
-    assert "no training was started here" in followed.stderr
+    assert "nothing was started here" in followed.stderr

@@ -24,6 +24,7 @@ PROGRAMS = (
     "chat",
     "generate",
     "cache",
+    "annotate",
     "train",
     "evaluate",
     "convert.__main__",

@@ -1,8 +1,7 @@
 """Features on disk, in shards that any number of processes can make and read.
 
     feature_cache        an experiment's cache: what it should hold
-      fill               plan, encode, index
-        shard_plan       which clips share a shard
+      fill               the job: plan, encode, index    `jobs` runs it
         encode_shards    clips → features → shards
     shards               the two files of a shard
     cache_state          what the folder holds, and which file is to be trusted

@@ -50,10 +50,12 @@ from typing import Any
 from etils import epath
 
 from musilingo_jax.audio.cache import identity as identities
-from musilingo_jax.audio.cache import seal, shard_plan, shards
-from musilingo_jax.audio.cache.identity import Identity, StoredIdentity
-from musilingo_jax.audio.cache.shard_plan import ShardPlans
+from musilingo_jax.audio.cache import shards
+from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.cache.shards import SHARD_INDEX, Note
+from musilingo_jax.jobs import seal, shard_plan
+from musilingo_jax.jobs.identity import StoredIdentity, is_identity
+from musilingo_jax.jobs.shard_plan import ShardPlans
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import json_lines
@@ -190,7 +192,7 @@ def _read_index(folder: epath.Path) -> tuple[dict[str, Any], dict[int, Note]]:
         return {}, {}
     header, *lines = values
     names = [str(line.get("shard")).partition(".")[0] for line in lines]
-    if not identities.is_identity(header.get("identity")) or not all(
+    if not is_identity(header.get("identity")) or not all(
         _NUMBER.fullmatch(name) for name in names
     ):
         return {}, {}

@@ -9,9 +9,8 @@ it, and whatever was made before it.
 
 import contextlib
 import functools
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,8 +24,8 @@ from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.cache.shards import CachedClip, EarlierShard, ShardWriter
 from musilingo_jax.audio.features import FeatureConfig, encode
 from musilingo_jax.audio.level import Block, Meter, brought_to
+from musilingo_jax.jobs.making import Item, Made
 from musilingo_jax.models.mert import Mert
-from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
 
 Encoder = tuple[Mert, jax.sharding.Mesh]
@@ -49,14 +48,12 @@ class ShardWork(NamedTuple):
 
 
 def encode_shards(
-    work: Sequence[ShardWork],
+    work: Iterable[ShardWork],
     load: Callable[[], Encoder],
     config: FeatureConfig,
     folder: epath.Path,
     identity: Identity,
-    *,
-    label: str,
-) -> None:
+) -> Generator[Item | Made, None, None]:
     """Makes shards, one after the other.
 
     Args:
@@ -65,18 +62,17 @@ def encode_shards(
       config: how songs become vectors.
       folder: of the cache.
       identity: what the features depend on.
-      label: of the progress bar.
+
+    Yields:
+      Each clip and each shard that is done.
 
     Raises:
       UserError: an earlier shard is damaged.
       OSError: a file cannot be written.
     """
-    total = sum(len(shard.clips) for shard in work)
-    encoder = load() if total else None
-    with (
-        contextlib.closing(_encode_clips(work, encoder, config)) as results,
-        _Progress(total, label) as progress,
-    ):
+    work = list(work)
+    encoder = load() if any(shard.clips for shard in work) else None
+    with contextlib.closing(_encode_clips(work, encoder, config)) as results:
         for shard in work:
             note = shards.read_note(folder, shard.number) if shard.again else None
             with (
@@ -87,9 +83,10 @@ def encode_shards(
                     result = None
                     if id in shard.clips:
                         result = next(results)
-                        progress.add(result.seconds)
+                        yield Item(result.seconds)
                     _add(writer, earlier, id, result)
                 writer.finish()
+            yield Made(shard.number, len(shard.clips))
 
 
 class _Result(NamedTuple):
@@ -180,26 +177,3 @@ def _reason(result: _Result) -> str:
     """Why a clip has no features, beginning with its path."""
     path, reason = str(result.clip.path), str(result.features)
     return reason if reason.startswith(path) else f"{path}: {reason}"
-
-
-class _Progress:
-    """A bar of clips, with the speed relative to playing them."""
-
-    def __init__(self, total: int, label: str):
-        """Starts a bar of `total` clips."""
-        # Processes that were started together write to one screen.
-        hidden = jax.process_index() != 0
-        self._bar = cli.progress(total=total, unit="clip", label=label, disable=hidden)
-        self._started, self._seconds = time.monotonic(), 0.0
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.close()
-
-    def add(self, seconds: float) -> None:
-        self._seconds += seconds
-        speed = self._seconds / (time.monotonic() - self._started)
-        self._bar.set_postfix_str(f"{speed:,.1f}× real time", refresh=False)
-        self._bar.update()

@@ -13,11 +13,12 @@ from musilingo_jax.audio.cache import fill as cache_job
 from musilingo_jax.audio.cache.cache_state import CacheState
 from musilingo_jax.audio.cache.clips import Clip
 from musilingo_jax.audio.cache.encode_shards import Encoder
-from musilingo_jax.audio.cache.fill import Share
 from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.jobs.engine import THIS_PROCESS, Engine
+from musilingo_jax.jobs.share import Share
 from musilingo_jax.pretrained import model_config, weights
 from musilingo_jax.runtime import paths
 from musilingo_jax.runtime.errors import UserError
@@ -84,7 +85,7 @@ def prepare(
         )
     clips = clips_of(records)
     share = Share.of_this_process()
-    state = fill(config, clips, share, mesh, retry=False, others=False)
+    state = fill(config, clips, share, mesh, THIS_PROCESS, retry=False, others=False)
     settings = CacheConfig.from_config(config)
     cache = FeatureCache(paths.open_folder(settings.cache), state)
     ids = [clip.id for clip in clips]
@@ -107,6 +108,7 @@ def fill(
     clips: Sequence[Clip],
     share: Share,
     mesh: jax.sharding.Mesh | None,
+    engine: Engine,
     *,
     retry: bool,
     others: bool,
@@ -117,7 +119,8 @@ def fill(
       config: with the sections `model`, of which the encoder is used, and `features`.
       clips: what the cache should hold.
       share: as in `fill.run`.
-      mesh: where the encoder runs; None for all devices of this process.
+      mesh: where the encoder runs; None for all devices of the process that encodes.
+      engine: in which processes the shards are made.
       retry: as in `fill.run`.
       others: whether unfinished shards of other clips are made, too.
 
@@ -151,6 +154,7 @@ def fill(
         folder,
         identity,
         share,
+        engine,
         shard_clips=settings.shard_clips,
         retry=retry,
     )

@@ -7,22 +7,19 @@ another. It is made by `settings.identity_of`: a field that `Identity` gets late
 `before=…`, is left out while it has that value, so that older caches stay valid.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from musilingo_jax.audio.features import FeatureConfig
+from musilingo_jax.jobs import identity
+from musilingo_jax.jobs.identity import StoredIdentity
 from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime import settings
-from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
 
 FORMAT = 3
-
-StoredIdentity = Mapping[str, str | int | float]
 
 
 @dataclass(frozen=True)
@@ -81,28 +78,13 @@ class Identity:
         return settings.identity_of(self)
 
 
-def is_identity(value: Any) -> bool:
-    """Whether a value of a file has the form of `Identity.stored`."""
-    return isinstance(value, dict) and all(
-        type(entry) in (str, int, float) for entry in value.values()
-    )
-
-
 def check_equal(
     folder: epath.Path, stored: StoredIdentity, expected: StoredIdentity
 ) -> None:
     """Checks that a file of a cache has the expected identity.
 
     Raises:
-      UserError: it has another one; the message names the fields that differ.
+      UserError: as in `jobs.identity.check_equal`.
     """
-    differing = [
-        f"{key} {stored.get(key, 'unset')}, not {expected.get(key, 'unset')}"
-        for key in {**expected, **stored}
-        if stored.get(key) != expected.get(key)
-    ]
-    if differing:
-        raise UserError(
-            f"{folder}: these features were made with {'; '.join(differing)}. Choose "
-            "another folder with --config.features.cache=…, or delete this one"
-        )
+    flag = "--config.features.cache"
+    identity.check_equal(folder, stored, expected, made="these features", flag=flag)

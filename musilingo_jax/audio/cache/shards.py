@@ -34,8 +34,9 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 from jaxtyping import Float
 
-from musilingo_jax.audio.cache import seal
-from musilingo_jax.audio.cache.identity import Identity, is_identity
+from musilingo_jax.audio.cache.identity import Identity
+from musilingo_jax.jobs import seal
+from musilingo_jax.jobs.identity import is_identity
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import is_texts, read_any_json

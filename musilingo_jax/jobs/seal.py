@@ -1,4 +1,4 @@
-"""A digest within a JSON object of a cache, so that any change of it is noticed.
+"""A digest within a JSON object of a job, so that any change of it is noticed.
 
     {"shard": "00000007.array_record", …, "digest": "9b1f0c2e5d7a4c38"}
 

@@ -1,12 +1,12 @@
-"""Which clips share a shard: decided before anything is encoded.
+"""Which items share a shard: decided before any work.
 
-Processes that fill one cache need not communicate. Each derives the same plan from the
-order of the corpus and the plans that exist; what is finished does not matter. The
-first one to write a plan decides:
+Processes that share a job need not communicate. Each derives the same plan from the
+order of the items and the plans that exist; what is finished does not matter. The first
+one to write a plan decides:
 
     plans/000.json    {"identity": {…}, "shards": [["a.ogg:…", "b.ogg:…"], ["c.ogg:…"]],
                        "digest": "…"}
-    plans/001.json    clips that were added later, and clips that are tried again
+    plans/001.json    items that were added later, and items that are tried again
 
 Shards are numbered through all plans. Task 1 of 4 makes the shards 1, 5, 9, …
 """
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from musilingo_jax.audio.cache import seal
-from musilingo_jax.audio.cache.identity import Identity, StoredIdentity, is_identity
+from musilingo_jax.jobs import seal
+from musilingo_jax.jobs.identity import StoredIdentity, is_identity
 from musilingo_jax.runtime import paths, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import is_texts, read_json
@@ -30,17 +30,17 @@ _NAME = re.compile(r"\d{3,}\.json")
 
 
 class Torn(Exception):
-    """A plan is missing or unreadable; the notes of shards may know what it held."""
+    """A plan is missing or unreadable; finished shards may know what it held."""
 
 
 @dataclass(frozen=True)
 class ShardPlans:
-    """All plans of a cache.
+    """All plans of a job.
 
     Attributes:
-      identity: what its features depend on; None before the first plan.
+      identity: what its files depend on; None before the first plan.
       count: how many plans there are.
-      shards: the ids of the clips of each shard.
+      shards: the ids of the items of each shard.
     """
 
     identity: StoredIdentity | None
@@ -49,7 +49,7 @@ class ShardPlans:
 
 
 def read(folder: epath.Path) -> ShardPlans:
-    """The plans of the cache in `folder`, which may be without any.
+    """The plans of the job in `folder`, which may be without any.
 
     Raises:
       Torn: one of them cannot be read.
@@ -78,25 +78,25 @@ def read(folder: epath.Path) -> ShardPlans:
 
 def add(
     folder: epath.Path,
-    identity: Identity,
+    identity: StoredIdentity,
     plans: ShardPlans,
-    clips: Sequence[str],
+    items: Sequence[str],
     *,
-    shard_clips: int,
+    shard_items: int,
 ) -> None:
     """Writes the plan that follows `plans`, unless another process was faster.
 
     Raises:
       OSError: it cannot be written.
     """
-    shards = [clips[i : i + shard_clips] for i in range(0, len(clips), shard_clips)]
-    text = _text(identity.stored(), shards)
+    shards = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
+    text = _text(identity, shards)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     storage.create_text(folder / FOLDER / _name(plans.count), text)
 
 
 def replace(folder: epath.Path, plans: ShardPlans) -> None:
-    """Replaces all plans of the cache by a single one with the same shards.
+    """Replaces all plans of the job by a single one with the same shards.
 
     Raises:
       OSError: it cannot be written.
