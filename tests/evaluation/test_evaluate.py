@@ -15,6 +15,7 @@ from helpers import tiny_model as tiny
 from musilingo_jax.answering import corpus_answers
 from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
+from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.evaluation import report_files
@@ -111,7 +112,8 @@ def test_another_window_than_the_adapters_is_refused(evaluated):
         ModelConfig.from_config(config), adapter=str(folder / "adapter")
     )
     with pytest.raises(UserError, match=r"over 10 frames.*window_frames is 5"):
-        load_answerer(model, 5, None)
+        features = FeatureConfig.from_config(config)
+        load_answerer(model, dataclasses.replace(features, window_frames=5), None)
 
 
 def test_a_missing_split_is_refused(evaluated):

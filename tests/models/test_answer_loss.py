@@ -84,8 +84,8 @@ def test_loss_is_the_cross_entropy_of_the_answer(models):
     adapter, llama = models
     batch = example(0, time=10, windows=2, answer=3)
     total, count = loss_of(adapter, llama, batch, remat="everything")
-    embeddings = np.array(llama.embed(batch.tokens))
     llama = llama.llama
+    embeddings = np.array(llama.embed(batch.tokens))
     embeddings[:, 1:3] = adapter.bridge(batch.features, llama).spliced
     hidden = quick_jit(Llama.__call__, static_argnames="remat")(
         llama,

@@ -1,6 +1,7 @@
 """PyTorch's files: the same numbers, read lazily; and no file's program is ever run."""
 
 import argparse
+import fractions
 import json
 import os
 import pickle
@@ -160,12 +161,19 @@ def test_a_malicious_pickle_is_refused_and_not_run(content, tmp_path, zipped):
 
 
 def test_objects_beside_the_tensors_are_refused(content, tmp_path):
-    state = {"model": content, "config": argparse.Namespace(lr=1)}
+    state = {"model": content, "config": fractions.Fraction(1, 2)}
     path = save(state, tmp_path / "checkpoint.pth")
     with pytest.raises(
-        UserError, match="of type argparse.Namespace, and making it would"
+        UserError, match="of type fractions.Fraction, and making it would"
     ):
         pytorch_files.open_tensors(path)
+
+
+def test_flags_beside_the_tensors_are_left_aside(content, tmp_path):
+    """They are what a trainer was started with, and no code is run for them."""
+    state = {"model": content, "args": argparse.Namespace(lr=1)}
+    path = save(state, tmp_path / "checkpoint.pth")
+    assert pytorch_files.open_tensors(path).keys() == content.keys()
 
 
 def test_damaged_files(content, tmp_path):
