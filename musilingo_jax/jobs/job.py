@@ -12,7 +12,7 @@ of a job array know nothing of each other.
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -58,6 +58,7 @@ class Place(NamedTuple):
     unit: str
 
 
+@runtime_checkable
 class State(Protocol):
     """What a folder holds.
 
@@ -75,6 +76,7 @@ class State(Protocol):
     def unfinished(self) -> list[int]: ...  # noqa: D102
 
 
+@runtime_checkable
 class Job(Protocol):
     """What a job does that others do otherwise.
 

@@ -11,9 +11,10 @@ An engine that hands shards to other processes pickles them and `Load`.
 """
 
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Shard(Protocol):
     """What a maker needs to know of a shard: whatever the job wants, and its number."""
 

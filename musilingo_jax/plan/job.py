@@ -12,7 +12,7 @@ shapes, types and shardings without values.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -41,6 +41,7 @@ class Lowered:
     idle: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Job(Protocol):
     """A program to compile. Its sizes are those of one run, over all devices."""
 

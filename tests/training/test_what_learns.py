@@ -106,6 +106,7 @@ def test_a_bridge_that_adds_learns_and_answers(folder):
     assert answerer.bridge.config.encoder_states == learnt.bridge.config.encoder_states
 
 
+@pytest.mark.slow
 def test_eight_devices_train_what_one_does(folder):
     changes = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
     both = {"stage2__tuning__rank": 2}
