@@ -8,7 +8,7 @@ SONG ?= musilingo_jax/assets/musilingo-tiny-corpus/clips/00002.ogg
 # Whose tests `make shapes` runs.
 ROOMS ?= tests
 
-.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers
+.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers music
 
 # The locked packages without the test tools, then this project itself.
 $(VENV)/demo.stamp: requirements.lock pyproject.toml
@@ -87,20 +87,30 @@ build/soundfonts/.stamp:
 	ln -f build/packages/root/usr/share/sounds/sf*/*.sf? build/soundfonts/
 	touch $@
 
-# Downloads the package whose taggers teach; see musilingo_jax/recipes/teachers.py.
-teachers: build/teachers/musicnn.whl
+# Downloads the packages whose models teach: musilingo_jax/recipes/{teachers,notes}.py.
+teachers: build/teachers/musicnn.whl build/teachers/basic_pitch.whl
 build/teachers/musicnn.whl: $(VENV)/demo.stamp
 	mkdir -p build/teachers
 	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/teachers musicnn==0.1.0
 	mv build/teachers/musicnn-0.1.0-py3-none-any.whl $@
+build/teachers/basic_pitch.whl: $(VENV)/demo.stamp
+	mkdir -p build/teachers
+	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/teachers basic-pitch==0.4.0
+	mv build/teachers/basic_pitch-0.4.0-py2.py3-none-any.whl $@
+
+# Downloads about 3 GB of Debian's packages of games, and keeps their music.
+music: $(VENV)/demo.stamp
+	$(VENV)/bin/python -m musilingo_jax.recipes.recordings --out=build/music
 
 # Makes the embedded model and corpus from nothing: see musilingo_jax/recipes/tiny.py.
 # tinysoundfont depends on a library for audio devices, which rendering to files does not
 # use: hence --no-deps.
-recipe: $(VENV)/demo.stamp build/soundfonts/.stamp
+recipe: $(VENV)/demo.stamp build/soundfonts/.stamp teachers music
 	$(VENV)/bin/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
+	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0
 	$(TUNED_PYTHON) -m musilingo_jax.recipes.tiny \
-	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts
+	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts \
+	  --music=build/music --teachers=build/teachers
 
 # Locks the newest versions that pyproject.toml allows and that run with Python 3.11; needs
 # `uv`. Then update musilingo_jax/runtime/tested_versions.py. requirements-newest.lock is

@@ -41,6 +41,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.render.training_soundfonts = ("FluidR3_GM.sf2", "MuseScore_General_Lite.sf3")
     config.render.unseen_soundfont = "TimGM6mb.sf2"
 
+    # Recordings under free licences, from packages of games, and what is no music.
+    config.recordings = ConfigDict()
+    config.recordings.spacing = 22.0
+    config.recordings.most = 2 if quick else 12
+    config.recordings.songs = 4 if quick else 0
+    config.recordings.no_music = 4 if quick else 160
+
     # MERT's architecture, read from a config.json like that of the released models.
     # 24 kHz / (16·4·3·5) = 25 frames a second, a third of MERT's: the transformer costs
     # a third, and 108 frames are the 4.33 s over which MusiLingo averages.
@@ -65,13 +72,15 @@ def get_config(arg: str = "") -> ConfigDict:
         "layer_norm_eps": 1e-5,
     }
     config.encoder.recipe = {
-        "steps": 4 if quick else 3000,
-        "batch_size": 12,
+        "steps": 4 if quick else 6000,
+        "batch_size": 8,
+        "recorded_batch_size": 4 if quick else 8,
         "learning_rate": 1e-3,
         "warmup_steps": 2 if quick else 100,
         "weight_decay": 0.05,
         "gradient_norm": 1.0,
         "frame_weight": 8.0,
+        "heard_weight": 4.0,
         "window_frames": 108,
         "checkpoint_every": 2 if quick else 500,
         "seed": 1,
@@ -81,11 +90,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.language.read_pieces = 4 if quick else 200  # asked about after training
     config.language.model = {
         "model_type": "llama",
-        "hidden_size": 128,
+        "hidden_size": 160,
         "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "intermediate_size": 344,
+        "num_attention_heads": 5,
+        "num_key_value_heads": 5,
+        "intermediate_size": 432,
         "max_position_embeddings": 512,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
@@ -93,8 +102,9 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.language.recipe = {
         "pieces": 200 if quick else 6000,
-        "tokens": 700,
-        "steps": 4 if quick else 1500,
+        "recordings": 200 if quick else 9000,
+        "tokens": 800,
+        "steps": 4 if quick else 3000,
         "short_rows": 64,
         "long_rows": 24,
         "short_length": 64,
@@ -125,7 +135,11 @@ def get_config(arg: str = "") -> ConfigDict:
     train.model.encoder = work + "/model/encoder"
     train.model.language_model = work + "/model/language_model"
     train.model.adapter = work + "/start"
-    train.corpus.path = work + "/songs/songs.jsonl"
+    train.corpus.path = ""
+    train.corpus.mixture = {
+        "composed": {"path": work + "/songs/songs.jsonl", "weight": 0.5},
+        "recorded": {"path": work + "/recorded_songs/songs.jsonl", "weight": 0.5},
+    }
     train.stages = ("stage1", "stage2")
 
     stage1 = train.stage1 = embedded.first_stage()
@@ -135,7 +149,7 @@ def get_config(arg: str = "") -> ConfigDict:
     stage1.final_learning_rate = 3e-4
 
     stage2 = train.stage2 = embedded.second_stage()
-    stage2.steps = 4 if quick else 4000
+    stage2.steps = 4 if quick else 6000
     stage2.warmup_steps = 2 if quick else 50
     stage2.learning_rate = 1e-3
     stage2.final_learning_rate = 1e-4

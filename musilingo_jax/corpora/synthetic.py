@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
+from musilingo_jax.corpora.facts import tempo_of
 from musilingo_jax.corpora.styles import (
     ATTRIBUTES,
     DRUM_KEYS,
@@ -44,6 +45,10 @@ NOTE = np.dtype(
         ("channel", "i4"),
     ]
 )
+
+
+# Beats per minute of pieces of any tempo.
+ANY_TEMPO = (55.0, 205.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +100,17 @@ class _Chord:
     tones: tuple[int, ...]  # pitch classes from the root up
 
 
-def compose(rng: np.random.Generator, *, duration: float) -> Piece:
-    """Composes a piece of `duration` seconds; a pure function of the generator."""
+def compose(
+    rng: np.random.Generator, *, duration: float, any_tempo: bool = False
+) -> Piece:
+    """Composes a piece of `duration` seconds; a pure function of the generator.
+
+    Args:
+      rng: of all that is drawn.
+      duration: in seconds.
+      any_tempo: whether the tempo is anything that people play, as that of recordings
+        is; else it is one of the three ranges of `TEMPI`, with gaps between them.
+    """
     style_name = str(rng.choice(ATTRIBUTES["style"]))
     lead = str(rng.choice(ATTRIBUTES["lead"]))
     tempo = str(rng.choice(ATTRIBUTES["tempo"]))
@@ -105,6 +119,9 @@ def compose(rng: np.random.Generator, *, duration: float) -> Piece:
     drums = bool(rng.random() < 0.5)
     style = STYLES[style_name]
     bpm = float(rng.uniform(*TEMPI[tempo]))
+    if any_tempo:
+        bpm = float(np.exp(rng.uniform(*np.log(ANY_TEMPO))))
+        tempo = tempo_of(bpm)
     # The clip begins anywhere in a bar; one bar before it is composed for the lead-in.
     bar_seconds = style.beats * 60 / bpm
     origin = -bar_seconds * (1 + rng.random())

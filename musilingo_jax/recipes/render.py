@@ -17,7 +17,8 @@ import numpy as np
 import soundfile
 from absl import flags
 
-from musilingo_jax.corpora import questions, songs
+from musilingo_jax.corpora import fact_questions, questions, songs
+from musilingo_jax.corpora.facts import beats_of
 from musilingo_jax.corpora.synthetic import LEAD, Piece, compose
 from musilingo_jax.recipes.augmentation import augment, recolour
 from musilingo_jax.recipes.soundfont import CHANNELS, SAMPLE_RATE, Waveform, render
@@ -35,6 +36,7 @@ def clip(
     soundfonts: Sequence[str],
     duration: float,
     augmented: bool,
+    any_tempo: bool = False,
 ) -> tuple[Piece, Waveform, int]:
     """Renders clip `index` of a seed.
 
@@ -48,7 +50,9 @@ def clip(
     Raises:
       UserError: as in `soundfont.render`.
     """
-    piece = compose(np.random.default_rng([seed, index]), duration=duration)
+    piece = compose(
+        np.random.default_rng([seed, index]), duration=duration, any_tempo=any_tempo
+    )
     rng = np.random.default_rng([seed, index, 1])  # the piece's own is spent above
     count = len(soundfonts)
     if not augmented:
@@ -80,6 +84,7 @@ def write_corpus(
     soundfonts: Sequence[str],
     duration: float,
     test_share: float,
+    more: bool = False,
 ) -> None:
     """Writes a corpus folder: clips/*.ogg, and last of all songs.jsonl.
 
@@ -93,6 +98,8 @@ def write_corpus(
       soundfonts: files that play the clips, one of them each clip.
       duration: seconds of each clip.
       test_share: share of the clips in the split "test"; the others are "train".
+      more: whether every other clip has any tempo, and all are asked about what is
+        asked of recordings: beats per minute, vocals.
 
     Raises:
       UserError: as in `soundfont.render`.
@@ -108,11 +115,14 @@ def write_corpus(
             soundfonts=soundfonts,
             duration=duration,
             augmented=False,
+            any_tempo=more and index % 2 == 1,
         )
         name = f"clips/{index:05d}.ogg"
         _write_vorbis(folder / name, waveform)
         about = {"audio": name, "split": split_of(index, test_share)}
         rows += [{**about, **row} for row in texts(piece, seed=seed, index=index)]
+        if more:
+            rows += [{**about, **row} for row in more_texts(piece, seed, index)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     storage.write_text(folder / songs.FILE_NAME, text)
 
@@ -144,6 +154,27 @@ def texts(piece: Piece, *, seed: int, index: int) -> list[dict[str, Any]]:
     for question, answer in questions.long(piece, rng)[:2]:
         rows.append({"question": question, "answer": answer})
     return rows
+
+
+def more_texts(piece: Piece, seed: int, index: int) -> list[dict[str, Any]]:
+    """What else songs.jsonl says about clip `index`: beats per minute, vocals."""
+    rng = np.random.default_rng([seed, index, 3])
+    rows = []
+    for fact in ("beats", "vocals"):
+        question, answer, value = fact_questions.short(known_of(piece), fact, rng)
+        named = {"attribute": fact, "value": value}
+        rows.append({"question": question, "answer": answer, **named})
+    return rows
+
+
+def known_of(piece: Piece) -> dict[str, str]:
+    """What the score of a composed piece says: it is played, and nobody sings."""
+    return {
+        **piece.labels(),
+        "beats": beats_of(piece.bpm),
+        "vocals": "no vocals",
+        "sound": "music",
+    }
 
 
 def _write_vorbis(path: Path, waveform: Waveform) -> None:

@@ -29,6 +29,8 @@ from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import print_note, printable
 
+WHEEL = "musicnn.whl"
+"""The name of the file below `build/teachers`."""
 SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 """Of `musicnn-0.1.0-py3-none-any.whl`."""
 

@@ -1,0 +1,398 @@
+r"""Recordings under free licences, from Debian's packages of games.
+
+    make music      # or: python -m musilingo_jax.recipes.recordings --out=build/music
+
+About 25 hours of music that people made and released, most of it electronic. What is
+learnt from and what is left out is decided by **package**, never by song: the songs of
+one package share composers, instruments and a sound, so songs of a package that was
+learnt from say little about others. Nothing of it is shipped with this project.
+
+Each package is downloaded by version, checked by its SHA-256, and only its music and
+its list of licences are kept. A package that is complete is not downloaded again.
+"""
+
+import argparse
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from musilingo_jax.recipes.excerpts import Track
+from musilingo_jax.runtime import cli, storage
+from musilingo_jax.runtime.command_line import CommandParser, nonempty
+from musilingo_jax.runtime.errors import UserError
+
+LEARN, LEFT_OUT = "learn", "left out"
+SUFFIXES = (".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav")
+# The name of the file that says a package is complete.
+_COMPLETE = "complete"
+# The folders of a package.
+_MUSIC, _SPEECH = "music", "speech"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package with music in it.
+
+    Attributes:
+      name, version: Debian's.
+      sha256: of the package's file.
+      music: pattern of the paths of its songs; `*` matches folders, too.
+      role: `LEARN` or `LEFT_OUT`.
+      speech: pattern of the paths of recordings of people who speak, if it has some.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    music: str
+    role: str = LEARN
+    speech: str = ""
+
+
+PACKAGES = (
+    Package(
+        "ardentryst",
+        "1.71-9",
+        "7a01180285a4acaa980b18118127c60ac0377f4e2bcd69244b1feb7de5fc566f",
+        "*/Music/*",
+    ),
+    Package(
+        "asc-music",
+        "1.3-6",
+        "369f2d396adb8db9003ef73b797d529e284a7764a5ff4b59a50a4c8b9294da5f",
+        "*/music/*",
+    ),
+    Package(
+        "berusky2-data",
+        "0.12-2",
+        "4bea6d7deb6c854e498a6346ff5ef7f8390591e42ad9fe9fdc5fd702bc809570",
+        "*usic*",
+    ),
+    Package(
+        "colobot-common-sounds",
+        "0.2.0-2",
+        "819e799542eac69c95b072567b5584eb3e0b2bb900de13efa3684915747b1644",
+        "*/music/*",
+    ),
+    Package(
+        "drascula-music",
+        "1.0+ds4-2",
+        "340e0beb1bacf005cbabebc07ebdd88adf6aee363d437f8a7d73cb0c77a93e79",
+        "*/audio/*",
+        LEFT_OUT,
+    ),
+    Package(
+        "extremetuxracer-data",
+        "0.8.2-1",
+        "8ce6c82e6fb89549d284f43f6c4b0a9d82e6c0e5da753bee0ef419276a21470c",
+        "*/music/*",
+    ),
+    Package(
+        "fillets-ng-data",
+        "1.0.1-1.1",
+        "25de89afd8b1adf7bcace8290248a6a22c89cd42300317e69000e162c032cf84",
+        "*/music/*",
+    ),
+    Package(
+        "flare-game",
+        "1.14-1",
+        "4ab6a8298276013d35a0806257e130d992761af1b749041433b409c3dafec508",
+        "*/music/*",
+    ),
+    Package(
+        "freedroidrpg-data",
+        "1.0-1",
+        "16c3cfeb82b1ec20c98493bbe1de2e356bd1aec832845630a5a7f12e303baa2b",
+        "*/music/*",
+    ),
+    Package(
+        "fretsonfire-songs-muldjord",
+        "2.dfsg-2.1",
+        "b37adf8b08b46d4182c283e760e4f40622d83674e05803960ea1e11a92600c7b",
+        "*/song.ogg",
+        LEFT_OUT,
+    ),
+    Package(
+        "hedgewars-data",
+        "1.0.2-6",
+        "722225903a72604403e6e0026e40e9a6953f47a74d94efc5f55504bc05bb4761",
+        "*/Music/*",
+        speech="*/voices/*",
+    ),
+    Package(
+        "lugaru-data",
+        "1.2-6",
+        "6a25e8d2d7c2d94b7873669d1f52137b2ba56e86ba5c2f08fefeacd65e526023",
+        "*/Sounds/*",
+    ),
+    Package(
+        "marsshooter-data",
+        "0.7.6-7",
+        "b8d040a9739434f2be96bbf9b38f0743d56d59b853647b2242f9357e38394951",
+        "*/music/*",
+        LEFT_OUT,
+    ),
+    Package(
+        "megaglest-data",
+        "3.13.0-3",
+        "ed4783d9fc78e201a548b266f7c30325eb16cfd58a20bf4597dd6e622f84a07e",
+        "*music*",
+    ),
+    Package(
+        "naev-data",
+        "0.8.2-1",
+        "a98849cacdfc72779e03ceb68f32af03cb3c3f382ba8b82e3299ef87254b454d",
+        "*/music/*",
+    ),
+    Package(
+        "nexuiz-music",
+        "2.5.2-12",
+        "d1a7d6e2c0a5bbe6670dbf73354e38f742597310d425e373250fc71a636f8dda",
+        "*.pk3/*",
+    ),
+    Package(
+        "openclonk-data",
+        "8.1-3",
+        "1505314b47196c5052caf75e870ea2cf36bdb4e1d0c7e3f133da93815b7e642f",
+        "*/Music.ocg/*",
+    ),
+    Package(
+        "pathological",
+        "1.1.3-17",
+        "83c2c8e91bc2dd0e4fbc162b1123a4760e644bf21e8c5b6c684cd4d2bd8f1b65",
+        "*/music/*",
+    ),
+    Package(
+        "scorched3d-data",
+        "44+dfsg-8",
+        "b0be0a6d561966a62b1f135e0e6f5681c85f12e34ecad5777cb1af9fbcb7f1da",
+        "*/music/*",
+    ),
+    Package(
+        "starfighter-data",
+        "2.4-1",
+        "0c6038f76836c88249928d2ec93375cada3ccf4beb6d6faac3679f3bdb0e39cd",
+        "*/music/*",
+        LEFT_OUT,
+    ),
+    Package(
+        "supertux-data",
+        "0.6.3-2",
+        "a6ad8865972f1dbb5e7b49f4e1b381dd16a68f3028a3502cfeaca2400285d27f",
+        "*/music/*",
+        LEFT_OUT,
+    ),
+    Package(
+        "supertuxkart-data",
+        "1.4+dfsg-2",
+        "568d69cda50dc8ad1facb89514bd14953dfca736fdb83c49ae330b0aa7dd2364",
+        "*/music/*",
+    ),
+    Package(
+        "tuxmath-data",
+        "2.0.3-9",
+        "7b928f122983074e06aee51a0b6f333926a3a475c1fc12485a8c040ca1cb9e75",
+        "*/sounds/*",
+    ),
+    Package(
+        "ufoai-music",
+        "2.5-2",
+        "2465d55e9dce75a3a2a1ad1c8ca67da84e251c04e0965d63a8562b2d9f76f9e6",
+        "*.pk3/*",
+    ),
+    Package(
+        "unknown-horizons",
+        "2019.1-6",
+        "ff49ea196d0f57c80d4cd4509c030240cbe632881f8c5b2a1265dd3e3795f100",
+        "*/music/*",
+        LEFT_OUT,
+        "*/voice/*",
+    ),
+    Package(
+        "warmux-data",
+        "1:11.04.1+repack2-4",
+        "cceec72afcc9d5b0515149eb505bf0d883bd47399e602b30a805cafa2d91eb70",
+        "*/music/*",
+    ),
+    Package(
+        "warzone2100-music",
+        "4.3.3-3",
+        "d3b2c9f90ea5438d45d4aff18339a03ec808e1affa9dac91f7dad61cb15ee64e",
+        "*/music/*",
+    ),
+    Package(
+        "wesnoth-1.16-music",
+        "1:1.16.9-1",
+        "f9bc3cde92b4ab30db5d7b85f89b4bcc3d788dd92602956d0347250850bf59bb",
+        "*/music/*",
+    ),
+    Package(
+        "widelands-data",
+        "2:1.1-3",
+        "0e23d645b15bcfb9e3bcae0de9bc1bdfa75a6ecb36b2e449759d6eb0b4bbd8fb",
+        "*/music/*",
+    ),
+)
+"""What is learnt from, and what is left out to measure with."""
+
+
+def fetch(folder: Path) -> None:
+    """Downloads and unpacks what is missing.
+
+    Args:
+      folder: gets a folder for each package.
+
+    Raises:
+      UserError: Debian's tools are not there, a package of that version cannot be had,
+        or what was downloaded is something else.
+    """
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise UserError(
+                f"{tool} is not on this machine: the recordings are in Debian's "
+                "packages; use Debian, or a container of it"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [p for p in PACKAGES if not (folder / p.name / _COMPLETE).exists()]
+    for package in cli.progress(
+        missing, total=len(missing), unit="package", label="music"
+    ):
+        file = _download(package, folder)
+        _unpack(file, package, folder / package.name)
+        file.unlink()
+
+
+def tracks(folder: Path, role: str, *, speech: bool = False) -> list[Track]:
+    """The songs of all packages with a role, or what is spoken there, in fixed order.
+
+    Raises:
+      UserError: a package is not there.
+    """
+    found = []
+    for package in PACKAGES:
+        if package.role != role:
+            continue
+        place = folder / package.name
+        if not (place / _COMPLETE).exists():
+            raise UserError(
+                f"{place} is not complete: `make music` downloads what is missing"
+            )
+        place = place / (_SPEECH if speech else _MUSIC)
+        songs = sorted(p for p in place.glob("*") if p.suffix.lower() in SUFFIXES)
+        found += [Track(package.name, path) for path in songs]
+    return found
+
+
+def _download(package: Package, folder: Path) -> Path:
+    """The file of a package, checked."""
+    wanted = f"{package.name}={package.version}"
+    done = subprocess.run(
+        ["apt-get", "download", wanted], cwd=folder, capture_output=True, text=True
+    )
+    files = sorted(folder.glob(f"{package.name}_*.deb"))
+    if done.returncode or len(files) != 1:
+        said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+        raise UserError(
+            f"apt-get download {wanted}: {said}; the recordings are those of Debian "
+            "12: add it to the sources of apt, and run `apt-get update`"
+        )
+    with files[0].open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != package.sha256:
+        raise UserError(
+            f"{files[0]}: its SHA-256 is {digest[:12]}… and not "
+            f"{package.sha256[:12]}…: it is another file than the one learnt from; "
+            "delete it, and get it again"
+        )
+    return files[0]
+
+
+def _unpack(file: Path, package: Package, place: Path) -> None:
+    """Keeps the music of a package, flat, and its list of licences."""
+    shutil.rmtree(place, ignore_errors=True)
+    for name in (_MUSIC, _SPEECH):
+        (place / name).mkdir(parents=True)
+    kept = 0
+    with (
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE
+        ) as unpacking,
+        tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive,
+    ):
+        for name, content in _files(archive):
+            if name.endswith(f"/doc/{package.name}/copyright"):
+                (place / "copyright").write_bytes(content)
+            elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
+                continue
+            elif fnmatch(name, package.music):
+                _write(place / _MUSIC, name, content)
+                kept += 1
+            elif package.speech and fnmatch(name, package.speech):
+                _write(place / _SPEECH, name, content)
+    if unpacking.returncode or not kept:
+        raise UserError(
+            f"{file}: cannot be unpacked, or has no music under {package.music}; "
+            "delete it, and get it again"
+        )
+    storage.write_text(place / _COMPLETE, f"{kept} songs\n")
+
+
+def _files(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    """The path and content of each file that may be kept, and of those in a .pk3."""
+    wanted = (*SUFFIXES, ".pk3", "/copyright")
+    for member in archive:
+        name = member.name
+        if not member.isfile() or not name.lower().endswith(wanted):
+            continue
+        file = archive.extractfile(member)
+        assert file is not None  # It is a file.
+        content = file.read()
+        if name.endswith(".pk3"):
+            with zipfile.ZipFile(io.BytesIO(content)) as pack:
+                for inside in pack.namelist():
+                    if inside.lower().endswith(SUFFIXES):
+                        yield f"{name}/{inside}", pack.read(inside)
+        else:
+            yield name, content
+
+
+def _write(place: Path, name: str, content: bytes) -> None:
+    """Writes a song under the last two names of its path: songs may share the last."""
+    path = place / "__".join(PurePosixPath(name).parts[-2:])
+    path.write_bytes(content)
+
+
+def parser() -> CommandParser:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m musilingo_jax.recipes.recordings", description=__doc__
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=nonempty,
+        required=True,
+        help="gets a folder for each package",
+    )
+    return parser
+
+
+def main(given: argparse.Namespace) -> None:
+    """Downloads what is missing, and says what is there."""
+    folder = Path(given.out)
+    fetch(folder)
+    for role in (LEARN, LEFT_OUT):
+        found = tracks(folder, role)
+        packages = len({track.package for track in found})
+        print(f"{role}: {len(found)} songs in {packages} packages")
+
+
+if __name__ == "__main__":
+    cli.run(main, parser())
