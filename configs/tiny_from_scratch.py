@@ -28,25 +28,31 @@ from musilingo_jax.training import embedded
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The recipe's numbers; `arg="quick"` is a smoke run that learns nothing."""
-    quick = arg == "quick"
+    """The recipe's numbers.
+
+    Args:
+      arg: "quick" for a smoke run that learns nothing; "scratch" to begin the encoder
+        with random numbers.
+    """
+    quick, scratch = arg == "quick", arg == "scratch"
     config = ConfigDict()
     config.work = "build/quick" if quick else "build/tiny"
     config.seed = 20261122
 
     config.render = ConfigDict()
-    config.render.clips = 64 if quick else 6000
-    config.render.held_out_clips = 32 if quick else 384
+    config.render.clips = 64 if quick else 4000
+    config.render.held_out_clips = 32 if quick else 256
     config.render.seconds = 10.0
     config.render.training_soundfonts = ("FluidR3_GM.sf2", "MuseScore_General_Lite.sf3")
+    config.render.more_soundfonts = ("sf_GMbank.sf2",)
     config.render.unseen_soundfont = "TimGM6mb.sf2"
 
     # Recordings under free licences, from packages of games, and what is no music.
     config.recordings = ConfigDict()
-    config.recordings.spacing = 22.0
-    config.recordings.most = 2 if quick else 12
+    config.recordings.spacing = 26.0
+    config.recordings.most = 2 if quick else 8
     config.recordings.songs = 4 if quick else 0
-    config.recordings.no_music = 4 if quick else 160
+    config.recordings.no_music = 4 if quick else 120
 
     # MERT's architecture, read from a config.json like that of the released models.
     # 24 kHz / (16·4·3·5) = 25 frames a second, a third of MERT's: the transformer costs
@@ -72,17 +78,18 @@ def get_config(arg: str = "") -> ConfigDict:
         "layer_norm_eps": 1e-5,
     }
     config.encoder.recipe = {
-        "steps": 4 if quick else 6000,
-        "batch_size": 8,
+        "start": "" if quick or scratch else "musilingo-tiny-1/encoder",
+        "steps": 4 if quick else 5000 if scratch else 2200,
+        "batch_size": 4,
         "recorded_batch_size": 4 if quick else 8,
         "learning_rate": 1e-3,
-        "warmup_steps": 2 if quick else 100,
+        "warmup_steps": 2 if quick else 150,
         "weight_decay": 0.05,
         "gradient_norm": 1.0,
         "frame_weight": 8.0,
         "heard_weight": 4.0,
         "window_frames": 108,
-        "checkpoint_every": 2 if quick else 500,
+        "checkpoint_every": 2 if quick else 200,
         "seed": 1,
     }
 
@@ -104,9 +111,9 @@ def get_config(arg: str = "") -> ConfigDict:
         "pieces": 200 if quick else 6000,
         "recordings": 200 if quick else 9000,
         "tokens": 800,
-        "steps": 4 if quick else 3000,
-        "short_rows": 64,
-        "long_rows": 24,
+        "steps": 4 if quick else 2800,
+        "short_rows": 32,
+        "long_rows": 12,
         "short_length": 64,
         "long_length": 160,
         "short_share": 0.75,
@@ -125,7 +132,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # The shipped adapter: a closed-form start, then both stages of `configs/tiny.py` on
     # more songs than the embedded corpus has.
     config.adapter = ConfigDict()
-    config.adapter.clips = 48 if quick else 3000
+    config.adapter.clips = 48 if quick else 2000
     config.adapter.test_share = 0.0
     config.adapter.shrinkage = 0.01
     work = config.get_ref("work")
@@ -143,13 +150,13 @@ def get_config(arg: str = "") -> ConfigDict:
     train.stages = ("stage1", "stage2")
 
     stage1 = train.stage1 = embedded.first_stage()
-    stage1.steps = 4 if quick else 500
+    stage1.steps = 4 if quick else 300
     stage1.warmup_steps = 2 if quick else 30
     stage1.learning_rate = 1e-3
     stage1.final_learning_rate = 3e-4
 
     stage2 = train.stage2 = embedded.second_stage()
-    stage2.steps = 4 if quick else 6000
+    stage2.steps = 4 if quick else 3000
     stage2.warmup_steps = 2 if quick else 50
     stage2.learning_rate = 1e-3
     stage2.final_learning_rate = 1e-4

@@ -144,6 +144,8 @@ _NOT_MUSIC = (
 )
 OF_RECORDINGS = tuple(name for name in FACTS if name not in ("style", "lead"))
 """The facts that can be known of a recording without its score."""
+ASKED_OF_RECORDINGS = (*OF_RECORDINGS, "lead")
+"""What is asked of recordings: also what cannot be told of any."""
 
 
 def short(

@@ -34,6 +34,7 @@ class RenderConfig:
       held_out_clips: in each of the two held-out sets.
       seconds: length of a clip, in these sets and in all corpora.
       training_soundfonts: names of the files that play everything but one held-out set.
+      more_soundfonts: names of files that share the parts of the training set, too.
       unseen_soundfont: the file that plays that set.
     """
 
@@ -41,6 +42,7 @@ class RenderConfig:
     held_out_clips: int = setting(at_least=1)
     seconds: float = setting(above=0)
     training_soundfonts: tuple[str, ...] = setting()
+    more_soundfonts: tuple[str, ...] = setting()
     unseen_soundfont: str = setting()
 
 

@@ -34,15 +34,19 @@ from musilingo_jax.models.adapter import pool
 from musilingo_jax.models.layers import Linear
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.pretrained import weights
 from musilingo_jax.recipes import loop
-from musilingo_jax.recipes.lessons import Lessons, output_weights
+from musilingo_jax.recipes.lessons import UNKNOWN, Lessons, output_weights
 from musilingo_jax.recipes.rendered_set import CHROMA, LABELS, RenderedSet
+from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
 
 # Weight of the loss of single windows beside that of whole clips.
 _WINDOW_WEIGHT = 0.3
 # Weight of the notes of recordings, which a model has guessed, beside those of a score.
 _NOTE_WEIGHT = 0.5
+# The same of the tempo of recordings.
+_TEMPO_WEIGHT = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,8 @@ class EncoderRecipe:
     """How long and how fast the encoder learns.
 
     Attributes:
+      start: the encoder that it begins with, a folder or the name of an embedded one;
+        "" for random numbers.
       steps: updates.
       batch_size: rendered clips per update.
       recorded_batch_size: excerpts of recordings per update.
@@ -64,6 +70,7 @@ class EncoderRecipe:
       seed: of the weights and of the order of clips.
     """
 
+    start: str = setting()
     steps: int = setting(at_least=1)
     batch_size: int = setting(at_least=1)
     recorded_batch_size: int = setting(at_least=0)
@@ -82,12 +89,13 @@ class Student(nnx.Module):
     """The encoder and the linear heads that read it during training."""
 
     def __init__(
-        self, config: MertConfig, *, frame_targets: int, heard: int, rngs: nnx.Rngs
+        self, encoder: Mert, *, frame_targets: int, heard: int, rngs: nnx.Rngs
     ):
+        width = encoder.config.hidden_size
         head = functools.partial(
-            Linear, config.hidden_size, axes=(None, None), bias=True, rngs=rngs
+            Linear, width, axes=(None, None), bias=True, rngs=rngs
         )
-        self.encoder = Mert(config, rngs=rngs)
+        self.encoder = encoder
         self.clip_heads = nnx.data(
             {name: head(len(values)) for name, values in LABELS.items()}
         )
@@ -127,14 +135,18 @@ class Recorded(NamedTuple):
     Attributes:
       waveform: the copies.
       outputs: of the taggers, standardised.
+      heard: whether `outputs` are known.
       chroma: for each frame, the probability that a pitch class sounds.
       noted: whether `chroma` is known.
+      tempo: the classes of the tempo, by label; `lessons.UNKNOWN` where it is not known.
     """
 
     waveform: Float[Array | np.ndarray, "batch samples"]
     outputs: Float[Array | np.ndarray, "batch outputs"]
+    heard: Bool[Array | np.ndarray, " batch"]
     chroma: Float[Array | np.ndarray, "batch frames 12"]
     noted: Bool[Array | np.ndarray, " batch"]
+    tempo: Mapping[str, Int[Array | np.ndarray, " batch"]]
 
 
 def loss(
@@ -216,26 +228,51 @@ def _of_teachers(
     shares: Float[Array, " windows"],
     frame_weight: float,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Squared distance from the taggers' outputs, and the notes' cross entropy.
+    """Squared distance from the taggers' outputs; cross entropy of notes and tempo.
 
     Returns:
       The loss; and the share of the taggers' variance that is not explained, as
       `heard_loss`.
     """
-    weights = jnp.asarray(output_weights())
     outputs = student.heard_head(windows)
-    whole = jnp.einsum("bwo,w->bo", outputs, shares)
-    heard_loss = jnp.mean(jnp.square(whole - recorded.outputs) @ weights)
-    each = jnp.square(outputs - recorded.outputs[:, None]) @ weights
-    window_loss = jnp.mean(jnp.sum(each * shares, axis=1))
+    heard_loss = _distance(outputs, recorded.outputs, recorded.heard, shares)
     logits = student.frame_head(frames)[..., CHROMA]
     missed = jnp.mean(
         optax.sigmoid_binary_cross_entropy(logits, recorded.chroma), axis=(1, 2)
     )
-    noted = jnp.maximum(jnp.sum(recorded.noted), 1)
-    note_loss = jnp.sum(missed * recorded.noted) / noted
-    total = heard_loss + _WINDOW_WEIGHT * window_loss
-    return total + _NOTE_WEIGHT * frame_weight * note_loss, {"heard_loss": heard_loss}
+    total = sum(heard_loss)
+    total += _NOTE_WEIGHT * frame_weight * _mean(missed, recorded.noted)
+    for name, labels in recorded.tempo.items():
+        logits, known = student.clip_heads[name](windows), labels != UNKNOWN
+        each = optax.softmax_cross_entropy_with_integer_labels(
+            jnp.einsum("bwv,w->bv", logits, shares), jnp.maximum(labels, 0)
+        )
+        total += _TEMPO_WEIGHT * _mean(each, known)
+    return total, {"heard_loss": heard_loss[0]}
+
+
+def _distance(
+    outputs: Float[Array, "batch windows outputs"],
+    goals: Float[Array | np.ndarray, "batch outputs"],
+    known: Bool[Array | np.ndarray, " batch"],
+    shares: Float[Array, " windows"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Squared distance of whole clips, and that of single windows with its weight."""
+    weights = jnp.asarray(output_weights())
+    whole = jnp.einsum("bwo,w->bo", outputs, shares)
+    of_clips = jnp.square(whole - goals) @ weights
+    of_windows = jnp.square(outputs - jnp.asarray(goals)[:, None]) @ weights
+    return (
+        _mean(of_clips, known),
+        _WINDOW_WEIGHT * _mean(of_windows @ shares, known),
+    )
+
+
+def _mean(
+    values: Float[Array, " batch"], known: Bool[Array | np.ndarray, " batch"]
+) -> Float[Array, ""]:
+    """The mean over the rows that are known; 0 if none is."""
+    return jnp.sum(values * known) / jnp.maximum(jnp.sum(known), 1)
 
 
 # Compiled once for all the sets that are measured during and after a training.
@@ -292,6 +329,23 @@ def rows_of_step(
     return order[position * batch_size : (position + 1) * batch_size]
 
 
+def first_encoder(config: MertConfig, start: str, rngs: nnx.Rngs) -> Mert:
+    """The encoder that a training begins with; `start` as in `EncoderRecipe`.
+
+    Raises:
+      UserError: it cannot be read, or has another architecture.
+    """
+    if not start:
+        return Mert(config, rngs=rngs)
+    found = weights.load_encoder(start, dtype="float32", mesh=None)
+    if found.config != config:
+        raise UserError(
+            f"config.encoder.recipe.start is {start}: its architecture is another than "
+            'that of config.encoder.model; choose another, or "" for random numbers'
+        )
+    return found
+
+
 def train(
     config: MertConfig,
     recipe: EncoderRecipe,
@@ -310,12 +364,16 @@ def train(
       lessons: the recordings that it learns from; None for rendered clips alone.
       held_out: sets on which it is measured at each checkpoint, by name.
       folder: of the checkpoints.
+
+    Raises:
+      UserError: the encoder to begin with cannot be read, or has another architecture.
     """
+    rngs = nnx.Rngs(recipe.seed)
     student = Student(
-        config,
+        first_encoder(config, recipe.start, rngs),
         frame_targets=training.targets.shape[2],
         heard=len(output_weights()),
-        rngs=nnx.Rngs(recipe.seed),
+        rngs=rngs,
     )
 
     def batch(step: int) -> tuple[Rendered, Recorded | None]:

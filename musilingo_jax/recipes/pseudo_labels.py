@@ -8,6 +8,7 @@ from them can be no truer than the taggers.
                                 no guitar   not known     guitar
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ from jaxtyping import Float
 from musilingo_jax.corpora.facts import beats_of, tempo_of
 from musilingo_jax.corpora.styles import MODES, TONICS
 from musilingo_jax.models.taggers.musicnn import TAGS
-from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 
 # The taggers' names in the columns of their outputs.
 _PREFIX = {"MTT_musicnn": "MTT", "MSD_musicnn": "MSD"}
@@ -111,7 +111,6 @@ _PROFILES = {
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 _KEY_AT_LEAST, _KEY_AHEAD = 0.75, 0.08
-_NO_ONSETS, _TEMPO_AGREES = 1e-3, 0.05
 
 
 def facts(logits: Float[np.ndarray, " tags"]) -> dict[str, str]:
@@ -183,34 +182,8 @@ def key(chroma: Float[np.ndarray, "frames 12"]) -> dict[str, str]:
     return {"key": first, "mode": first.split()[-1]}
 
 
-def tempo(waveform: Float[np.ndarray, " samples"]) -> float | None:
-    """Beats per minute, if the two halves of a waveform agree on them.
-
-    The strongest periodicity of the onsets (Ellis 2007), which is as often as not twice
-    or half what people would tap.
-
-    Args:
-      waveform: ten seconds or more at 24 kHz.
-    """
-    import librosa  # Takes a while to import.
-
-    middle = len(waveform) // 2
-    found = []
-    for half in (waveform[:middle], waveform[middle:]):
-        onsets = librosa.onset.onset_strength(y=half, sr=SAMPLE_RATE, hop_length=256)
-        if onsets.std() < _NO_ONSETS:
-            return None
-        (bpm,) = librosa.feature.tempo(
-            onset_envelope=onsets, sr=SAMPLE_RATE, hop_length=256, ac_size=4.0
-        )
-        found.append(float(bpm))
-    if abs(np.log(found[0] / found[1])) > _TEMPO_AGREES:
-        return None
-    return float(np.mean(found))
-
-
-def beats(bpm: float | None) -> dict[str, str]:
-    """The tempo as a number and as a word, if it is known."""
-    if bpm is None:
+def beats(bpm: float) -> dict[str, str]:
+    """The tempo as a number and as a word; nothing for NaN."""
+    if math.isnan(bpm):
         return {}
     return {"beats": beats_of(bpm), "tempo": tempo_of(bpm)}

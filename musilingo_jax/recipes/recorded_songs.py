@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from jaxtyping import Float
 
 from musilingo_jax.corpora import fact_questions, songs
 from musilingo_jax.corpora.facts import FACTS
 from musilingo_jax.recipes import no_music, pseudo_labels
+from musilingo_jax.recipes.augmentation import slowed
 from musilingo_jax.recipes.excerpts import RecordedSet
 from musilingo_jax.recipes.lessons import SOUNDS, Lessons, sound_of
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE
@@ -21,6 +23,8 @@ from musilingo_jax.runtime import cli, storage
 
 # Of the questions whose answer is that it cannot be told, so many are kept.
 _UNSURE_SHARE = 0.25
+# Slowed copies, of one in so many excerpts whose tempo is known, and their speeds.
+_SLOWED_EVERY, _SPEEDS = 4, (0.5, 0.95)
 # Silent clips, for each so many excerpts.
 _SILENT_EVERY = 50
 
@@ -41,7 +45,7 @@ def known_facts(recorded: RecordedSet, lessons: Lessons) -> list[dict[str, str]]
         known = pseudo_labels.facts(lessons.tag_logits(row))
         if lessons.noted[row]:
             known |= pseudo_labels.key(lessons.chroma[row])
-        known |= pseudo_labels.beats(pseudo_labels.tempo(recorded.heard(row)))
+        known |= pseudo_labels.beats(float(lessons.bpm[row]))
         found.append(known)
     return found
 
@@ -50,6 +54,7 @@ def write_corpus(
     folder: Path,
     recorded: RecordedSet,
     facts: list[dict[str, str]],
+    bpm: Float[np.ndarray, " excerpts"],
     *,
     split: str,
     seed: int,
@@ -57,9 +62,10 @@ def write_corpus(
     """Writes songs.jsonl: captions, short and long questions, and their answers.
 
     Args:
-      folder: where to write; gets a silent clip, too.
+      folder: where to write; gets a silent clip, and slowed copies of excerpts.
       recorded: the excerpts.
       facts: of each excerpt, from `known_facts`.
+      bpm: beats per minute of each excerpt, NaN where they are not known.
       split: "train", with questions about what is not known, too; or "test", with one
         about each fact that is known and nothing else.
       seed: of the texts.
@@ -86,15 +92,41 @@ def write_corpus(
             rng = np.random.default_rng([seed, len(facts) + index])
             known = {"sound": no_music.SILENCE}
             rows += [{**about, **row} for row in taught(known, rng)]
+        rows += _slowed(folder, recorded, bpm, seed)
     text = "".join(json.dumps(row) + "\n" for row in rows)
     storage.write_text(folder / songs.FILE_NAME, text)
+
+
+def _slowed(
+    folder: Path,
+    recorded: RecordedSet,
+    bpm: Float[np.ndarray, " excerpts"],
+    seed: int,
+) -> list[Row]:
+    """Writes slowed copies of excerpts, and asks for their tempo."""
+    (folder / "slowed").mkdir(exist_ok=True)
+    rows: list[Row] = []
+    chosen = np.flatnonzero(~np.isnan(bpm))[::_SLOWED_EVERY]
+    total = len(chosen)
+    for index in cli.progress(chosen, total=total, unit="clip", label="slowed"):
+        rng = np.random.default_rng([seed, int(index), 1])
+        speed = float(rng.uniform(*_SPEEDS))
+        name = f"slowed/{index:05d}.flac"
+        sound = slowed(recorded.heard(int(index)), speed)
+        soundfile.write(folder / name, sound, SAMPLE_RATE, subtype="PCM_16")
+        known = {"sound": SOUNDS[0], **pseudo_labels.beats(bpm[index] * speed)}
+        for fact in ("beats", "tempo"):
+            question, answer, value = fact_questions.short(known, fact, rng)
+            row: Row = {"audio": name, "split": "train", "question": question}
+            rows.append({**row, "answer": answer, "attribute": fact, "value": value})
+    return rows
 
 
 def taught(known: Mapping[str, str], rng: np.random.Generator) -> list[Row]:
     """A caption, questions about what is known and some about what is not."""
     rows: list[Row] = [{"answer": fact_questions.caption(known, rng)}]
     is_music = known["sound"] == SOUNDS[0]
-    for fact in fact_questions.OF_RECORDINGS:
+    for fact in fact_questions.ASKED_OF_RECORDINGS:
         question, answer, value = fact_questions.short(known, fact, rng)
         if value is not None:
             named = {"attribute": fact, "value": value}

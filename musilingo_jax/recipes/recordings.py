@@ -33,7 +33,8 @@ SUFFIXES = (".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav")
 # The name of the file that says a package is complete.
 _COMPLETE = "complete"
 # The folders of a package.
-_MUSIC, _SPEECH = "music", "speech"
+_MUSIC, _SPEECH, _CHARTS = "music", "speech", "charts"
+_CHART = ".mid"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Package:
       music: pattern of the paths of its songs; `*` matches folders, too.
       role: `LEARN` or `LEFT_OUT`.
       speech: pattern of the paths of recordings of people who speak, if it has some.
+      charts: pattern of the paths of MIDI files that follow its songs, if it has some.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Package:
     music: str
     role: str = LEARN
     speech: str = ""
+    charts: str = ""
 
 
 PACKAGES = (
@@ -118,6 +121,7 @@ PACKAGES = (
         "b37adf8b08b46d4182c283e760e4f40622d83674e05803960ea1e11a92600c7b",
         "*/song.ogg",
         LEFT_OUT,
+        charts="*/notes.mid",
     ),
     Package(
         "hedgewars-data",
@@ -260,7 +264,7 @@ def fetch(folder: Path) -> None:
                 "packages; use Debian, or a container of it"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [p for p in PACKAGES if not (folder / p.name / _COMPLETE).exists()]
+    missing = [p for p in PACKAGES if not _is_complete(folder, p)]
     for package in cli.progress(
         missing, total=len(missing), unit="package", label="music"
     ):
@@ -280,7 +284,7 @@ def tracks(folder: Path, role: str, *, speech: bool = False) -> list[Track]:
         if package.role != role:
             continue
         place = folder / package.name
-        if not (place / _COMPLETE).exists():
+        if not _is_complete(folder, package):
             raise UserError(
                 f"{place} is not complete: `make music` downloads what is missing"
             )
@@ -288,6 +292,28 @@ def tracks(folder: Path, role: str, *, speech: bool = False) -> list[Track]:
         songs = sorted(p for p in place.glob("*") if p.suffix.lower() in SUFFIXES)
         found += [Track(package.name, path) for path in songs]
     return found
+
+
+def charts(folder: Path) -> dict[Path, Path]:
+    """The songs with a chart → the chart, a MIDI file whose beats are the song's.
+
+    Raises:
+      UserError: a package is not there.
+    """
+    found = {}
+    for track in tracks(folder, LEFT_OUT):
+        name = track.path.name.rpartition("__")[0]
+        chart = track.path.parents[1] / _CHARTS / f"{name}__notes{_CHART}"
+        if chart.exists():
+            found[track.path] = chart
+    return found
+
+
+def _is_complete(folder: Path, package: Package) -> bool:
+    place = folder / package.name
+    if not (place / _COMPLETE).exists():
+        return False
+    return not package.charts or (place / _CHARTS).exists()
 
 
 def _download(package: Package, folder: Path) -> Path:
@@ -317,7 +343,7 @@ def _download(package: Package, folder: Path) -> Path:
 def _unpack(file: Path, package: Package, place: Path) -> None:
     """Keeps the music of a package, flat, and its list of licences."""
     shutil.rmtree(place, ignore_errors=True)
-    for name in (_MUSIC, _SPEECH):
+    for name in (_MUSIC, _SPEECH, _CHARTS):
         (place / name).mkdir(parents=True)
     kept = 0
     with (
@@ -329,6 +355,8 @@ def _unpack(file: Path, package: Package, place: Path) -> None:
         for name, content in _files(archive):
             if name.endswith(f"/doc/{package.name}/copyright"):
                 (place / "copyright").write_bytes(content)
+            elif package.charts and fnmatch(name, package.charts):
+                _write(place / _CHARTS, name, content)
             elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
                 continue
             elif fnmatch(name, package.music):
@@ -346,7 +374,7 @@ def _unpack(file: Path, package: Package, place: Path) -> None:
 
 def _files(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     """The path and content of each file that may be kept, and of those in a .pk3."""
-    wanted = (*SUFFIXES, ".pk3", "/copyright")
+    wanted = (*SUFFIXES, _CHART, ".pk3", "/copyright")
     for member in archive:
         name = member.name
         if not member.isfile() or not name.lower().endswith(wanted):

@@ -21,7 +21,14 @@ from musilingo_jax.corpora import fact_questions, questions, songs
 from musilingo_jax.corpora.facts import beats_of
 from musilingo_jax.corpora.synthetic import LEAD, Piece, compose
 from musilingo_jax.recipes.augmentation import augment, recolour
-from musilingo_jax.recipes.soundfont import CHANNELS, SAMPLE_RATE, Waveform, render
+from musilingo_jax.recipes.soundfont import (
+    CHANNELS,
+    KITS,
+    SAMPLE_RATE,
+    STANDARD_KIT,
+    Waveform,
+    render,
+)
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UsageError
 
@@ -41,7 +48,8 @@ def clip(
     """Renders clip `index` of a seed.
 
     One soundfont plays a plain clip. In an augmented one each part has its own, and an
-    equaliser of its own, and the drums are tuned: more bands than there are files.
+    equaliser of its own, and the drums are tuned and of any kit: more bands than there
+    are files.
 
     Returns:
       The piece; its waveform at 24 kHz; the place of the lead's soundfont in
@@ -62,6 +70,7 @@ def clip(
             dict.fromkeys(CHANNELS, soundfonts[font]),
             sample_rate=SAMPLE_RATE,
             drum_tuning=0.0,
+            drum_kit=STANDARD_KIT,
             colour=lambda part: part,
         )
         return piece, waveform, font
@@ -71,6 +80,7 @@ def clip(
         {c: soundfonts[int(n)] for c, n in zip(CHANNELS, fonts, strict=True)},
         sample_rate=SAMPLE_RATE,
         drum_tuning=rng.uniform(-3, 3),
+        drum_kit=int(rng.choice(KITS)),
         colour=functools.partial(recolour, rng=rng),
     )
     return piece, augment(waveform, rng), int(fonts[CHANNELS.index(LEAD)])

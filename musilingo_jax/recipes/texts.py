@@ -95,7 +95,7 @@ def of_recording(known: dict[str, str], rng: np.random.Generator) -> list[Labell
     """A caption, short and long questions and answers about a recording."""
     everything = tuple(known)
     found = [LabelledText(known, "", fact_questions.caption(known, rng), everything)]
-    for name in fact_questions.OF_RECORDINGS:
+    for name in fact_questions.ASKED_OF_RECORDINGS:
         question, answer, _ = fact_questions.short(known, name, rng)
         asked = (name,) if known["sound"] == "music" else ("sound",)
         found.append(LabelledText(known, question, answer, asked))

@@ -13,15 +13,16 @@ The stages, each finished once and kept below `config.work`:
     teachers    what published models hear in them (`lessons.py`)
     encoder     `encoder.py`, on the training set and the recordings → model/encoder
     language    `language.py`, tokenizer and language model  → model/language_model
-    songs       a corpus of rendered songs as files, as a user's own would be, and two
-                corpora of recordings
+    songs       a corpus of rendered songs as files, as a user's own would be, and one
+                of recordings
     adapter     a ridge start (`start.py`), then the ordinary `musilingo_jax.train`
                                                              → model/adapter
     corpus      the small embedded corpus, of other pieces
     cards       a README.md beside each part that says how it was made
 
 It can be stopped at any time; the same command resumes. `--install` copies the result
-over the files in the package.
+over the files in the package. What the model says of recordings is measured by
+`python -m musilingo_jax.recipes.measure`.
 """
 
 import os
@@ -129,7 +130,7 @@ def make(recipe: RecipeConfig, sources: Sources) -> None:
         log.note("language", make_language_model(recipe))
     with log.stage("songs"):
         make_songs(recipe, recipe.adapter, work / "songs", fonts, offset=3, more=True)
-        make_recorded_songs(recipe, learnt, left_out)
+        make_recorded_songs(recipe, learnt)
     with log.stage("adapter"):
         make_adapter(recipe)
     with log.stage("corpus"):
@@ -157,10 +158,11 @@ def make_sets(recipe: RecipeConfig, fonts: Path) -> None:
     """Renders the training set and the two held-out sets."""
     numbers = recipe.render
     known = soundfonts(fonts, numbers.training_soundfonts)
+    more = soundfonts(fonts, numbers.more_soundfonts)
     unseen = soundfonts(fonts, (numbers.unseen_soundfont,))
     for offset, (name, clips, played_by, augment) in enumerate(
         (
-            ("training", numbers.clips, known, True),
+            ("training", numbers.clips, [*known, *more], True),
             ("held_out", numbers.held_out_clips, known, False),
             ("unseen", numbers.held_out_clips, unseen, False),
         )
@@ -181,13 +183,14 @@ def make_recordings(recipe: RecipeConfig, sources: Sources) -> None:
     numbers, work = recipe.recordings, recipe.work
     for offset, (role, name) in enumerate(RECORDED.items()):
         seed = recipe.seed + 5 + 2 * offset
+        few = role == recordings.LEFT_OUT
         songs = recordings.tracks(sources.music, role)
         if numbers.songs:
             songs = songs[:: max(1, len(songs) // numbers.songs)][: numbers.songs]
         others = no_music.write(
             work / "no_music" / name,
             recordings.tracks(sources.music, role, speech=True),
-            clips=numbers.no_music,
+            clips=max(1, numbers.no_music // 4) if few else numbers.no_music,
             seconds=recipe.render.seconds,
             seed=seed,
         )
@@ -196,7 +199,7 @@ def make_recordings(recipe: RecipeConfig, sources: Sources) -> None:
             [*songs, *others],
             seconds=recipe.render.seconds,
             spacing=numbers.spacing,
-            most=numbers.most,
+            most=max(1, numbers.most // 2) if few else numbers.most,
             seed=seed + 1,
             processes=os.cpu_count() or 1,
         )
@@ -338,16 +341,19 @@ def make_songs(
         )
 
 
-def make_recorded_songs(recipe: RecipeConfig, learnt: Taught, left_out: Taught) -> None:
-    """Writes a corpus to learn from, and one of the packages that are left out."""
-    for offset, (name, (recorded, lessons), split) in enumerate(
-        (("recorded_songs", learnt, "train"), ("real_songs", left_out, "test"))
-    ):
-        folder = recipe.work / name
-        if not (folder / songs.FILE_NAME).exists():
-            facts = recorded_songs.known_facts(recorded, lessons)
-            seed = recipe.seed + 9 + offset
-            recorded_songs.write_corpus(folder, recorded, facts, split=split, seed=seed)
+def make_recorded_songs(recipe: RecipeConfig, learnt: Taught) -> None:
+    """Writes a corpus of recordings to learn from, unless it is there already."""
+    folder = recipe.work / "recorded_songs"
+    if not (folder / songs.FILE_NAME).exists():
+        recorded, lessons = learnt
+        recorded_songs.write_corpus(
+            folder,
+            recorded,
+            recorded_songs.known_facts(recorded, lessons),
+            lessons.bpm,
+            split="train",
+            seed=recipe.seed + 9,
+        )
 
 
 def make_adapter(recipe: RecipeConfig) -> None:
