@@ -8,7 +8,7 @@ SONG ?= musilingo_jax/assets/musilingo-tiny-corpus/clips/00002.ogg
 # Whose tests `make shapes` runs.
 ROOMS ?= tests
 
-.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers music
+.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers music measure
 
 # The locked packages without the test tools, then this project itself.
 $(VENV)/demo.stamp: requirements.lock pyproject.toml
@@ -77,11 +77,12 @@ wheel: $(VENV)/test.stamp
 
 # Downloads Debian's packages of the soundfonts that the embedded model is trained on,
 # and of the unseen one that it is tested on, and unpacks them in build/. Needs no root.
+# csound-soundfont is in the public domain.
 soundfonts: build/soundfonts/.stamp
 build/soundfonts/.stamp:
 	mkdir -p build/packages
 	cd build/packages && apt-get download fluid-soundfont-gm \
-	  musescore-general-soundfont-small timgm6mb-soundfont
+	  musescore-general-soundfont-small csound-soundfont timgm6mb-soundfont
 	for package in build/packages/*.deb; do dpkg -x $$package build/packages/root; done
 	mkdir -p build/soundfonts
 	ln -f build/packages/root/usr/share/sounds/sf*/*.sf? build/soundfonts/
@@ -111,6 +112,16 @@ recipe: $(VENV)/demo.stamp build/soundfonts/.stamp teachers music
 	$(TUNED_PYTHON) -m musilingo_jax.recipes.tiny \
 	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts \
 	  --music=build/music --teachers=build/teachers
+	$(MAKE) measure MODEL=build/tiny/model LOG=build/tiny/log.json
+
+# Measures what a model says of recordings that it did not learn from: configs/real_songs.py.
+MODEL ?= musilingo-tiny
+LOG ?=
+measure: $(VENV)/demo.stamp teachers music
+	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0 mido==1.3.3
+	$(TUNED_PYTHON) -m musilingo_jax.recipes.measure --config=configs/real_songs.py \
+	  --config.model.pretrained=$(MODEL) --music=build/music --teachers=build/teachers \
+	  $(if $(LOG),--log=$(LOG))
 
 # Locks the newest versions that pyproject.toml allows and that run with Python 3.11; needs
 # `uv`. Then update musilingo_jax/runtime/tested_versions.py. requirements-newest.lock is

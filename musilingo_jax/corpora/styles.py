@@ -153,7 +153,8 @@ STYLES = {
 }
 
 FAST_DRUMS: tuple[tuple[tuple[int, str], ...], ...] = (
-    # Bass drum and snare by turns; twice as fast; sixteenths of the bass drum; half time.
+    # Bass drum and snare by turns; twice as fast; sixteenths of the bass drum; half
+    # time; three strokes of the bass drum for each beat.
     ((36, "X...X...X...X..."), (38, "..X...X...X...X."), (42, "x.x.x.x.x.x.x.x.")),
     ((36, "X.X.X.X.X.X.X.X."), (38, ".X.X.X.X.X.X.X.X"), (51, "X.X.X.X.X.X.X.X.")),
     ((36, "XxXxXxXxXxXxXxXx"), (38, "....X.......X..."), (51, "X...X...X...X...")),

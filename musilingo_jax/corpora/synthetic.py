@@ -307,10 +307,8 @@ def _figure(score: _Notation, chords: list[_Chord], layer: StyleLayer) -> None:
         score.add(FIGURE, step, length, tones[int(sign)], 80)
 
 
-def _drums(
-    score: _Notation, steps: int, pattern: tuple[tuple[int, str], ...]
-) -> None:
-    """Repeats a bar of strokes: key of the drum map, a sign for each part of the bar."""
+def _drums(score: _Notation, steps: int, pattern: tuple[tuple[int, str], ...]) -> None:
+    """Repeats a bar of strokes: keys of the drum map, a sign for each part of it."""
     for key, signs in pattern:
         each = 2 * score.style.beats / len(signs)  # eighths
         for place in range(round(steps / each)):

@@ -92,9 +92,7 @@ class Student(nnx.Module):
         self, encoder: Mert, *, frame_targets: int, heard: int, rngs: nnx.Rngs
     ):
         width = encoder.config.hidden_size
-        head = functools.partial(
-            Linear, width, axes=(None, None), bias=True, rngs=rngs
-        )
+        head = functools.partial(Linear, width, axes=(None, None), bias=True, rngs=rngs)
         self.encoder = encoder
         self.clip_heads = nnx.data(
             {name: head(len(values)) for name, values in LABELS.items()}
@@ -138,7 +136,7 @@ class Recorded(NamedTuple):
       heard: whether `outputs` are known.
       chroma: for each frame, the probability that a pitch class sounds.
       noted: whether `chroma` is known.
-      tempo: the classes of the tempo, by label; `lessons.UNKNOWN` where it is not known.
+      tempo: the classes of the tempo, by label, or `lessons.UNKNOWN`.
     """
 
     waveform: Float[Array | np.ndarray, "batch samples"]

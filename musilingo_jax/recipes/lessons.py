@@ -80,6 +80,7 @@ class Lessons:
         frames: int,
         frames_per_second: float,
         processes: int,
+        copies: bool = True,
     ) -> "Lessons":
         """Lets the teachers hear a set; what they heard before is kept in its folder.
 
@@ -90,6 +91,7 @@ class Lessons:
           frames: that the student makes of an excerpt.
           frames_per_second: their rate.
           processes: excerpts that are coded at the same time.
+          copies: whether a student will learn from them, and so hear coded copies.
 
         Raises:
           UserError: as in `teacher_outputs.heard_by_taggers` and `notes.chroma`.
@@ -113,7 +115,7 @@ class Lessons:
         mean, deviation = heard.mean(axis=0), heard.std(axis=0) + 1e-6
         return cls(
             waveform=recorded.waveform,
-            coded=_coded_copies(recorded, processes),
+            coded=_coded_copies(recorded, processes) if copies else recorded.waveform,
             outputs=(heard - mean) / deviation,
             mean=mean,
             deviation=deviation,

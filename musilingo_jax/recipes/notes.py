@@ -1,9 +1,10 @@
 """Which notes sound in excerpts, by basic-pitch.
 
 The model (Bittner et al. 2022, "A Lightweight Instrument-Agnostic Model for Polyphonic
-Note Transcription and Multipitch Estimation") is the ONNX file in the package `basic-pitch` 0.4.0 (Apache-2.0 licence), run
-by `onnxruntime`; no code of the package is run. It hears windows of two seconds, of
-which the ends are left out, since a note there has half its sound only:
+Note Transcription and Multipitch Estimation") is the ONNX file in the package
+`basic-pitch` 0.4.0 (Apache-2.0 licence), run by `onnxruntime`; no code of the package
+is run. It hears windows of two seconds, of which the ends are left out, since a note
+there has half its sound only:
 
     waveform    ├──────────────────────────────────────┤
     windows   ├··────────··┤                                 · is left out

@@ -26,7 +26,7 @@ Waveform = Float[np.ndarray, " samples"]
 
 STANDARD_KIT = 0
 KITS = (STANDARD_KIT, 8, 16, 24, 25, 32, 40)
-"""Drum kits by their programs: standard, room, power, electronic, TR-808, jazz, brush."""
+"""Drum kits: standard, room, power, electronic, TR-808, jazz, brush."""
 _DRUM_BANK = 128  # General MIDI's percussion
 _GAIN = -6.0  # decibels, so that many voices together stay below 1
 _VOICES = 128  # that sound at the same time

@@ -219,6 +219,7 @@ def let_teach(recipe: RecipeConfig, sources: Sources) -> tuple[Taught, Taught]:
             frames=int(config.frames(samples)),
             frames_per_second=config.frames_per_second,
             processes=os.cpu_count() or 1,
+            copies=name == RECORDED[recordings.LEARN],
         )
         taught.append((recorded, lessons))
     learnt, left_out = taught

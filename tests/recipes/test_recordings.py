@@ -11,11 +11,13 @@ import soundfile
 
 from musilingo_jax.corpora import songs
 from musilingo_jax.recipes import (
+    augmentation,
     excerpts,
     no_music,
     pseudo_labels,
     recorded_songs,
     recordings,
+    tempi,
 )
 from musilingo_jax.recipes.excerpts import RecordedSet, Track
 from musilingo_jax.recipes.recordings import LEARN, LEFT_OUT, Package
@@ -59,6 +61,7 @@ def test_music_and_speech_and_licences_of_a_package_are_kept(tmp_path):
         "usr/share/a/music/two/song.ogg": ogg(),
         "usr/share/a/sounds/bang.ogg": ogg(),
         "usr/share/a/voices/hello.ogg": ogg(),
+        "usr/share/a/music/one/notes.mid": b"MThd",
         "usr/share/a/pack.pk3": pack.getvalue(),
     }
     for name, content in files.items():
@@ -71,7 +74,9 @@ def test_music_and_speech_and_licences_of_a_package_are_kept(tmp_path):
         check=True,
         capture_output=True,
     )
-    package = Package("a-game", "1", "", "*/music/*", speech="*/voices/*")
+    package = Package(
+        "a-game", "1", "", "*/music/*", speech="*/voices/*", charts="*/notes.mid"
+    )
     place = tmp_path / "music" / "a-game"
     place.parent.mkdir()
     recordings._unpack(deb, package, place)
@@ -82,6 +87,7 @@ def test_music_and_speech_and_licences_of_a_package_are_kept(tmp_path):
         "music/two__song.ogg",
         "speech/voices__hello.ogg",
     ]
+    assert (place / "charts/one__notes.mid").read_bytes() == b"MThd"
     assert (place / "copyright").read_text() == "CC0"
     with pytest.raises(UserError, match=r"has no music under \*/none/\*"):
         recordings._unpack(deb, Package("a-game", "1", "", "*/none/*"), place)
@@ -193,20 +199,47 @@ def test_a_key_is_taken_for_known_where_its_notes_sound():
     assert pseudo_labels.key(np.ones((40, 12))) == {}
 
 
-def test_a_tempo_is_taken_for_known_where_both_halves_agree():
-    def clicks(beats):
-        sound = np.zeros(10 * RATE, np.float32)
-        for place in (np.array(beats) * RATE).astype(int):
-            sound[place : place + 400] = np.random.default_rng(0).normal(0, 0.3, 400)
-        return sound
+def clicks(*, bpm, seconds=10):
+    """A stroke on each beat, 16 bits."""
+    sound = np.zeros(seconds * RATE, np.float32)
+    for place in (np.arange(0.1, seconds - 0.1, 60 / bpm) * RATE).astype(int):
+        sound[place : place + 400] = np.random.default_rng(0).normal(0, 0.3, 400)
+    return np.round(sound * 32767).astype(np.int16)
 
-    bpm = pseudo_labels.tempo(clicks(np.arange(0, 9.9, 0.5)))
-    assert bpm == pytest.approx(120, rel=0.03)
-    assert pseudo_labels.beats(bpm) == {"beats": "118", "tempo": "medium"}
-    slower = [*np.arange(0, 5, 0.5), *np.arange(5, 9.9, 0.7)]
-    assert pseudo_labels.tempo(clicks(slower)) is None
-    assert pseudo_labels.tempo(np.zeros(10 * RATE, np.float32)) is None
-    assert pseudo_labels.beats(None) == {}
+
+def test_a_tempo_is_known_where_the_excerpts_of_a_song_agree():
+    steady = np.stack([clicks(bpm=126), clicks(bpm=126), clicks(bpm=171)])
+    found = tempi.correlations(steady, 1)
+    bpm = tempi.tempi(found, ["a", "a", "a"], np.zeros(3))
+    assert bpm[:2] == pytest.approx(126, rel=0.02)
+    assert np.isnan(bpm[2])  # It does not show what the others show.
+    alone = tempi.tempi(found, ["a", "a", "b"], np.zeros(3))
+    assert min(abs(alone[2] / 171 - 1), abs(alone[2] / 85.5 - 1)) < 0.02
+    said = pseudo_labels.beats(float(bpm[0]))
+    assert said == {"beats": "128", "tempo": "medium"}
+
+
+def test_energetic_music_is_counted_faster():
+    found = tempi.correlations(clicks(bpm=83)[None], 1)
+    calm, energetic = (
+        tempi.tempi(found, ["a"], np.array([energy]))[0] for energy in (0.0, 1.0)
+    )
+    assert energetic >= calm
+
+
+def test_silence_has_no_tempo():
+    nothing = tempi.correlations(np.zeros((1, 10 * RATE), np.int16), 1)
+    assert np.isnan(tempi.tempi(nothing, ["a"], np.zeros(1))).all()
+    assert pseudo_labels.beats(float("nan")) == {}
+
+
+def test_a_slowed_copy_is_lower_and_as_long():
+    times = np.arange(2 * RATE) / RATE
+    sine = np.sin(2 * np.pi * 1000 * times).astype(np.float32)
+    slower = augmentation.slowed(sine, 0.5)
+    assert slower.shape == sine.shape
+    spectrum = np.abs(np.fft.rfft(slower * np.hanning(len(slower))))
+    assert np.argmax(spectrum) / 2 == pytest.approx(500, abs=2)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -220,13 +253,18 @@ def test_a_corpus_of_recordings_is_read_as_anybodys(tmp_path, tracks, split):
         {"sound": "music", "family": "rock", "drums": "no drums"},
         {"sound": "noise"},
     ]
+    bpm = np.array([120.0, np.nan])[: len(recorded)]
     recorded_songs.write_corpus(
-        tmp_path, recorded, facts[: len(recorded)], split=split, seed=4
+        tmp_path, recorded, facts[: len(recorded)], bpm, split=split, seed=4
     )
     records = songs.load(tmp_path)
     assert {record.split for record in records} == {split}
     facts = {(r.attribute, r.value) for r in records if r.attribute}
     assert ("family", "rock") in facts and ("drums", "no drums") in facts
+    slower = [r for r in records if r.audio.parent.name == "slowed"]
+    assert {r.attribute for r in slower} == (
+        {"beats", "tempo"} if split == "train" else set()
+    )
     first = [r for r in records if r.audio.name == "long.wav"]
     assert all(r.end - r.start == pytest.approx(2.0) for r in first)
     if split == "test":
