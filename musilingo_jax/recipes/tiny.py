@@ -59,7 +59,7 @@ from musilingo_jax.recipes import (
 from musilingo_jax.recipes.agreement import agreement
 from musilingo_jax.recipes.config import AdapterConfig, RecipeConfig, SongsConfig
 from musilingo_jax.recipes.excerpts import RecordedSet
-from musilingo_jax.recipes.lessons import Lessons
+from musilingo_jax.recipes.lessons import SOUNDS, Lessons, sound_of
 from musilingo_jax.recipes.rendered_set import LABELS, RenderedSet
 from musilingo_jax.recipes.stage_log import StageLog
 from musilingo_jax.runtime import cli
@@ -262,6 +262,7 @@ def make_encoder(
     return measured | {
         "values": {name: len(values) for name, values in LABELS.items()},
         "agreement": agreement(student, *left_out, recipe.encoder),
+        "excerpts": sum(sound_of(p) == SOUNDS[0] for p in learnt[0].packages),
         "parameters": parameters(student.encoder),
     }
 

@@ -75,7 +75,7 @@ def test_music_and_speech_and_licences_of_a_package_are_kept(tmp_path):
         capture_output=True,
     )
     package = Package(
-        "a-game", "1", "", "*/music/*", speech="*/voices/*", charts="*/notes.mid"
+        "a-game", "1", "", "CC0", "*/music/*", speech="*/voices/*", charts="*/notes.mid"
     )
     place = tmp_path / "music" / "a-game"
     place.parent.mkdir()
@@ -90,7 +90,7 @@ def test_music_and_speech_and_licences_of_a_package_are_kept(tmp_path):
     assert (place / "charts/one__notes.mid").read_bytes() == b"MThd"
     assert (place / "copyright").read_text() == "CC0"
     with pytest.raises(UserError, match=r"has no music under \*/none/\*"):
-        recordings._unpack(deb, Package("a-game", "1", "", "*/none/*"), place)
+        recordings._unpack(deb, Package("a-game", "1", "", "CC0", "*/none/*"), place)
 
 
 def test_a_package_that_is_not_there_is_named(tmp_path):

@@ -237,7 +237,9 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
     known = config.render.training_soundfonts + config.render.more_soundfonts
     needed = [SOUNDFONTS / name for name in (*known, config.render.unseen_soundfont)]
     needed += [ROOT / "build/music/widelands-data/complete"]
-    needed += [ROOT / "build/teachers" / wheel for wheel in (teachers.WHEEL, notes.WHEEL)]
+    needed += [
+        ROOT / "build/teachers" / wheel for wheel in (teachers.WHEEL, notes.WHEEL)
+    ]
     for path in needed:
         if not path.is_file():
             pytest.skip(f"{path}: `make soundfonts music teachers` puts it there")
@@ -360,7 +362,9 @@ def test_a_command_without_its_config_or_with_too_much_is_refused(run, tmp_path)
     with pytest.raises(UsageError, match="give --config=configs/tiny_from_scratch.py"):
         run(None, tmp_path)
     other = load_config("tiny").get_config()
-    with pytest.raises(UserError, match="config lacks work, render, recordings, encoder"):
+    with pytest.raises(
+        UserError, match="config lacks work, render, recordings, encoder"
+    ):
         run(other, tmp_path)
     with pytest.raises(UsageError, match="unknown argument 'again'"):
         tiny.main(["tiny", "again"])
