@@ -118,7 +118,7 @@ recipe: $(VENV)/demo.stamp build/soundfonts/.stamp teachers music
 MODEL ?= musilingo-tiny
 LOG ?=
 measure: $(VENV)/demo.stamp teachers music
-	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0 mido==1.3.3
+	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0
 	$(TUNED_PYTHON) -m musilingo_jax.recipes.measure --config=configs/real_songs.py \
 	  --config.model.pretrained=$(MODEL) --music=build/music --teachers=build/teachers \
 	  $(if $(LOG),--log=$(LOG))

@@ -1,25 +1,31 @@
-"""The embedded model and corpus, made from nothing but soundfonts and seeds.
+"""The embedded model and corpus, made from soundfonts, recordings, teachers and seeds.
 
     make recipe
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
 
-Purpose: to make everything in `musilingo_jax/assets/`. The first command also fetches
-the soundfonts and their player, and runs the second. After the colon, `quick` is a
-smoke test: every stage in small, and a model that has learnt nothing:
+Purpose: to make the next embedded model, and the embedded corpus. The first command
+also fetches what it is made from (3 GB, on Debian 12), runs the second, and measures
+the result with `configs/real_songs.py`. After the colon, `quick` is a smoke test: every
+stage in small, and a model that has learnt nothing:
 
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py:quick
 
-Data: pieces composed by `musilingo_jax/corpora/synthetic.py`, and rendered with two
-General MIDI soundfonts under the MIT licence. A third soundfont is only used in
+Data: pieces composed by `musilingo_jax/corpora/synthetic.py`, and rendered with three
+General MIDI soundfonts; a fourth is only used in evaluation. Excerpts of recordings
+from 23 of Debian's packages (`musilingo_jax/recipes/recordings.py`), of which two
+taggers and a transcriber say what they hear; six other packages are only used in
 evaluation.
 
-Expected: three quarters of an hour on two cores, and 3.5 GB below `build/tiny`; the
-quick form, four minutes and 0.1 GB below `build/quick`. On held-out clips the encoder's
-heads name the style of 98 %, with the unseen soundfont of 82 %. Given the right hints,
-the language model names every value, but for one key in 200. `docs/embedded-model.md`
-has what the whole model names.
+Start: the encoder begins with that of `musilingo-tiny-1`, which knows composed music.
+`scratch` begins with random numbers instead, and makes more steps.
 
-It can be interrupted at any time; the same command resumes.
+Expected, from short probes on two idle cores: two and a half hours in all, no stage
+over 50 minutes, and 6 GB below `build/tiny`; `scratch`, an hour more. Not trained yet:
+the scores are to be measured.
+
+It can be interrupted at any time; the same command resumes. What the teachers heard is
+kept by digest, so that another training with the same recordings is half an hour
+shorter.
 """
 
 from ml_collections import ConfigDict

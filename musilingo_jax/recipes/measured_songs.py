@@ -20,6 +20,7 @@ from musilingo_jax.audio import waveforms
 from musilingo_jax.corpora import songs
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.recipes import (
+    charts,
     excerpts,
     no_music,
     notes,
@@ -136,7 +137,7 @@ def write_file_facts(folder: Path, music: Path, seconds: float) -> None:
     rows: list[Mapping[str, object]] = []
     for song, chart in recordings.charts(music).items():
         whole = waveforms.load(song, sample_rate=SAMPLE_RATE, tell=lambda _: None)
-        bpm = bpm_of(chart)
+        bpm = charts.bpm_of(chart)
         for speed in _SPEEDS:
             needed = round(seconds * speed * SAMPLE_RATE)
             begin = max(0, (len(whole) - needed) // 2)
@@ -173,25 +174,3 @@ def write_file_facts(folder: Path, music: Path, seconds: float) -> None:
                 )
     text = "".join(json.dumps(row) + "\n" for row in rows)
     storage.write_text(folder / songs.FILE_NAME, text)
-
-
-def bpm_of(chart: Path) -> float:
-    """Beats per minute of a MIDI file: those of the tempo that it keeps for longest.
-
-    Raises:
-      UserError: `mido` is not installed, or the file cannot be read.
-    """
-    try:
-        import mido  # type: ignore  # Only this needs it; `make measure` installs it.
-    except ImportError as error:
-        raise UserError("charts are read by mido: pip install mido==1.3.3") from error
-    try:
-        midi = mido.MidiFile(str(chart))
-        kept, tempo = {}, 500_000  # Microseconds of a beat; MIDI's default.
-        for message in midi:
-            kept[tempo] = kept.get(tempo, 0.0) + message.time
-            if message.type == "set_tempo":
-                tempo = message.tempo
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{chart}: is not a MIDI file that can be read") from error
-    return 60e6 / max(kept, key=lambda tempo: kept[tempo])
