@@ -32,7 +32,6 @@ from musilingo_jax.recipes.excerpts import RecordedSet
 from musilingo_jax.recipes.lessons import Lessons
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 from musilingo_jax.runtime import storage
-from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
 
 TEACHERS, FILE_FACTS = "teachers", "file_facts"

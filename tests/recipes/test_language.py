@@ -47,6 +47,7 @@ def tokenizer(recipe, found, tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(settings, tokenizer):
     small = {"vocab_size": tokenizer.size, "hidden_size": 16, "num_hidden_layers": 1}
+    small |= {"num_attention_heads": 2, "num_key_value_heads": 2}
     return LlamaConfig.from_dict(settings.language.model.to_dict() | small)
 
 
