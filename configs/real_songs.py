@@ -41,8 +41,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.measure.shown = 2 if quick else 10
     config.measure.seed = 20261130
 
-    # How the model was taught to be asked.
-    config.stages = ("stage1", "stage2")
-    config.stage1 = embedded.first_stage()
-    config.stage2 = embedded.second_stage()
+    # How the model was taught to be asked: `configs/tiny_from_scratch.py`.
+    config.stages = ("stage2",)
+    stage2 = config.stage2 = embedded.second_stage()
+    stage2.steps = 3000
+    stage2.batch_size = 16
+    stage2.rows = 8
+    stage2.learning_rate = 1e-3
+    stage2.final_learning_rate = 1e-4
+    stage2.warmup_steps = 50
     return config

@@ -86,8 +86,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.encoder.recipe = {
         "start": "" if quick or scratch else "musilingo-tiny-1/encoder",
         "steps": 4 if quick else 5000 if scratch else 2200,
-        "batch_size": 4,
-        "recorded_batch_size": 4 if quick else 8,
+        "batch_size": 4 if quick else 5,
+        "recorded_batch_size": 4 if quick else 7,
         "learning_rate": 1e-3,
         "warmup_steps": 2 if quick else 150,
         "weight_decay": 0.05,
@@ -114,10 +114,10 @@ def get_config(arg: str = "") -> ConfigDict:
         "tie_word_embeddings": False,
     }
     config.language.recipe = {
-        "pieces": 200 if quick else 6000,
-        "recordings": 200 if quick else 9000,
+        "pieces": 200 if quick else 5000,
+        "recordings": 200 if quick else 7000,
         "tokens": 800,
-        "steps": 4 if quick else 2800,
+        "steps": 4 if quick else 3000,
         "short_rows": 32,
         "long_rows": 12,
         "short_length": 64,

@@ -73,7 +73,7 @@ class EncoderRecipe:
     start: str = setting()
     steps: int = setting(at_least=1)
     batch_size: int = setting(at_least=1)
-    recorded_batch_size: int = setting(at_least=0)
+    recorded_batch_size: int = setting(at_least=1)
     learning_rate: float = setting(above=0)
     warmup_steps: int = setting(at_least=0)
     weight_decay: float = setting(at_least=0)

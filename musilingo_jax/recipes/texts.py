@@ -29,6 +29,8 @@ _USUAL_SHARE = 0.6
 # Of made-up recordings: the probability that a fact is known, and that it is no music.
 _KNOWN_SHARE = 0.6
 _NO_MUSIC_SHARE = 0.08
+# Facts with many values are asked about more often: so many times more than others.
+_MANY_VALUED = ("key", "beats") * 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ def of_piece(piece: Piece, rng: np.random.Generator) -> list[LabelledText]:
         found.append(LabelledText(labels, question, answer, (attribute,)))
     for question, answer in questions.long(piece, rng):
         found.append(LabelledText(labels, question, answer, everything))
-    for name in ("beats", "vocals"):
+    for name in ("beats", "vocals", *_MANY_VALUED):
         question, answer, _ = fact_questions.short(labels, name, rng)
         found.append(LabelledText(labels, question, answer, (name,)))
     return found
@@ -95,7 +97,7 @@ def of_recording(known: dict[str, str], rng: np.random.Generator) -> list[Labell
     """A caption, short and long questions and answers about a recording."""
     everything = tuple(known)
     found = [LabelledText(known, "", fact_questions.caption(known, rng), everything)]
-    for name in fact_questions.ASKED_OF_RECORDINGS:
+    for name in (*fact_questions.ASKED_OF_RECORDINGS, *_MANY_VALUED):
         question, answer, _ = fact_questions.short(known, name, rng)
         asked = (name,) if known["sound"] == "music" else ("sound",)
         found.append(LabelledText(known, question, answer, asked))

@@ -329,14 +329,17 @@ def make_songs(
       folder: gets the songs.
       fonts: the folder of the soundfonts.
       offset: added to the seed, so that no two sets or corpora share a piece.
-      more: as in `render.write_corpus`.
+      more: as in `render.write_corpus`; and whether more soundfonts play them.
     """
+    names = recipe.render.training_soundfonts
+    if more:
+        names += recipe.render.more_soundfonts
     if not (folder / songs.FILE_NAME).exists():
         render.write_corpus(
             folder,
             clips=numbers.clips,
             seed=recipe.seed + offset,
-            soundfonts=soundfonts(fonts, recipe.render.training_soundfonts),
+            soundfonts=soundfonts(fonts, names),
             duration=recipe.render.seconds,
             test_share=numbers.test_share,
             more=more,
