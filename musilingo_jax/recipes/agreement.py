@@ -13,9 +13,10 @@ from jaxtyping import Float
 
 from musilingo_jax.models.taggers.musicnn import TAGS
 from musilingo_jax.recipes import encoder
-from musilingo_jax.recipes.encoder import EncoderRecipe, Student
+from musilingo_jax.recipes.encoder import EncoderRecipe
 from musilingo_jax.recipes.excerpts import RecordedSet
 from musilingo_jax.recipes.lessons import SOUNDS, Lessons, sound_of
+from musilingo_jax.recipes.student import Student
 
 _BATCH = 16
 

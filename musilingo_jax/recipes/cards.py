@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from musilingo_jax.recipes import recordings
+from musilingo_jax.recipes import packages
 from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.recipes.shipping import MODEL
 from musilingo_jax.runtime.storage import write_text
@@ -173,8 +173,8 @@ def encoder_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
             f"{tagger} {tags['mean']:.2f} ({tags['shuffled']:.2f})"
             for tagger, tags in found["agreement"].items()
         ),
-        learnt=_packages(recordings.LEARN),
-        left_out=_packages(recordings.LEFT_OUT),
+        learnt=_packages(packages.LEARN),
+        left_out=_packages(packages.LEFT_OUT),
     )
 
 
@@ -182,7 +182,7 @@ def _packages(role: str) -> str:
     """The packages of a role, as a table."""
     rows = [
         f"| {package.name} | {package.version} | {package.licence} |"
-        for package in recordings.PACKAGES
+        for package in packages.PACKAGES
         if package.role == role
     ]
     head = ["| package | version | licence |", "| --- | --- | --- |"]
