@@ -114,7 +114,7 @@ def _slowed(
         name = f"slowed/{index:05d}.flac"
         sound = slowed(recorded.heard(int(index)), speed)
         soundfile.write(folder / name, sound, SAMPLE_RATE, subtype="PCM_16")
-        known = {"sound": SOUNDS[0], **pseudo_labels.beats(bpm[index] * speed)}
+        known = {"sound": SOUNDS[0], **pseudo_labels.beats(speed * float(bpm[index]))}
         for fact in ("beats", "tempo"):
             question, answer, value = fact_questions.short(known, fact, rng)
             row: Row = {"audio": name, "split": "train", "question": question}
