@@ -79,7 +79,7 @@ on nothing else.
 
 **Training, and what it means for the results.** *The language model was pretrained with
 hints in the audio slot*: where the adapter's vectors will stand, it saw noisy, randomly
-thinned sums of a random code for each value that is known of a song. What is not known
+thinned sums of a code for each value that is known of a song. What is not known
 has no code, and the model learnt to say that it can't tell. A large language model
 needs no such thing, for its embeddings already mean something; a model of this size
 that never saw anything in the slot learns to ignore it. It was not trained on audio.

@@ -1,6 +1,6 @@
 """What the audio slot holds while the embedded language model is trained.
 
-Every value of every fact has a code: a random vector of its own. For each audio vector,
+Every value of every fact has a code: a vector of its own. For each audio vector,
 a sum of codes: those of what is known of the song, some left out, blurred with other
 values, and noisy. For a slow waltz:
 
@@ -27,16 +27,24 @@ UNKNOWN = -1
 
 
 def codes(width: int) -> Float[np.ndarray, "facts values width"]:
-    """The code of each value: nearly orthogonal to all others, its numbers near ±1.
+    """The code of each value: its numbers are near ±1, and it is orthogonal to others.
 
-    Zeros where a fact has no such value.
+    Where there are more values than `width`, nearly so. Zeros where a fact has no such
+    value.
     """
-    most = max(len(values) for values in FACTS.values())
     rng = np.random.default_rng(_SEED)
-    drawn = rng.standard_normal((len(FACTS), most, width)).astype(np.float32)
-    for row, values in enumerate(FACTS.values()):
-        drawn[row, len(values) :] = 0
-    return drawn
+    count = sum(len(values) for values in FACTS.values())
+    rows = rng.standard_normal((max(count, width), width))
+    if count <= width:
+        rows, upper = np.linalg.qr(rows)
+        # Of either sign, depending on the library, but for this.
+        rows = (rows * np.sign(np.diag(upper)) * np.sqrt(width)).T
+    most = max(len(values) for values in FACTS.values())
+    table, done = np.zeros((len(FACTS), most, width), np.float32), 0
+    for fact, values in enumerate(FACTS.values()):
+        table[fact, : len(values)] = rows[done : done + len(values)]
+        done += len(values)
+    return table
 
 
 def hints(

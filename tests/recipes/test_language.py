@@ -86,16 +86,18 @@ def test_the_tokenizer_is_read_by_transformers_too(found, tokenizer):
         assert theirs.encode(text.answer, add_special_tokens=False) == tokens
 
 
-def test_codes_are_nearly_orthogonal_and_the_same_every_time():
+def test_codes_are_orthogonal_and_the_same_every_time():
     table = codes(160)
     assert table.shape == (len(FACTS), max(map(len, FACTS.values())), 160)
     np.testing.assert_array_equal(table, codes(160))
     drawn = table.reshape(-1, 160)
     drawn = drawn[np.abs(drawn).sum(1) > 0]
     assert len(drawn) == sum(map(len, FACTS.values()))
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-    products = drawn @ drawn.T - np.eye(len(drawn))
-    assert np.abs(products).max() < 0.45
+    np.testing.assert_allclose(drawn @ drawn.T, 160 * np.eye(len(drawn)), atol=1e-3)
+    # Of a model that is too narrow for that, they are different at least.
+    narrow = codes(32).reshape(-1, 32)
+    narrow = narrow[np.abs(narrow).sum(1) > 0]
+    assert len(np.unique(narrow, axis=0)) == len(drawn)
 
 
 @pytest.mark.usefixtures("quick_to_compile")
