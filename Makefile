@@ -78,8 +78,8 @@ wheel: $(VENV)/test.stamp
 # Downloads Debian's packages of the soundfonts that the embedded model is trained on,
 # and of the unseen one that it is tested on, and unpacks them in build/. Needs no root.
 # csound-soundfont is in the public domain.
-soundfonts: build/soundfonts/.stamp
-build/soundfonts/.stamp:
+soundfonts: build/soundfonts/.four
+build/soundfonts/.four:
 	mkdir -p build/packages
 	cd build/packages && apt-get download fluid-soundfont-gm \
 	  musescore-general-soundfont-small csound-soundfont timgm6mb-soundfont
@@ -106,7 +106,7 @@ music: $(VENV)/demo.stamp
 # Makes the embedded model and corpus from nothing: see musilingo_jax/recipes/tiny.py.
 # tinysoundfont depends on a library for audio devices, which rendering to files does not
 # use: hence --no-deps.
-recipe: $(VENV)/demo.stamp build/soundfonts/.stamp teachers music
+recipe: $(VENV)/demo.stamp build/soundfonts/.four teachers music
 	$(VENV)/bin/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
 	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0
 	$(TUNED_PYTHON) -m musilingo_jax.recipes.tiny \
