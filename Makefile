@@ -112,15 +112,17 @@ recipe: $(VENV)/demo.stamp build/soundfonts/.four teachers music
 	$(TUNED_PYTHON) -m musilingo_jax.recipes.tiny \
 	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts \
 	  --music=build/music --teachers=build/teachers
-	$(MAKE) measure MODEL=build/tiny/model LOG=build/tiny/log.json
+	$(MAKE) measure MODEL=build/tiny/model MEASURED=build/tiny/measured \
+	  LOG=build/tiny/log.json
 
 # Measures what a model says of recordings that it did not learn from: configs/real_songs.py.
 MODEL ?= musilingo-tiny
+MEASURED ?= runs/real_songs
 LOG ?=
 measure: $(VENV)/demo.stamp teachers music
 	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0
 	$(TUNED_PYTHON) -m musilingo_jax.recipes.measure --config=configs/real_songs.py \
-	  --config.model.pretrained=$(MODEL) --music=build/music --teachers=build/teachers \
+	  --config.model.pretrained=$(MODEL) --config.run=$(MEASURED) --music=build/music --teachers=build/teachers \
 	  $(if $(LOG),--log=$(LOG))
 
 # Locks the newest versions that pyproject.toml allows and that run with Python 3.11; needs
