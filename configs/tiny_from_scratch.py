@@ -95,7 +95,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "frame_weight": 8.0,
         "heard_weight": 4.0,
         "window_frames": 108,
-        "checkpoint_every": 2 if quick else 200,
+        "checkpoint_every": 2 if quick else 300,
         "seed": 1,
     }
 
