@@ -19,6 +19,7 @@ from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
 from musilingo_jax.runtime.sharding import make_mesh
+from musilingo_jax.training.embedded import FEATURES
 
 
 def test_adapter_of_prefers_the_given_then_the_run_then_the_config(tmp_path):
@@ -55,7 +56,11 @@ def test_an_adapter_for_another_encoder_is_refused(tmp_path):
         trained_with=None,
     )
     with pytest.raises(UserError, match="encoder musilingo-tiny makes 192"):
-        load_answerer(model, frames, make_mesh(1, 1, 1))
+        load_answerer(
+            model,
+            dataclasses.replace(FEATURES, window_frames=frames),
+            make_mesh(1, 1, 1),
+        )
 
 
 def record(number: int) -> Record:
