@@ -64,6 +64,7 @@ class Timeline:
         self._model, self._song, self._question = model, song, question
         self._tell, self._decoding = tell, decoding
         self._windows: list[np.ndarray] = []
+        self._seconds: list[float] = []
         self._last: Excerpt | None = None
 
     def lines(self) -> Iterator[Line]:
@@ -80,6 +81,7 @@ class Timeline:
 
         for heard in self._model.listener.stretches(self._song, self._tell):
             self._windows.append(heard.features)
+            self._seconds.append(heard.stop - heard.start)
             self._last = heard
             pending = self._model.submit(heard, self._question, **self._decoding)
             waiting.append((heard, pending))
@@ -89,15 +91,22 @@ class Timeline:
             yield line()
 
     def summary(self) -> str:
-        """A description of the whole song, from windows that are spread over it.
+        """A description of the whole song.
+
+        From windows that are spread over it; where states of the encoder are heard,
+        from their mean over the stretches, weighted by their length.
 
         Raises:
           ValueError: `lines` has not been read to its end.
         """
         if self._last is None:
             raise ValueError("read the lines first")
-        windows = np.concatenate(self._windows)
-        chosen = windows[spread(len(windows), self._model.listener.max_windows)]
+        listener = self._model.listener
+        if listener.features.reduction == "layers":
+            chosen = np.average(self._windows, axis=0, weights=self._seconds)
+        else:
+            windows = np.concatenate(self._windows)
+            chosen = windows[spread(len(windows), listener.max_windows)]
         whole = replace(
             self._last, name=name_of(self._song), start=0.0, features=chosen
         )

@@ -88,7 +88,7 @@ class Settings:
         try:
             return cls(float(temperature), float(top_p), int(most), int(seed or 0))
         except (TypeError, ValueError, OverflowError) as error:
-            raise UserError("a setting is no number: fill it in") from error
+            raise UserError("a setting is not a number: fill it in") from error
 
 
 SUGGESTIONS = (

@@ -137,7 +137,7 @@ def test_songs_are_refused_in_a_sentence_with_their_names(session, tmp_path):
 def test_what_sliders_may_send_is_checked():
     assert Settings.of(0, 1, 20.0, None) == Settings(0.0, 1.0, 20, 0)
     for sent in ((None, 1, 20, 0), (0, "x", 20, 0), (0, 1, float("inf"), 0)):
-        with pytest.raises(UserError, match="a setting is no number"):
+        with pytest.raises(UserError, match="a setting is not a number"):
             Settings.of(*sent)
 
 
