@@ -46,8 +46,13 @@ from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.corpora import mixture
 from musilingo_jax.models.answer_loss import Batch
 from musilingo_jax.models.llama import Llama
-from musilingo_jax.models.parts import Parts
-from musilingo_jax.pretrained import embedded_models, trained_with, weights
+from musilingo_jax.models.parts import Parts, joined
+from musilingo_jax.pretrained import (
+    embedded_models,
+    trained_with,
+    tuned_model,
+    weights,
+)
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.trained_with import TrainedWith
 from musilingo_jax.runtime import cli, distributed, platforms
@@ -120,6 +125,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
     recorded_type.settle(config)
     model = ModelConfig.from_config(config)
     if model.adapter != "random":
+        model = tuned_model.with_adapter(model, model.adapter)
         parts = model.adapter, model.encoder, model.language_model
         trained_with.check(*parts)
         trained_with.tell_if_unknown(*parts)
@@ -141,14 +147,18 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
             title = mixture.title(config.corpus)
             raise UserError(f"{title}: none of its songs can be read")
         tokenizer = weights.load_tokenizer(model.language_model)
+        layers_learn = any(stage.learns_layers for stage in stages.values())
         llama = weights.load_language_model(
             model.language_model,
-            dtype=model.dtype,
+            dtype="float32" if layers_learn else model.dtype,
             quantization=model.quantization,
             mesh=mesh,
         )
         shape = features.features(readable[0]).shape
         learnt, best = starting.first_parts(config, shape, llama.config, mesh), None
+        if layers_learn:
+            layers, llama = starting.layers_and_ends(llama, model.dtype)
+            learnt = replace(learnt, llama=layers)
         setup = Setup(run, mesh, llama, trackers, profiler)
         for name in stages:
             learnt = starting.with_tuning(
@@ -162,7 +172,7 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
                 features,
                 tokenizer,
                 mesh,
-                spliced=bridge.splices,
+                bridge=bridge,
             )
             run.write(
                 f"{name}/examples.json",
@@ -172,14 +182,25 @@ def train(config: ConfigDict, *, typed: Sequence[str] = (), profile: str = "") -
             best = best if best_of_stage is None else best_of_stage
 
     for folder, parts in (("adapter", learnt), ("adapter-best", best)):
-        if parts is not None:
-            weights.save_adapter(
-                parts,
+        if parts is None:
+            continue
+        beside = frozen
+        if parts.llama is not None:
+            inside = tuned_model.save(
+                joined(parts.llama, llama),
                 run.path / folder,
-                dtype=np.float32,
-                window_frames=config.features.window_frames,
-                trained_with=frozen.stored(),
+                dtype=model.dtype,
+                origin=model.language_model,
             )
+            if jax.process_index() == 0:
+                beside = TrainedWith.of_sources(model.encoder, str(inside))
+        weights.save_adapter(
+            parts,
+            run.path / folder,
+            dtype=np.float32,
+            window_frames=config.features.window_frames,
+            trained_with=beside.stored(),
+        )
     if jax.process_index() == 0:
         curves = {name: run.metrics(name) for name in stages}
         with writing(run.path):
@@ -205,7 +226,8 @@ class Setup:
     Attributes:
       run: the folder that everything is written to.
       mesh: the devices.
-      llama: the frozen language model, on these devices.
+      llama: the language model, on these devices; only its ends if its layers are
+        among what is learnt.
       trackers: show the metrics elsewhere.
       profiler: traces some updates.
     """
@@ -235,8 +257,9 @@ def train_stage(
       SystemExit: the program was asked to stop, and has saved.
     """
     name, stage, run, llama = data.name, data.stage, setup.run, setup.llama
-    learning = learnt.only(*stage.learns)
-    frozen = replace(learnt, llama=llama).without(*stage.learns)
+    learning, frozen = learnt.only(*stage.learns), learnt.without(*stage.learns)
+    whole = llama if frozen.llama is None else joined(frozen.llama, llama)
+    frozen = replace(frozen, llama=whole)
     optimiser = stage.optimiser()
     like = abstract_state(optimiser, learning, setup.mesh)
     update = make_update(stage, optimiser, shardings(like, setup.mesh))

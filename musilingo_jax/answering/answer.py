@@ -174,11 +174,16 @@ def prompt_tokens(
       UserError: as in `prompts.encode` and `PromptConfig.check_place`.
     """
     features = np.ascontiguousarray(features, np.float32)
-    splices = answerer.bridge.splices
-    prompt.check_place("prompt", splices=splices)
-    windows = len(features) if splices else 0
+    bridge = answerer.bridge
+    prompt.check_place("prompt", splices=bridge.splices)
     example = encode(
-        answerer.tokenizer, prompt, question, None, windows, earlier=earlier
+        answerer.tokenizer,
+        prompt,
+        question,
+        None,
+        len(features) if bridge.splices else 0,
+        earlier=earlier,
+        marks=bridge.marks,
     )
     return PromptTokens(features, tuple(example.tokens), tuple(example.audio_slot))
 

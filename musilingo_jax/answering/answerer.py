@@ -11,7 +11,6 @@ from musilingo_jax.answering.stop_texts import Stops, stops_of
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.models.bridges import Bridge
 from musilingo_jax.models.bridges.gated_values import GatedValues
-from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import UnstackedLlama, unstacked
 from musilingo_jax.models.lora import UNTUNED, MapSizes, Tuning
 from musilingo_jax.models.mert_config import MertConfig
@@ -157,7 +156,7 @@ def _check_features(
     """
     check_reduction(adapter, features.reduction)
     frames = described.get("window_frames")
-    if isinstance(bridge, LinearBridge) and frames != features.window_frames:
+    if bridge.splices and frames != features.window_frames:
         raise UserError(
             f"the adapter {adapter} reads means over {frames} frames, but "
             f"config.features.window_frames is {features.window_frames}: set it to "

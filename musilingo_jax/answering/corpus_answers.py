@@ -1,7 +1,6 @@
 """The questions of a corpus, answered by a trained model and kept in a file."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,13 @@ from musilingo_jax.audio.cache.feature_cache import Identity
 from musilingo_jax.audio.features import FeatureConfig, crop
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.pretrained import embedded_models, sources, trained_with, weights
+from musilingo_jax.pretrained import (
+    embedded_models,
+    sources,
+    trained_with,
+    tuned_model,
+    weights,
+)
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
 from musilingo_jax.runtime import cli, signals
@@ -56,7 +61,7 @@ def model_of(config: ConfigDict, adapter: str) -> ModelConfig:
       UserError: the adapter was trained with others; or with `config.generate`, the
         language model can answer no question.
     """
-    model = replace(ModelConfig.from_config(config), adapter=adapter)
+    model = tuned_model.with_adapter(ModelConfig.from_config(config), adapter)
     # Also when the answerer is loaded; but that is after the songs are encoded.
     trained_with.check(adapter, model.encoder, model.language_model)
     check_reduction(adapter, FeatureConfig.from_config(config).reduction)
@@ -88,7 +93,7 @@ def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
     generate = identity_of(GenerateConfig.from_config(config))
     del generate["batch_size"]
     stages = {name: QuestionFormat.of_stage(config, name) for name in config.stages}
-    model = ModelConfig.from_config(config)
+    model = tuned_model.with_adapter(ModelConfig.from_config(config), adapter)
     language_model = model.language_model
     return {
         "format": 2,

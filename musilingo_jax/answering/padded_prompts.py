@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 
+from musilingo_jax.models.heard import WORD
 from musilingo_jax.runtime.sharding import batch_sharding
 
 # Pooled audio of one clip. With an underscore, since clips differ in length.
@@ -26,7 +27,7 @@ class PromptTokens:
     Attributes:
       features: pooled audio of the whole clip, also in a part of the prompt.
       tokens: token ids; 0 where audio stands.
-      audio_slot: index of the audio vector at each place, -1 for a text token.
+      audio_slot: index of the audio vector at each place, or a mark of `models.heard`.
     """
 
     features: Features
@@ -55,7 +56,7 @@ class PaddedPrompts:
 
     features: jax.Array  # float32[batch, windows, width]; pooled audio
     tokens: jax.Array  # int32[batch, time]
-    audio_slot: jax.Array  # int32[batch, time]; audio vector here, -1 = text token
+    audio_slot: jax.Array  # int32[batch, time]; audio vector here, or `heard.WORD`
     lengths: jax.Array  # int32[batch]; 0 = an empty row
 
 
@@ -80,7 +81,7 @@ def pad(
     width = prompts[0].features.shape[1]
     features = np.zeros((rows, windows, width), np.float32)
     tokens = np.zeros((rows, length), np.int32)
-    audio_slot = np.full((rows, length), -1, np.int32)
+    audio_slot = np.full((rows, length), WORD, np.int32)
     lengths = np.zeros(rows, np.int32)
     for row, prompt in enumerate(prompts):
         size = len(prompt.tokens)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from musilingo_jax.answering.padded_prompts import PromptTokens
+from musilingo_jax.models.heard import WORD
 
 # The tokens and audio slots of a prefix, and the bytes of its features.
 PrefixKey = tuple[tuple[int, ...], tuple[int, ...], bytes]
@@ -40,12 +41,12 @@ class QueuedPrompt:
 
     @cached_property
     def prefix_length(self) -> int:
-        """Tokens up to the last audio vector; 0 for a prompt without audio.
+        """Tokens up to the last vector of audio; 0 for a prompt without audio.
 
         The rest is never empty, since the answer's first token is chosen after it. If a
         prompt ends with its audio, the last audio vector is the rest.
         """
-        audio = [i for i, slot in enumerate(self.prompt.audio_slot) if slot >= 0]
+        audio = [i for i, slot in enumerate(self.prompt.audio_slot) if slot != WORD]
         return min(audio[-1] + 1 if audio else 0, len(self.prompt.tokens) - 1)
 
     @property

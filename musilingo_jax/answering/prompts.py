@@ -16,9 +16,10 @@ question can end its own turn.
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from musilingo_jax.models.heard import BEGIN, END, WORD
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
 
@@ -47,6 +48,9 @@ class PromptConfig:
       next_turn: what follows a question that was answered before: text with `{}` for
         the answer and, behind it, `{}` for the next question. "" for the turns of
         `template`, one after the other.
+      other_instruction: what stands in place of `instruction` in half of the examples
+        that are learnt from, as in LLark, where audio comes before or after the
+        question; "" for none. Questions are asked with `instruction`.
       special_tokens: whether the spellings of special tokens in `template`,
         `instruction`, `next_turn` and `end_sign` are these tokens, and not letters.
     """
@@ -58,6 +62,7 @@ class PromptConfig:
     next_turn: str = setting(default="", before="")
     # Runs that are older were trained on the letters.
     special_tokens: bool = setting(default=True, before=False)
+    other_instruction: str = setting(default="", before="")
 
     def __post_init__(self):
         if self.template and self.template.count("{}") != 1:
@@ -65,24 +70,46 @@ class PromptConfig:
                 f"prompt.template is {self.template!r}: it must contain {{}} once, "
                 'where the instruction goes, or be "" for no text around the audio'
             )
-        for mark, counts in ((AUDIO, (0, 1)), ("{}", (1,))):
-            if self.template and self.instruction.count(mark) not in counts:
-                raise UserError(
-                    f"prompt.instruction is {self.instruction!r}: it must contain "
-                    f"{mark} once"
-                )
+        for key in self._instructions:
+            text = getattr(self, key)
+            for mark, counts in ((AUDIO, (0, 1)), ("{}", (1,))):
+                if text.count(mark) not in counts:
+                    raise UserError(
+                        f"prompt.{key} is {text!r}: it must contain {mark} once"
+                    )
         if not self.end_sign:
             raise UserError(
                 "prompt.end_sign is empty: give the text that ends an answer, such as "
                 f"'###', or {MODEL_END!r} for the model's own end token"
             )
-        for key in ("template", "instruction", "next_turn", "end_sign"):
+        for key in (
+            "template",
+            "instruction",
+            "other_instruction",
+            "next_turn",
+            "end_sign",
+        ):
             self._check_marks(key, getattr(self, key))
         if self.next_turn and self.next_turn.count("{}") != 2:
             raise UserError(
                 f"prompt.next_turn is {self.next_turn!r}: it must contain {{}} twice, "
                 'where the answer and the next question go, or be ""'
             )
+
+    @property
+    def _instructions(self) -> tuple[str, ...]:
+        """The keys of the instructions that are used."""
+        if not self.template:
+            return ()
+        other = ("other_instruction",) if self.other_instruction else ()
+        return ("instruction", *other)
+
+    @property
+    def other(self) -> "PromptConfig | None":
+        """With the other instruction in place of the first; None if there is none."""
+        if "other_instruction" not in self._instructions:
+            return None
+        return replace(self, instruction=self.other_instruction, other_instruction="")
 
     def _check_marks(self, key: str, text: str) -> None:
         """Checks that no mark is where it would be letters, without a word.
@@ -91,7 +118,7 @@ class PromptConfig:
           UserError: one is.
         """
         mark, place = "", ""
-        if AUDIO in text and key != "instruction":
+        if AUDIO in text and not key.endswith("instruction"):
             mark, place = AUDIO, "prompt.instruction"
         if MODEL_END in text and (key, text) != ("end_sign", MODEL_END):
             mark, place = MODEL_END, "prompt.end_sign, with nothing beside it"
@@ -108,17 +135,18 @@ class PromptConfig:
         Raises:
           UserError: they do and there is none, or they do not and there is one.
         """
-        has_place = AUDIO in self.instruction
-        if self.template and splices and not has_place:
-            raise UserError(
-                f"{where}.instruction is {self.instruction!r}: it must contain {AUDIO} "
-                "once, where the audio vectors go"
-            )
-        if self.template and has_place and not splices:
-            raise UserError(
-                f"{where}.instruction is {self.instruction!r}: this bridge puts no "
-                f"vectors into the text, so take {AUDIO} out"
-            )
+        for key in self._instructions:
+            text = getattr(self, key)
+            if splices and AUDIO not in text:
+                raise UserError(
+                    f"{where}.{key} is {text!r}: it must contain {AUDIO} once, where "
+                    "the audio vectors go"
+                )
+            if AUDIO in text and not splices:
+                raise UserError(
+                    f"{where}.{key} is {text!r}: this bridge puts no vectors into the "
+                    f"text, so take {AUDIO} out"
+                )
 
     @property
     def pieces(self) -> tuple[str, str]:
@@ -173,7 +201,8 @@ class Example:
 
     Attributes:
       tokens: token ids; 0 in place of audio, which is never looked up.
-      audio_slot: index of the audio vector at this place, -1 for a text token.
+      audio_slot: index of the audio vector at this place, `heard.WORD` for text;
+        `heard.BEGIN` and `heard.END` around the audio of a bridge that marks it.
       target_mask: whether the model learns to generate this token.
       cut: whether the answer was longer than `max_answer_tokens`.
     """
@@ -192,6 +221,7 @@ def encode(
     windows: int,
     *,
     earlier: Sequence[tuple[str, str]] = (),
+    marks: bool = False,
 ) -> Example:
     """Encodes one question about one song of `windows` audio vectors.
 
@@ -202,6 +232,7 @@ def encode(
       answer: the answer to learn, or None for a prompt that the model is to answer.
       windows: number of audio vectors.
       earlier: questions that were asked about this song before, and their answers.
+      marks: whether a vector of the bridge stands before the audio, and one after it.
 
     Raises:
       UserError: the tokenizer has no start token, or not the model's end token that the
@@ -213,11 +244,12 @@ def encode(
     start = [*_start(tokenizer, prompt, special), *_tokens(tokenizer, before, special)]
     closing = _tokens(tokenizer, after, special)
     target, cut = ([], False) if answer is None else _answer(tokenizer, prompt, answer)
+    audio = [BEGIN, *range(windows), END] if marks else [*range(windows)]
     rest = [*closing, *target]
     return Example(
-        tokens=start + [0] * windows + rest,
-        audio_slot=[-1] * len(start) + list(range(windows)) + [-1] * len(rest),
-        target_mask=[False] * (len(start) + windows + len(closing))
+        tokens=start + [0] * len(audio) + rest,
+        audio_slot=[WORD] * len(start) + audio + [WORD] * len(rest),
+        target_mask=[False] * (len(start) + len(audio) + len(closing))
         + [True] * len(target),
         cut=cut,
     )

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from musilingo_jax.answering.prompt_queue import QueuedPrompt
+from musilingo_jax.models.heard import WORD
 
 
 class Beginning(NamedTuple):
@@ -53,7 +54,7 @@ class RowTexts:
         """A row has generated an answer, of which its cache lacks the last token."""
         text, more = self._texts[row], tuple(answer[:-1])
         self._texts[row] = _Text(
-            text.tokens + more, text.audio_slot + (-1,) * len(more), text.audio
+            text.tokens + more, text.audio_slot + (WORD,) * len(more), text.audio
         )
 
     def beginning(self, queued: QueuedPrompt) -> Beginning | None:

@@ -17,6 +17,7 @@ from musilingo_jax.pretrained import (
     model_folder,
     number_type,
     sources,
+    tuned_model,
 )
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
@@ -125,7 +126,7 @@ class Usage:
                 "learnt to answer questions; choose another --run"
             )
         return cls(
-            model=replace(model, adapter=adapter or source),
+            model=tuned_model.with_adapter(model, adapter or source),
             prompt=stage.prompt,
             max_windows=stage.max_windows,
             max_tokens=stage.max_tokens,

@@ -19,6 +19,7 @@ from numpy import ndarray
 
 from musilingo_jax.models import attention_blocks
 from musilingo_jax.models.attention_blocks import Blocks
+from musilingo_jax.models.heard import END, WORD
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.parts import Parts
 
@@ -33,7 +34,8 @@ class Batch:
 
     features: jax.Array  # float32[batch, windows, width]: of the encoder, pooled
     tokens: jax.Array  # int32[batch, time]; in an audio slot, any token
-    audio_slot: jax.Array  # int32[batch, time]: window at this position, -1 = a token
+    audio_slot: jax.Array  # int32[batch, time]: window at this position, or one of
+    # `heard.WORD`, `heard.BEGIN` and `heard.END`
     segments: jax.Array  # int32[batch, time]: 0 = padding, 1… = example in the row
     positions: jax.Array  # int32[batch, time]: place within the example, from 0
     targets: jax.Array  # int32[batch, answers]: positions in the row of the tokens to
@@ -52,12 +54,14 @@ def splice(
         audio_slot    -1  -1   0   1  -1
         result        w0  w1  a0  a1  w4
 
-    A slot without an audio vector becomes NaN, so that the loss shows it.
+    `heard.BEGIN` and `heard.END` name the last two audio vectors. A slot without an
+    audio vector becomes NaN, so that the loss shows it.
     """
-    chosen = jnp.take_along_axis(
-        audio, jnp.maximum(audio_slot, 0)[..., None], axis=1, mode="fill"
-    )
-    return jnp.where(audio_slot[..., None] >= 0, chosen, text)
+    slots = jnp.asarray(audio_slot)
+    mark = audio.shape[1] - 1 - (slots - END)
+    index = jnp.where(slots >= 0, slots, jnp.maximum(mark, 0))
+    chosen = jnp.take_along_axis(audio, index[..., None], axis=1, mode="fill")
+    return jnp.where(slots[..., None] == WORD, text, chosen)
 
 
 def answer_loss(

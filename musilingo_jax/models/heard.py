@@ -7,6 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
+WORD, BEGIN, END = -1, -2, -3
+"""In place of the number of an audio vector: a word; the bridge's own vector before
+the audio, and the one after it."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Heard:
         layer 4      ♪₄   ♪₄    ♪₄         ♪₄
 
     Attributes:
-      spliced: word embeddings that stand in the audio slots of the text, in float32.
+      spliced: word embeddings that stand in the audio slots of the text, in float32. Of
+        a bridge that marks where audio begins and ends, the last two are these marks.
       added: what each layer adds to its mixed values, before the product that follows
         attention, in float32. One vector for each clip of a row, of which a position
         gets that of its segment: 1 = the first. Zeros in layers that do not hear.

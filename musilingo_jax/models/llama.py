@@ -24,7 +24,7 @@ from musilingo_jax.models.attention_blocks import Blocks
 from musilingo_jax.models.kv_cache import KVCache
 from musilingo_jax.models.layers import Linear, Norm, linear, parameter
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.models.llama_layer import LlamaLayer
+from musilingo_jax.models.llama_layer import LlamaLayer, narrowed
 from musilingo_jax.models.lora import UNTUNED, LayerTuning, Tuning, tuned_norm
 from musilingo_jax.models.names import Names
 from musilingo_jax.models.remat import recomputing
@@ -146,7 +146,7 @@ class Llama(_Ends):
         ) -> Array:
             positions, segments = where
             layer, (rotation, window, added, beside) = one
-            return layer(
+            return narrowed(layer, self.embedding.dtype)(
                 x,
                 positions=positions,
                 segments=segments,
@@ -158,7 +158,9 @@ class Llama(_Ends):
             )
 
         where = jnp.asarray(positions), jnp.asarray(segments)
-        kept = recomputing(read, remat, self.layers.key.dtype)
+        dtypes = self.layers.key.dtype, self.embedding.dtype
+        narrower = min(dtypes, key=lambda dtype: jnp.dtype(dtype).itemsize)
+        kept = recomputing(read, remat, narrower)
 
         def step(x: Array, layer: tuple[LlamaLayer, Any]) -> tuple[Array, None]:
             return kept(x, layer, where), None

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
@@ -185,3 +186,22 @@ class LlamaLayer(nnx.Module):
         inner = constrain(inner, "batch", None, "mlp")
         x = x + tuned(self.down, tuning.down, inner)
         return constrain(x, "batch", None, None)
+
+
+def narrowed(layer: LlamaLayer, dtype: DTypeLike) -> LlamaLayer:
+    """A layer whose wider kernels are rounded to a type, for its products.
+
+    Kernels that learn are float32, since bfloat16 would lose most of their updates: a
+    step of a learning rate of 5e-5 is smaller than half the distance between two
+    neighbours. One layer at a time is rounded, inside the scan, so that there is no
+    second copy of all of them. Gradients come back in float32.
+    """
+    size = jnp.dtype(dtype).itemsize
+
+    def one(parameter: nnx.Variable) -> nnx.Variable:
+        array = parameter[...]
+        if array.ndim < 2 or array.dtype.itemsize <= size:
+            return parameter
+        return parameter.replace(array.astype(dtype))
+
+    return jax.tree.map(one, layer, is_leaf=lambda node: isinstance(node, nnx.Variable))

@@ -1,9 +1,10 @@
 """The parts of a model that hears and answers, of which some learn and some do not."""
 
 from dataclasses import dataclass, fields, replace
-from typing import cast
+from typing import Any, cast
 
 import jax
+from flax import nnx
 from jaxtyping import Array, Float
 
 from musilingo_jax.models.bridges import Bridge
@@ -24,10 +25,14 @@ class Parts:
         MusiLingo learns      x
         LoRA as well          x                   x
         MU-LLaMA, stage 2                         x
+        LLark                 x      layers
+
+    Of a language model whose layers learn, the layers and the last norm stand in one,
+    and both ends, the word embeddings and the head, in the other: `divided`.
 
     Attributes:
       bridge: cached features → what the language model hears.
-      llama: the language model.
+      llama: the language model, or a part of it as of `divided`.
       tuning: what is trained beside its weights; None also if nothing is.
     """
 
@@ -57,9 +62,11 @@ class Parts:
         found = {}
         for name in (field.name for field in fields(self)):
             here, there = getattr(self, name), getattr(other, name)
-            if here is not None and there is not None:
-                raise ValueError(f"the {name} both learns and is frozen")
             found[name] = there if here is None else here
+            if here is not None and there is not None:
+                if name != "llama":
+                    raise ValueError(f"the {name} both learns and is frozen")
+                found[name] = joined(here, there)
         if found["bridge"] is None or found["llama"] is None:
             raise ValueError("a model needs a bridge and a language model")
         tuning = cast(Tuning | None, found.pop("tuning"))
@@ -84,3 +91,45 @@ class Whole:
     def hear(self, features: Float[Array, "batch windows width"]) -> Heard:
         """What the language model hears of the clips of each row."""
         return self.bridge(features, self.llama)
+
+
+def divided(llama: Llama) -> tuple[Llama, Llama]:
+    """The layers and the last norm of a language model, and both of its ends.
+
+        layers, norm           learn in full tuning
+        embedding, head        stay as they are, so that no word gets another meaning
+
+    Each is the model with None in place of what the other one has.
+    """
+
+    def half(*, ends: bool) -> Llama:
+        def kept(path: tuple[Any, ...], parameter: nnx.Variable) -> Any:
+            return parameter if (path[0].name in _ENDS) == ends else None
+
+        return jax.tree_util.tree_map_with_path(kept, llama, is_leaf=_is_parameter)
+
+    return half(ends=False), half(ends=True)
+
+
+def joined(one: Llama, other: Llama) -> Llama:
+    """The model of which these are two parts, as of `divided`.
+
+    Raises:
+      ValueError: both have the same parameter.
+    """
+
+    def either(here: Any, there: Any) -> Any:
+        if here is not None and there is not None:
+            raise ValueError("a parameter of the llama both learns and is frozen")
+        return there if here is None else here
+
+    return jax.tree.map(
+        either, one, other, is_leaf=lambda node: node is None or _is_parameter(node)
+    )
+
+
+_ENDS = ("embedding", "head")
+
+
+def _is_parameter(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)

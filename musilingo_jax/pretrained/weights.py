@@ -23,8 +23,9 @@ from musilingo_jax.models import int8 as quantizations
 from musilingo_jax.models import llama as llamas
 from musilingo_jax.models import lora
 from musilingo_jax.models import mert as merts
-from musilingo_jax.models.bridges import Bridge, gated_values
+from musilingo_jax.models.bridges import Bridge, frames, gated_values
 from musilingo_jax.models.bridges import linear as linear_bridges
+from musilingo_jax.models.bridges.frames import Frames
 from musilingo_jax.models.bridges.gated_values import GatedValues, GatedValuesConfig
 from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.int8 import quantize_language_model
@@ -53,7 +54,7 @@ from musilingo_jax.runtime.settings import describe, plain, read_section
 SHARD_BYTES = 5 * 10**9
 """The largest size of a file of weights; larger ones are inconvenient to copy."""
 
-_ADAPTER_CONFIG = ("encoder_width", "language_model_width", "window_frames")
+_WIDTHS = ("encoder_width", "language_model_width")
 _TUNING = "tuning"
 # The largest mean of a norm's scale that marks a delta. Trained scales of a LLaMA's
 # last norm are above 1, and fine-tuning changed Vicuna's by thousandths.
@@ -132,7 +133,7 @@ def _bridge(config: Mapping[str, Any]) -> tuple[Bridge, Names]:
         sizes = GatedValuesConfig.from_dict(config)
         module = jax.eval_shape(lambda: GatedValues(sizes, rngs=nnx.Rngs(0)))
         return module, gated_values.NAMES
-    widths = [config.get(key) for key in _ADAPTER_CONFIG[:2]]
+    widths = [config.get(key) for key in _WIDTHS]
     valid = [
         width for width in widths if type(width) is int and 0 < width <= LARGEST_SIZE
     ]
@@ -141,8 +142,12 @@ def _bridge(config: Mapping[str, Any]) -> tuple[Bridge, Names]:
             "an adapter's config.json needs encoder_width and language_model_width, "
             f"both positive whole numbers, at most {LARGEST_SIZE:,}"
         )
-    module = jax.eval_shape(lambda: LinearBridge(*valid, rngs=nnx.Rngs(0)))
-    return module, linear_bridges.NAMES
+    marks = config.get("marks", False)
+    if type(marks) is not bool:
+        raise UserError(f"an adapter's config.json has marks {marks!r}: true or false")
+    kind = Frames if marks else LinearBridge
+    module = jax.eval_shape(lambda: kind(*valid, rngs=nnx.Rngs(0)))
+    return module, frames.NAMES if marks else linear_bridges.NAMES
 
 
 def blueprint(part: Part) -> Blueprint:
@@ -273,7 +278,7 @@ def save_adapter(
     bridge, tuning = learnt.bridge, learnt.tuning
     assert bridge is not None  # Without it nothing is heard.
     config: dict[str, Any] = dict(bridge.sizes)
-    if isinstance(bridge, LinearBridge):
+    if bridge.splices:
         config["window_frames"] = window_frames
     if tuning is not None and tuning.sizes is not None:
         config[_TUNING] = asdict(tuning.config) | asdict(tuning.sizes)
@@ -329,8 +334,8 @@ def _digest(part: Part, tensors: Tensors) -> str:
     """As `digest`, from the contents of all files."""
     module, _, ignored = blueprint(part)
     if part.kind == "adapter":
-        linear = isinstance(module.bridge, LinearBridge)
-        keys = _ADAPTER_CONFIG if linear else tuple(module.bridge.sizes)
+        keys = tuple(module.bridge.sizes)
+        keys += ("window_frames",) if module.bridge.splices else ()
         keys += (_TUNING,) if module.tuning is not None else ()
         described = str({key: part.config.get(key) for key in keys})
     else:

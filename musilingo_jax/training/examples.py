@@ -15,6 +15,7 @@ from musilingo_jax.answering.prompts import Example, PromptConfig
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.models.bridges import Bridge
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UserError
@@ -26,7 +27,8 @@ class Examples:
 
     Attributes:
       records: those that fit, in their order.
-      lengths: int64[records], tokens of each, audio included.
+      lengths: int64[records], tokens of each, audio included; of two instructions, with
+        the longer one.
       windows: int64[records], rows of features of each.
       answers: int64[records], target tokens of each.
       width: of the features.
@@ -44,7 +46,7 @@ class Examples:
         *,
         max_tokens: int,
         max_windows: int,
-        spliced: bool,
+        bridge: type[Bridge],
     ):
         """Tokenises every record to measure it.
 
@@ -55,16 +57,17 @@ class Examples:
           prompt: the text around the audio.
           max_tokens: longest example, audio included.
           max_windows: longer songs are cropped to this many windows.
-          spliced: whether each row of features is a vector among the tokens, of which
-            a song may have fewer; if not, all rows of features are needed and none
-            takes a place.
+          bridge: what reads the features. If it splices, each row of features is a
+            vector among the tokens, of which a song may have fewer; if not, all rows of
+            features are needed and none takes a place.
 
         Raises:
           UserError: no record fits `max_tokens`.
         """
-        self._features, self._tokenizer, self._prompt = features, tokenizer, prompt
+        self._features, self._tokenizer = features, tokenizer
+        self._prompts = [one for one in (prompt, prompt.other) if one is not None]
         self._max_windows, self.max_tokens = max_windows, max_tokens
-        self._spliced = spliced
+        self._bridge = bridge
         self.records, sizes, self.cut = [], [], 0
         self.too_long: Counter[str] = Counter()
         for record in cli.progress(
@@ -75,15 +78,16 @@ class Examples:
             disable=jax.process_index() != 0,
         ):
             windows = features.windows(record.clip)
-            if spliced:
+            if bridge.splices:
                 windows = min(windows, max_windows)
-            example = self._encode(record, windows)
-            if len(example.tokens) > max_tokens:
+            found = [self._encode(record, windows, one) for one in self._prompts]
+            length = max(len(example.tokens) for example in found)
+            if length > max_tokens:
                 self.too_long[record.corpus] += 1
                 continue
             self.records.append(record)
-            sizes.append((len(example.tokens), windows, sum(example.target_mask)))
-            self.cut += example.cut
+            sizes.append((length, windows, sum(found[0].target_mask)))
+            self.cut += found[0].cut
         if not self.records:
             raise UserError(
                 f"none of the {len(records)} examples fits in max_tokens = {max_tokens}"
@@ -117,19 +121,24 @@ class Examples:
 
         Args:
           index: in `records`.
-          rng: draws where a long song is cropped; None crops it in the middle.
+          rng: draws where a long song is cropped, and which of two instructions is
+            used; None crops it in the middle, and uses the first.
         """
         record = self.records[index]
         features = self._features.features(record.clip)
-        if self._spliced:
+        if self._bridge.splices:
             features = crop(features, self._max_windows, rng)
-        return features, self._encode(record, len(features))
+        prompt = self._prompts[0]
+        if rng is not None and len(self._prompts) > 1:
+            prompt = self._prompts[rng.integers(len(self._prompts))]
+        return features, self._encode(record, len(features), prompt)
 
-    def _encode(self, record: Record, windows: int) -> Example:
+    def _encode(self, record: Record, windows: int, prompt: PromptConfig) -> Example:
         return prompts.encode(
             self._tokenizer,
-            self._prompt,
+            prompt,
             record.question,
             record.answer,
-            windows if self._spliced else 0,
+            windows if self._bridge.splices else 0,
+            marks=self._bridge.marks,
         )

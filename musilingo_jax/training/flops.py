@@ -83,15 +83,17 @@ def step_flops(
     tokens: float,
     targets: float,
     attended: float,
+    layers_learn: bool = False,
 ) -> float:
-    """Model FLOPs of one update of the adapter.
+    """Model FLOPs of one update of what learns.
 
     A weight costs 2 operations forward and 2 backward for each vector it multiplies:
     frozen weights pass the gradient on but have none themselves, the adapter's weights
-    have a gradient but do not pass it on. (Training all weights takes the familiar 6
-    per weight and token.) A pair of positions in attention costs 2·heads·head_dim for
-    its score and as many for its value, and twice that backward, since both factors of
-    these products have a gradient.
+    have a gradient but do not pass it on. Layers that learn do both, and take the
+    familiar 6 per weight and token. What is trained beside the weights is left out: of
+    a LoRA of rank 16 it is half a percent. A pair of positions in attention costs
+    2·heads·head_dim for its score and as many for its value, and twice that backward,
+    since both factors of these products have a gradient.
 
     Args:
       config: the language model's shapes.
@@ -101,19 +103,22 @@ def step_flops(
       targets: target tokens; logits over the vocabulary are needed for these only.
       attended: pairs of a position and one that it attends to: n·(n + 1) / 2 for each
         example of n positions.
+      layers_learn: whether the layers learn, too.
 
     Returns:
       Operations, over all devices. The backward pass counts all positions, although
       it is not needed for those before the first audio vector of an example.
     """
     adapter = 4 * encoder_width * config.width * windows
-    layers = 4 * layer_weights(config) * config.depth * tokens
+    layers = (6 if layers_learn else 4) * layer_weights(config) * config.depth * tokens
     pairs = 12 * config.heads * config.head_dim * config.depth * attended
     head = 4 * config.width * config.vocab * targets
     return float(adapter + layers + pairs + head)
 
 
-def batch_flops(config: LlamaConfig, batches: "Batches", step: int) -> float:
+def batch_flops(
+    config: LlamaConfig, batches: "Batches", step: int, *, layers_learn: bool
+) -> float:
     """Model FLOPs of the update on batch `step`, counted from 0."""
     return step_flops(
         config,
@@ -122,4 +127,5 @@ def batch_flops(config: LlamaConfig, batches: "Batches", step: int) -> float:
         tokens=batches.tokens(step),
         targets=batches.targets(step),
         attended=batches.attended(step),
+        layers_learn=layers_learn,
     )

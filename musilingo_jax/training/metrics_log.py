@@ -54,6 +54,7 @@ class MetricsLog:
           mesh: the devices, whose peak is given if it is known.
         """
         self._name, self._stage, self._batches = data.name, data.stage, data.batches
+        self._layers_learn = data.stage.learns_layers
         self._run, self._trackers = run, trackers
         self._model, self._peak = model, flops.peak_of(mesh)
         self._learning_rate = data.stage.schedule()
@@ -182,7 +183,10 @@ class MetricsLog:
         if self._compiling_since is None:
             totals.timed_tokens += tokens
             totals.timed_flops += flops.batch_flops(
-                self._model, self._batches, step - 1
+                self._model,
+                self._batches,
+                step - 1,
+                layers_learn=self._layers_learn,
             )
         else:
             totals.since += now - self._compiling_since

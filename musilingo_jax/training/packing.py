@@ -195,7 +195,9 @@ def fill(
             here, slots = slice(start, start + size), np.asarray(example.audio_slot)
             arrays["features"][row, windows : windows + len(features)] = features
             arrays["tokens"][row, here] = example.tokens
-            arrays["audio_slot"][row, here] = np.where(slots < 0, -1, slots + windows)
+            arrays["audio_slot"][row, here] = np.where(
+                slots < 0, slots, slots + windows
+            )
             arrays["segments"][row, here] = segment
             arrays["positions"][row, here] = np.arange(size)
             arrays["targets"][row, answers : answers + len(targets)] = start + targets

@@ -86,7 +86,10 @@ def _stage() -> ConfigDict:
     stage.warmup_learning_rate = 1e-6
     stage.weight_decay = 0.05
     stage.beta2 = 0.999
+    stage.first_moment = "float32"
+    stage.max_gradient_norm = 0.0
     stage.learns_bridge = True
+    stage.learns_layers = False
     stage.tuning = ConfigDict(asdict(NOTHING))  # rank=16 is LoRA: models/lora.py.
     stage.validate_every = 0
     stage.keep = 2

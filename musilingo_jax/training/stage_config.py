@@ -49,7 +49,14 @@ class StageConfig:
       warmup_steps: updates from the first learning rate to the peak.
       weight_decay: AdamW's weight decay, applied to matrices only.
       beta2: AdamW's second beta, of the squares of gradients.
+      first_moment: type in which AdamW keeps the mean of gradients. That of their
+        squares stays float32: in bfloat16, a decay of a thousandth in each update would
+        be rounded away.
+      max_gradient_norm: longer gradients are scaled down to this length, over all that
+        learns; 0: none are.
       learns_bridge: whether the bridge learns.
+      learns_layers: whether all layers of the language model and its last norm learn,
+        in float32; its word embeddings and its head never do.
       tuning: what learns beside the language model's weights.
       remat: what the backward pass keeps of each layer, a key of `remat.POLICIES`: the
         less it keeps, the more it computes again.
@@ -76,7 +83,10 @@ class StageConfig:
     warmup_steps: int = setting(at_least=0)
     weight_decay: float = setting(at_least=0)
     beta2: float = setting(above=0, at_most=1, before=0.999)
+    first_moment: str = setting(choices=("float32", "bfloat16"), before="float32")
+    max_gradient_norm: float = setting(at_least=0, before=0.0)
     learns_bridge: bool = setting(before=True)
+    learns_layers: bool = setting(before=False)
     tuning: TuningConfig = setting(before=NOTHING)
     remat: str = setting(choices=tuple(POLICIES))
     query_block: int = setting(choices=SIZES, before=DEFAULT.queries)
@@ -108,8 +118,12 @@ class StageConfig:
     @property
     def learns(self) -> tuple[str, ...]:
         """The parts that learn, as `Parts` names them."""
-        tuning = ("tuning",) if self.tuning.anything else ()
-        return (("bridge",) if self.learns_bridge else ()) + tuning
+        each = {
+            "bridge": self.learns_bridge,
+            "llama": self.learns_layers,
+            "tuning": self.tuning.anything,
+        }
+        return tuple(name for name, learns in each.items() if learns)
 
     @property
     def blocks(self) -> Blocks:
@@ -168,15 +182,19 @@ class StageConfig:
         )
 
     def optimiser(self) -> optax.GradientTransformation:
-        """AdamW (Loshchilov & Hutter 2019) with a first beta of 0.9 and no clipping."""
-        return optax.adamw(
+        """AdamW (Loshchilov & Hutter 2019) with a first beta of 0.9."""
+        adamw = optax.adamw(
             self.schedule(),
             b1=0.9,
             b2=self.beta2,
             eps=1e-8,
             weight_decay=self.weight_decay,
             mask=_matrices,
+            mu_dtype=self.first_moment,
         )
+        if not self.max_gradient_norm:
+            return adamw
+        return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), adamw)
 
 
 def _matrices(tree: Any) -> Any:

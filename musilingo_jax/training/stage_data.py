@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from musilingo_jax.audio.cache.reader import FeatureCache
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.models.bridges import Bridge
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.training.batches import Batches, ValidationBatches
@@ -141,7 +142,7 @@ def prepare(
     tokenizer: Tokenizer,
     mesh: Mesh,
     *,
-    spliced: bool,
+    bridge: type[Bridge],
 ) -> StageData:
     """Measures what one stage trains and validates on, and orders it into batches.
 
@@ -153,7 +154,7 @@ def prepare(
       features: of their clips.
       tokenizer: the language model's.
       mesh: that the batches are put on.
-      spliced: as in `Examples`.
+      bridge: as in `Examples`.
 
     Raises:
       UserError: nothing of the stage's kind has features, or nothing fits.
@@ -168,7 +169,7 @@ def prepare(
             stage.prompt,
             max_tokens=stage.max_tokens,
             max_windows=stage.max_windows,
-            spliced=spliced,
+            bridge=bridge,
         )
 
     of_kind = stage.choose(records.training)

@@ -11,11 +11,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from musilingo_jax.models.bridges import Bridge
+from musilingo_jax.models.bridges.frames import Frames
 from musilingo_jax.models.bridges.gated_values import GatedValues, GatedValuesConfig
 from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.lora import MapSizes, Tuning
-from musilingo_jax.models.parts import Parts
+from musilingo_jax.models.parts import Parts, divided
 from musilingo_jax.pretrained import model_config, sources, weights
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
@@ -25,12 +27,25 @@ from musilingo_jax.training.stage_config import StageConfig
 M = TypeVar("M")
 
 BRIDGE = "bridge"
-"""The section of a config that describes a bridge which adds; else it splices."""
+"""The section of a config that describes the bridge; without it, it is MusiLingo's."""
+
+
+@dataclass(frozen=True)
+class FramesSection:
+    """The section `bridge` of a config whose bridge marks where audio begins and ends.
+
+    Attributes:
+      marks: True.
+    """
+
+    marks: bool = setting()
 
 
 @dataclass(frozen=True)
 class GatedValuesSection:
-    """The section `bridge` of a config; the other sizes follow from the models.
+    """The section `bridge` of a config whose bridge adds.
+
+    Its other sizes follow from the models.
 
     Attributes:
       query_layers, blocks, block_width: as in `GatedValuesConfig`.
@@ -49,17 +64,27 @@ def bridge_of(config: ConfigDict) -> type[Bridge]:
         section `bridge`.
     """
     named = model_config.named(config, "adapter")
-    described = GatedValues if config.get(BRIDGE) else LinearBridge
+    described = _described(config)
     if named == "random":
         return described
     kind = type(weights.blueprint(sources.find(named, "adapter")).module.bridge)
     if config.get(BRIDGE) and kind is not described:
         raise UserError(
-            f"config.{BRIDGE} describes a bridge that adds to the layers, but "
-            f"config.model.adapter = {named!r} is of another kind: take one of the two "
-            "out of the config"
+            f"config.{BRIDGE} describes another kind of bridge than that of "
+            f"config.model.adapter = {named!r}: take one of the two out of the config"
         )
     return kind
+
+
+def _described(config: ConfigDict) -> type[Bridge]:
+    """The kind of bridge that the section `bridge` describes by its keys."""
+    section = config.get(BRIDGE)
+    if not section:
+        return LinearBridge
+    if "marks" not in section:
+        return GatedValues
+    marked = read_section(FramesSection, section, f"config.{BRIDGE}").marks
+    return Frames if marked else LinearBridge
 
 
 def check(
@@ -83,6 +108,18 @@ def check(
             raise UserError(
                 f"config.{name} trains nothing: set learns_bridge=True, or a rank in "
                 f"config.{name}.tuning"
+            )
+        if stage.learns_layers and stage.tuning.anything:
+            raise UserError(
+                f"config.{name} trains the layers and, in its section tuning, what "
+                "stands beside them: take one of the two out"
+            )
+        if stage.learns_layers and config.model.quantization:
+            raise UserError(
+                f"config.{name}.learns_layers is True, but weights of "
+                f"{config.model.quantization} cannot learn: set "
+                '--config.model.quantization="", or train a LoRA with '
+                f"--config.{name}.tuning.rank=16"
             )
 
 
@@ -111,7 +148,8 @@ def first_parts(
     found = sources.find(named, "adapter").config
     parts = weights.load_adapter(named, mesh=mesh)
     needed = {"encoder_width": features[1], "language_model_width": llama.width}
-    if isinstance(parts.bridge, LinearBridge):
+    assert parts.bridge is not None  # An adapter has one.
+    if parts.bridge.splices:
         needed["window_frames"] = config.features.window_frames
     else:
         needed["encoder_states"] = features[0]
@@ -168,6 +206,17 @@ def with_tuning(
     return learnt
 
 
+def layers_and_ends(llama: Llama, dtype: str) -> tuple[Llama, Llama]:
+    """What learns of a language model in full tuning, and the rest of it.
+
+    Args:
+      llama: in float32, in which its layers learn.
+      dtype: of the rest, and of all products.
+    """
+    layers, ends = divided(llama)
+    return layers, jax.tree.map(lambda array: array.astype(dtype), ends)
+
+
 def random_bridge(
     config: ConfigDict, features: tuple[int, ...], llama: LlamaConfig
 ) -> Callable[..., Bridge]:
@@ -182,8 +231,9 @@ def random_bridge(
       UserError: the section `bridge` does not fit the language model.
     """
     rows, width = features
-    if not config.get(BRIDGE):
-        return functools.partial(LinearBridge, width, llama.width)
+    kind = _described(config)
+    if kind is not GatedValues:
+        return functools.partial(kind, width, llama.width)
     section = read_section(GatedValuesSection, config[BRIDGE], f"config.{BRIDGE}")
     if section.query_layers > llama.depth:
         raise UserError(

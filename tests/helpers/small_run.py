@@ -4,7 +4,9 @@ import atexit
 import functools
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 import soundfile
 from flax import nnx
 from ml_collections import ConfigDict
@@ -197,6 +200,23 @@ def trained_folder() -> Path:
     config = small_config(folder, "whole", mesh__data=1, **changes)
     train(config, typed=["--config=x.py"])
     return folder
+
+
+def stopped_after(config: ConfigDict, *, stage: str, step: int) -> None:
+    """Trains until an update is logged, and sends SIGTERM then."""
+    from musilingo_jax.train import train
+    from musilingo_jax.training.run_folder import RunFolder
+
+    log = RunFolder.log
+
+    def log_and_signal(run: RunFolder, row: Any) -> None:
+        log(run, row)
+        if (row["stage"], row["step"]) == (stage, step) and "loss" in row:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "log", log_and_signal)
+        train(config)
 
 
 def compiled_in(folder: Path) -> dict[str, str]:

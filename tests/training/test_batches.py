@@ -14,6 +14,7 @@ from musilingo_jax.answering.prompts import PromptConfig, encode
 from musilingo_jax.audio.features import crop
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.models.attention import attend_mask
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
 from musilingo_jax.training.batches import Batches, ValidationBatches
@@ -58,17 +59,17 @@ def tokenizer():
     return small_tokenizer()
 
 
-def measured(tokenizer, records=None, cache=CACHE, max_tokens=96):
+def measured(tokenizer, records=None, cache=CACHE, max_tokens=96, prompt=PROMPT):
     if records is None:
         records = [record(index) for index in range(11)]
     return Examples(
         records,
         cache,
         tokenizer,
-        PROMPT,
+        prompt,
         max_tokens=max_tokens,
         max_windows=3,
-        spliced=True,
+        bridge=LinearBridge,
     )
 
 
@@ -307,3 +308,28 @@ def test_validation_is_the_same_on_any_mesh(tokenizer):
     for one, other in zip(spread, alone, strict=True):
         assert_equal(one, other)
     assert (np.asarray(alone[1].targets)[3:] == -1).all()
+
+
+def test_one_of_two_instructions_is_drawn_by_each_example(tokenizer):
+    prompt = dataclasses.replace(
+        PROMPT, instruction="<AudioHere> {}", other_instruction="Well: {} <AudioHere>"
+    )
+    examples = measured(tokenizer, prompt=prompt)
+    index = 3
+
+    def begins_with_audio(rng):
+        _, example = examples.draw(index, rng)
+        assert len(example.tokens) <= examples.lengths[index]
+        heard = [place for place, slot in enumerate(example.audio_slot) if slot >= 0]
+        asked = len(example.tokens) - sum(example.target_mask)
+        return heard[0] < asked // 2
+
+    draws = [begins_with_audio(np.random.default_rng(seed)) for seed in range(40)]
+    assert 10 < sum(draws) < 30
+    # Without draws, as in validation and answers, the first one is used.
+    assert begins_with_audio(None)
+    first = measured(
+        tokenizer, prompt=dataclasses.replace(prompt, other_instruction="")
+    )
+    assert (examples.lengths >= first.lengths).all()
+    assert (examples.lengths > first.lengths).any()

@@ -1,5 +1,7 @@
 """Operations by formula against operations counted in a compiled program."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from musilingo_jax.models.answer_loss import Batch, answer_loss
 from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
-from musilingo_jax.models.parts import Parts
+from musilingo_jax.models.parts import Parts, divided
 from musilingo_jax.plan import program_costs
 from musilingo_jax.plan.hlo import Program
 from musilingo_jax.training import flops
@@ -33,7 +35,9 @@ SMALL = LlamaConfig(
 )
 
 
-def compiled_gradient(config: LlamaConfig, *, remat: str) -> Program:
+def compiled_gradient(
+    config: LlamaConfig, *, remat: str, layers_learn: bool = False
+) -> Program:
     """The program of an update's gradient, with a full batch of the sizes above."""
 
     def array(*shape: int, dtype: jnp.dtype = jnp.int32) -> jax.ShapeDtypeStruct:
@@ -51,16 +55,18 @@ def compiled_gradient(config: LlamaConfig, *, remat: str) -> Program:
         lambda: LinearBridge(ENCODER_WIDTH, config.width, rngs=nnx.Rngs(0))
     )
     llama = jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
+    learning, frozen = Parts(bridge=adapter), Parts(llama=llama)
+    if layers_learn:
+        layers, ends = divided(llama)
+        learning, frozen = replace(learning, llama=layers), Parts(llama=ends)
     loss = lambda *arguments: answer_loss(*arguments, remat=remat)[0]  # noqa: E731
     gradient = jax.jit(jax.value_and_grad(loss))
-    return Program(
-        gradient.lower(Parts(bridge=adapter), Parts(llama=llama), batch)
-        .compile()
-        .as_text()
-    )
+    return Program(gradient.lower(learning, frozen, batch).compile().as_text())
 
 
-def by_formula(config: LlamaConfig, *, attended: float) -> float:
+def by_formula(
+    config: LlamaConfig, *, attended: float, layers_learn: bool = False
+) -> float:
     return flops.step_flops(
         config,
         encoder_width=ENCODER_WIDTH,
@@ -68,13 +74,17 @@ def by_formula(config: LlamaConfig, *, attended: float) -> float:
         tokens=ROWS * TIME,
         targets=ROWS * ANSWERS,
         attended=attended,
+        layers_learn=layers_learn,
     )
 
 
-def test_formula_counts_what_the_program_multiplies():
+@pytest.mark.parametrize("layers_learn", [False, True])
+def test_formula_counts_what_the_program_multiplies(layers_learn):
+    program = compiled_gradient(SMALL, remat="everything", layers_learn=layers_learn)
     # A program multiplies masked pairs, too: each position with each.
-    counted = program_costs.flops(compiled_gradient(SMALL, remat="everything"))
-    assert counted == by_formula(SMALL, attended=ROWS * TIME**2)
+    assert program_costs.flops(program) == by_formula(
+        SMALL, attended=ROWS * TIME**2, layers_learn=layers_learn
+    )
 
 
 def test_recomputed_layers_are_in_the_program_and_not_in_the_formula():

@@ -1,12 +1,10 @@
 """What a run trains besides MusiLingo's bridge: LoRA, and a bridge that adds."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
-from helpers.small_run import small_config, trained_folder
+from helpers.small_run import small_config, stopped_after, trained_folder
 from safetensors.numpy import load_file
 
 from musilingo_jax import train as training
@@ -18,7 +16,6 @@ from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.sharding import make_mesh
-from musilingo_jax.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.medium
 
@@ -70,7 +67,9 @@ def test_a_stopped_run_with_lora_resumes_bit_for_bit(folder):
     both = LORA | {"stage1__tuning__rank": 2}
     training.train(small_config(folder, "lora-whole", **both))
     with pytest.raises(SystemExit):
-        stopped_after(folder, "lora-stopped", both, stage="stage2", step=3)
+        stopped_after(
+            small_config(folder, "lora-stopped", **both), stage="stage2", step=3
+        )
     training.train(small_config(folder, "lora-stopped", **both))
     one, other = (
         load_file(folder / name / "adapter/model.safetensors")
@@ -79,19 +78,6 @@ def test_a_stopped_run_with_lora_resumes_bit_for_bit(folder):
     assert one.keys() == other.keys()
     for key in one:
         np.testing.assert_array_equal(one[key], other[key], err_msg=key)
-
-
-def stopped_after(folder, name, changes, *, stage, step):
-    log = RunFolder.log
-
-    def log_and_signal(run, row):
-        log(run, row)
-        if (row["stage"], row["step"]) == (stage, step) and "loss" in row:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "log", log_and_signal)
-        training.train(small_config(folder, name, **changes))
 
 
 def test_a_bridge_that_adds_learns_and_answers(folder):
@@ -161,5 +147,5 @@ def test_a_bridge_that_adds_has_no_place_in_the_text(folder):
 def test_a_bridge_of_another_kind_is_refused(folder):
     config = adding_config(folder, "other-kind")
     config.model.adapter = str(folder / "whole/adapter")
-    with pytest.raises(UserError, match="is of another kind: take one of the two out"):
+    with pytest.raises(UserError, match="another kind of bridge than that of"):
         training.train(config)

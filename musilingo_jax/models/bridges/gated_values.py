@@ -137,6 +137,7 @@ class GatedValues(nnx.Module):
     """
 
     splices: ClassVar[bool] = False
+    marks: ClassVar[bool] = False
     reduction: ClassVar[str] = "layers"
 
     def __init__(self, config: GatedValuesConfig, *, rngs: nnx.Rngs):

@@ -28,6 +28,8 @@ class LinearBridge(nnx.Module):
 
     splices: ClassVar[bool] = True
     """Whether what is heard stands among the words; else the layers add it."""
+    marks: ClassVar[bool] = False
+    """Whether it has vectors of its own that stand before and after the audio."""
     reduction: ClassVar[str] = "pooled"
     """The features that it reads, as `config.features.reduction` names them."""
 
