@@ -83,6 +83,16 @@ class Settings:
             return ()
         return tuple(name for name in fields.TAGGED if name not in self.vocabulary)
 
+    def plan_of(self, name: str) -> str:
+        """Where the values of a field will come from, in words."""
+        if name in fields.MEASURED:
+            return "measured"
+        if options := self.vocabulary.get(name):
+            return f"chosen among {len(options):,} tags"
+        if name != fields.CAPTION and self.teachers:
+            return tags.VERSION
+        return "the model's answer"
+
 
 class Item(NamedTuple):
     """A song to caption.
@@ -96,6 +106,13 @@ class Item(NamedTuple):
     stretch: Stretch
     known: Known
     file: str
+
+    @property
+    def id(self) -> str:
+        """Identifies the sound and what is known of it: either may change."""
+        if not self.known:
+            return self.stretch.clip.id
+        return f"{self.stretch.clip.id}?{fingerprint({'known': dict(self.known)})}"
 
 
 class _Heard(NamedTuple):
