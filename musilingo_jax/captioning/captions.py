@@ -224,9 +224,10 @@ def _heard_fields(
     """The fields of a song that no language model gives."""
     found = {name: known.field(value, item.file) for name, value in item.known.items()}
     wanted = {k: v for k, v in fields.MEASURED.items() if k not in found}
-    ours = waveform_of(waveform, rate, sample_rate=RATE)
-    measured = song.annotate(ours, set(wanted.values()))
-    found |= {k: fields.measured(k, measured[v]) for k, v in wanted.items()}
+    if wanted:
+        ours = waveform_of(waveform, rate, sample_rate=RATE)
+        measured = song.annotate(ours, set(wanted.values()))
+        found |= {k: fields.measured(k, measured[v]) for k, v in wanted.items()}
     if taggers is not None:
         theirs = waveform_of(waveform, rate, sample_rate=musicnn.RATE)
         found = teachers.taught(tags.annotate(taggers, theirs)) | found

@@ -35,6 +35,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     _across(captions, {**found["captions"], **changed}, "captions")
     for axes in (tempi, keys, genres, captions):
         axes.tick_params(colors=INK)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, format="png", facecolor="white")
 
@@ -42,10 +43,12 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 def _tempi(axes: Any, counts: Mapping[str, int]) -> None:
     starts = [int(name.split()[0]) for name in counts]
     width = min((b - a for a, b in zip(starts, starts[1:], strict=False)), default=10)
-    axes.bar(starts, list(counts.values()), width, align="edge", color=BLUE)
+    style = {"align": "edge", "color": BLUE, "edgecolor": "white"}
+    axes.bar(starts, list(counts.values()), width, **style)
     axes.set_title("tempo", color=INK)
     axes.set_xlabel("beats per minute", color=INK)
     axes.set_ylabel("songs", color=INK)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color=RULE, linewidth=0.7)
 
 
@@ -61,6 +64,7 @@ def _keys(axes: Any, counts: Mapping[str, int]) -> None:
         axes.bar(places, heights, 0.4, color=colour, label=mode)
     axes.set_xticks(range(len(NOTES)), NOTES)
     axes.set_title("key", color=INK)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color=RULE, linewidth=0.7)
     axes.legend(frameon=False, labelcolor=INK)
 
@@ -73,4 +77,5 @@ def _across(axes: Any, counts: Mapping[str, int], title: str) -> None:
     axes.invert_yaxis()
     axes.set_title(title, color=INK)
     axes.set_xlabel("songs", color=INK)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="x", color=RULE, linewidth=0.7)
