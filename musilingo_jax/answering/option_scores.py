@@ -1,12 +1,13 @@
 """How likely a model finds given answers, without generating any.
 
 An option is read behind its prompt, end sign included, and costs what the loss of
-training says (`models/answer_loss.py`). The prompt is read once for all of its options:
+training says (`models/answer_loss.py`). What all options begin with belongs to the
+prompt, which is read once for all of them:
 
-    prompt     … Which genre? ###Assistant:            read once, kept in a cache
-    options    rock ###      hip hop ###      jazz ### read behind copies of it
-    nats       0.9 + 0.1     2.1 + 0.4 + 0.1  1.6 + 0.1
-    per token  0.50          0.87             0.85
+    prompt     … Which genre? ###Assistant: It is       read once, kept in a cache
+    options    rock. ###      hip hop. ###     jazz. ### read behind copies of it
+    nats       0.9 + 0.1      2.1 + 0.4 + 0.1  1.6 + 0.1
+    per token  0.50           0.87             0.85
 
 Options differ in length, and a sum over more tokens is larger. So options are compared
 by their mean per token, the end sign among the tokens.
@@ -50,7 +51,7 @@ class OptionRequest(NamedTuple):
     Attributes:
       features: pooled features of the song.
       question: what is asked.
-      options: at least one.
+      options: at least two, of which none is another.
     """
 
     features: Features
@@ -62,7 +63,7 @@ class OptionScore(NamedTuple):
     """What an option costs.
 
     Attributes:
-      nats: summed cross entropy of its tokens.
+      nats: summed cross entropy of its tokens behind those that all options share.
       tokens: how many they are, the end sign's included.
     """
 
@@ -141,27 +142,38 @@ _Encoded = tuple[PromptTokens, list[tuple[int, ...]]]
 def _encode(
     answerer: Answerer, prompt: PromptConfig, request: OptionRequest
 ) -> _Encoded:
-    """The prompt of a request, and the tokens of its options."""
+    """The prompt of a request with what its options share, and the rest of each.
+
+    Raises:
+      UserError: an option is longer than any answer in training, or is another one.
+    """
     features = np.ascontiguousarray(request.features, np.float32)
     splices = answerer.bridge.splices
     prompt.check_place("prompt", splices=splices)
     windows = len(features) if splices else 0
-    asked: PromptTokens | None = None
-    options: list[tuple[int, ...]] = []
-    for text in request.options:
-        example = encode(answerer.tokenizer, prompt, request.question, text, windows)
+    asked = request.question
+    examples = [
+        encode(answerer.tokenizer, prompt, asked, text, windows)
+        for text in request.options
+    ]
+    for text, example in zip(request.options, examples, strict=True):
         if example.cut:
             raise UserError(
                 f"the option {text[:60]!r} is longer than any answer in training: give "
                 "a shorter one"
             )
-        start = example.target_mask.index(True)
-        options.append(tuple(example.tokens[start:]))
-        before = tuple(example.tokens[:start]), tuple(example.audio_slot[:start])
-        asked = PromptTokens(features, *before)
-    if asked is None:
-        raise ValueError("a request without options")
-    return asked, options
+    first = min(examples, key=lambda example: len(example.tokens))
+    # Of equal options nothing would be left.
+    columns = zip(*(example.tokens for example in examples), strict=False)
+    shared = next((n for n, each in enumerate(columns) if len({*each}) > 1), None)
+    if shared is None:
+        raise UserError(
+            f"the options of {asked!r} are the same to the language model, or one is "
+            "the beginning of another: leave one of them out"
+        )
+    before = tuple(first.tokens[:shared]), tuple(first.audio_slot[:shared])
+    options = [tuple(example.tokens[shared:]) for example in examples]
+    return PromptTokens(features, *before), options
 
 
 def _groups(encoded: Sequence[_Encoded], rows: int) -> Iterator[list[_Encoded]]:

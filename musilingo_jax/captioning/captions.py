@@ -281,12 +281,12 @@ def _choose(
         for name, options in settings.vocabulary.items()
         if name not in each.item.known
     ]
-    scores = asker.scores(
-        [
-            OptionRequest(each.excerpt.features, short_answers.QUESTIONS[name], options)
-            for each, name, options in wanted
-        ]
-    )
+    requests = []
+    for each, name, options in wanted:
+        answers = short_answers.options_of(name, options)
+        question = short_answers.QUESTIONS[name]
+        requests.append(OptionRequest(each.excerpt.features, question, answers))
+    scores = asker.scores(requests)
     for (each, name, options), found in zip(wanted, scores, strict=True):
         value, confidence = short_answers.chosen(name, options, shares(found))
         each.found[name] = fields.field(value, fields.MODEL, *model, confidence)

@@ -24,6 +24,11 @@ QUESTIONS = {
     fields.VOCALS: "Are there vocals?",
     fields.TAGS: "Which words describe this music?",
 }
+_FRAMES = {
+    fields.GENRE: "The genre is {}.",
+    fields.INSTRUMENTS: "I hear {}.",
+    fields.MOOD: "The mood is {}.",
+}
 DRUMS = "Do you hear drums?"
 """Asked besides, where instruments are read from answers."""
 
@@ -63,6 +68,11 @@ _WORDS = {
     fields.MOOD: _MOODS,
     fields.TAGS: (*_GENRES, *_MOODS),
 }
+
+
+def options_of(name: str, tags: Sequence[str]) -> tuple[str, ...]:
+    """The answers that stand for the tags of a field, as a model would word them."""
+    return tuple(_FRAMES.get(name, "{}").replace("{}", tag) for tag in tags)
 
 
 def chosen(

@@ -44,12 +44,14 @@ class Checked(NamedTuple):
       text: None if it was dropped.
       outcome: of `OUTCOMES`.
       tries: how many other captions were drawn.
-      faults: those of the model's own caption, which is the first one.
+      own: the model's own caption, which is the first one.
+      faults: of that.
     """
 
     text: str | None
     outcome: str
     tries: int
+    own: str
     faults: tuple[Fault, ...]
 
     def stored(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class Checked(NamedTuple):
         return {
             "outcome": self.outcome,
             "tries": self.tries,
+            "own": self.own,
             "faults": [fault._asdict() for fault in self.faults],
         }
 
@@ -116,10 +119,10 @@ def check(
 def _settled(attempts: Sequence[_Attempt], facts: Facts) -> Checked:
     """What becomes of a caption, after all tries."""
     *others, last = attempts
-    found = attempts[0].faults
+    own = attempts[0]
     if not last.faults:
         outcome = REGENERATED if others else KEPT
-        return Checked(last.text, outcome, len(others), found)
+        return Checked(last.text, outcome, len(others), *own)
     best = min(attempts, key=lambda each: each.faulty)
     text, left = best.text, best.faults
     # A sentence may be read otherwise when its neighbours are gone.
@@ -127,4 +130,4 @@ def _settled(attempts: Sequence[_Attempt], facts: Facts) -> Checked:
         text = without(text, left)
         left = tuple(faults(text, facts, is_cut=False)) if text else ()
     outcome = SHORTENED if text else DROPPED
-    return Checked(text or None, outcome, len(others), found)
+    return Checked(text or None, outcome, len(others), *own)

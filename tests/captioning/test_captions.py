@@ -98,6 +98,9 @@ def test_captions_with_faults_are_drawn_again_shortened_or_dropped(rows):
     values = [row["caption"]["value"] for row in rows]
     # Of the third, the model's own caption has fewer faulty sentences.
     assert values == [GOOD, "It runs at 121 BPM.", "Soft.", None, "A calm piece."]
+    assert [check["own"] for check in checks] == [
+        texts[0].removesuffix("…") for texts in CAPTIONS
+    ]
     faults = [[fault["reason"] for fault in check["faults"]] for check in checks]
     assert faults == [[], ["tempo"], ["drums", "vocals"], ["vocals"], ["cut"]]
 

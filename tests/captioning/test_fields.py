@@ -153,6 +153,14 @@ def test_the_best_tag_is_chosen_and_of_a_list_those_near_it():
     assert value == tuple("abcde")
 
 
+def test_tags_are_put_into_a_sentence():
+    assert short_answers.options_of("genre", ("rock", "{}")) == (
+        "The genre is rock.",
+        "The genre is {}.",
+    )
+    assert short_answers.options_of("tags", ("lo-fi",)) == ("lo-fi",)
+
+
 def read(**answers):
     asked = {short_answers.QUESTIONS[name]: text for name, text in answers.items()}
     asked[short_answers.DRUMS] = answers.pop("drums", "It is hard to say.")

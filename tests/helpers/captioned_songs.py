@@ -30,7 +30,12 @@ def row(audio, *, outcome="kept", faults=(), **changes):
     faults = [
         {"reason": r, "sentence": "S.", "stated": "x", "known": "y"} for r in faults
     ]
-    made["caption"]["check"] = {"outcome": outcome, "tries": 1, "faults": faults}
+    made["caption"]["check"] = {
+        "outcome": outcome,
+        "tries": 1,
+        "own": "A calm | piece.",
+        "faults": faults,
+    }
     return {"id": f"{audio}:1", "audio": audio, "seconds": 2.5, **about, **made}
 
 

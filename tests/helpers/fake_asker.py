@@ -47,14 +47,15 @@ class FakeAsker:
         return [self._answer(*request, seed) for request in requests]
 
     def scores(self, requests):
-        """The likelier an option, the more of its letters are in the song's caption."""
+        """An option is likelier if its last word is in the song's caption."""
         found = []
         for features, question, options in requests:
             number = int(features[0, 0])
             self.asked.append((number, question, None))
             assert question in QUESTIONS.values()
             text = self.captions[number][0]
-            found.append([OptionScore(2.0 * (o not in text), 2) for o in options])
+            words = [option.split()[-1].removesuffix(".") for option in options]
+            found.append([OptionScore(2.0 * (word not in text), 2) for word in words])
         return found
 
     def _answer(self, features, question, seed):
