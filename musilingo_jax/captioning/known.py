@@ -61,7 +61,7 @@ _NAMES = {
 }
 
 
-def of_records(records: Iterable[Record]) -> tuple[dict[str, Known], list[str]]:
+def of_records(records: Iterable[Record]) -> tuple[Mapping[str, Known], list[str]]:
     """The values that records give, for each clip.
 
     Args:
