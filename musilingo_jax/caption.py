@@ -29,6 +29,7 @@ from musilingo_jax.captioning.captioned import LeftOut, Song
 from musilingo_jax.captioning.captions import Item, Settings
 from musilingo_jax.captioning.truth import Drawing
 from musilingo_jax.corpora import clips, songs
+from musilingo_jax.corpora.records import SUFFIXES
 from musilingo_jax.jobs import all_rows, flags, row_job
 from musilingo_jax.jobs.job import Place
 from musilingo_jax.runtime import cli, paths
@@ -67,6 +68,12 @@ def parser() -> CommandParser:
     )
     parser.add_argument(
         "--teachers", metavar="FILE", type=nonempty, help="the wheel of musicnn 0.1.0"
+    )
+    parser.add_argument(
+        "--annotations",
+        metavar="FILE",
+        type=nonempty,
+        help="tempo, key and metre that `musilingo annotate` has measured",
     )
     parser.add_argument(
         "--tries",
@@ -208,21 +215,37 @@ def _items(given: argparse.Namespace) -> dict[str, Item]:
     """What is captioned, by id; values of the songs file are a part of it.
 
     Raises:
-      UserError: there are no songs.
+      UsageError: a single song is named.
+      UserError: there are no songs, or as in `known.of_annotations`.
     """
     path = songs.resolve(given.songs)
+    if path.suffix.lower() in SUFFIXES:
+        raise UsageError(
+            f"{path} is one song: describe it with `musilingo caption {path}`, without "
+            "--out, or name its folder"
+        )
     records = songs.load(path, answers=False)
     folder = path if path.is_dir() else path.parent
     stretches, _ = windows.of_songs(records, folder, None)
-    values, unused = known.of_records(records)
+    values, unused = known.of_records(records, path.name)
     if unused:
         print_note(
             f"note: {path.name} gives {len(unused)} values that no field is made of, "
             f"the first: {unused[0]}"
         )
+    measured = (
+        known.of_annotations(Path(given.annotations)) if given.annotations else {}
+    )
+    if given.annotations and (
+        lacking := [id for id in stretches if id not in measured]
+    ):
+        print_note(
+            f"note: {given.annotations} lacks {len(lacking):,} of {len(stretches):,} "
+            f"songs, which are measured; the first: {lacking[0]}"
+        )
     items = {}
     for id, stretch in stretches.items():
-        item = Item(stretch, values.get(id, {}), path.name)
+        item = Item(stretch, {**measured.get(id, {}), **values.get(id, {})})
         items[item.id] = item
     if given.limit is None or given.limit >= len(items):
         return items
@@ -244,7 +267,7 @@ def _tell_plan(
     print(f"model: {settings.sources.source}")
     for name in fields.FIELDS:
         given = sum(name in item.known for item in items.values())
-        by_file = f"; of {given:,} songs, the songs file's" * bool(given)
+        by_file = f"; of {given:,} songs, given" * bool(given)
         print(f"  {name:14} {settings.plan_of(name)}{by_file}")
     print(f"files: {', '.join(formats)}, and a report; nothing was written")
 

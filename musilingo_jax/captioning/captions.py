@@ -28,7 +28,7 @@ from musilingo_jax.answering.model import CAPTION
 from musilingo_jax.answering.option_scores import OptionRequest, shares
 from musilingo_jax.audio.array_songs import waveform_of
 from musilingo_jax.audio.cache import clips
-from musilingo_jax.captioning import fields, known, short_answers, teachers, truth
+from musilingo_jax.captioning import fields, short_answers, teachers, truth
 from musilingo_jax.captioning.asker import Asker, ModelAsker, Sources
 from musilingo_jax.captioning.contradictions import Facts
 from musilingo_jax.captioning.fields import Field
@@ -99,13 +99,11 @@ class Item(NamedTuple):
 
     Attributes:
       stretch: the song, or the stretch of it.
-      known: values that the songs file gives.
-      file: the name of that file.
+      known: its fields that need not be made.
     """
 
     stretch: Stretch
     known: Known
-    file: str
 
     @property
     def id(self) -> str:
@@ -222,7 +220,7 @@ def _heard_fields(
     item: Item,
 ) -> dict[str, Field]:
     """The fields of a song that no language model gives."""
-    found = {name: known.field(value, item.file) for name, value in item.known.items()}
+    found = dict(item.known)
     wanted = {k: v for k, v in fields.MEASURED.items() if k not in found}
     if wanted:
         ours = waveform_of(waveform, rate, sample_rate=RATE)

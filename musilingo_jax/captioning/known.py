@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from musilingo_jax.captioning import fields
@@ -13,9 +14,12 @@ from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.statements.keys import named_key
 from musilingo_jax.corpora.statements.metres import metres
 from musilingo_jax.corpora.statements.tempos import single_tempo
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.json_files import json_lines
+from musilingo_jax.runtime.printable import printable
 
-Known = Mapping[str, Any]
-"""Field → its value."""
+Known = Mapping[str, Field]
+"""The fields of a song that are known, by name."""
 
 
 def _one_key(text: str) -> str | None:
@@ -61,17 +65,20 @@ _NAMES = {
 }
 
 
-def of_records(records: Iterable[Record]) -> tuple[Mapping[str, Known], list[str]]:
-    """The values that records give, for each clip.
+def of_records(
+    records: Iterable[Record], file: str
+) -> tuple[Mapping[str, Known], list[str]]:
+    """The fields that the records of a songs file give, for each clip.
 
     Args:
       records: of a corpus; several may be of one clip.
+      file: the name of the songs file.
 
     Returns:
-      Clip id → its values; and, each in words, what is not used: an attribute that is
+      Clip id → its fields; and, each in words, what is not used: an attribute that is
       no field, a value that says nothing, a second value of a field.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Field]] = {}
     unused: dict[str, None] = {}
     for record in records:
         if record.attribute is None or record.value is None:
@@ -82,17 +89,31 @@ def of_records(records: Iterable[Record]) -> tuple[Mapping[str, Known], list[str
         if name is None or value is None:
             unused[said] = None
             continue
-        values = found.setdefault(record.clip, {})
-        if values.setdefault(name, value) != value:
-            unused[f"{said} of {record.audio.name}, beside {values[name]}"] = None
+        field = fields.field(value, fields.FILE, file, "")
+        known = found.setdefault(record.clip, {}).setdefault(name, field)
+        if known != field:
+            other = ", ".join(map(str, fields.listed(known["value"])))
+            unused[f"{said} of {record.audio.name}, beside {other}"] = None
     return found, list(unused)
 
 
-def field(value: Any, file: str) -> Field:
-    """A field whose value a file gives.
+def of_annotations(path: Path) -> Mapping[str, Known]:
+    """The measured fields in a file of `musilingo annotate`, for each clip.
 
-    Args:
-      value: as `of_records` returns it.
-      file: the file's name.
+    Raises:
+      UserError: the file cannot be read, or holds other rows.
     """
-    return fields.field(value, fields.FILE, file, "")
+    found: dict[str, Known] = {}
+    for number, row in json_lines(path):
+        try:
+            found[row["id"]] = {
+                name: fields.measured(name, row[theirs])
+                for name, theirs in fields.MEASURED.items()
+                if theirs in row
+            }
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{printable(str(path))}, line {number}: is no row of `musilingo "
+                "annotate`; give the annotations.jsonl that it has written"
+            ) from error
+    return found

@@ -12,7 +12,6 @@ from musilingo_jax.captioning import fields
 from musilingo_jax.captioning.captioned import LeftOut, Song
 from musilingo_jax.jobs import all_rows
 from musilingo_jax.runtime import storage
-from musilingo_jax.runtime.errors import UserError
 
 ROWS = "captions.jsonl"
 
@@ -52,15 +51,12 @@ def write_parquet(songs: Sequence[Song], path: epath.Path) -> tuple[str, list[Le
     """Writes the values in columns of their types, and the whole row as JSON.
 
     Raises:
-      UserError: the file cannot be written, or pyarrow is not installed.
+      UserError: the file cannot be written.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(
-            "--format=parquet needs pyarrow: `pip install pyarrow`, or choose others"
-        ) from error
+    # Here and not above, because it takes long to import.
+    import pyarrow as pa
+    from pyarrow import parquet
+
     types = {name: pa.string() for name in fields.FIELDS}
     types |= {name: pa.list_(pa.string()) for name in fields.LISTS}
     types[fields.BPM] = pa.float64()

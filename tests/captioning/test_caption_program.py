@@ -13,6 +13,7 @@ from helpers.programs import ROOT
 from musilingo_jax import caption, command
 from musilingo_jax.captioning import captions
 from musilingo_jax.captioning.asker import Sources
+from musilingo_jax.corpora.records import clip_id
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 CLIPS = ROOT / "musilingo_jax/assets/musilingo-tiny-corpus/clips"
@@ -143,9 +144,32 @@ def test_a_dry_run_tells_and_writes_nothing(folder, tmp_path, asked, capsys):
     assert lines[0] == "3 songs, 0.00 hours"
     assert lines[1].startswith("model: musilingo-tiny-")
     assert "  genre          chosen among 2 tags" in lines
-    assert "  bpm            measured; of 3 songs, the songs file's" in lines
+    assert "  bpm            measured; of 3 songs, given" in lines
     assert lines[-1] == "files: jsonl, csv, and a report; nothing was written"
     assert not out.exists() and asked == []
+
+
+def test_annotations_are_not_measured_again(folder, tmp_path, asked, capsys):
+    (folder / "songs.jsonl").unlink()
+    out, path = tmp_path / "out", tmp_path / "annotations.jsonl"
+    made = {"source": "madmom", "version": "9", "confidence": 1.0}
+    measured = {"tempo": 90.0, "key": "A minor", "metre": 3}
+    fields = {name: {"value": value, **made} for name, value in measured.items()}
+    ids = [clip_id(folder / f"{number}.wav", folder) for number in (1, 2)]
+    rows = [{"id": id, **fields} for id in ids]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="0.wav: lasts 1.0 s, and what is annotated"):
+        run(folder, out, f"--annotations={path}")
+    assert f"{path} lacks 1 of 3 songs, which are measured" in capsys.readouterr().err
+    found = rows_of(out)
+    assert [row["bpm"]["value"] for row in found] == [90.0, 90.0]
+    assert found[0]["key"]["name"] == "madmom"
+    assert [row["caption"]["check"]["outcome"] for row in found] == ["kept", "kept"]
+
+
+def test_one_song_is_no_library(folder, tmp_path):
+    with pytest.raises(UsageError, match="0.wav is one song: describe it with"):
+        run(folder / "0.wav", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

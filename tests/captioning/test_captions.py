@@ -25,7 +25,17 @@ SAID = {
     "Which words describe this music?": "Calm techno.",
     "Do you hear drums?": "No, I hear no drums.",
 }
-KNOWN = {"bpm": 120.0, "key": "A minor", "timesignature": "4/4"}
+VALUES = {"bpm": 120.0, "key": "A minor", "timesignature": "4/4"}
+
+
+def known(**values):
+    return {
+        name: fields.field(value, "file", "songs.jsonl", "")
+        for name, value in values.items()
+    }
+
+
+KNOWN = known(**VALUES)
 GOOD = "A piano in A minor. It runs at 120 BPM."
 CAPTIONS = [
     [GOOD],
@@ -44,7 +54,7 @@ def items(tmp_path_factory):
         path = folder / f"{number}.wav"
         soundfile.write(path, fake_asker.tone(number), fake_asker.RATE)
         stretch = Stretch(Clip(clip_id(path, folder), path), path.name)
-        made.append(Item(stretch, KNOWN, "songs.jsonl"))
+        made.append(Item(stretch, KNOWN))
     return made
 
 
@@ -69,7 +79,7 @@ def test_a_row_has_all_fields_each_with_its_source(rows):
     assert (row["audio"], row["seconds"]) == ("0.wav", 1.0)
     values = {name: row[name]["value"] for name in fields.FIELDS}
     assert values == {
-        **KNOWN,
+        **VALUES,
         "caption": GOOD,
         "genre": "techno",
         "instruments": ["piano"],
@@ -126,7 +136,7 @@ def test_a_row_does_not_depend_on_its_neighbours(items, rows):
 def test_a_song_that_cannot_be_read_has_a_reason_and_the_others_rows(items, rows):
     path = items[0].stretch.clip.path.with_name("bad.wav")
     path.write_bytes(b"no sound")
-    bad = Item(Stretch(Clip("bad.wav", path), "bad.wav"), {}, "songs.jsonl")
+    bad = Item(Stretch(Clip("bad.wav", path), "bad.wav"), {})
     results = made(FakeAsker(CAPTIONS, SAID), [items[0], bad, items[1]])
     assert [results[0].row, results[2].row] == rows[:2]
     assert isinstance(results[1].row, UserError)
@@ -150,8 +160,8 @@ def test_words_are_chosen_among_the_allowed_ones_and_the_rest_is_asked(items):
 
 
 def test_what_the_file_knows_is_not_asked(items):
-    known = {**KNOWN, "genre": "jazz", "instruments": ("flute",)}
-    item = items[0]._replace(known=known)
+    given = known(**VALUES, genre="jazz", instruments=("flute",))
+    item = items[0]._replace(known=given)
     assert item.id != items[0].id and item.id.startswith(item.stretch.clip.id)
     assert items[0]._replace(known={}).id == items[0].stretch.clip.id
     asker = FakeAsker(CAPTIONS, SAID)
@@ -170,7 +180,7 @@ def test_what_the_file_knows_is_not_asked(items):
 def test_silence_is_told(tmp_path):
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(3 * fake_asker.RATE), fake_asker.RATE)
-    item = Item(Stretch(Clip("silent.wav", path), "silent.wav"), {}, "")
+    item = Item(Stretch(Clip("silent.wav", path), "silent.wav"), {})
     captioned = {-1: ["Nothing."]}
     (result,) = made(FakeAsker(captioned, SAID), [item])
     assert result.row["notices"] == ["is silent: expect no sensible caption"]

@@ -1,5 +1,6 @@
 """Values of fields: from files, taggers, answers, and chosen among tags."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,18 @@ def test_values_of_the_file_are_taken_and_the_others_told():
             record("tempo", "fast", "b.ogg"),
             record("lead", "piano", "b.ogg"),
             record(None, None, "c.ogg"),
-        ]
+        ],
+        "songs.jsonl",
     )
-    assert found == {
+    values = {
+        clip: {name: field["value"] for name, field in each.items()}
+        for clip, each in found.items()
+    }
+    assert values == {
         "a.ogg": {
             "bpm": 120.0,
             "key": "F# minor",
-            "instruments": ("piano", "flute"),
+            "instruments": ["piano", "flute"],
             "timesignature": "6/8",
             "genre": "jazz",
         }
@@ -89,13 +95,36 @@ def test_values_of_the_file_are_taken_and_the_others_told():
         "tempo = fast",
         "lead = piano",
     ]
-    assert known.field(("piano",), "songs.jsonl") == {
-        "value": ["piano"],
+    assert found["a.ogg"]["bpm"] == {
+        "value": 120.0,
         "confidence": None,
         "source": "file",
         "name": "songs.jsonl",
         "version": "",
     }
+
+
+def test_annotations_are_measured_fields(tmp_path):
+    made = {"source": "beats", "version": "1", "confidence": 0.9}
+    rows = [
+        {"id": "a", "tempo": {"value": 99.5, **made}, "metre": {"value": 3, **made}},
+        {"id": "b", "key": {"value": None, **made}, "chords": {}},
+    ]
+    path = tmp_path / "annotations.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = known.of_annotations(path)
+    assert found["a"].keys() == {"bpm", "timesignature"}
+    assert found["a"]["timesignature"]["value"] == "3/4"
+    assert found["a"]["bpm"] == {
+        **made,
+        "value": 99.5,
+        "source": "estimator",
+        "name": "beats",
+    }
+    assert found["b"]["key"]["value"] is None
+    path.write_text('{"id": "a", "tempo": 120}\n')
+    with pytest.raises(UserError, match="line 1: is no row of `musilingo annotate`"):
+        known.of_annotations(path)
 
 
 def annotation(**likely):
