@@ -110,12 +110,7 @@ def main(given: argparse.Namespace) -> None:
         retry=given.retry,
     )
     if state.unfinished:
-        finished = len(state.heads)
-        print(
-            f"task {share.task} of {share.tasks} is done; {finished} of "
-            f"{len(state.plans.shards)} shards are finished: {NAME} is written when "
-            "the other tasks are done too"
-        )
+        all_rows.tell_unfinished(state, share, later=f"{NAME} is written")
         return
     rows = all_rows.in_order(place.folder, state, stretches)
     all_rows.write(place.folder / NAME, rows)

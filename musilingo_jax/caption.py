@@ -97,6 +97,12 @@ def parser() -> CommandParser:
     parser.add_argument("--adapter", type=nonempty, help="folder of another adapter")
     parser.add_argument("--style", help="how a release is asked: evaluation or demo")
     parser.add_argument(
+        "--rows",
+        metavar="N",
+        type=positive,
+        help="questions answered together; default: as the model says",
+    )
+    parser.add_argument(
         "--limit", metavar="N", type=positive, help="only the first N songs"
     )
     parser.add_argument(
@@ -147,11 +153,7 @@ def main(given: argparse.Namespace) -> None:
         retry=given.retry,
     )
     if state.unfinished:
-        print(
-            f"task {share.task} of {share.tasks} is done; {len(state.heads)} of "
-            f"{len(state.plans.shards)} shards are finished: the files are written "
-            "when the other tasks are done too"
-        )
+        all_rows.tell_unfinished(state, share, later="the files are written")
         return
     rows = all_rows.in_order(folder, state, items)
     made = [_song(items[row["id"]], row) for row in rows]
@@ -208,6 +210,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         vocabulary.read(Path(given.tags)) if given.tags else {},
         given.teachers,
         Drawing(given.tries, given.temperature, given.seed),
+        given.rows,
     )
 
 

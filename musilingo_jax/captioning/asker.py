@@ -105,20 +105,25 @@ class ModelAsker:
 
     Attributes:
       model: encoder, adapter and language model.
+      rows: questions that are answered together.
     """
 
     model: Model
+    rows: int
 
     @classmethod
-    def load(cls, sources: Sources) -> "ModelAsker":
+    def load(cls, sources: Sources, rows: int | None) -> "ModelAsker":
         """Loads a model onto the first device.
+
+        Args:
+          sources: which one.
+          rows: as above; None for what the model's own settings say.
 
         Raises:
           UserError: as in `Model.load`.
         """
-        return cls(
-            Model.load(sources.source, adapter=sources.adapter, style=sources.style)
-        )
+        model = Model.load(sources.source, adapter=sources.adapter, style=sources.style)
+        return cls(model, rows or model.usage.generate.batch_size)
 
     @property
     def rate(self) -> int:
@@ -142,12 +147,13 @@ class ModelAsker:
 
     def scores(self, requests: Sequence[OptionRequest]) -> list[list[OptionScore]]:
         """What the options of each request cost, in order."""
-        usage = self.model.usage
-        rows = usage.generate.batch_size
-        return score_options(self.model.answerer, usage.prompt, requests, rows=rows)
+        model = self.model
+        return score_options(
+            model.answerer, model.usage.prompt, requests, rows=self.rows
+        )
 
     def _answered(self, requests: Sequence[Request], changes: dict) -> list[Answer]:
         usage = self.model.usage
-        config = replace(usage.generate, **changes)
+        config = replace(usage.generate, batch_size=self.rows, **changes)
         found = dict(answer_each(self.model.answerer, usage.prompt, requests, config))
         return [found[place] for place in range(len(requests))]

@@ -52,12 +52,15 @@ class Settings:
       vocabulary: the allowed tags.
       teachers: the file of the taggers; None for no taggers.
       drawing: how captions are drawn anew.
+      rows: questions that are answered together, which changes no row; None for as
+        many as the model's own settings say.
     """
 
     sources: Sources
     vocabulary: Vocabulary
     teachers: str | None
     drawing: Drawing
+    rows: int | None
 
     def identity(self) -> StoredIdentity:
         """What stands in the plans of the job.
@@ -141,7 +144,7 @@ def load(settings: Settings) -> RowMaker:
     """
     taggers = tags.load(Path(settings.teachers)) if settings.teachers else None
     version = _version(settings.sources.identity())
-    asker = ModelAsker.load(settings.sources)
+    asker = ModelAsker.load(settings.sources, settings.rows)
     return functools.partial(rows, asker, taggers, settings, version)
 
 

@@ -9,6 +9,7 @@ from etils import epath
 
 from musilingo_jax.jobs import row_shards
 from musilingo_jax.jobs.row_shards import RowState
+from musilingo_jax.jobs.share import Share
 from musilingo_jax.runtime import storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import print_note, printable
@@ -38,6 +39,21 @@ def write(path: Path | epath.Path, rows: Iterable[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with storage.writing(path, again="run the same command again"):
         storage.write_text(path, text)
+
+
+def tell_unfinished(state: RowState, share: Share, *, later: str) -> None:
+    """Says that a task is done, and what the others have left to do.
+
+    Args:
+      state: of the folder.
+      share: of this task.
+      later: what is done in the end, such as "annotations.jsonl is written".
+    """
+    print(
+        f"task {share.task} of {share.tasks} is done; {len(state.heads)} of "
+        f"{len(state.plans.shards)} shards are finished: {later} when the other tasks "
+        "are done too"
+    )
 
 
 def tell_failed(

@@ -1,11 +1,16 @@
 """Rows of songs: their fields, and what becomes of captions with faults."""
 
+import dataclasses
+import functools
+import pickle
+
 import numpy as np
 import pytest
 import soundfile
 from helpers import fake_asker
 from helpers.fake_asker import FakeAsker
 
+from musilingo_jax.annotation import tags
 from musilingo_jax.annotation.windows import Stretch
 from musilingo_jax.answering.model import CAPTION
 from musilingo_jax.audio.cache.clips import Clip
@@ -15,6 +20,7 @@ from musilingo_jax.captioning.captions import Item, Settings
 from musilingo_jax.captioning.contradictions import Facts
 from musilingo_jax.captioning.truth import Drawing
 from musilingo_jax.corpora.records import clip_id
+from musilingo_jax.models.taggers import musicnn
 from musilingo_jax.runtime.errors import UserError
 
 SAID = {
@@ -60,7 +66,11 @@ def items(tmp_path_factory):
 
 def settings(vocabulary=None, tries=2):
     return Settings(
-        Sources("tiny", None, None), vocabulary or {}, None, Drawing(tries, 0.7, 0)
+        Sources("tiny", None, None),
+        vocabulary or {},
+        None,
+        Drawing(tries, 0.7, 0),
+        None,
     )
 
 
@@ -177,6 +187,37 @@ def test_what_the_file_knows_is_not_asked(items):
     }
 
 
+def test_taggers_give_what_no_vocabulary_has(items, monkeypatch):
+    def annotate(taggers, waveform):
+        assert (taggers, len(waveform)) == ("taggers", musicnn.RATE)
+        found = [{"tag": "rock", "confidence": 0.5}, {"tag": "sad", "confidence": 0.4}]
+        return {"value": found, "source": "tagger", "version": "1"}
+
+    monkeypatch.setattr(tags, "annotate", annotate)
+    asker = FakeAsker(CAPTIONS, SAID)
+    taught = dataclasses.replace(settings({"mood": ("A", "B")}), teachers="wheel")
+    item = items[0]._replace(known=known(**VALUES, vocals="vocals"))
+    (result,) = captions.rows(asker, "taggers", taught, "1f2e", [item])
+    found = {name: result.row[name] for name in fields.TAGGED}
+    assert {name: each["source"] for name, each in found.items()} == {
+        "genre": "teacher",
+        "instruments": "teacher",
+        "mood": "model",
+        "vocals": "file",
+        "tags": "teacher",
+    }
+    assert found["genre"]["value"] == "rock" and found["mood"]["value"] == ["A"]
+    assert [question for _, question, _ in asker.asked if question != CAPTION] == [
+        short_answers.QUESTIONS["mood"]
+    ]
+
+
+def test_what_makes_rows_can_be_sent_to_other_processes(items):
+    load = functools.partial(captions.load, settings({"genre": ("a", "b")}))
+    sent = pickle.loads(pickle.dumps((load, items)))
+    assert sent[0].args == load.args and sent[1] == items
+
+
 def test_silence_is_told(tmp_path):
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(3 * fake_asker.RATE), fake_asker.RATE)
@@ -213,6 +254,6 @@ def test_the_plan_of_a_field_is_told():
     assert chosen.plan_of("bpm") == "measured"
     assert chosen.plan_of("mood") == "the model's answer"
     assert chosen.answered == ("instruments", "mood", "vocals", "tags")
-    taught = Settings(chosen.sources, chosen.vocabulary, "wheel", chosen.drawing)
+    taught = dataclasses.replace(chosen, teachers="wheel")
     assert taught.plan_of("mood") == "musicnn 0.1.0" and taught.answered == ()
     assert taught.plan_of("caption") == "the model's answer"
