@@ -4,7 +4,7 @@
 #   launch/gpu.sh --config=configs/finetune_music_instruct.py:long
 #   launch/gpu.sh --program=cache --config=configs/features/mert_330m.py:corpora/musiccaps
 #
-#   --program=NAME  train (the default), cache, generate or evaluate
+#   --program=NAME  train (the default), cache, generate, evaluate or caption
 #
 # All other flags go to the program; `python -m musilingo_jax.train --help` lists them.
 #
@@ -31,9 +31,9 @@ for flag in "$@"; do
   esac
 done
 case "$program" in
-  train | cache | generate | evaluate) ;;
+  train | cache | generate | evaluate | caption) ;;
   *)
-    echo "error: --program=$program: choose train, cache, generate or evaluate;" \
+    echo "error: --program=$program: choose train, cache, generate, evaluate or caption;" \
       "annotate needs no GPU: launch/share.sh" >&2
     exit 2
     ;;

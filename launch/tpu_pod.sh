@@ -91,7 +91,7 @@ main() {
     train | cache | generate | evaluate) ;;
     *)
       die "--program=$program: choose train, cache, generate or evaluate; annotate needs" \
-        "no TPU: launch/share.sh, or launch/kubernetes.yaml"
+        "no TPU: launch/share.sh, or launch/kubernetes.yaml; caption is shared out there, too"
       ;;
   esac
   place=("--zone=$zone")

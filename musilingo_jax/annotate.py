@@ -18,20 +18,16 @@ exit status is then 1, unless `--allow-missing` is given.
 
 import argparse
 import functools
-import json
-from collections.abc import Mapping
-from typing import Any
 
 from musilingo_jax.annotation import annotate, madmom, song, tags, windows
 from musilingo_jax.annotation.windows import Stretch
 from musilingo_jax.corpora import songs
-from musilingo_jax.jobs import flags, row_job, row_shards
+from musilingo_jax.jobs import all_rows, flags, row_job
 from musilingo_jax.jobs.job import Place
-from musilingo_jax.jobs.row_shards import RowState
-from musilingo_jax.runtime import cli, paths, storage
+from musilingo_jax.runtime import cli, paths
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
-from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.printable import print_note, printable
+from musilingo_jax.runtime.errors import UsageError
+from musilingo_jax.runtime.printable import print_note
 
 NAME = "annotations.jsonl"
 MADE = "these annotations"
@@ -114,20 +110,18 @@ def main(given: argparse.Namespace) -> None:
         retry=given.retry,
     )
     if state.unfinished:
-        finished = len(state.heads)
-        print(
-            f"task {share.task} of {share.tasks} is done; {finished} of "
-            f"{len(state.plans.shards)} shards are finished: {NAME} is written when "
-            "the other tasks are done too"
-        )
+        all_rows.tell_unfinished(state, share, later=f"{NAME} is written")
         return
-    rows = _write(place, state, stretches)
+    rows = all_rows.in_order(place.folder, state, stretches)
+    all_rows.write(place.folder / NAME, rows)
     print(f"{place.folder / NAME}: {len(rows)} rows")
     for field in fields:
         known = sum(row[field]["value"] not in (None, []) for row in rows)
         print(f"  {field:10} {known:,}" + f" of {len(rows):,}" * (known < len(rows)))
     failed = {id: why for id, why in state.failed.items() if id in stretches}
-    _tell_failed(failed, len(stretches), allowed=given.allow_missing)
+    all_rows.tell_failed(
+        failed, len(stretches), done="annotated", allowed=given.allow_missing
+    )
 
 
 def _fields(given: argparse.Namespace) -> tuple[str, ...]:
@@ -175,40 +169,6 @@ def _stretches(given: argparse.Namespace) -> dict[str, Stretch]:
         return stretches
     print_note(f"--limit: {given.limit} of {len(stretches):,} rows")
     return dict(list(stretches.items())[: given.limit])
-
-
-def _write(
-    place: Place, state: RowState, stretches: Mapping[str, Stretch]
-) -> list[dict[str, Any]]:
-    """Writes all rows into one file, in the order of the songs, and returns them."""
-    rows = {row["id"]: row for row in row_shards.rows(place.folder, state)}
-    ordered = [rows[id] for id in stretches if id in rows]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered)
-    path = place.folder / NAME
-    with storage.writing(path, again="run the same command again"):
-        storage.write_text(path, text)
-    if others := len(rows) - len(ordered):
-        print_note(f"{others} rows of songs that are not asked for stay in the shards")
-    return ordered
-
-
-def _tell_failed(failed: Mapping[str, str], count: int, *, allowed: bool) -> None:
-    """Lists the songs without a row.
-
-    Raises:
-      UserError: there are some, and that is not allowed.
-    """
-    if not failed:
-        return
-    reasons = printable("".join(f"\n  {reason}" for reason in failed.values()))
-    text = f"{len(failed)} of {count} cannot be annotated"
-    if allowed:
-        print(f"{text}:{reasons}")
-        return
-    raise UserError(
-        f"{text}; the others are. Repair them and run this again with --retry, or give "
-        f"--allow-missing:{reasons}"
-    )
 
 
 if __name__ == "__main__":

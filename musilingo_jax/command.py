@@ -5,6 +5,7 @@
     musilingo chat song.ogg                           # a conversation
     musilingo caption song.ogg
     musilingo caption opera.flac --timeline --format=srt > opera.srt
+    musilingo caption songs/ --out=captions           # a whole library
     musilingo embed song.ogg --out=song.npy
     musilingo completion bash >> ~/.bashrc
 
@@ -24,7 +25,7 @@ import queue
 import runpy
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ PROGRAMS = {
     "convert": "convert, merge and inspect weights",
     "plan": "see what fits on which TPU",
 }
+CAPTION = "caption"  # Of a song; with `--out`, a program, for a library.
 RECIPES = "make the embedded model: musilingo recipes tiny, render, teachers, …"
 _FORMATS = ("text", "json", "srt", "vtt")
 # Questions that are read ahead of the answer that is printed.
@@ -81,7 +83,10 @@ def parser() -> CommandParser:
         "question", nargs="*", type=nonempty, help="default: a line of stdin each"
     )
     caption = add(
-        "caption", "describe a song", f"{PROG} caption song.ogg --timeline --format=vtt"
+        CAPTION,
+        "describe a song, or with --out=DIR a library",
+        f"{PROG} caption song.ogg --timeline --format=vtt\n"
+        f"    {PROG} caption songs/ --out=captions --help",
     )
     caption.add_argument("song", help="the song")
     caption.add_argument(
@@ -136,8 +141,8 @@ def _add_decoding(parser: CommandParser) -> None:
 def main() -> None:
     """Runs a command, or the program of that name, and exits."""
     words = sys.argv[1:]
-    if words and words[0] in PROGRAMS:
-        _run_program(words[0], words[1:])
+    if program := program_of(words):
+        _run_program(program, words[1:])
     elif words and words[0] == "recipes":
         name = words[1] if len(words) > 1 else ""
         folder = Path(musilingo_jax.__file__).parent / "recipes"
@@ -152,6 +157,14 @@ def main() -> None:
         from musilingo_jax.runtime import cli
 
         cli.run(carry_out, parser())
+
+
+def program_of(words: Sequence[str]) -> str | None:
+    """The program that a command line calls; None for a command of this one's own."""
+    if words and words[0] in PROGRAMS:
+        return words[0]
+    library = any(word.partition("=")[0] == "--out" for word in words)
+    return CAPTION if words[:1] == [CAPTION] and library else None
 
 
 def _run_program(name: str, words: list[str]) -> None:
@@ -187,6 +200,10 @@ def _load(given: argparse.Namespace, *, rows: int) -> "Model":
     from musilingo_jax.runtime.unicode_names import as_on_disk
 
     given.song = str(as_on_disk(Path(given.song)))
+    if given.command == CAPTION and Path(given.song).is_dir():
+        raise UsageError(
+            f"{given.song} is a folder: say where its captions go with --out=DIR"
+        )
     beginning(Path(given.song))
     return Model.load(
         given.model or EMBEDDED,

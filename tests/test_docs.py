@@ -49,8 +49,8 @@ def test_a_command_can_be_pasted(words):
         case ["python", "-m", module, *_] if module.startswith("musilingo_jax."):
             filled = [word.replace("--config=…", "--config=tiny") for word in words[2:]]
             commands.check([word for word in filled if "…" not in word])
-        case ["musilingo", name, *rest] if name in command.PROGRAMS:
-            commands.check([f"musilingo_jax.{name}", *rest])
+        case ["musilingo", *rest] if (name := command.program_of(rest)) is not None:
+            commands.check([f"musilingo_jax.{name}", *rest[1:]])
         case ["musilingo", *rest]:
             command.parser().parse_args(rest)
         case ["python", "-m", "nltk.downloader", "wordnet"]:

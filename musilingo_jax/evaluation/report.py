@@ -18,12 +18,10 @@ from musilingo_jax.evaluation.published_scores import (
 from musilingo_jax.evaluation.reading_guide import READING_RULES
 from musilingo_jax.evaluation.score_table import OWN
 from musilingo_jax.evaluation.scoring import Line, Scored
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import escape
 
 # A summary lists no more names than this.
 _MAX_NAMES = 12
-# What Markdown may read as markup in a name. An underscore within a word is none.
-_MARKUP = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])")
 
 
 @dataclass(frozen=True)
@@ -91,16 +89,6 @@ def sections(about: About, scored: Scored) -> list[Section]:
     rules += [f"- **computed with** ({n}): {how}" for n, how in scored.notes.items()]
     found.append(Section("guide", "How to read this", "\n".join(rules)))
     return found
-
-
-def escape(text: str) -> str:
-    r"""Markdown that shows a text as it is, in one line: `a*b*` → `a\*b\*`.
-
-    Names of attributes and of files may hold any characters; those that are unsafe on
-    a terminal are shown as in `printable`.
-    """
-    text = printable(" ".join(text.split()))
-    return _MARKUP.sub(lambda found: "\\" + found[0], text)
 
 
 def interpretation(line: Line) -> str:

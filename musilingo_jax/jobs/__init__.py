@@ -8,11 +8,13 @@
     journal        what happened: who made which shard, when, how fast, who was lost
     row_shards     shards of JSON lines, for jobs that make a row of an item
     row_job        the job that fills them
+    all_rows       all of them in one file, and what failed
 
 A job says what its items are and makes one whole output file of each shard, from
 nothing but the shard. So the files at the end have the same bytes whatever the engine,
 the number of tasks, or who was killed.
 
     audio/cache        features of songs       ┐
-    annotation         tempo, key, chords …    ┘ are such jobs
+    annotation         tempo, key, chords …    │ are such jobs
+    captioning         captions and fields     ┘
 """

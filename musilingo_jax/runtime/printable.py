@@ -10,6 +10,9 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+# What Markdown may read as markup in a name. An underscore within a word is none.
+_MARKUP = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])")
+
 
 def printable(text: str) -> str:
     r"""The text with unsafe characters as `\x1b` or `\udcff`, as `ls` and git do.
@@ -25,6 +28,16 @@ def one_line(text: str) -> str:
     For names within a message: one with a line end could look like another message.
     """
     return printable(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def escape(text: str) -> str:
+    r"""Markdown that shows a text as it is, in one line: `a*b*` → `a\*b\*`.
+
+    Names of attributes and of files may hold any characters; those that are unsafe on
+    a terminal are shown as in `printable`.
+    """
+    text = printable(" ".join(text.split()))
+    return _MARKUP.sub(lambda found: "\\" + found[0], text)
 
 
 def print_note(text: str) -> None:

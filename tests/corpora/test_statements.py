@@ -394,3 +394,12 @@ def test_long_answers_are_read_in_time():
         tempos.tempo(text)
         values.stated(text, GENRES)
     assert time.process_time() - start < 20
+
+
+def test_what_is_denied_is_what_is_not_stated():
+    among = ("rock", "jazz", "drums", "bass guitar", "guitar")
+    text = "Not rock, but jazz with a guitar, without drums or bass guitar."
+    stated = [each.key for each in values.stated(text, among)]
+    denied = [each.key for each in values.denied(text, among)]
+    assert (stated, denied) == (["jazz", "guitar"], ["rock", "drums", "bassguitar"])
+    assert values.denied(text, ()) == []

@@ -25,6 +25,7 @@ from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.evaluation.metrics.wording import WordingModels
 from musilingo_jax.evaluation.report import About
 from musilingo_jax.evaluation.scoring import Line
+from musilingo_jax.runtime.printable import escape
 
 pytestmark = pytest.mark.medium
 
@@ -234,7 +235,7 @@ NASTY = (
 @pytest.mark.parametrize("name", NASTY)
 def test_no_name_becomes_markup_or_a_link(name):
     """In a paragraph, a list and a cell: all is text, and the text is the name."""
-    escaped = report.escape(name)
+    escaped = escape(name)
     table = "\n".join(report._row(cells) for cells in (["x"], ["---"], [escaped]))
     text = f"{escaped}\n\n- **{escaped}**: b\n\n{table}\n"
     page = html_page.from_markdown(text)

@@ -148,8 +148,15 @@ def test_gpu_trains_if_jax_finds_one(gpu):
     assert words == "-m musilingo_jax.train --config=configs/tiny.py"
 
 
-@pytest.mark.parametrize("name", ["gpu.sh", "local.sh"])
-@pytest.mark.parametrize("program", ["cache", "generate", "evaluate", "train"])
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        (name, program)
+        for name in ("gpu.sh", "local.sh")
+        for program in ("cache", "generate", "evaluate", "train")
+    ]
+    + [("gpu.sh", "caption")],
+)
 def test_gpu_and_local_run_other_programs(tmp_path, name, program):
     executable(
         tmp_path / "python",
@@ -204,6 +211,16 @@ def test_a_task_knows_its_share(tmp_path, environment, task, tasks):
     done = share(tmp_path, *words, **environment)
     expected = f"--task={task} --tasks={tasks} my songs --out=o"
     assert done.stdout == f"-m musilingo_jax.annotate {expected}\n", done.stderr
+
+
+def test_captions_are_shared_out(tmp_path):
+    words = ["--program=caption", "songs", "--out=o"]
+    done = share(tmp_path, *words, TASK="0", TASKS="2")
+    expected = "-m musilingo_jax.caption --task=0 --tasks=2 songs --out=o\n"
+    assert done.stdout == expected, done.stderr
+    refused = share(tmp_path, "--program=train", TASK="0", TASKS="2")
+    assert refused.returncode == 2
+    assert "choose annotate or caption; train, cache, generate and" in refused.stderr
 
 
 @pytest.mark.parametrize(

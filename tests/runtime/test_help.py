@@ -18,6 +18,7 @@ PROGRAMS = (
     "chat",
     "cache",
     "annotate",
+    "caption",
     "convert",
     "plan",
     "serve",
@@ -31,6 +32,7 @@ PROGRAMS = (
 # These have no flags of absl.
 BY_ARGPARSE = (
     "annotate",
+    "caption",
     "convert",
     "recipes.annotation_errors",
     "recipes.teachers",

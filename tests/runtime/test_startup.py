@@ -25,6 +25,7 @@ PROGRAMS = (
     "generate",
     "cache",
     "annotate",
+    "caption",
     "train",
     "evaluate",
     "convert.__main__",

@@ -97,23 +97,15 @@ def stated(text: str, values: Iterable[str], *, plural: bool = False) -> list[St
       values: all values of the attribute.
       plural: whether "drums" states "drum".
     """
-    spellings = _spellings(values, plural=plural)
-    if not spellings:
-        return []
-    text = plain(text)
-    denials = Denials(text)
-    found = sorted(
-        _matches(text, spellings, plural=plural),
-        key=lambda each: (each.start - each.end, each.start),
-    )
-    taken: list[Stated] = []
-    covered = bytearray(len(text))
-    for each in found:
-        if not any(covered[each.start : each.end]):
-            covered[each.start : each.end] = b"\1" * (each.end - each.start)
-            taken.append(each)
-    kept = [each for each in taken if (each.start, each.end) not in denials]
-    return sorted(kept, key=lambda each: each.start)
+    return _parted(text, values, plural=plural)[0]
+
+
+def denied(text: str, values: Iterable[str], *, plural: bool = False) -> list[Stated]:
+    """The values that a text denies, in their order; arguments as in `stated`.
+
+    "Not rock, but jazz, without drums."  → "rock", "drums"
+    """
+    return _parted(text, values, plural=plural)[1]
 
 
 def presence(text: str, thing: str) -> bool | None:
@@ -144,6 +136,32 @@ def is_yes_or_no(value: str) -> bool | None:
     """Whether a value is a "yes" (True) or a "no" (False); None if it is neither."""
     key = key_of(value)
     return key in _YES if key in (*_YES, *_NO) else None
+
+
+def _parted(
+    text: str, values: Iterable[str], *, plural: bool
+) -> tuple[list[Stated], list[Stated]]:
+    """The values that a text states, and those that it denies."""
+    spellings = _spellings(values, plural=plural)
+    if not spellings:
+        return [], []
+    text = plain(text)
+    denials = Denials(text)
+    found = sorted(
+        _matches(text, spellings, plural=plural),
+        key=lambda each: (each.start - each.end, each.start),
+    )
+    taken: list[Stated] = []
+    covered = bytearray(len(text))
+    for each in found:
+        if not any(covered[each.start : each.end]):
+            covered[each.start : each.end] = b"\1" * (each.end - each.start)
+            taken.append(each)
+    taken.sort(key=lambda each: each.start)
+    parts: tuple[list[Stated], list[Stated]] = [], []
+    for each in taken:
+        parts[(each.start, each.end) in denials].append(each)
+    return parts
 
 
 class _Spelling(NamedTuple):
