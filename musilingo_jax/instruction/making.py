@@ -76,7 +76,7 @@ class Plan:
             "clip": item.subject.clip,
             "family": item.family,
             "maker": self.maker,
-            "seed": instructions.seed(item, self.seed),
+            "seed": self.seed,
             **about,
             "pairs": [pair.entry for pair in kept],
             "refused": [pair.entry for pair in refused],

@@ -29,7 +29,7 @@ def pairs(subject: Subject, seed: int) -> Iterator[Pair]:
     if bpm is not None and beats is not None:
         yield _bar(bpm, beats, seed, subject.clip)
     if beats is not None:
-        yield _dance(beats, seed, subject.clip)
+        yield _count(beats, seed, subject.clip)
 
 
 def _of_key(key: Key, *seed: object) -> Iterator[Pair]:
@@ -108,19 +108,17 @@ def _bar(bpm: int, beats: int, *seed: object) -> Pair:
     )
 
 
-def _dance(beats: int, *seed: object) -> Pair:
-    """Whether a dance fits; which one is asked for is drawn, so that yes is half."""
-    dance, needs = draw((("waltz", 3), ("march", 4)), "dance", *seed)
+def _count(beats: int, *seed: object) -> Pair:
+    """How it is counted; in what is asked for is drawn, so that yes is half."""
+    groups, needs = draw((("threes", 3), ("fours", 4)), "groups", *seed)
     question = draw(
         (
-            f"Could one {dance} to this music?",
-            f"Does the metre suit a {dance}?",
+            f"Would a dancer count this music in {groups}?",
+            f"If I clap along, can I count in {groups}?",
         ),
-        "words",
+        "count",
         *seed,
     )
-    fits = "Yes" if needs == beats else "No"
-    verb = "as in" if needs == beats else f"not the {needs} of"
-    return Pair(
-        question, f"{fits}: each bar has {beats} beats, {verb} a {dance}.", None, None
-    )
+    if needs == beats:
+        return Pair(question, f"Yes: each bar has {beats} beats, which make {groups}.")
+    return Pair(question, f"No: each bar has {beats} beats, which are not {groups}.")

@@ -86,11 +86,10 @@ def _captioning(rules: Templates, subject: Subject) -> Iterator[Pair]:
     for caption in captions:
         is_long = len(caption.split()) >= _LONG
         questions = wordings.LONG_CAPTION if is_long else wordings.SHORT_CAPTION
-        left = [question for question in questions if question not in asked]
         # With more captions than questions, the filter of duplicates counts the rest.
-        asked.append(
-            draw(left or questions, "caption", len(asked), rules.seed, subject.clip)
-        )
+        left = [question for question in questions if question not in asked]
+        key = "caption", len(asked), rules.seed, subject.clip
+        asked.append(draw(left or questions, *key))
         yield Pair(asked[-1], caption)
 
 
@@ -170,7 +169,7 @@ def _tags(rules: Templates, subject: Subject) -> Iterator[Pair]:
     says_yes = bool(number("yes tag", *key) % 2)
     tag = draw(subject.tags if says_yes else absent, "tag", *key)
     question = draw(wordings.FITS, "fits", *key).format(tag=tag)
-    fits = f"Yes, “{tag}” fits." if says_yes else f"No, “{tag}” does not fit."
+    fits = f"Yes, “{tag}” fits." if says_yes else f"No, not “{tag}”."
     yield Pair(question, fits)
 
 
@@ -179,7 +178,9 @@ def _chords(rules: Templates, subject: Subject) -> Iterator[Pair]:
         return
     key = rules.seed, subject.clip
     names = tuple(dict.fromkeys(subject.chords))
-    yield Pair(draw(wordings.CHORDS, "chords", *key), f"I hear {_listed(names)}.")
+    yield Pair(
+        draw(wordings.CHORDS, "chords", *key), f"I hear the chords {_listed(names)}."
+    )
     yield Pair(
         draw(wordings.FIRST_CHORD, "first", *key),
         f"It begins with a chord of {subject.chords[0]}.",

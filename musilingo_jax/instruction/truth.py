@@ -34,7 +34,10 @@ _COUNTED = re.compile(
     re.IGNORECASE,
 )
 _THREE = ("three", "3", "triple", "waltz")
-_YES_OR_NO = re.compile(r"\W*(?:yes|no)\b[\s,.:;!–—-]*", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
+_CHORDS = re.compile(r"\b(?:chords?|triads?|progressions?|arpeggios?)\b", re.IGNORECASE)
+_KEYS = re.compile(r"\b(?:keys?|tonality|mode)\b", re.IGNORECASE)
+_YES_OR_NO = re.compile(r"\W*(?:yes|no)\s*(?:[,.:;!–—-]\s*|$)", re.IGNORECASE)
 
 
 def contradicted(pair: Pair, subject: Subject, vocabulary: Vocabulary) -> str | None:
@@ -51,13 +54,12 @@ def contradicted(pair: Pair, subject: Subject, vocabulary: Vocabulary) -> str | 
 def _contradictions(
     pair: Pair, subject: Subject, vocabulary: Vocabulary
 ) -> Iterator[str]:
-    answer = plain(pair.answer)
     for name, value in subject.facts.items():
         if (presence := presence_of(name, value)) is not None:
             thing, is_there = presence
             if _says_there(pair, thing) is (not is_there):
                 yield f"{thing}: {'yes' if is_there else 'no'}"
-        elif _is_contradicted(name, value, pair, answer, vocabulary):
+        elif _is_contradicted(name, value, pair, vocabulary):
             yield f"{name}: {value}"
     for tag in subject.tags:
         if _says_there(pair, tag) is False:
@@ -69,9 +71,10 @@ def _contradictions(
             yield f"{tag}: no"
 
 
-def _is_contradicted(
-    name: str, value: str, pair: Pair, answer: str, vocabulary: Vocabulary
-) -> bool:
+def _is_contradicted(name: str, value: str, pair: Pair, vocabulary: Vocabulary) -> bool:
+    answer = plain(pair.answer)
+    if name in ("key", "mode"):
+        answer = _without_chords(answer)
     if name == "mode" and value in ("major", "minor"):
         keys = {key.split()[1] for key in named_keys(answer)}
         said = keys | {found[1].lower() for found in _kept(_MODE, answer)}
@@ -86,7 +89,7 @@ def _is_contradicted(
     row = AnsweredQuestion(
         clip="",
         question=pair.question,
-        reference=pair.answer,
+        reference=answer,
         answer="",
         attribute=name,
         value=value,
@@ -95,6 +98,16 @@ def _is_contradicted(
         inferred=False,
     )
     return facts.contradicts(row, {name: known | {value}})
+
+
+def _without_chords(answer: str) -> str:
+    """An answer without the sentences whose "A minor" is a chord and not a key."""
+    kept = (
+        sentence
+        for sentence in _SENTENCE.split(answer)
+        if not _CHORDS.search(sentence) or _KEYS.search(sentence)
+    )
+    return " ".join(kept)
 
 
 def _metres(answer: str) -> set[str]:
@@ -120,16 +133,23 @@ def _says_there(pair: Pair, thing: str) -> bool | None:
     A "yes" or "no" at its beginning counts if the question asks for the thing; where it
     asks whether the thing is missing, what follows counts.
     """
-    asks = values.presence(_said(pair.question), thing)
-    if asks is True:
-        said = values.presence(_said(pair.answer), thing)
-        return values.presence(pair.answer, thing) if said is None else said
-    return values.presence(_said(pair.answer), thing)
+    said = _names(_said(pair.answer), thing)
+    if said is None and _names(_said(pair.question), thing):
+        return values.presence(pair.answer, thing)
+    return said
+
+
+def _names(text: str, thing: str) -> bool | None:
+    """Whether a text says that something is there, wherever it says so."""
+    # Not the text alone: a "no" at its beginning would be an answer, and not the "no"
+    # of "No guitar plays".
+    return values.presence(f"Here: {text}", thing)
 
 
 def _said(text: str) -> str:
     """A text without a "yes" or "no" at its beginning."""
-    return _YES_OR_NO.sub("", text, count=1) if _YES_OR_NO.match(text) else text
+    found = _YES_OR_NO.match(text)
+    return text[found.end() :] if found else text
 
 
 def _same(tag: str, key: str) -> bool:
