@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs this task's share of a job that needs no accelerator, as one of many tasks.
+# Runs this task's share of a job whose tasks know nothing of each other.
 #
 #   srun launch/share.sh --program=annotate songs/ --out=annotations
 #   TASK=3 TASKS=16 launch/share.sh --program=annotate songs/ --out=annotations
 #
-#   --program=NAME  annotate
+#   --program=NAME  annotate or instruct
 #
 # All other words go to the program. Which task this is, from 0, and how many there are,
 # say TASK and TASKS, or a job array of SLURM, or srun. Any number of tasks make the same
@@ -31,10 +31,10 @@ for word in "$@"; do
   esac
 done
 case "$program" in
-  annotate) ;;
+  annotate | instruct) ;;
   *)
-    echo "error: --program=$program: choose annotate; train, cache, generate and evaluate" \
-      "use accelerators: start them with launch/gpu.sh, slurm.sbatch or tpu_pod.sh" >&2
+    echo "error: --program=$program: choose annotate or instruct; train, cache, generate and" \
+      "evaluate use accelerators: start them with launch/gpu.sh, slurm.sbatch or tpu_pod.sh" >&2
     exit 2
     ;;
 esac

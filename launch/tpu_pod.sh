@@ -90,8 +90,8 @@ main() {
   case "$program" in
     train | cache | generate | evaluate) ;;
     *)
-      die "--program=$program: choose train, cache, generate or evaluate; annotate needs" \
-        "no TPU: launch/share.sh, or launch/kubernetes.yaml"
+      die "--program=$program: choose train, cache, generate or evaluate; annotate and" \
+        "instruct need no TPU: launch/share.sh, or launch/kubernetes.yaml"
       ;;
   esac
   place=("--zone=$zone")

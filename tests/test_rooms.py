@@ -1,7 +1,7 @@
 """The rooms of the package are ordered, and imports run downward only.
 
     door     train.py  evaluate.py  generate.py  chat.py  cache.py  annotate.py
-             command.py
+             instruct.py  command.py
     wing     plan/  convert/  recipes/  serve/  web/
     room     the rest, lowest first in `ROOMS`
 
@@ -29,8 +29,10 @@ ROOMS = (
     "answering",
     "training",
     "evaluation",
+    "instruction",
 )
-DOORS = ("train", "evaluate", "generate", "chat", "cache", "annotate", "command")
+DOORS = ("train", "evaluate", "generate", "chat", "cache", "annotate", "instruct")
+DOORS += ("command",)
 WINGS = ("plan", "convert", "recipes", "serve", "web")
 FILES = sorted(PACKAGE.rglob("*.py"))
 

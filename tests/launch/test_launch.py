@@ -200,10 +200,11 @@ ARRAY = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
     ],
 )
 def test_a_task_knows_its_share(tmp_path, environment, task, tasks):
-    words = ["--program=annotate", "my songs", "--out=o"]
-    done = share(tmp_path, *words, **environment)
-    expected = f"--task={task} --tasks={tasks} my songs --out=o"
-    assert done.stdout == f"-m musilingo_jax.annotate {expected}\n", done.stderr
+    for program in ("annotate", "instruct"):
+        words = [f"--program={program}", "my songs", "--out=o"]
+        done = share(tmp_path, *words, **environment)
+        expected = f"--task={task} --tasks={tasks} my songs --out=o"
+        assert done.stdout == f"-m musilingo_jax.{program} {expected}\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ PROGRAMS = (
     "chat",
     "cache",
     "annotate",
+    "instruct",
     "convert",
     "plan",
     "serve",
@@ -32,6 +33,7 @@ PROGRAMS = (
 BY_ARGPARSE = (
     "annotate",
     "convert",
+    "instruct",
     "recipes.annotation_errors",
     "recipes.teachers",
     "serve",

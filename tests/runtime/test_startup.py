@@ -25,6 +25,7 @@ PROGRAMS = (
     "generate",
     "cache",
     "annotate",
+    "instruct",
     "train",
     "evaluate",
     "convert.__main__",
