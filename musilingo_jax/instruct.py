@@ -119,9 +119,9 @@ def main(given: argparse.Namespace) -> None:
     makers.check(given)
     families = _listed(given.families, FAMILIES, "--families")
     wanted = _listed(given.formats, formats.FORMATS, "--formats")
-    folder = paths.open_folder(given.out, flag="--out")
-    if not paths.is_local(folder):
+    if not paths.is_local(given.out):
         raise UsageError(f"--out={given.out}: name a folder that this machine can open")
+    folder = paths.open_folder(given.out, flag="--out")
     subjects, vocabulary = _subjects(given)
     _check_sound(subjects, wanted)
     items = {
@@ -245,7 +245,8 @@ def _agree(
         return
     if not sys.stdin.isatty():
         raise UsageError("to agree to this without being asked, give --yes")
-    if input("Is that meant? [y/N] ").strip().lower() not in ("y", "yes"):
+    print("Is that meant? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UserError("nothing was asked for")
 
 

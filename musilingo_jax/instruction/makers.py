@@ -145,7 +145,8 @@ def check(given: argparse.Namespace) -> None:
     """
     named = {name for names in _OWN.values() for name in names}
     for name in sorted(named - {*_OWN[given.by]}):
-        if getattr(given, name) not in (None, False):
+        value = getattr(given, name)
+        if value is not None and value is not False:
             makers = " or ".join(f"--by={by}" for by in MAKERS if name in _OWN[by])
             raise UsageError(f"{_flag(name)} is for {makers}")
     for name in _NEEDED[given.by]:
