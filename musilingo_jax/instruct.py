@@ -1,4 +1,4 @@
-"""Makes questions and answers to train on, from what is known of songs.
+r"""Makes questions and answers to train on, from what is known of songs.
 
     python -m musilingo_jax.instruct songs.jsonl --out=pairs
     python -m musilingo_jax.instruct musiccaps-public.csv --audio=songs/ --out=pairs
@@ -80,16 +80,14 @@ def parser() -> CommandParser:
         metavar="N",
         type=positive,
         default=5,
-        help="of a clip and a family: templates make no more, models are asked for "
-        "that many (default: 5)",
+        help="of a clip and a family; templates make no more (default: 5)",
     )
     add("--seed", metavar="N", type=int, default=0, help="of all draws (default: 0)")
     add(
         "--exclusive",
         metavar="NAMES",
         type=nonempty,
-        help=f"attributes, such as style,lead, of which a clip has one value, as of "
-        f"{','.join(EXCLUSIVE)}; its other values are false",
+        help="attributes of which a clip has one value, such as style,lead",
     )
     add(
         "--complete-tags",

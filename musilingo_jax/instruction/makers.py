@@ -78,9 +78,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags by which a maker is chosen and told what to do."""
     parser.add_argument(
         "--by",
+        metavar="WHO",
         choices=MAKERS,
         default=TEMPLATES,
-        help=f"who makes the pairs (default: {TEMPLATES})",
+        help=f"makes the pairs: {', '.join(MAKERS)} (default: {TEMPLATES})",
     )
     both = parser.add_argument_group(f"by {DECODER} or {ENDPOINT}").add_argument
     both(

@@ -30,11 +30,11 @@ _FENCE = re.compile(r"```[ \t]*\w*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 _OBJECT = re.compile(r"\{[^{}]*\}")
 # Before a question: "Q:", "**Question 3:**", "3." or "3)"; before an answer: "A:".
 _ASKED = re.compile(
-    r"""[\s>*_#-]*(?:\d{1,3}[.)][\s*_]*)?(?P<named>q(?:uestion)?\s?\d{0,3}[*_]*[:.)])?""",
+    r"""[\s>*_#-]*(?:\d{1,3}[.)][\s*_]*)?(?P<named>(?:question|q)\s?\d{0,3}[*_]*[:.)])?""",
     re.VERBOSE | re.IGNORECASE,
 )
 _SAID = re.compile(
-    r"""[\s>*_#-]*(?:a(?:nswer)?|response)\s?\d{0,3}[*_]*[:.)]""",
+    r"""[\s>*_#-]*(?:answer|a|response)\s?\d{0,3}[*_]*[:.)]""",
     re.VERBOSE | re.IGNORECASE,
 )
 _MARKS = " \t*_"

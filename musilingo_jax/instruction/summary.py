@@ -111,8 +111,8 @@ class Summary:
         clips.hist(self.pairs, np.arange(-0.5, most + 1.5), color=BLUE)
         clips.set_title("pairs of a clip", color=INK)
         lengths = [self.words.get(name, []) for name in self.families]
-        words.boxplot(lengths, tick_labels=list(self.families), whis=(5, 95), **_BOXES)
-        words.set_title("words of an answer (5 to 95 %)", color=INK)
+        words.boxplot(lengths, tick_labels=list(self.families), **_BOXES)
+        words.set_title("words of an answer", color=INK)
         names = list(self.refused) or ["none"]
         counts = [self.refused.get(name, 0) for name in names]
         refused.barh(names[::-1], counts[::-1], color=BLUE)
