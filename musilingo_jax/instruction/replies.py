@@ -160,14 +160,16 @@ def _turns(text: str) -> Iterator[tuple[str, list[str]]]:
     said: list[str] | None = None
     for line in text.splitlines():
         if answer := _SAID.match(line):
-            said = None if question is None else [line[answer.end() :].strip(_MARKS)]
-        elif asked := _question(line):
-            if question is not None and said is not None:
+            said = [line[answer.end() :].strip(_MARKS)] if question else None
+        elif (asked := _question(line)) is not None:
+            if question and said is not None:
                 yield question, said
             question, said = asked, None
         elif said is not None:
             said.append(line.strip(_MARKS))
-    if question is not None and said is not None:
+        elif question == "":  # "Question:" alone, and what it is on the next line.
+            question = line.strip(_MARKS)
+    if question and said is not None:
         yield question, said
 
 

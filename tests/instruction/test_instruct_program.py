@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from helpers.letter_job import files
 
 from musilingo_jax import instruct
 from musilingo_jax.corpora import findings, songs
-from musilingo_jax.instruction import endpoint, ledger, sources, templates
+from musilingo_jax.instruction import endpoint, ledger, makers, sources, templates
+from musilingo_jax.instruction.pairs import Item
+from musilingo_jax.instruction.subjects import Subject, Vocabulary
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 STYLES = ("jazz", "rock", "waltz")
@@ -373,3 +376,30 @@ def test_a_source_without_sound_needs_it_for_a_songs_file(tmp_path):
     with pytest.raises(UsageError, match="give the folder with --audio, or --formats="):
         instruct.main(given)
     assert sources.read(str(path), None).subjects[0].facts["mode"] == "minor"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--by=endpoint", "--url=http://x/v1", "--model-name=x"],
+        ["--by=decoder", "--language-model=musilingo-tiny", "--dtype=float32"]
+        + ["--template={}", "--end-sign=#"],
+    ],
+)
+def test_what_makes_rows_can_be_sent_to_another_process(tmp_path, words):
+    given = instruct.parser().parse_args(["x", f"--out={tmp_path}", *words])
+    makers.check(given)
+    vocabulary = Vocabulary.of([], ("key",), complete=False)
+    chosen = makers.choose(given, vocabulary, tmp_path)
+    copy = pickle.loads(pickle.dumps(chosen.load))
+    assert copy.func is chosen.load.func and copy.args == chosen.load.args
+    item = Item(Subject("a", "a", None, "train", facts={"key": "A minor"}), "reasoning")
+    assert pickle.loads(pickle.dumps(item)) == item
+
+
+def test_a_cluster_needs_a_type(tmp_path):
+    words = ["--by=decoder", "--language-model=x", "--engine=ray"]
+    given = instruct.parser().parse_args(["x", f"--out={tmp_path}", *words])
+    with pytest.raises(UsageError, match="--engine=ray: this process does not know"):
+        makers.check(given)

@@ -50,6 +50,11 @@ def texts(reply):
         ),
         (
             "lines",
+            "Question:\nHow fast is it?\n\nAnswer:\nIt is slow.\n\nQuestion:\n"
+            "Any drums?\n\nAnswer:\nNo, there are none.\n",
+        ),
+        (
+            "lines",
             "1. How fast is it?\nAnswer: It is slow.\n2) Any drums?\nAnswer: No, there "
             "are none.",
         ),
