@@ -19,6 +19,7 @@ PROGRAMS = (
     "cache",
     "annotate",
     "instruct",
+    "search",
     "convert",
     "plan",
     "serve",
@@ -36,6 +37,7 @@ BY_ARGPARSE = (
     "instruct",
     "recipes.annotation_errors",
     "recipes.teachers",
+    "search",
     "serve",
     "web",
 )

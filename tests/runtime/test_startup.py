@@ -26,6 +26,7 @@ PROGRAMS = (
     "cache",
     "annotate",
     "instruct",
+    "search",
     "train",
     "evaluate",
     "convert.__main__",
