@@ -68,7 +68,7 @@ def main(given: argparse.Namespace) -> None:
         scores = cached.likeness_of(cache).to(vector)
     else:
         clips = [clip for clip in clips if clip in said]
-        scores = bm25.scores([said[clip] for clip in clips], given.words)
+        scores = bm25.scores([said[clip] for clip in clips], str(given.words))
         if not scores.any():
             raise UserError(
                 f"{given.texts}: none of its texts about {len(clips)} clips has any of "
