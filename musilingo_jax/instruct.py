@@ -43,7 +43,7 @@ from musilingo_jax.instruction.makers import Chosen
 from musilingo_jax.instruction.pairs import FAMILIES, Item, Pair
 from musilingo_jax.instruction.subjects import EXCLUSIVE, Subject, Vocabulary
 from musilingo_jax.instruction.summary import Summary
-from musilingo_jax.jobs import flags, row_job, row_shards
+from musilingo_jax.jobs import flags, row_job, row_shards, shard_plan
 from musilingo_jax.jobs.job import Place
 from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
@@ -120,6 +120,7 @@ def main(given: argparse.Namespace) -> None:
     if not paths.is_local(given.out):
         raise UsageError(f"--out={given.out}: name a folder that this machine can open")
     folder = paths.open_folder(given.out, flag="--out")
+    _check_empty(Path(folder))
     subjects, vocabulary = _subjects(given)
     _check_sound(subjects, wanted)
     items = {
@@ -157,6 +158,20 @@ def main(given: argparse.Namespace) -> None:
     _write(given, Path(folder), ordered, items, wanted, chosen)
     failed = {id: why for id, why in state.failed.items() if id in items}
     _tell_failed(failed, len(items), allowed=given.allow_missing)
+
+
+def _check_empty(folder: Path) -> None:
+    """Checks that no songs file of somebody else would be replaced.
+
+    Raises:
+      UsageError: one would.
+    """
+    path = folder / formats.SONGS_FILE
+    if path.exists() and not (folder / shard_plan.FOLDER).exists():
+        raise UsageError(
+            f"--out={folder}: holds a {path.name} that is not of this program: name "
+            "another folder"
+        )
 
 
 def _listed(given: str, known: Sequence[str], flag: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from musilingo_jax.runtime import storage
 
 SONGS, MUSIC_QA, MUSIC_INSTRUCT = "songs", "music_qa", "music_instruct"
 FORMATS = (SONGS, MUSIC_QA, MUSIC_INSTRUCT)
+SONGS_FILE = "songs.jsonl"
 
 # As the readers name them, which import TFDS.
 _QA_FILES = {
@@ -79,7 +80,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _songs(folder: Path, told: list[Told]) -> Iterator[Written]:
-    path = folder / "songs.jsonl"
+    path = folder / SONGS_FILE
     lines = []
     for subject, _, pair in told:
         assert subject.audio is not None  # The program asks for it.

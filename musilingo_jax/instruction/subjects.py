@@ -56,8 +56,8 @@ class Subject:
 
     @property
     def digest(self) -> str:
-        """Of all that is known, and where the clip belongs."""
-        entries = asdict(self) | {"audio": self.audio and str(self.audio)}
+        """Of all that is known, wherever the file is."""
+        entries = asdict(self) | {"audio": None}
         text = json.dumps(entries, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -159,6 +159,14 @@ def test_tasks_and_kills_make_the_same_bytes(corpus, tmp_path, monkeypatch):
     )
 
 
+def test_a_songs_file_of_somebody_else_is_not_replaced(corpus):
+    before = (corpus / "songs.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="holds a songs.jsonl that is not of this pr"):
+        make(corpus, corpus)
+    assert (corpus / "songs.jsonl").read_bytes() == before
+    assert not (corpus / "plans").exists()
+
+
 def test_other_settings_are_another_job(corpus, tmp_path):
     make(corpus, tmp_path)
     with pytest.raises(UserError, match="these pairs were made with seed 0, not 1"):

@@ -1,6 +1,7 @@
 """What files say of clips: each kind of file, what is not used, and what is refused."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -208,3 +209,5 @@ def test_another_caption_is_another_item(tmp_path):
         (subject,) = sources.read(path, None).subjects
         digests.add(subject.digest)
     assert len(digests) == 2
+    moved = dataclasses.replace(subject, audio=tmp_path / "elsewhere/a.wav")
+    assert moved.digest == subject.digest
