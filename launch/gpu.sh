@@ -34,7 +34,7 @@ case "$program" in
   train | cache | generate | evaluate | caption) ;;
   *)
     echo "error: --program=$program: choose train, cache, generate, evaluate or caption;" \
-      "annotate needs no GPU: launch/share.sh" >&2
+      "annotate and instruct are shared out by launch/share.sh" >&2
     exit 2
     ;;
 esac

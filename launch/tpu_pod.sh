@@ -90,8 +90,8 @@ main() {
   case "$program" in
     train | cache | generate | evaluate) ;;
     *)
-      die "--program=$program: choose train, cache, generate or evaluate; annotate needs" \
-        "no TPU: launch/share.sh, or launch/kubernetes.yaml; caption is shared out there, too"
+      die "--program=$program: choose train, cache, generate or evaluate; annotate, caption and" \
+        "instruct are shared out by launch/share.sh, or launch/kubernetes.yaml"
       ;;
   esac
   place=("--zone=$zone")

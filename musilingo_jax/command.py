@@ -51,6 +51,8 @@ PROGRAMS = {
     "generate": "answer the questions of a corpus",
     "cache": "encode songs once",
     "annotate": "measure tempo, key, chords and more of songs",
+    "instruct": "make questions and answers to train on",
+    "search": "find clips like a song, or that words describe",
     "convert": "convert, merge and inspect weights",
     "plan": "see what fits on which TPU",
 }

@@ -207,20 +207,17 @@ ARRAY = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
     ],
 )
 def test_a_task_knows_its_share(tmp_path, environment, task, tasks):
-    words = ["--program=annotate", "my songs", "--out=o"]
-    done = share(tmp_path, *words, **environment)
-    expected = f"--task={task} --tasks={tasks} my songs --out=o"
-    assert done.stdout == f"-m musilingo_jax.annotate {expected}\n", done.stderr
+    for program in ("annotate", "caption", "instruct"):
+        words = [f"--program={program}", "my songs", "--out=o"]
+        done = share(tmp_path, *words, **environment)
+        expected = f"--task={task} --tasks={tasks} my songs --out=o"
+        assert done.stdout == f"-m musilingo_jax.{program} {expected}\n", done.stderr
 
 
-def test_captions_are_shared_out(tmp_path):
-    words = ["--program=caption", "songs", "--out=o"]
-    done = share(tmp_path, *words, TASK="0", TASKS="2")
-    expected = "-m musilingo_jax.caption --task=0 --tasks=2 songs --out=o\n"
-    assert done.stdout == expected, done.stderr
+def test_a_program_that_is_not_shared_out_is_refused(tmp_path):
     refused = share(tmp_path, "--program=train", TASK="0", TASKS="2")
     assert refused.returncode == 2
-    assert "choose annotate or caption; train, cache, generate and" in refused.stderr
+    assert "choose annotate, caption or instruct; train, cache, generate" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_other_programs_run_and_start_over_too(cloud):
     starts = [call for call in cloud.calls if "tpu_worker.sh start cache " in call]
     assert len(starts) == 2 and "preempted (1 of at most 50)" in printed
     refused, printed = cloud.run("run", *ASKED, "--program=annotate", *TRAINING)
-    assert refused == 1 and "annotate needs no TPU: launch/share.sh" in printed
+    assert refused == 1 and "instruct are shared out by launch/share.sh" in printed
 
 
 def test_a_cache_named_in_the_flags_of_training_takes_precedence(cloud):

@@ -26,6 +26,8 @@ PROGRAMS = (
     "cache",
     "annotate",
     "caption",
+    "instruct",
+    "search",
     "train",
     "evaluate",
     "convert.__main__",

@@ -118,6 +118,12 @@ class FeatureCache:
         """The clips that have features."""
         return self._entries.keys()
 
+    @property
+    def reduction(self) -> str:
+        """The kind of the features, as in `FeatureConfig`."""
+        assert self._identity is not None  # There are shards.
+        return str(self._identity["reduction"])
+
     def seconds(self, clip: str) -> float:
         """The length of the song."""
         return self._entries[clip].seconds
