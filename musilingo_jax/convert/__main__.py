@@ -30,6 +30,7 @@ import jax
 from musilingo_jax.convert import (
     inspection,
     language_models,
+    mu_llama_releases,
     musilingo_releases,
     vicuna_deltas,
 )
@@ -42,6 +43,7 @@ from musilingo_jax.pretrained import (
 )
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
+from musilingo_jax.pretrained.weights import bridge_kind
 from musilingo_jax.pretrained.write_folders import Output, copies, small_files
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
@@ -84,11 +86,11 @@ def parser() -> CommandParser:
     added.add_argument("--delta", **source, help="the difference to it")
     added.add_argument("--lora", **source, help="a LoRA of the peft library")
 
-    about = "split a MusiLingo release into encoder/, language_model/ and adapter/"
+    about = "split a whole model into encoder/, language_model/ and adapter/"
     split = _add(
         commands, "split", about, lambda given: musilingo_releases.split(given.source)
     )
-    split.add_argument("source", **source, help="the release")
+    split.add_argument("source", **source, help="a release of MusiLingo or MU-LLaMA")
 
     about = "import an adapter from a checkpoint of the original trainer"
     adapter = _add(
@@ -138,9 +140,9 @@ def parser() -> CommandParser:
     export.add_argument(
         "--format",
         choices=("safetensors", "pth"),
-        default="safetensors",
         metavar="FORMAT",
-        help="safetensors (default), or pth for the original's setting `ckpt`",
+        help="safetensors, or pth for the original's setting `ckpt`; default: what the "
+        "original reads, which is pth with MU-LLaMA's bridge",
     )
     # The original's code calls `from_pretrained` with these two names.
     export.add_argument(
@@ -261,6 +263,14 @@ def _export(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
         )
     if encoder is None or language_model is None or adapter is None:
         parser.error("name all three parts, or the adapter alone")
+    found = sources.find(adapter, "adapter")
+    if not bridge_kind(found.config).splices:
+        if given.mert_model or given.llama_model or given.format == "safetensors":
+            parser.error(
+                "MU-LLaMA's code reads one .pth file that names no other models: leave "
+                "out --mert_model, --llama_model and --format=safetensors"
+            )
+        return mu_llama_releases.export(encoder, language_model, adapter)
     if given.format == "pth":
         parser.error(
             "--format=pth is for an adapter alone, because the original's setting "

@@ -1,4 +1,4 @@
-"""Splits MusiLingo releases and checkpoints into parts, and exports parts as releases.
+"""Splits releases and checkpoints into parts, and exports parts as MusiLingo releases.
 
     whole model  ⇄  encoder, language model, adapter            `split`, `export`
     a trainer's checkpoint  →  adapter                          `adapter`
@@ -15,6 +15,7 @@ from typing import Any
 from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.models import llama as llamas
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.pretrained import (
     model_folder,
     pytorch_files,
@@ -28,7 +29,7 @@ from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.pretrained.sources import PREFIXES, TRAINED_WITH, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.pretrained.trained_with import TrainedWith
-from musilingo_jax.pretrained.weights import blueprint, is_delta
+from musilingo_jax.pretrained.weights import blueprint, bridge_kind, is_delta
 from musilingo_jax.pretrained.write_folders import (
     FolderPart,
     Output,
@@ -128,6 +129,11 @@ def export_adapter(source: str, *, checkpoint: bool = False) -> list[Output]:
       UserError: the source holds no adapter.
     """
     part = sources.find(source, "adapter")
+    if bridge_kind(part.config) is not LinearBridge:
+        raise UserError(
+            f"{source}: the original's code reads such an adapter only in one file "
+            "with the encoder and the language model: name all three parts"
+        )
     sources.released_window(part.config, part.folder)
     known = TrainedWith.of_adapter(part)
     config = dict(part.config) | ({TRAINED_WITH: known.stored()} if known else {})
@@ -185,7 +191,7 @@ def export(
         "model_type": "musilingo",
         "mert_model": mert_model or _origin(frozen[0]),
         "llama_model": llama_model or _origin(frozen[1]),
-        "prompt_template": _template(learnt) or released.PROMPT.template,
+        "prompt_template": template_of(learnt) or released.PROMPT.template,
         "window_frames": sources.released_window(learnt.config, learnt.folder),
     }
     sections = {part.kind: dict(part.config) for part in frozen}
@@ -232,16 +238,19 @@ def _origin(part: Part) -> str:
 
 def _adapter_config(part: Part) -> dict[str, Any]:
     """The configuration of an adapter in a folder of its own."""
-    frames = sources.released_window(part.config, part.folder)
-    config = dict(part.config) | {"window_frames": frames}
+    config = dict(part.config)
+    if bridge_kind(config) is LinearBridge:
+        config["window_frames"] = sources.released_window(part.config, part.folder)
     config.pop("prompt_template", None)
     config.pop(TRAINED_WITH, None)
-    template = _template(part)
+    template = template_of(part)
     return config | ({"prompt_template": template} if template else {})
 
 
-def _template(part: Part) -> str | None:
+def template_of(part: Part) -> str | None:
     """The prompt template that an adapter was trained with; None if it is not known.
+
+    That of a bridge which puts nothing into the text is all of the prompt.
 
     Raises:
       UserError: it is not a template, or the run had settings that the `config.json` of
@@ -267,11 +276,14 @@ def _template(part: Part) -> str | None:
         raise UserError(f"{path}: {error}") from error
     if stage is None:
         return None
-    for name in ("instruction", "end_sign"):
+    splices = bridge_kind(part.config).splices
+    original = released.PROMPT if splices else released.MU_LLAMA_PROMPT
+    for name in ("instruction", "end_sign") if splices else ("end_sign",):
         learnt = getattr(stage.prompt, name)
-        if learnt != (usual := getattr(released.PROMPT, name)):
+        if learnt != (usual := getattr(original, name)):
             raise UserError(
                 f"{path}: the adapter was trained with {name} {learnt!r}, but a "
                 f"release always has {usual!r}; export the adapter alone"
             )
-    return stage.prompt.template
+    template = stage.prompt.template
+    return template if splices else template.replace("{}", stage.prompt.instruction)

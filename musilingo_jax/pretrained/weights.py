@@ -115,6 +115,18 @@ def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
     return Blueprint(parts, names, ())
 
 
+def tuning_of(config: Mapping[str, Any]) -> TuningConfig | None:
+    """What was trained beside the weights, as an adapter's configuration says.
+
+    None if nothing was.
+
+    Raises:
+      UserError: it is described otherwise than `TuningConfig` says.
+    """
+    described = config.get(_TUNING)
+    return None if described is None else _tuning(described)[0]
+
+
 def _tuning(described: Any) -> tuple[TuningConfig, MapSizes]:
     """What an adapter's `config.json` says of what was trained beside the weights."""
     where = f"{CONFIG}: {_TUNING}"
@@ -126,9 +138,14 @@ def _tuning(described: Any) -> tuple[TuningConfig, MapSizes]:
     return tuning, read_section(MapSizes, section, where, allow_others=True)
 
 
+def bridge_kind(config: Mapping[str, Any]) -> type[Bridge]:
+    """The bridge that an adapter's configuration describes, from its keys."""
+    return GatedValues if "encoder_states" in config else LinearBridge
+
+
 def _bridge(config: Mapping[str, Any]) -> tuple[Bridge, Names]:
     """The bridge of an adapter, abstract, and the names of its tensors."""
-    if "encoder_states" in config:
+    if bridge_kind(config) is GatedValues:
         sizes = GatedValuesConfig.from_dict(config)
         module = jax.eval_shape(lambda: GatedValues(sizes, rngs=nnx.Rngs(0)))
         return module, gated_values.NAMES

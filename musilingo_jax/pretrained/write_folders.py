@@ -70,7 +70,7 @@ class Output:
       folder: its name in the folder that the user named; "" for that folder itself.
       checkpoint: whether to write a `checkpoint.pth` as the original's trainer does,
         {"model": tensors}, in place of safetensors.
-      texts: small files to write: name → content.
+      texts: small files to write: name → content; a name may begin with a folder's.
     """
 
     pieces: Mapping[str, FolderPart]
@@ -152,6 +152,7 @@ def _write(
     for path in output.beside:
         storage.sync(Path(shutil.copyfile(path, folder / path.name)))
     for name, content in output.texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
         storage.sync(folder / name)
     if output.config is not None:
