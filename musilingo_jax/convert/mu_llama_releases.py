@@ -13,8 +13,6 @@ file has no place for them:
 import json
 from functools import partial
 
-import numpy as np
-
 from musilingo_jax.answering import released
 from musilingo_jax.convert import musilingo_releases
 from musilingo_jax.models.bridges.gated_values import GatedValues
@@ -26,10 +24,10 @@ from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.meta_names import to_meta
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.row_tensors import (
-    RowTensor,
     interleaved,
     reshaped,
     row,
+    scaled,
     transposed,
 )
 from musilingo_jax.pretrained.sources import Part
@@ -209,7 +207,7 @@ def _tuning(content: Tensors, tuning: Tuning, head_dim: int) -> dict[str, LazyTe
             turned = partial(_turned, head_dim) if turns else _as_it_is
             if config.rank and ours in config.targets:
                 second = transposed(content[f"{path}.b"])
-                second = second if scale == 1 else _times(second, scale)
+                second = second if scale == 1 else scaled(second, scale)
                 first = transposed(content[f"{path}.a"])
                 theirs[release.lora_name(layer, name, "l1")] = first
                 theirs[release.lora_name(layer, name, "l2")] = turned(second)
@@ -225,13 +223,3 @@ def _turned(head_dim: int, tensor: LazyTensor) -> LazyTensor:
 
 def _as_it_is(tensor: LazyTensor) -> LazyTensor:
     return tensor
-
-
-def _times(tensor: LazyTensor, scale: float) -> RowTensor:
-    """The product with a number, in float32."""
-
-    def rows(wanted: range) -> np.ndarray:
-        values = tensor[wanted.start : wanted.stop].astype(np.float32)
-        return values * np.float32(scale)
-
-    return RowTensor(tuple(tensor.shape), "F32", rows)

@@ -29,7 +29,7 @@ from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.pretrained.sources import PREFIXES, TRAINED_WITH, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.pretrained.trained_with import TrainedWith
-from musilingo_jax.pretrained.weights import blueprint, bridge_kind, is_delta
+from musilingo_jax.pretrained.weights import TUNING, blueprint, bridge_kind, is_delta
 from musilingo_jax.pretrained.write_folders import (
     FolderPart,
     Output,
@@ -65,7 +65,7 @@ def split(source: str) -> list[Output]:
     # What a release or a folder holds as a whole was trained together.
     known = TrainedWith.of_adapter(parts["adapter"])
     known = known or TrainedWith.of_sources(source, source)
-    configs["adapter"] = _adapter_config(parts["adapter"]) | _record(parts, known)
+    configs["adapter"] = adapter_config(parts["adapter"]) | _record(parts, known)
     return [
         Output(_copies(part), configs[kind], _tokenizer(part), kind)
         for kind, part in parts.items()
@@ -92,13 +92,39 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
         )
     width_out, width_in = weight.shape
     widths = {"encoder_width": width_in, "language_model_width": width_out}
-    known = TrainedWith.of_adapter(part)
-    record = {TRAINED_WITH: known.stored()} if known else {}
-    config = _adapter_config(part) | widths | record
+    config = adapter_config(part) | widths | record_of(part)
     if window_frames is not None:
         config["window_frames"] = window_frames
     content = tensor_map.without(content, _BUFFERS)
     return [Output(_copies(replace(part, config=config), content), config)]
+
+
+def bridge_alone(part: Part) -> Output:
+    """An adapter without what was trained beside the language model's weights.
+
+    It belongs to another language model than it was trained with, so that is left out.
+
+    Raises:
+      UserError: the adapter is incomplete.
+    """
+    config = {k: v for k, v in adapter_config(part).items() if k != TUNING}
+    content = {
+        name: tensor
+        for name, tensor in part.tensors().items()
+        if not name.startswith(f"{TUNING}.")
+    }
+    alone = replace(part, config=config)
+    return Output(_copies(alone, content), config, folder="adapter")
+
+
+def encoder_alone(source: str) -> Output:
+    """The encoder of a source as a folder of its own.
+
+    Raises:
+      UserError: it is incomplete.
+    """
+    part = sources.find(source, "encoder")
+    return Output(_copies(part), part.config, folder="encoder")
 
 
 def _adapter(source: str) -> tuple[Part, Tensors]:
@@ -135,8 +161,7 @@ def export_adapter(source: str, *, checkpoint: bool = False) -> list[Output]:
             "with the encoder and the language model: name all three parts"
         )
     sources.released_window(part.config, part.folder)
-    known = TrainedWith.of_adapter(part)
-    config = dict(part.config) | ({TRAINED_WITH: known.stored()} if known else {})
+    config = dict(part.config) | record_of(part)
     return [Output(_copies(part), config, checkpoint=checkpoint)]
 
 
@@ -213,6 +238,12 @@ def _copies(part: Part, content: Tensors | None = None) -> dict[str, FolderPart]
     return copies(content, part.folder)
 
 
+def record_of(part: Part) -> dict[str, Any]:
+    """The entry of a `config.json` with what an adapter was trained with, if known."""
+    known = TrainedWith.of_adapter(part)
+    return {TRAINED_WITH: known.stored()} if known else {}
+
+
 def _record(
     parts: Mapping[str, Part], known: TrainedWith | None
 ) -> dict[str, dict[str, Any]]:
@@ -236,7 +267,7 @@ def _origin(part: Part) -> str:
     return part.origin or str(part.folder.resolve())
 
 
-def _adapter_config(part: Part) -> dict[str, Any]:
+def adapter_config(part: Part) -> dict[str, Any]:
     """The configuration of an adapter in a folder of its own."""
     config = dict(part.config)
     if bridge_kind(config) is LinearBridge:

@@ -107,6 +107,35 @@ def row(tensor: LazyTensor, index: int, shape: tuple[int, ...]) -> RowTensor:
     return RowTensor(shape, tensor.dtype, rows)
 
 
+def scaled(tensor: LazyTensor, scale: float) -> RowTensor:
+    """The product of a tensor and a number, in float32."""
+
+    def rows(wanted: range) -> np.ndarray:
+        values = tensor[wanted.start : wanted.stop].astype(np.float32)
+        return values * np.float32(scale)
+
+    return RowTensor(tuple(tensor.shape), "F32", rows)
+
+
+def plus(first: LazyTensor, second: LazyTensor) -> RowTensor:
+    """The sum of two tensors of one shape, in float32."""
+
+    def rows(wanted: range) -> np.ndarray:
+        block = slice(wanted.start, wanted.stop)
+        return first[block].astype(np.float32) + second[block].astype(np.float32)
+
+    return RowTensor(tuple(first.shape), "F32", rows)
+
+
+def zeros(shape: tuple[int, ...]) -> RowTensor:
+    """Zeros in float32."""
+
+    def rows(wanted: range) -> np.ndarray:
+        return np.zeros((len(wanted), *shape[1:]), np.float32)
+
+    return RowTensor(shape, "F32", rows)
+
+
 def _columns(tensor: LazyTensor, rows: range) -> np.ndarray:
     return np.ascontiguousarray(tensor[:, rows.start : rows.stop].T)
 

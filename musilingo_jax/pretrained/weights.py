@@ -54,7 +54,8 @@ SHARD_BYTES = 5 * 10**9
 """The largest size of a file of weights; larger ones are inconvenient to copy."""
 
 _ADAPTER_CONFIG = ("encoder_width", "language_model_width", "window_frames")
-_TUNING = "tuning"
+TUNING = "tuning"
+"""The section of an adapter's `config.json` on what was trained beside the weights."""
 # The largest mean of a norm's scale that marks a delta. Trained scales of a LLaMA's
 # last norm are above 1, and fine-tuning changed Vicuna's by thousandths.
 _LARGEST_DELTA = 0.05
@@ -105,7 +106,7 @@ def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
     """
     bridge, bridge_names = _bridge(config)
     names = {f"bridge.{path}": name for path, name in bridge_names.items()}
-    described = config.get(_TUNING)
+    described = config.get(TUNING)
     if described is None:
         return Blueprint(Parts(bridge=bridge), names, ())
     tuning, sizes = _tuning(described)
@@ -123,13 +124,18 @@ def tuning_of(config: Mapping[str, Any]) -> TuningConfig | None:
     Raises:
       UserError: it is described otherwise than `TuningConfig` says.
     """
-    described = config.get(_TUNING)
+    described = config.get(TUNING)
     return None if described is None else _tuning(described)[0]
+
+
+def tuning_section(tuning: TuningConfig, sizes: MapSizes) -> dict[str, Any]:
+    """What an adapter's `config.json` says of it."""
+    return asdict(tuning) | asdict(sizes)
 
 
 def _tuning(described: Any) -> tuple[TuningConfig, MapSizes]:
     """What an adapter's `config.json` says of what was trained beside the weights."""
-    where = f"{CONFIG}: {_TUNING}"
+    where = f"{CONFIG}: {TUNING}"
     section = plain(described, where)
     own = {entry.name for entry in fields(MapSizes)}
     rest = {key: value for key, value in section.items() if key not in own}
@@ -293,7 +299,7 @@ def save_adapter(
     if isinstance(bridge, LinearBridge):
         config["window_frames"] = window_frames
     if tuning is not None and tuning.sizes is not None:
-        config[_TUNING] = asdict(tuning.config) | asdict(tuning.sizes)
+        config[TUNING] = tuning_section(tuning.config, tuning.sizes)
     if trained_with is not None:
         config[sources.TRAINED_WITH] = dict(trained_with)
     names = adapter_blueprint(config).names
@@ -348,7 +354,7 @@ def _digest(part: Part, tensors: Tensors) -> str:
     if part.kind == "adapter":
         linear = isinstance(module.bridge, LinearBridge)
         keys = _ADAPTER_CONFIG if linear else tuple(module.bridge.sizes)
-        keys += (_TUNING,) if module.tuning is not None else ()
+        keys += (TUNING,) if module.tuning is not None else ()
         described = str({key: part.config.get(key) for key in keys})
     else:
         described = describe(module.config, _CONFIG_NAMES)
