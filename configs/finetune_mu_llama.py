@@ -29,6 +29,7 @@ song, which were joined; without the flag, a song has one answer:
 from ml_collections import ConfigDict
 
 from musilingo_jax.models.lora import MAPS
+from musilingo_jax.pretrained.mu_llama_release import BIASED
 from musilingo_jax.training import mu_llama
 
 
@@ -46,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
         rank=16,
         alpha=16.0,
         targets=MAPS,
-        biases=("query", "out", "gate", "up", "down"),
+        biases=BIASED,
         norms=True,
     )
     stage2.batch_size = 8

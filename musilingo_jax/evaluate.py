@@ -151,7 +151,7 @@ if __name__ == "__main__":
         "protocol",
         protocols.WHOLE,
         protocols.PROTOCOLS,
-        "whole: one answer a song; mu_llama: one to every second minute, joined",
+        "one answer a song, or one to every second minute",
     )
     flags.DEFINE_string("json", None, "file for the scores alone, in percent")
     flags.DEFINE_string("bertscore", None, "model of BERTScore: a name or a folder")

@@ -36,9 +36,6 @@ from musilingo_jax.pretrained.weights import blueprint, is_delta
 from musilingo_jax.pretrained.write_folders import Output, copies, small_files
 from musilingo_jax.runtime.errors import UserError
 
-_BIASED = ("query", "out", "gate", "up", "down")
-"""The maps whose bias the original's modules have."""
-
 
 def export(encoder: str, language_model: str, adapter: str) -> list[Output]:
     """A whole model in one file, as the original's trainer saves it.
@@ -146,7 +143,7 @@ def _check_adapter(
             f"but is given one of {wanted}; name the one that it was trained with"
         )
     biases = () if tuning is None else tuning.config.biases
-    if foreign := [name for name in biases if name not in _BIASED]:
+    if foreign := [name for name in biases if name not in release.BIASED]:
         raise UserError(
             f"{part.source}: has trained biases of {', '.join(foreign)}, which the "
             "original's modules do not have: this model cannot be one of its files"

@@ -21,6 +21,9 @@ from musilingo_jax.runtime.errors import UserError
 _OF_MUSICCAPS = ("musiccaps", "music_instruct")
 """Corpora of MusicCaps' clips, as `corpora.build` names their folders."""
 
+_ADAPTERS = ("adapter", "adapter-best")
+"""Folders in those of a run, or of a whole model, which say more than they do."""
+
 _NOTE = (
     "this is no test: {model} learnt from all of MusicCaps, its test clips among them, "
     "as the split “pretrain” of MusicQA"
@@ -51,6 +54,8 @@ def _pretrained_on_musiccaps(source: str) -> str | None:
     seen: set[str] = set()
     while source not in seen:
         seen.add(source)
+        if Path(source).name in _ADAPTERS:
+            source = str(Path(source).parent)
         try:
             model = ModelFolder.open(source, weights=False)
         except UserError:

@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from musilingo_jax.models import lora
 from musilingo_jax.pretrained import pytorch_files
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors, shortened, under
 from musilingo_jax.pretrained.meta_names import to_transformers
@@ -53,6 +54,8 @@ MAPS = {
     "feed_forward.w3": ("up", False),
 }
 """Their name → ours, and whether its rows turn in pairs."""
+BIASED = ("query", "out", "gate", "up", "down")
+"""The maps that have a bias in the second stage."""
 
 
 def is_layout(folder: Path) -> bool:
@@ -134,8 +137,8 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
         described["tuning"] = {
             "rank": rank,
             "alpha": float(rank or 1),  # The product of the factors counts once.
-            "targets": list(ranks),
-            "biases": biases,
+            "targets": [name for name in lora.MAPS if name in ranks],
+            "biases": [name for name in lora.MAPS if name in biases],
             "norms": False,
             "depth": sizes.depth,
             "width": sizes.width,

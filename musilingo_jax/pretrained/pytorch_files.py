@@ -26,6 +26,7 @@ import numpy as np
 
 from musilingo_jax.pretrained import pytorch_zip
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors, open_index
+from musilingo_jax.pretrained.pickle_programs import Attributes
 from musilingo_jax.pretrained.pytorch_tensors import (
     META,
     SPELLINGS,
@@ -107,8 +108,8 @@ def trainer_state(path: Path) -> dict[str, Any]:
 
     Returns:
       Texts, numbers, truth values and None by key, and dicts of these, such as the
-      flags that the trainer was started with. Other values are left out, the state of
-      an optimiser among them.
+      flags that the trainer was started with. Other values, and dicts with others, are
+      left out, the state of an optimiser among them.
 
     Raises:
       UserError: as in `open_tensors`.
@@ -120,7 +121,8 @@ def trainer_state(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         if isinstance(value, Mapping) and key != "model":
             inside = {k: v for k, v in value.items() if _is_plain(v)}
-            state[key] = inside if len(inside) == len(value) else None
+            whole = len(inside) == len(value) or isinstance(value, Attributes)
+            state[key] = inside if whole else None
         elif _is_plain(value):
             state[key] = value
     return {str(key): value for key, value in state.items() if value is not None}

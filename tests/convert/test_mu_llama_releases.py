@@ -20,10 +20,11 @@ from helpers.small_run import small_tokenizer
 from safetensors.torch import save_file
 
 from musilingo_jax.answering.usage import Usage
+from musilingo_jax.convert import __main__ as convert
 from musilingo_jax.convert import inspection, mu_llama_releases, musilingo_releases
 from musilingo_jax.pretrained import sources, trained_with, weights
 from musilingo_jax.pretrained.model_config import KINDS
-from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.errors import UsageError, UserError
 
 pytestmark = pytest.mark.medium
 
@@ -156,6 +157,17 @@ def test_what_the_original_would_compute_otherwise_is_refused(
         sources_of["adapter"] = adapter
     with pytest.raises(UserError, match=message):
         mu_llama_releases.export(*(sources_of[name] for name in KINDS))
+
+
+def test_the_command_line_knows_the_bridge(parts, tmp_path):
+    source, out = str(parts[2]), tmp_path / "out"
+    words = ["convert", "export", source, "--out", str(out)]
+    convert.main(convert.parser().parse(words))
+    assert {path.name for path in out.iterdir()} >= {"checkpoint.pth", "tokenizer.json"}
+    assert weights.digest(out, "adapter") == weights.digest(parts[1], "adapter")
+    given = convert.parser().parse([*words, "--format", "safetensors"])
+    with pytest.raises(UsageError, match="reads one .pth file"):
+        convert.main(given)
 
 
 def test_an_adapter_alone_has_no_file_of_its_own(parts):

@@ -133,6 +133,7 @@ def test_a_score_on_what_was_trained_on_is_told(tmp_path, path, split, known):
     tested = ConfigDict({"corpus": {"path": path}})
     found = heard_before.notes(tested, str(tmp_path / "two"))
     assert bool(found) == known
+    assert heard_before.notes(tested, str(tmp_path / "two/adapter")) == found
     if known:
         assert f"{tmp_path / 'one'} learnt from all of MusicCaps" in found[0]
     assert not heard_before.notes(tested, str(Path("no/such/adapter")))

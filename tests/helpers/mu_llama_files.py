@@ -100,7 +100,7 @@ def encoder_tensors():
 
 def write(folder, theirs):
     """The folder of a release, with the state of its trainer."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "model": theirs,
         "optimizer": {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": []},
