@@ -1,4 +1,4 @@
-"""Second stage of MU-LLaMA: LoRA, biases and norms of LLaMA 2 learn from MusicQA.
+r"""Second stage of MU-LLaMA: LoRA, biases and norms of LLaMA 2 learn from MusicQA.
 
     python -m musilingo_jax.train --config=configs/finetune_mu_llama.py
 
@@ -20,14 +20,16 @@ but a cut answer keeps its end.
 
 Expected: time was not measured at this size. The published scores are BLEU .306,
 METEOR .385, ROUGE-L .466 and BERTScore .901, of answers to every second minute of a
-song, which were joined; here a song has one answer:
+song, which were joined; without the flag, a song has one answer:
 
-    python -m musilingo_jax.evaluate --config=configs/finetune_mu_llama.py
+    python -m musilingo_jax.evaluate --config=configs/finetune_mu_llama.py \
+      --protocol=mu_llama
 """
 
 from ml_collections import ConfigDict
 
 from musilingo_jax.models.lora import MAPS
+from musilingo_jax.pretrained.mu_llama_release import BIASED
 from musilingo_jax.training import mu_llama
 
 
@@ -45,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
         rank=16,
         alpha=16.0,
         targets=MAPS,
-        biases=("query", "out", "gate", "up", "down"),
+        biases=BIASED,
         norms=True,
     )
     stage2.batch_size = 8

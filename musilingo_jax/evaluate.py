@@ -13,7 +13,8 @@ their keys are guessed and told, or named with `--predictions_keys`.
 Scores, intervals and controls are written to `<run>/evaluation`, or to `--out`:
 report.html and report.md to read, report.json, examples.jsonl (one line per answer,
 with its scores) and, of a model, answers.jsonl. An interrupted evaluation resumes.
-Several processes (`--distributed`) share the questions.
+Several processes (`--distributed`) share the questions. `--protocol=mu_llama` answers
+every second minute of a song and joins the answers, as for MU-LLaMA's published scores.
 """
 
 import json
@@ -25,7 +26,7 @@ from absl import flags
 from musilingo_jax.answering import chat_templates, unused_settings
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.audio.cache import recorded_type
-from musilingo_jax.evaluation import foreign_keys, report_data
+from musilingo_jax.evaluation import foreign_keys, protocols, report_data
 from musilingo_jax.evaluation.evaluate_model import evaluate
 from musilingo_jax.evaluation.evaluate_predictions import evaluate_predictions
 from musilingo_jax.evaluation.scoring import Scored
@@ -78,7 +79,12 @@ def main(argv: list[str]) -> None:
                 print_note(note)
         recorded_type.settle(config)
         out, scored = evaluate(
-            config, given.adapter, out, bertscore=bertscore, layer=layer
+            config,
+            given.adapter,
+            out,
+            protocol=given.protocol,
+            bertscore=bertscore,
+            layer=layer,
         )
         if scored is None:
             return  # The first process reports for all.
@@ -103,7 +109,7 @@ def _check_flags() -> None:
             "--predictions=answers.jsonl"
         )
     if given.predictions is not None:
-        for name in ("adapter", *distributed.FLAGS):
+        for name in ("adapter", "protocol", *distributed.FLAGS):
             if given[name].present:
                 raise UsageError(
                     "--predictions scores existing answers in one process: "
@@ -140,6 +146,12 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string(
         "out", None, "folder of the report; default: evaluation/ in the run, or none"
+    )
+    flags.DEFINE_enum(
+        "protocol",
+        protocols.WHOLE,
+        protocols.PROTOCOLS,
+        "one answer a song, or one to every second minute",
     )
     flags.DEFINE_string("json", None, "file for the scores alone, in percent")
     flags.DEFINE_string("bertscore", None, "model of BERTScore: a name or a folder")

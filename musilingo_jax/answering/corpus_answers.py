@@ -1,6 +1,6 @@
 """The questions of a corpus, answered by a trained model and kept in a file."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,20 @@ def identity(config: ConfigDict, adapter: str) -> dict[str, Any]:
 
 
 def open_answers(
-    path: Path, config: ConfigDict, adapter: str, split: str
+    path: Path,
+    config: ConfigDict,
+    adapter: str,
+    split: str,
+    besides: Mapping[str, Any] | None = None,
 ) -> AnswerFile:
     """The file of a model's answers to a split, as this process sees it.
+
+    Args:
+      path: the file.
+      config: of the model.
+      adapter: its source.
+      split: of the corpus.
+      besides: what else the answers depend on; None for nothing.
 
     Raises:
       UserError: the file holds something else.
@@ -121,7 +132,7 @@ def open_answers(
     asked = {"corpus": mixture.title(config.corpus), "split": split}
     return AnswerFile(
         path,
-        fingerprint(identity(config, adapter) | asked),
+        fingerprint(identity(config, adapter) | asked | dict(besides or {})),
         process=jax.process_index(),
         processes=jax.process_count(),
     )

@@ -148,12 +148,11 @@ def _encode(
       UserError: an option is longer than any answer in training, or is another one.
     """
     features = np.ascontiguousarray(request.features, np.float32)
-    splices = answerer.bridge.splices
-    prompt.check_place("prompt", splices=splices)
-    windows = len(features) if splices else 0
-    asked = request.question
+    bridge, asked = answerer.bridge, request.question
+    prompt.check_place("prompt", splices=bridge.splices)
+    windows = len(features) if bridge.splices else 0
     examples = [
-        encode(answerer.tokenizer, prompt, asked, text, windows)
+        encode(answerer.tokenizer, prompt, asked, text, windows, marks=bridge.marks)
         for text in request.options
     ]
     for text, example in zip(request.options, examples, strict=True):

@@ -100,6 +100,19 @@ def style_of(name: str) -> Style:
     return STYLES[name]
 
 
+def mu_llama_prompt_of(config: Mapping[str, Any]) -> PromptConfig:
+    """The prompt of MU-LLaMA, or the one that an adapter of ours was trained with.
+
+    Args:
+      config: the content of the adapter's `config.json`.
+
+    Raises:
+      UserError: its template is not text.
+    """
+    text = config.get("prompt_template") or MU_LLAMA_RELEASED_PROMPT.instruction
+    return replace(MU_LLAMA_RELEASED_PROMPT, instruction=_template(text))
+
+
 def prompt_of(style: str, config: Mapping[str, Any]) -> PromptConfig:
     """The prompt of a release, whose `config.json` may name another template.
 
@@ -118,6 +131,11 @@ def prompt_of(style: str, config: Mapping[str, Any]) -> PromptConfig:
     template = config.get("prompt_template")
     if not template or style == DEMO:
         return prompt
+    return replace(prompt, template=_template(template))
+
+
+def _template(template: Any) -> str:
+    """The template of a prompt; UserError if it is not text."""
     if not isinstance(template, str):
         raise UserError(f"prompt_template = {template!r} in config.json is not text")
-    return replace(prompt, template=template)
+    return template

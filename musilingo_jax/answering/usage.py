@@ -18,6 +18,7 @@ from musilingo_jax.pretrained import (
     number_type,
     sources,
     tuned_model,
+    weights,
 )
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.tensor_files import CONFIG
@@ -76,7 +77,7 @@ class Usage:
         described = read_json(path) if path.is_file() else {}
         layout = model_folder.ModelFolder.open(source, weights=False).layout
         if layout == "mu_llama":
-            return cls._of_mu_llama(source, adapter, style)
+            return cls._of_mu_llama(source, adapter, {}, style)
         if model_folder.is_release(described):
             return cls._of_release(source, adapter, described, style)
         if model_folder.is_run(described):
@@ -90,6 +91,8 @@ class Usage:
             # A release that was split into parts. The adapter's config holds what is
             # left of the one for all.
             described = read_json(folder / "adapter" / CONFIG)
+            if not weights.bridge_kind(described).splices:
+                return cls._of_mu_llama(source, adapter, described, style)
             return cls._of_release(source, adapter, described, style)
         raise UserError(
             f"{folder}: holds no whole model; name a run, a MusiLingo release, or "
@@ -139,7 +142,11 @@ class Usage:
 
     @classmethod
     def _of_mu_llama(
-        cls, source: str, adapter: str | None, style: str | None
+        cls,
+        source: str,
+        adapter: str | None,
+        described: Mapping[str, Any],
+        style: str | None,
     ) -> "Usage":
         """As in the code of its authors, but a song is heard whole."""
         if style is not None:
@@ -157,7 +164,7 @@ class Usage:
                 dtype=number_type.of_this_machine(parts, quantization=""),
                 quantization="",
             ),
-            prompt=released.MU_LLAMA_RELEASED_PROMPT,
+            prompt=released.mu_llama_prompt_of(described),
             max_windows=released.MAX_WINDOWS,
             max_tokens=context_of(source) - generate.max_new_tokens,
             features=released.MU_LLAMA_FEATURES,

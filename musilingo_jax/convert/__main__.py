@@ -5,6 +5,9 @@ r"""Converts released weights from one form into another.
     python -m musilingo_jax.convert merge --lora=LORA --out=DIR
     python -m musilingo_jax.convert split m-a-p/MusiLingo-long-v1 --out=DIR
     python -m musilingo_jax.convert adapter checkpoint_4.pth --out=DIR
+    python -m musilingo_jax.convert adapter runs/tiny --lora=LORA --out=DIR
+    python -m musilingo_jax.convert peft runs/tiny --out=DIR
+    python -m musilingo_jax.convert merge --adapter=runs/tiny --out=DIR
     python -m musilingo_jax.convert export --adapter=runs/tiny --out=DIR
     python -m musilingo_jax.convert export --adapter=runs/tiny --format=pth --out=DIR
     python -m musilingo_jax.convert export runs/tiny --out=DIR
@@ -30,7 +33,9 @@ import jax
 from musilingo_jax.convert import (
     inspection,
     language_models,
+    mu_llama_releases,
     musilingo_releases,
+    peft_folders,
     vicuna_deltas,
 )
 from musilingo_jax.pretrained import (
@@ -42,6 +47,7 @@ from musilingo_jax.pretrained import (
 )
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
+from musilingo_jax.pretrained.weights import bridge_kind
 from musilingo_jax.pretrained.write_folders import Output, copies, small_files
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
@@ -78,34 +84,59 @@ def parser() -> CommandParser:
     merge.add_argument(
         "--base",
         **source,
-        help="the LLaMA; with --lora, the default is the one that the LoRA names",
+        help="the LLaMA; without --delta, the default is what the other names",
     )
     added = merge.add_mutually_exclusive_group(required=True)
     added.add_argument("--delta", **source, help="the difference to it")
     added.add_argument("--lora", **source, help="a LoRA of the peft library")
+    added.add_argument(
+        "--adapter",
+        **source,
+        help="an adapter with a LoRA, such as a run; its bridge is written, too",
+    )
 
-    about = "split a MusiLingo release into encoder/, language_model/ and adapter/"
+    about = "split a whole model into encoder/, language_model/ and adapter/"
     split = _add(
         commands, "split", about, lambda given: musilingo_releases.split(given.source)
     )
-    split.add_argument("source", **source, help="the release")
+    split.add_argument("source", **source, help="a release of MusiLingo or MU-LLaMA")
 
-    about = "import an adapter from a checkpoint of the original trainer"
-    adapter = _add(
-        commands,
-        "adapter",
-        about,
-        lambda given: musilingo_releases.adapter(
-            given.source, window_frames=given.window_frames
-        ),
+    about = (
+        "import an adapter from a checkpoint of the original trainer, or add a LoRA of "
+        "the peft library to an adapter"
     )
-    adapter.add_argument("source", **source, help="the checkpoint, a .pth file")
+    adapter = _add(commands, "adapter", about, lambda given: _adapter(given, adapter))
+    adapter.add_argument(
+        "source", **source, help="the checkpoint, a .pth file; with --lora, an adapter"
+    )
+    adapter.add_argument(
+        "--lora", **source, help="what is to be trained beside the language model"
+    )
+    adapter.add_argument(
+        "--base",
+        **source,
+        help="with --lora, the language model; default: the one that the LoRA names",
+    )
     adapter.add_argument(
         "--window_frames",
         metavar="N",
         type=positive,
         help="frames that the adapter sees the mean of; default: what its config says, "
         f"else {sources.RELEASED_WINDOW_FRAMES}",
+    )
+
+    about = "write an adapter's LoRA as a folder of the peft library"
+    peft = _add(
+        commands,
+        "peft",
+        about,
+        lambda given: peft_folders.export(given.source, given.base),
+    )
+    peft.add_argument("source", **source, help="an adapter with a LoRA, such as a run")
+    peft.add_argument(
+        "--base",
+        **source,
+        help="the language model's name for others; default: its name in the training",
     )
 
     about = "convert a language model in GGUF, of llama.cpp, to safetensors"
@@ -138,9 +169,8 @@ def parser() -> CommandParser:
     export.add_argument(
         "--format",
         choices=("safetensors", "pth"),
-        default="safetensors",
         metavar="FORMAT",
-        help="safetensors (default), or pth for the original's setting `ckpt`",
+        help="safetensors, or pth for the setting `ckpt`; default: what is read there",
     )
     # The original's code calls `from_pretrained` with these two names.
     export.add_argument(
@@ -218,8 +248,9 @@ def safetensors(source: str) -> list[Output]:
 def _inspect(given: argparse.Namespace) -> None:
     if given.inspect is None:
         raise UsageError(
-            "name a conversion (safetensors, merge, split, adapter, gguf or export), "
-            "or a source to --inspect (try python -m musilingo_jax.convert --help)"
+            "name a conversion (safetensors, merge, split, adapter, peft, gguf or "
+            "export), or a source to --inspect (try python -m musilingo_jax.convert "
+            "--help)"
         )
     reports = inspection.inspect(given.inspect)
     if given.json:
@@ -236,9 +267,26 @@ def _merge(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
     """
     if given.lora is not None:
         return language_models.merge_lora(given.base, given.lora)
+    if given.adapter is not None:
+        return language_models.merge_adapter(given.adapter, given.base)
     if given.base is None:
         parser.error("the following arguments are required: --base")
     return vicuna_deltas.merge(given.base, given.delta)
+
+
+def _adapter(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
+    """Plans the import of an adapter, or of a LoRA for one.
+
+    Raises:
+      UsageError: an argument is for the other of the two.
+    """
+    if given.lora is not None:
+        if given.window_frames is not None:
+            parser.error("--window_frames is for a checkpoint: leave out --lora")
+        return peft_folders.with_lora(given.source, given.lora, given.base)
+    if given.base is not None:
+        parser.error("--base is the language model of a LoRA: name that as --lora")
+    return musilingo_releases.adapter(given.source, window_frames=given.window_frames)
 
 
 def _export(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
@@ -261,6 +309,14 @@ def _export(given: argparse.Namespace, parser: CommandParser) -> list[Output]:
         )
     if encoder is None or language_model is None or adapter is None:
         parser.error("name all three parts, or the adapter alone")
+    found = sources.find(adapter, "adapter")
+    if not bridge_kind(found.config).splices:
+        if given.mert_model or given.llama_model or given.format == "safetensors":
+            parser.error(
+                "MU-LLaMA's code reads one .pth file that names no other models: leave "
+                "out --mert_model, --llama_model and --format=safetensors"
+            )
+        return mu_llama_releases.export(encoder, language_model, adapter)
     if given.format == "pth":
         parser.error(
             "--format=pth is for an adapter alone, because the original's setting "

@@ -18,12 +18,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from musilingo_jax.convert import hearing
+from musilingo_jax.convert.hearing import LayerHearing
 from musilingo_jax.models.llama_config import Llama3Scaling, LlamaConfig
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.pretrained import sources, tensor_map
 from musilingo_jax.pretrained.lazy_tensors import Tensors
 from musilingo_jax.pretrained.sources import Part
-from musilingo_jax.pretrained.weights import blueprint, is_delta, load_tokenizer
+from musilingo_jax.pretrained.weights import (
+    blueprint,
+    bridge_kind,
+    is_delta,
+    load_tokenizer,
+    tuning_of,
+)
 from musilingo_jax.runtime.errors import UserError
 
 _LLAMA_3_BASE = 500_000.0
@@ -51,6 +59,9 @@ class Inspection:
       loads: whether the part can be loaded.
       reason: why it cannot, in a sentence; "" if it can.
       tensors: name → type and shape.
+      trainer: the plain values that a trainer saved in the same file: its flags, the
+        number of epochs.
+      hearing: what the layers of the language model add, of an adapter that does so.
     """
 
     kind: str
@@ -63,6 +74,8 @@ class Inspection:
     loads: bool
     reason: str
     tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    trainer: Mapping[str, Any]
+    hearing: Sequence[LayerHearing]
 
 
 def inspect(source: str) -> list[Inspection]:
@@ -107,6 +120,11 @@ def table(reports: Sequence[Inspection]) -> str:
         if not report.loads:
             kind = report.kind.replace("_", " ")
             lines += ["", f"The {kind} does not load: {report.reason}"]
+        if report.hearing:
+            lines += ["", *hearing.table(report.hearing)]
+        if report.trainer:
+            lines += ["", "What the trainer saved beside the tensors:"]
+            lines += [f"  {key} {value!r}" for key, value in _flat(report.trainer)]
     return "\n".join(lines)
 
 
@@ -114,6 +132,8 @@ def _inspect(source: str, kind: str) -> Inspection:
     folder, family, reason = "", "unknown", ""
     content: Tensors = {}
     shapes, ignored = {}, ()
+    trainer: Mapping[str, Any] = {}
+    layers: Sequence[LayerHearing] = ()
     try:
         part = sources.find(source, kind, weights=False)
         folder = str(part.folder)
@@ -131,6 +151,9 @@ def _inspect(source: str, kind: str) -> Inspection:
             )
         elif kind == "language_model":
             _check_tokenizer(source, part)
+        elif kind == "adapter":
+            trainer = part.trainer()
+            layers = _hearing(source, part)
     except UserError as error:
         reason = str(error)
     return Inspection(
@@ -144,7 +167,30 @@ def _inspect(source: str, kind: str) -> Inspection:
         loads=not reason,
         reason=reason,
         tensors={name: (t.dtype, tuple(t.shape)) for name, t in content.items()},
+        trainer=trainer,
+        hearing=layers,
     )
+
+
+def _hearing(source: str, adapter: Part) -> list[LayerHearing]:
+    """What the layers add; with the language model if it is on this machine."""
+    if bridge_kind(adapter.config).splices:
+        return []
+    found = sources.kinds(source)
+    llama = "language_model" if "language_model" in found else None
+    part = sources.find(source, llama, weights=False) if llama else None
+    here = part is not None and part.remote is None
+    return hearing.hearing(adapter, part if here else None)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """The values of dicts in dicts, by the keys that lead to them."""
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        name = f"{before}{key}"
+        inside = isinstance(value, Mapping)
+        found += _flat(value, f"{name}.") if inside else [(name, value)]
+    return found
 
 
 def _check_tokenizer(source: str, part: Part) -> None:
@@ -212,13 +258,29 @@ def _language_model(config: LlamaConfig) -> tuple[str, dict[str, int]]:
 
 
 def _adapter(config: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
+    """The bridge, and what was trained beside the weights."""
+    splices = bridge_kind(config).splices
+    family = ["one linear map" if splices else "one vector, added in layers"]
     shapes = {
         "width": config["encoder_width"],
         "width out": config["language_model_width"],
     }
     if isinstance(window := config.get("window_frames"), int):
         shapes["window"] = window
-    return "one linear map", shapes
+    if not splices:
+        shapes["states"] = config["encoder_states"]
+        shapes["depth"] = config["language_model_depth"]
+        shapes["heads"] = config["language_model_heads"]
+        shapes["layers that hear"] = config["query_layers"]
+        shapes["blocks"] = config["blocks"]
+        shapes["mlp width"] = config["block_width"]
+    tuning = tuning_of(config)
+    if tuning is not None:
+        shapes["rank"] = tuning.rank
+        family += ["LoRA"] if tuning.rank else []
+        family += ["biases"] if tuning.biases else []
+        family += ["norms"] if tuning.norms else []
+    return ", ".join(family), shapes
 
 
 _DESCRIPTIONS = {

@@ -1,4 +1,4 @@
-"""Splits MusiLingo releases and checkpoints into parts, and exports parts as releases.
+"""Splits releases and checkpoints into parts, and exports parts as MusiLingo releases.
 
     whole model  ⇄  encoder, language model, adapter            `split`, `export`
     a trainer's checkpoint  →  adapter                          `adapter`
@@ -15,6 +15,7 @@ from typing import Any
 from musilingo_jax.answering import released
 from musilingo_jax.answering.question_format import question_format
 from musilingo_jax.models import llama as llamas
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.pretrained import (
     model_folder,
     pytorch_files,
@@ -28,7 +29,7 @@ from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.pretrained.sources import PREFIXES, TRAINED_WITH, Part
 from musilingo_jax.pretrained.tensor_files import CONFIG, open_tensors
 from musilingo_jax.pretrained.trained_with import TrainedWith
-from musilingo_jax.pretrained.weights import blueprint, is_delta
+from musilingo_jax.pretrained.weights import TUNING, blueprint, bridge_kind, is_delta
 from musilingo_jax.pretrained.write_folders import (
     FolderPart,
     Output,
@@ -64,7 +65,7 @@ def split(source: str) -> list[Output]:
     # What a release or a folder holds as a whole was trained together.
     known = TrainedWith.of_adapter(parts["adapter"])
     known = known or TrainedWith.of_sources(source, source)
-    configs["adapter"] = _adapter_config(parts["adapter"]) | _record(parts, known)
+    configs["adapter"] = adapter_config(parts["adapter"]) | _record(parts, known)
     return [
         Output(_copies(part), configs[kind], _tokenizer(part), kind)
         for kind, part in parts.items()
@@ -91,13 +92,39 @@ def adapter(source: str, *, window_frames: int | None) -> list[Output]:
         )
     width_out, width_in = weight.shape
     widths = {"encoder_width": width_in, "language_model_width": width_out}
-    known = TrainedWith.of_adapter(part)
-    record = {TRAINED_WITH: known.stored()} if known else {}
-    config = _adapter_config(part) | widths | record
+    config = adapter_config(part) | widths | record_of(part)
     if window_frames is not None:
         config["window_frames"] = window_frames
     content = tensor_map.without(content, _BUFFERS)
     return [Output(_copies(replace(part, config=config), content), config)]
+
+
+def bridge_alone(part: Part) -> Output:
+    """An adapter without what was trained beside the language model's weights.
+
+    It belongs to another language model than it was trained with, so that is left out.
+
+    Raises:
+      UserError: the adapter is incomplete.
+    """
+    config = {k: v for k, v in adapter_config(part).items() if k != TUNING}
+    content = {
+        name: tensor
+        for name, tensor in part.tensors().items()
+        if not name.startswith(f"{TUNING}.")
+    }
+    alone = replace(part, config=config)
+    return Output(_copies(alone, content), config, folder="adapter")
+
+
+def encoder_alone(source: str) -> Output:
+    """The encoder of a source as a folder of its own.
+
+    Raises:
+      UserError: it is incomplete.
+    """
+    part = sources.find(source, "encoder")
+    return Output(_copies(part), part.config, folder="encoder")
 
 
 def _adapter(source: str) -> tuple[Part, Tensors]:
@@ -128,9 +155,13 @@ def export_adapter(source: str, *, checkpoint: bool = False) -> list[Output]:
       UserError: the source holds no adapter.
     """
     part = sources.find(source, "adapter")
+    if bridge_kind(part.config) is not LinearBridge:
+        raise UserError(
+            f"{source}: the original's code reads such an adapter only in one file "
+            "with the encoder and the language model: name all three parts"
+        )
     sources.released_window(part.config, part.folder)
-    known = TrainedWith.of_adapter(part)
-    config = dict(part.config) | ({TRAINED_WITH: known.stored()} if known else {})
+    config = dict(part.config) | record_of(part)
     return [Output(_copies(part), config, checkpoint=checkpoint)]
 
 
@@ -185,7 +216,7 @@ def export(
         "model_type": "musilingo",
         "mert_model": mert_model or _origin(frozen[0]),
         "llama_model": llama_model or _origin(frozen[1]),
-        "prompt_template": _template(learnt) or released.PROMPT.template,
+        "prompt_template": template_of(learnt) or released.PROMPT.template,
         "window_frames": sources.released_window(learnt.config, learnt.folder),
     }
     sections = {part.kind: dict(part.config) for part in frozen}
@@ -205,6 +236,12 @@ def _copies(part: Part, content: Tensors | None = None) -> dict[str, FolderPart]
     content = part.tensors() if content is None else content
     tensor_map.check(*blueprint(part), content, source=str(part.folder))
     return copies(content, part.folder)
+
+
+def record_of(part: Part) -> dict[str, Any]:
+    """The entry of a `config.json` with what an adapter was trained with, if known."""
+    known = TrainedWith.of_adapter(part)
+    return {TRAINED_WITH: known.stored()} if known else {}
 
 
 def _record(
@@ -230,18 +267,21 @@ def _origin(part: Part) -> str:
     return part.origin or str(part.folder.resolve())
 
 
-def _adapter_config(part: Part) -> dict[str, Any]:
+def adapter_config(part: Part) -> dict[str, Any]:
     """The configuration of an adapter in a folder of its own."""
-    frames = sources.released_window(part.config, part.folder)
-    config = dict(part.config) | {"window_frames": frames}
+    config = dict(part.config)
+    if bridge_kind(config) is LinearBridge:
+        config["window_frames"] = sources.released_window(part.config, part.folder)
     config.pop("prompt_template", None)
     config.pop(TRAINED_WITH, None)
-    template = _template(part)
+    template = template_of(part)
     return config | ({"prompt_template": template} if template else {})
 
 
-def _template(part: Part) -> str | None:
+def template_of(part: Part) -> str | None:
     """The prompt template that an adapter was trained with; None if it is not known.
+
+    That of a bridge which puts nothing into the text is all of the prompt.
 
     Raises:
       UserError: it is not a template, or the run had settings that the `config.json` of
@@ -267,11 +307,14 @@ def _template(part: Part) -> str | None:
         raise UserError(f"{path}: {error}") from error
     if stage is None:
         return None
-    for name in ("instruction", "end_sign"):
+    splices = bridge_kind(part.config).splices
+    original = released.PROMPT if splices else released.MU_LLAMA_PROMPT
+    for name in ("instruction", "end_sign") if splices else ("end_sign",):
         learnt = getattr(stage.prompt, name)
-        if learnt != (usual := getattr(released.PROMPT, name)):
+        if learnt != (usual := getattr(original, name)):
             raise UserError(
                 f"{path}: the adapter was trained with {name} {learnt!r}, but a "
                 f"release always has {usual!r}; export the adapter alone"
             )
-    return stage.prompt.template
+    template = stage.prompt.template
+    return template if splices else template.replace("{}", stage.prompt.instruction)

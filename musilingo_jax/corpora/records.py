@@ -9,6 +9,7 @@ from pathlib import Path
 from musilingo_jax.runtime.paths import stat_regular_file
 
 _END = 1 << 16  # bytes of each end of a sound file that its clip id depends on
+_STRETCH = re.compile(r"(?:@\d*-\d*ms)?(#\d+Hz)?\Z")
 _CONTENTS = re.compile(r":(\d+:[0-9a-f]{16})(?:@\d*-\d*ms)?(?:#\d+Hz)?\Z")
 
 # Suffixes of sound files, in order of preference if a song exists in several formats. A
@@ -115,6 +116,20 @@ def contents_of(clip: str) -> str | None:
     """The part of a clip id that `contents` returns; None if there is no such part."""
     found = _CONTENTS.search(clip)
     return found and found[1]
+
+
+def stretch_id(clip: str, start: float, end: float) -> str:
+    """The id of another stretch of a clip's file.
+
+    Args:
+      clip: the clip.
+      start: of the stretch, in seconds of the file.
+      end: of it.
+    """
+    found = _STRETCH.search(clip)
+    assert found is not None  # It may be empty.
+    stretch = f"@{_milliseconds(start)}-{_milliseconds(end)}ms"
+    return clip[: found.start()] + stretch + (found[1] or "")
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -78,6 +78,11 @@ def asks(
     return found
 
 
+def is_clip(heard: str) -> bool:
+    """Whether an `AskedQuestion.heard` names a clip: neither silence nor nothing."""
+    return heard != _NOTHING and not heard.startswith(_ZEROS)
+
+
 def heard_features(
     features: Callable[[str], Features], clip: str
 ) -> Callable[[str], Features]:

@@ -10,11 +10,18 @@ from ml_collections import ConfigDict
 from musilingo_jax.answering import corpus_answers
 from musilingo_jax.answering.answer_file import AnswerFile, AskedQuestion
 from musilingo_jax.answering.answerer import load_answerer
+from musilingo_jax.answering.padded_prompts import Features
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.audio.features import FeatureConfig
 from musilingo_jax.corpora import mixture
 from musilingo_jax.corpora.records import Record, contents_of
-from musilingo_jax.evaluation import controls, report_files, scoring
+from musilingo_jax.evaluation import (
+    controls,
+    heard_before,
+    protocols,
+    report_files,
+    scoring,
+)
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.evaluation.metrics.wording import WordingModels
@@ -32,6 +39,7 @@ def evaluate(
     adapter: str | None,
     out: Path | None,
     *,
+    protocol: str = protocols.WHOLE,
     bertscore: str | None = None,
     layer: int | None = None,
 ) -> tuple[Path, Scored | None]:
@@ -42,7 +50,9 @@ def evaluate(
     Args:
       config: the experiment.
       adapter: folder or embedded name of an adapter; None for the run's.
-      out: folder of the report; None for `<run>/evaluation`.
+      out: folder of the report; None for `<run>/evaluation`, and for a protocol that
+        is not the usual one `<run>/evaluation_<protocol>`.
+      protocol: a name of `protocols.PROTOCOLS`.
       bertscore: the model of BERTScore; None for none.
       layer: its layer; None for the one that its authors chose.
 
@@ -58,32 +68,53 @@ def evaluate(
         raise UserError(f"config.seed is {config.seed}: it must be at least 0")
     adapter = corpus_answers.adapter_of(config, adapter)
     model = corpus_answers.model_of(config, adapter)
-    folder = out or Path(config.run) / "evaluation"
+    usual = protocol == protocols.WHOLE
+    name = "evaluation" if usual else f"evaluation_{protocol}"
+    folder = out or Path(config.run) / name
     check_writable_folder(folder, flag="--out")
     split = config.corpus.test_split
-    file = corpus_answers.open_answers(folder / ANSWERS, config, adapter, split)
+    besides = None if usual else {"protocol": protocol}
+    file = corpus_answers.open_answers(
+        folder / ANSWERS, config, adapter, split, besides
+    )
     is_first = jax.process_index() == 0
     # Before hours of answering, because a part may be missing.
     models = WordingModels.require(bertscore, layer) if is_first else None
     mesh = corpus_answers.mesh_of(config)
     test = mixture.split(config.corpus, split, answered=True)
-    features = feature_cache.prepare(config, test, mesh)
-    records = corpus_answers.askable_records(config, test, features.ids)
-    hear = controls.heard_features(features.features, records[0].clip)
-    asks = {OWN: [AskedQuestion(record, heard=record.clip) for record in records]}
-    asks |= controls.asks(records, features.features, config.seed)
-    every = list(dict.fromkeys(ask for each in asks.values() for ask in each))
+    pieces = protocols.pieces(test, protocol)
+    heard_clips = [piece for each in pieces.values() for piece in each]
+    features = feature_cache.prepare(config, heard_clips, mesh)
+    readable = {
+        clip
+        for clip, each in pieces.items()
+        if all(piece.clip in features.ids for piece in each)
+    }
+    records = corpus_answers.askable_records(config, test, readable)
+
+    def begins(clip: str) -> Features:
+        """The features of what is heard first of a clip, or of a piece."""
+        return features.features(pieces[clip][0].clip if clip in pieces else clip)
+
+    hear = controls.heard_features(begins, records[0].clip)
+    single = {OWN: [AskedQuestion(record, heard=record.clip) for record in records]}
+    single |= controls.asks(records, begins, config.seed)
+    asks = protocols.joined(single, records, pieces)
+    each_once = dict.fromkeys(
+        ask for every in asks.values() for joined in every for ask in joined
+    )
     answerer = load_answerer(model, FeatureConfig.from_config(config), mesh)
-    corpus_answers.answer_corpus(answerer, config, every, hear, file)
+    corpus_answers.answer_corpus(answerer, config, [*each_once], hear, file)
     if models is None:
         return folder, None
 
     answers = {
-        system: [_answer(file, ask) for ask in each] for system, each in asks.items()
+        system: [_answer(file, joined) for joined in each]
+        for system, each in asks.items()
     }
     corpus = mixture.load(config.corpus)
     training = [r for r in corpus if r.split == config.corpus.train_split and r.answer]
-    cut = [file.is_cut(ask) for ask in asks[OWN]]
+    cut = [any(map(file.is_cut, joined)) for joined in asks[OWN]]
     scored = _score(records, answers, cut, corpus, training, models, config.seed)
     heard = {contents_of(record.clip) or record.clip for record in training}
     tested = {record.clip for record in records}
@@ -93,15 +124,20 @@ def evaluate(
         not_held_out=sum((contents_of(clip) or clip) in heard for clip in tested),
         identity=corpus_answers.identity(config, adapter),
         config=json.loads(config.to_json_best_effort()),
+        notes=(
+            *heard_before.notes(config, adapter),
+            *protocols.note({clip: pieces[clip] for clip in tested}, protocol),
+        ),
     )
     report_files.write(folder, about, scored)
     return folder, scored
 
 
-def _answer(file: AnswerFile, ask: AskedQuestion) -> str:
-    answer = file.answer(ask)
-    assert answer is not None, ask  # `answer_corpus` has finished.
-    return answer
+def _answer(file: AnswerFile, joined: Sequence[AskedQuestion]) -> str:
+    """The answers to questions whose answers are joined, which are mostly one."""
+    answers = [file.answer(ask) for ask in joined]
+    # `answer_corpus` has finished.
+    return " ".join(answer for answer in answers if answer is not None)
 
 
 def _others(

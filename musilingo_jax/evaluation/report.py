@@ -225,15 +225,17 @@ def _published(legacy: Sequence[Line], factual: Sequence[Line]) -> str:
     own = {line.name: line.own for line in legacy}
     names = ("bleu", "meteor", "rouge_l", "bertscore")
     head = ["", "test corpus", "BLEU (B-U)", "METEOR (M-R)", "ROUGE-L (R-L)"]
-    rows = [_row([*head, "BERTScore", "source"])]
-    rows.append(_row(["---", "---", *["---:"] * 4, "---"]))
-    rows.append(_row(["**this**", "", *(_number(own[n]) for n in names), ""]))
+    rows = [_row([*head, "BERTScore", "protocol", "source"])]
+    rows.append(_row(["---", "---", *["---:"] * 4, "---", "---"]))
+    rows.append(_row(["**this**", "", *(_number(own[n]) for n in names), "", ""]))
     for published in LEGACY:
         cells = [f"{getattr(published, name):g}" for name in names]
-        rows.append(
-            _row([published.system, published.corpus, *cells, published.source])
-        )
-    parts = ["Published scores, which are comparable only on the same corpus:"]
+        cells += [escape(published.protocol), published.source]
+        rows.append(_row([published.system, published.corpus, *cells]))
+    parts = [
+        "Published scores, which are comparable only on the same corpus and with the "
+        "same protocol (`evaluate --protocol`):"
+    ]
     parts.append("\n".join(rows))
     if any(line.name == "multiple_choice" for line in factual):
         scores = ", ".join(f"{name} {value}" for name, value in MUCHOMUSIC.items())

@@ -14,8 +14,9 @@ Nothing is downloaded: shapes of released models are known by name, those of oth
 read from their `config.json`. Each program takes about a minute and 1.5 GB of this
 machine's memory.
 
-`--search` tries meshes and ways of splitting an update into batches, the most promising
-ones first, and ends with the flags to train with.
+`--estimate` counts the memory of an update without the compiler, for devices of any
+kind. `--search` tries meshes and ways of splitting an update into batches, the most
+promising ones first, and ends with the flags to train with.
 """
 
 import json
@@ -28,7 +29,14 @@ from ml_collections import ConfigDict
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.padded_prompts import LENGTH_MULTIPLE
 from musilingo_jax.audio.features import FeatureConfig
-from musilingo_jax.plan import compile, model_shapes, search, tables, tpu_slices
+from musilingo_jax.plan import (
+    compile,
+    memory_estimate,
+    model_shapes,
+    search,
+    tables,
+    tpu_slices,
+)
 from musilingo_jax.plan.answerer import AbstractAnswerer
 from musilingo_jax.plan.compile import CompiledPlan
 from musilingo_jax.plan.decode_program import DecodeJob
@@ -43,6 +51,7 @@ from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
 from musilingo_jax.runtime.printable import print_note
+from musilingo_jax.training import starting
 from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
 
@@ -71,6 +80,9 @@ def define_flags() -> None:
     """Defines the flags of this program, besides those of the config."""
     flags.DEFINE_list(
         "topology", [], "TPU slices, e.g. v5e-8,v4-32, or grids of chips: v5e:2x4"
+    )
+    flags.DEFINE_list(
+        "estimate", [], "memory by arithmetic: slices, or 8x80 for 8 devices of 80 GiB"
     )
     flags.DEFINE_list("program", ["train"], f"what to plan: {', '.join(PROGRAMS)}")
     flags.DEFINE_string("stage", "", "the stage to plan; default: the last one")
@@ -117,10 +129,13 @@ def main(argv: list[str]) -> None:
     config = cli.required_config(*sorted(needed), "model", "mesh")
     if config.model.get("dtype") == number_type.AUTO:
         config.model.dtype = "bfloat16"  # On the TPU, whatever processor plans for it.
-    if not given.topology:
-        raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
     if given.json and given.markdown:
         raise UsageError("choose --json or --markdown")
+    if given.estimate:
+        _estimate(config)
+        return
+    if not given.topology:
+        raise UsageError("--topology is missing: name a slice, as in --topology=v5e-8")
     for name in ("search_minutes", "search_programs"):
         if given[name].present and not given.search:
             raise UsageError(f"--{name} is for a search: add --search")
@@ -143,6 +158,28 @@ def main(argv: list[str]) -> None:
                     print(f"train with:\n  {' '.join(pasted(plan, config))}\n")
     if given.markdown:
         print(tables.markdown(plans_made))
+
+
+def _estimate(config: ConfigDict) -> None:
+    """Prints the memory of an update by arithmetic."""
+    given = flags.FLAGS
+    if given.topology or given.search or given.program != ["train"]:
+        raise UsageError(
+            "--estimate is of an update, for the devices that it names: leave out "
+            "--topology, --search and --program"
+        )
+    found = [
+        memory_estimate.estimate(
+            train_job(config, memory_estimate.parse(name)), dict(config.mesh)
+        )
+        for name in given.estimate
+    ]
+    if given.markdown:
+        print(memory_estimate.markdown(found))
+    elif given.json:
+        print(memory_estimate.as_json(found))
+    else:
+        print("\n\n".join(map(memory_estimate.describe, found)))
 
 
 def _programs() -> list[str]:
@@ -197,7 +234,9 @@ def train_job(config: ConfigDict, topology: Topology) -> TrainJob:
             f"--stage={name}: config.stages has {', '.join(config.stages) or 'none'}"
         )
     stage = StageConfig.from_config(config, name)
-    largest = largest_row(stage)
+    shapes, bridge = _shapes(config), config.get(starting.BRIDGE)
+    adds = not starting.described(config).splices
+    largest = largest_row(stage, states=shapes.encoder_states if adds else 0)
     model = ModelConfig.from_config(config)
     return TrainJob(
         name=name,
@@ -207,12 +246,18 @@ def train_job(config: ConfigDict, topology: Topology) -> TrainJob:
             windows=given.windows or largest.windows,
             answers=min(given.answers or largest.answers, given.length or 10**9),
         ),
-        shapes=_shapes(config),
+        shapes=shapes,
         dtype=model.dtype,
         quantization=model.quantization,
         mesh={},
         topology=topology,
+        bridge=dict(bridge) if bridge else None,
     )
+
+
+def _is_tuned(config: ConfigDict, name: str) -> bool:
+    """Whether a stage trains something beside the language model's weights."""
+    return StageConfig.from_config(config, name).tuning.anything
 
 
 def encode_job(
@@ -256,9 +301,18 @@ def answer_job(
     """The prompts or the rows that flags and config describe.
 
     Raises:
-      UserError: a setting is invalid, or a prompt and its answer exceed the context.
+      UserError: a setting is invalid, a prompt and its answer exceed the context, or
+        the config trains what the planned program would leave out.
     """
     given = flags.FLAGS
+    tuned = [name for name in config.get("stages", ()) if _is_tuned(config, name)]
+    if config.get(starting.BRIDGE) or tuned:
+        part = f"config.{tuned[0]}.tuning" if tuned else f"config.{starting.BRIDGE}"
+        raise UserError(
+            f"--program={program} is planned for MusiLingo's bridge and frozen weights "
+            f"alone, and would leave out {part}: plan a config without it, of the same "
+            "language model"
+        )
     generate = GenerateConfig.from_config(config)
     model = ModelConfig.from_config(config)
     answerer = AbstractAnswerer(

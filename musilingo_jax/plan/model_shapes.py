@@ -91,6 +91,7 @@ _SMOLLM_3_3B = replace(
 )
 
 LANGUAGE_MODELS = {
+    "mu-llama/MU-LLaMA": _LLAMA_2_7B,
     "m-a-p/MusiLingo-long-v1": _VICUNA_7B,
     "m-a-p/MusiLingo-short-v1": _VICUNA_7B,
     "m-a-p/MusiLingo-musicqa-v1": _VICUNA_7B,
@@ -145,6 +146,7 @@ _MERT_330M = replace(
 )
 
 ENCODERS = {
+    "mu-llama/MU-LLaMA": _MERT_330M,
     "m-a-p/MusiLingo-long-v1": _MERT_330M,
     "m-a-p/MusiLingo-short-v1": _MERT_330M,
     "m-a-p/MusiLingo-musicqa-v1": _MERT_330M,
@@ -161,11 +163,14 @@ class Shapes:
       language_model: its configuration.
       encoder_width: of a feature vector.
       source: where these come from, for people.
+      encoder_states: hidden states of the encoder, its depth + 1; 0 if only the width
+        is known.
     """
 
     language_model: LlamaConfig
     encoder_width: int
     source: str
+    encoder_states: int = 0
 
     def heading(self, weights: str) -> str:
         """A line for people, with the type of the weights."""
@@ -194,9 +199,11 @@ def shapes(
         llama, source = _given(language_model_config)
     else:
         llama, source = _language_model(model_config.named(config, "language_model"))
+    states = 0
     if not encoder_width:
-        encoder_width = encoder(model_config.named(config, "encoder"))[0].hidden_size
-    return Shapes(llama, encoder_width, source)
+        mert, _ = encoder(model_config.named(config, "encoder"))
+        encoder_width, states = mert.hidden_size, mert.num_hidden_layers + 1
+    return Shapes(llama, encoder_width, source, states)
 
 
 def _given(named: str) -> tuple[LlamaConfig, str]:

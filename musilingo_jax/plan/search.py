@@ -178,15 +178,8 @@ def estimate(job: TrainJob) -> Candidate:
     local = stage.rows / (job.mesh["data"] * fsdp)
     places = local * job.row.length
 
-    activations = places * (4 * llama.width + 3 * llama.mlp_width / tensor) * 2
-    logits = local * min(job.row.answers, CHUNK) * llama.vocab * 4
-    memory = (
-        (layer * llama.depth + ends) / (fsdp * tensor)
-        + (layer / tensor if fsdp > 1 else 0)
-        + places * _kept(llama, stage.remat, tensor) * llama.depth
-        + activations
-        + 2 * logits
-    )
+    activations = _activations(job)
+    memory = (layer * llama.depth + ends) / (fsdp * tensor) + temporary(job)
 
     blocked = _has_blocks(job)
     every = job.step_flops(attended=0 if blocked else job.rows * job.row.length**2)
@@ -207,6 +200,28 @@ def estimate(job: TrainJob) -> Candidate:
     if topology.exchange:
         seconds.append((gathered + summed) / topology.exchange)
     return Candidate(job, memory, max(seconds) + sum(seconds) / 100)
+
+
+def temporary(job: TrainJob) -> float:
+    """Rough memory of what an update computes in between, on a device."""
+    llama, stage = job.shapes.language_model, job.stage
+    fsdp, tensor = job.mesh["fsdp"], job.mesh["tensor"]
+    layer = flops.layer_weights(llama) * (1 if job.quantization else 2)
+    local = stage.rows / (job.mesh["data"] * fsdp)
+    logits = local * min(job.row.answers, CHUNK) * llama.vocab * 4
+    return (
+        (layer / tensor if fsdp > 1 else 0)
+        + local * job.row.length * _kept(llama, stage.remat, tensor) * llama.depth
+        + _activations(job)
+        + 2 * logits
+    )
+
+
+def _activations(job: TrainJob) -> float:
+    """Bytes of the vectors between the products of a layer, on a device."""
+    llama, mesh = job.shapes.language_model, job.mesh
+    places = job.stage.rows / (mesh["data"] * mesh["fsdp"]) * job.row.length
+    return places * (4 * llama.width + 3 * llama.mlp_width / mesh["tensor"]) * 2
 
 
 def _kept(llama: LlamaConfig, policy: str, tensor: int) -> float:

@@ -1,21 +1,27 @@
-"""An update of the adapter: `train_step.make_update`, at full size."""
+"""An update of what learns: `train_step.make_update`, at full size."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
 
-from musilingo_jax.models.bridges.linear import LinearBridge
-from musilingo_jax.models.parts import Parts
+from musilingo_jax.models.answer_loss import Batch
+from musilingo_jax.models.lora import MapSizes, Tuning
+from musilingo_jax.models.parts import Parts, divided
 from musilingo_jax.plan.job import Lowered, held
 from musilingo_jax.plan.model_shapes import Shapes
 from musilingo_jax.plan.program_costs import ProgramCosts
 from musilingo_jax.plan.tpu_slices import Topology
 from musilingo_jax.pretrained import weights
-from musilingo_jax.training import flops
+from musilingo_jax.runtime.errors import UserError
+from musilingo_jax.runtime.sharding import placed
+from musilingo_jax.training import flops, starting
 from musilingo_jax.training.packing import RowShape
 from musilingo_jax.training.stage_config import StageConfig
 from musilingo_jax.training.train_step import (
@@ -39,6 +45,7 @@ class TrainJob:
       quantization: of the frozen weights; "" for none.
       mesh: sizes of the axes, none of them −1.
       topology: the slice.
+      bridge: the section `bridge` of the config; None if it has none.
     """
 
     name: str
@@ -49,6 +56,7 @@ class TrainJob:
     quantization: str
     mesh: Mapping[str, int]
     topology: Topology
+    bridge: Mapping[str, Any] | None = None
 
     program = "train"
     run = "update"
@@ -85,19 +93,34 @@ class TrainJob:
 
     def step_flops(self, *, attended: float) -> float:
         """Model FLOPs with `attended` pairs of attention; see `flops.step_flops`."""
-        return flops.step_flops(
+        windows = 0 if self._adds else self.rows * self.row.windows
+        language_model = flops.step_flops(
             self.shapes.language_model,
             encoder_width=self.shapes.encoder_width,
-            windows=self.rows * self.row.windows,
+            windows=windows,
             tokens=self.tokens,
             targets=self.rows * self.row.answers,
             attended=attended,
+            layers_learn=self.stage.learns_layers,
         )
+        return language_model + self._other_flops()
+
+    def _other_flops(self) -> float:
+        """Those of a bridge that adds, once a clip, and of LoRA, for every token.
+
+        A weight that learns costs 6 operations for each vector, another one 2.
+        """
+        parts, stage = self._parts(), self.stage
+        examples = stage.batch_size * stage.accumulate
+        each = (6 if stage.learns_bridge else 2) * _size(parts.bridge)
+        bridge = each * examples if self._adds else 0
+        tuning = 6 * _size(parts.tuning) * self.tokens if stage.tuning.rank else 0
+        return float(bridge + tuning)
 
     def lower(self, mesh: Mesh) -> Lowered:
         """The update; see `Job.lower`."""
         self.stage.check_rows(self.name, mesh)
-        state, frozen, batch = self._arguments(mesh)
+        state, frozen, batch = self.arguments(mesh)
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         update = make_update(self.stage, self.stage.optimiser(), placement)
         # The type of an update does not say that it is jitted.
@@ -112,31 +135,74 @@ class TrainJob:
             },
         )
 
-    def _arguments(self, mesh: Mesh) -> tuple[TrainState, Any, Any]:
-        """State, frozen parts and batch of an update, as shapes and shardings."""
-        widths = self.shapes.encoder_width, self.shapes.language_model.width
-        adapter = jax.eval_shape(lambda: LinearBridge(*widths, rngs=nnx.Rngs(0)))
-        learning = Parts(bridge=adapter)
-        state = abstract_state(self.stage.optimiser(), learning, mesh)
+    @property
+    def _described(self) -> ConfigDict:
+        """The config's section `bridge`, alone."""
+        return ConfigDict({starting.BRIDGE: dict(self.bridge or {})})
+
+    @property
+    def _adds(self) -> bool:
+        """Whether the bridge adds to the layers, and puts nothing into the text."""
+        return not starting.described(self._described).splices
+
+    def _parts(self) -> Parts:
+        """Bridge and what is trained beside the weights, as shapes.
+
+        Raises:
+          UserError: the bridge does not fit the models.
+        """
+        shapes, stage = self.shapes, self.stage
+        if self._adds and not shapes.encoder_states:
+            raise UserError(
+                "--encoder_width does not say how many states the encoder has, which "
+                "config.bridge needs: leave it out, or name an encoder"
+            )
+        rows = shapes.encoder_states if self._adds else self.row.windows
+        make = starting.random_bridge(
+            self._described, (rows, shapes.encoder_width), shapes.language_model
+        )
+        parts = Parts(bridge=jax.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+        if not stage.tuning.anything:
+            return parts
+        fresh = functools.partial(
+            Tuning.fresh, MapSizes.of(shapes.language_model), stage.tuning
+        )
+        tuning = jax.eval_shape(lambda: fresh(rngs=nnx.Rngs(0)))
+        return replace(parts, tuning=tuning)
+
+    def arguments(self, mesh: Mesh | AbstractMesh) -> tuple[TrainState, Parts, Batch]:
+        """State, frozen parts and batch of an update, as shapes and shardings.
+
+        Raises:
+          UserError: the bridge does not fit the models.
+        """
+        parts = self._parts()
+        learning = parts.only(*self.stage.learns)
+        frozen = placed(parts.without(*self.stage.learns), mesh)
         llama = weights.abstract_language_model(
             self.shapes.language_model,
             dtype=self.dtype,
             quantization=self.quantization,
             mesh=mesh,
         )
+        if self.stage.learns_layers:
+            layers, llama = divided(llama)
+            learning = replace(learning, llama=_in_float32(layers))
+        state = abstract_state(self.stage.optimiser(), learning, mesh)
         batch = abstract_batch(
             self.stage, width=self.shapes.encoder_width, mesh=mesh, **asdict(self.row)
         )
-        return state, Parts(llama=llama), batch
+        return state, replace(frozen, llama=llama), batch
 
     def heading(self) -> list[str]:
         """The model, and the rows of an update."""
         stage, row = self.stage, self.row
+        audio = "" if self._adds else f"{row.windows} of them audio, "
         return [
             self.shapes.heading(self.weights),
             f"  update of {self.name}  {stage.batch_size * stage.accumulate} examples "
             f"in {stage.accumulate} × {stage.rows} rows of {row.length:,} tokens, "
-            f"{row.windows} of them audio, {row.answers} of answers",
+            f"{audio}{row.answers} of answers",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,17 +231,34 @@ class TrainJob:
         return f"{figures['tokens_per_second']:,.0f} tokens/s"
 
 
-def largest_row(stage: StageConfig) -> RowShape:
+def _in_float32(tree: Any) -> Any:
+    """An abstract tree with other types."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree
+    )
+
+
+def _size(tree: Any) -> int:
+    """The number of parameters of an abstract tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def largest_row(stage: StageConfig, *, states: int = 0) -> RowShape:
     """The largest row of tokens that a batch of the stage can have.
 
     Lengths depend on the data, but a row is never longer than the number of examples
     that share it, times the longest example.
+
+    Args:
+      stage: its settings.
+      states: of the encoder, of which a bridge that adds reads all; 0 for a bridge that
+        splices windows.
     """
     examples = -(-stage.batch_size // stage.rows)
     answer = min(stage.prompt.max_answer_tokens, stage.max_tokens)
     return RowShape(
         length=examples * stage.max_tokens,
-        windows=examples * stage.max_windows,
+        windows=examples * (states or stage.max_windows),
         answers=examples * answer,
     ).rounded()
 

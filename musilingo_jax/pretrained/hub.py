@@ -12,13 +12,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from musilingo_jax.pretrained import foreign_models
+import jax
+
+from musilingo_jax.pretrained import foreign_models, mu_llama_release
 from musilingo_jax.pretrained.pytorch_files import BIN, BIN_INDEX
 from musilingo_jax.pretrained.safetensors_file import Tensor, read_header
-from musilingo_jax.pretrained.tensor_files import INDEX, WEIGHTS
+from musilingo_jax.pretrained.tensor_files import CONFIG, INDEX, WEIGHTS
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
-from musilingo_jax.runtime.printable import printable
+from musilingo_jax.runtime.printable import print_note, printable
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractBufferedFile
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 SMALL = (
-    *("*.json", "*.jinja", "tokenizer.model"),
+    *("*.json", "*.jinja", "tokenizer.model", "*/tokenizer.model"),
     *foreign_models.LORA_WEIGHTS,
 )
 """Patterns of the files that describe a model; and a LoRA, which is small."""
@@ -50,6 +52,8 @@ def is_name(source: str) -> bool:
 def download(source: str, *, weights: bool) -> Path:
     """The folder of a model in the hub's cache, downloaded if it is not there yet.
 
+    A note says how large weights are before they are downloaded.
+
     Args:
       source: `owner/name`, or `owner/name@revision` (a branch, tag or commit).
       weights: whether to download the weights, too: in each folder, those that
@@ -70,7 +74,10 @@ def download(source: str, *, weights: bool) -> Path:
         if _weights(_files_in(folder), folder):
             return folder
         raise
-    return _snapshot(source, (*SMALL, *_weights(names, folder)))
+    chosen = _weights(names, folder)
+    if missing := [name for name in chosen if not (folder / name).is_file()]:
+        _tell_size(source, tuple(missing))
+    return _snapshot(source, (*SMALL, *chosen))
 
 
 def cached(source: str) -> Path | None:
@@ -118,6 +125,35 @@ def files(source: str) -> tuple[str, ...]:
             name.repo, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
     return tuple(file.rfilename for file in found.siblings or ())
+
+
+def has_file(source: str, name: str) -> bool:
+    """Whether a model on the hub has a file of this name.
+
+    Raises:
+      UserError: as `download`.
+    """
+    return name in files(source)
+
+
+@functools.lru_cache(maxsize=16)  # Each part of a release asks for all of it.
+def _tell_size(source: str, names: tuple[str, ...]) -> None:
+    """Says on stderr how large the files are that are about to be downloaded."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    parsed = _parse(source)
+    with _hub_errors(source):
+        listed = HfApi().list_repo_tree(
+            parsed.repo, revision=parsed.revision, recursive=True
+        )
+        sizes = {file.path: file.size for file in listed if isinstance(file, RepoFile)}
+    if jax.process_index() == 0:
+        total = sum(sizes.get(name, 0) for name in names)
+        print_note(
+            f"note: {source} is downloaded into the hub's cache, which HF_HOME moves: "
+            f"{total / 1e9:.2f} GB in {', '.join(names)}"
+        )
 
 
 def look_into(source: str, folder: str) -> Mapping[str, Tensor]:
@@ -219,7 +255,9 @@ def _weights(names: Collection[str], folder: Path) -> list[str]:
         else:
             loras = (str(parent / name) for name in foreign_models.LORA_WEIGHTS)
             found += [name for name in loras if name in names][:1]
-    return found
+    # A whole model; what is in folders beside it is in it, too.
+    whole = mu_llama_release.CHECKPOINT
+    return [whole] if whole in names and CONFIG not in names else found
 
 
 def _files_in(folder: Path) -> tuple[str, ...]:

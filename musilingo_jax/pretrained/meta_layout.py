@@ -30,7 +30,8 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.released_config import LARGEST_SIZE, AttributeGuard
 from musilingo_jax.pretrained import pytorch_files
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors, shortened
-from musilingo_jax.pretrained.row_tensors import RowTensor, halved, joined
+from musilingo_jax.pretrained.meta_names import EMBEDDING, HEAD, to_transformers
+from musilingo_jax.pretrained.row_tensors import RowTensor, joined
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 from musilingo_jax.runtime.printable import one_line
@@ -48,24 +49,6 @@ _GUARD = AttributeGuard(
     file=PARAMS,
 )
 
-_EMBEDDING, _HEAD = "tok_embeddings.weight", "output.weight"
-_NAMES = {
-    _EMBEDDING: "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    _HEAD: "lm_head.weight",
-}
-_LAYER_NAMES = {
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-}
-_TURNED = ("attention.wq", "attention.wk")
 # Angles, which are computed when the model is loaded.
 _IGNORED = re.compile(r"(.+\.)?rope\.freqs")
 
@@ -134,24 +117,7 @@ def open_tensors(folder: Path) -> Tensors:
             + (f" … {_shard(len(shards) - 1)}" if shards[1:] else "")
             + f" do not fit {PARAMS}; {'; '.join(told)}; get all files from one source"
         )
-    return renamed(tensors, config.head_dim)
-
-
-def renamed(tensors: Tensors, head_dim: int) -> Tensors:
-    """Whole tensors under Meta's names, under the transformers library's.
-
-    Args:
-      tensors: of a language model; names that Meta's files do not have stay.
-      head_dim: rows of a head of queries or keys, which are reordered.
-    """
-    found = {}
-    for name, tensor in tensors.items():
-        layer, key = _split(name)
-        if key in _TURNED:
-            tensor = halved(tensor, head_dim)
-        known = key in _LAYER_NAMES or name in _NAMES
-        found[_translated(name, layer, key) if known else name] = tensor
-    return found
+    return to_transformers(tensors, config.head_dim)
 
 
 def tokenizer_folders(folder: Path) -> tuple[Path, ...]:
@@ -201,7 +167,7 @@ def _config(folder: Path, shards: Sequence[Tensors]) -> dict[str, Any]:
             "rms_norm_eps": _number(given, "norm_eps", float),
             "rope_theta": _number(theta, "rope_theta", float),
             "rope_scaling": _scaling(given, width, depth),
-            "tie_word_embeddings": all(_HEAD not in shard for shard in shards),
+            "tie_word_embeddings": all(HEAD not in shard for shard in shards),
         }
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
@@ -232,12 +198,12 @@ def _vocabulary(given: Mapping[str, Any], shards: Sequence[Tensors], width: int)
     """`vocab_size`; if it is left to the tokenizer, the rows of the embedding."""
     if given.get("vocab_size", -1) != -1:
         return _number(given, "vocab_size", int)
-    embedding = shards[0].get(_EMBEDDING)
+    embedding = shards[0].get(EMBEDDING)
     rows, *columns = (*(embedding.shape if embedding is not None else ()), 0)
     if rows and (len(shards) == 1 or columns[0] * len(shards) == width):
         return rows
     raise UserError(
-        f"{PARAMS}: gives no vocab_size, and {_EMBEDDING} of {_shard(0)} does not show "
+        f"{PARAMS}: gives no vocab_size, and {EMBEDDING} of {_shard(0)} does not show "
         "it; write it there"
     )
 
@@ -297,21 +263,11 @@ def _shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
         "ffn_norm": (width,),
     }
     vocabulary = (config.vocab, width)
-    shapes = {_EMBEDDING: vocabulary}
+    shapes = {EMBEDDING: vocabulary}
     for number in range(config.depth):
         shapes |= {f"layers.{number}.{key}.weight": layer[key] for key in layer}
     shapes |= {"norm.weight": (width,)}
-    return shapes | ({} if config.tied else {_HEAD: vocabulary})
-
-
-def _split(name: str) -> tuple[str, str]:
-    """layers.3.attention.wq.weight → "3", "attention.wq"; else two empty texts."""
-    found = re.fullmatch(r"layers\.(\d+)\.(.+)\.weight", name)
-    return (found[1], found[2]) if found else ("", "")
-
-
-def _translated(name: str, layer: str, key: str) -> str:
-    return f"model.layers.{layer}.{_LAYER_NAMES[key]}.weight" if key else _NAMES[name]
+    return shapes | ({} if config.tied else {HEAD: vocabulary})
 
 
 def _whole(

@@ -64,7 +64,8 @@ class ModelFolder:
         Args:
           source: a folder or a name.
           weights: whether to download the weights of a model on the hub. If not, its
-            tensors are read there. Without a connection, weights that were downloaded
+            tensors are read there, but for a release of MU-LLaMA, which describes
+            itself nowhere else. Without a connection, weights that were downloaded
             before are used.
 
         Raises:
@@ -80,6 +81,8 @@ class ModelFolder:
                 folder = hub.cached(name)
             if folder is None:  # The tensors will be read on the hub.
                 folder, remote = hub.download(name, weights=False), name
+                if _only_in_a_checkpoint(name):  # Whose sizes only its tensors say.
+                    folder, remote = hub.download(name, weights=True), None
         config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
         if config is not None and is_run(config):
             meant = embedded_models.as_recorded(config["model"])
@@ -146,6 +149,13 @@ def is_release(config: Mapping[str, Any]) -> bool:
 def is_run(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is that of a run, which names the parts it used."""
     return isinstance(config.get("model"), dict) and "stages" in config
+
+
+def _only_in_a_checkpoint(source: str) -> bool:
+    """Whether a model on the hub is a state of MU-LLaMA's trainer, and no more."""
+    return hub.has_file(source, mu_llama_release.CHECKPOINT) and not hub.has_file(
+        source, CONFIG
+    )
 
 
 def _local(source: str | Path) -> Path | None:

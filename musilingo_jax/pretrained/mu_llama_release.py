@@ -16,28 +16,35 @@ never read.
 """
 
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from musilingo_jax.pretrained import meta_layout, pytorch_files
+from musilingo_jax.models import lora
+from musilingo_jax.pretrained import pytorch_files
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors, shortened, under
-from musilingo_jax.pretrained.row_tensors import RowTensor, halved
+from musilingo_jax.pretrained.meta_names import to_transformers
+from musilingo_jax.pretrained.row_tensors import halved, reshaped, stacked, transposed
 from musilingo_jax.runtime.errors import UserError
 
 CHECKPOINT = "checkpoint.pth"
 ENCODER = "m-a-p/MERT-v1-330M"
 """The model that its encoder is, whose `config.json` describes it."""
 
-_ENCODER, _LLAMA = "mert_model.", "llama."
-_MIX = "mu_mert_agg.weight"
-# LLaMA 2's; the file does not say them.
-_NORM_EPS, _ROPE_THETA, _CONTEXT = 1e-5, 10_000.0, 4096
-_BLOCKS = {"norm": "norm", "f1": "gate_proj", "f3": "up_proj", "f2": "down_proj"}
-# Their name → ours, and whether its rows turn in pairs.
-_MAPS = {
+ENCODER_PREFIX, LLAMA_PREFIX = "mert_model.", "llama."
+MIX = "mu_mert_agg.weight"
+NORM_EPS, ROPE_THETA = 1e-5, 10_000.0
+"""LLaMA 2's; the file does not say them."""
+_CONTEXT = 4096
+BLOCKS = {"norm": "norm", "f1": "gate_proj", "f3": "up_proj", "f2": "down_proj"}
+"""Of the bridge's blocks: their name → ours."""
+SINGLE = {
+    "mu_mert_agg.bias": "mix.bias",
+    "mu_mert_proj.weight": "projection.weight",
+    "mu_mert_proj.bias": "projection.bias",
+    "prefix_query.weight": "queries",
+}
+"""Of the rest of the bridge, what is the same in both: their name → ours."""
+MAPS = {
     "attention.wq": ("query", True),
     "attention.wk": ("key", True),
     "attention.wv": ("value", False),
@@ -46,12 +53,15 @@ _MAPS = {
     "feed_forward.w2": ("down", False),
     "feed_forward.w3": ("up", False),
 }
+"""Their name → ours, and whether its rows turn in pairs."""
+BIASED = ("query", "out", "gate", "up", "down")
+"""The maps that have a bias in the second stage."""
 
 
 def is_layout(folder: Path) -> bool:
     """Whether a folder has such a file, from the names of its tensors."""
     path = folder / CHECKPOINT
-    return path.is_file() and _MIX in pytorch_files.open_tensors(path)
+    return path.is_file() and MIX in pytorch_files.open_tensors(path)
 
 
 def tokenizer_folders(folder: Path) -> tuple[Path, ...]:
@@ -71,11 +81,11 @@ def open_part(folder: Path, kind: str) -> Tensors:
     """
     found = pytorch_files.open_tensors(folder / CHECKPOINT)
     if kind == "encoder":
-        own = {n: t for n, t in found.items() if n.startswith(_ENCODER)}
-        return under(own, _ENCODER)
+        own = {n: t for n, t in found.items() if n.startswith(ENCODER_PREFIX)}
+        return under(own, ENCODER_PREFIX)
     sizes = _Sizes(folder, found)
     if kind == "language_model":
-        return meta_layout.renamed(_frozen(found), sizes.head_dim)
+        return to_transformers(_frozen(found), sizes.head_dim)
     return _bridge(found, sizes) | _tuning(found, sizes)
 
 
@@ -97,8 +107,8 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
             "num_hidden_layers": sizes.depth,
             "num_attention_heads": sizes.heads,
             "num_key_value_heads": sizes.heads,
-            "rms_norm_eps": _NORM_EPS,
-            "rope_theta": _ROPE_THETA,
+            "rms_norm_eps": NORM_EPS,
+            "rope_theta": ROPE_THETA,
             "max_position_embeddings": _CONTEXT,
             "tie_word_embeddings": False,
         }
@@ -114,21 +124,21 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     }
     ranks = {
         ours: found[name].shape[0]
-        for theirs, (ours, _) in _MAPS.items()
-        if (name := _lora(0, theirs, "l1")) in found
+        for theirs, (ours, _) in MAPS.items()
+        if (name := lora_name(0, theirs, "l1")) in found
     }
     biases = [
         ours
-        for theirs, (ours, _) in _MAPS.items()
-        if f"{_LLAMA}layers.0.{theirs}.bias" in found
+        for theirs, (ours, _) in MAPS.items()
+        if f"{LLAMA_PREFIX}layers.0.{theirs}.bias" in found
     ]
     if ranks or biases:
         rank = next(iter(ranks.values()), 0)
         described["tuning"] = {
             "rank": rank,
             "alpha": float(rank or 1),  # The product of the factors counts once.
-            "targets": list(ranks),
-            "biases": biases,
+            "targets": [name for name in lora.MAPS if name in ranks],
+            "biases": [name for name in lora.MAPS if name in biases],
             "norms": False,
             "depth": sizes.depth,
             "width": sizes.width,
@@ -144,11 +154,11 @@ class _Sizes:
 
     def __init__(self, folder: Path, found: Tensors):
         names = {
-            "vocab": (f"{_LLAMA}tok_embeddings.weight", 0),
-            "width": (f"{_LLAMA}tok_embeddings.weight", 1),
-            "mlp": (f"{_LLAMA}layers.0.feed_forward.w1.weight", 0),
-            "heads": (f"{_LLAMA}layers.0.attention.gate", 1),
-            "states": (_MIX, 1),
+            "vocab": (f"{LLAMA_PREFIX}tok_embeddings.weight", 0),
+            "width": (f"{LLAMA_PREFIX}tok_embeddings.weight", 1),
+            "mlp": (f"{LLAMA_PREFIX}layers.0.feed_forward.w1.weight", 0),
+            "heads": (f"{LLAMA_PREFIX}layers.0.attention.gate", 1),
+            "states": (MIX, 1),
             "encoder_width": ("mu_mert_proj.weight", 1),
             "block_width": ("mu_mert_f1_1.weight", 0),
             "query_layers": ("prefix_query.weight", 0),
@@ -186,87 +196,56 @@ def _count(found: Tensors, pattern: str) -> int:
     return len({match[1] for name in found if (match := re.fullmatch(pattern, name))})
 
 
-def _lora(layer: int, theirs: str, half: str) -> str:
-    """layers.3.attention.lora_wq_l1.weight, of "attention.wq" and "l1"."""
+def lora_name(layer: int, theirs: str, half: str) -> str:
+    """llama.layers.3.attention.lora_wq_l1.weight, of "attention.wq" and "l1"."""
     room, name = theirs.split(".")
-    return f"{_LLAMA}layers.{layer}.{room}.lora_{name}_{half}.weight"
+    return f"{LLAMA_PREFIX}layers.{layer}.{room}.lora_{name}_{half}.weight"
 
 
 def _frozen(found: Tensors) -> Tensors:
     """The language model's tensors, without what was trained beside them."""
     beside = re.compile(r"layers\.\d+\..*(lora_|\.gate$|\.bias$).*|.*\.gate|.*\.bias")
-    own = {name: t for name, t in found.items() if name.startswith(_LLAMA)}
-    return {n: t for n, t in under(own, _LLAMA).items() if not beside.fullmatch(n)}
+    own = {name: t for name, t in found.items() if name.startswith(LLAMA_PREFIX)}
+    return {
+        n: t for n, t in under(own, LLAMA_PREFIX).items() if not beside.fullmatch(n)
+    }
 
 
 def _bridge(found: Tensors, sizes: _Sizes) -> dict[str, LazyTensor]:
     """The bridge under the names of `gated_values.NAMES`; absent ones are left out."""
-    names = {
-        "mu_mert_agg.bias": "mix.bias",
-        "mu_mert_proj.weight": "projection.weight",
-        "mu_mert_proj.bias": "projection.bias",
-        "prefix_query.weight": "queries",
-    }
+    names = dict(SINGLE)
     for block in range(sizes.blocks):
         names |= {
             f"mu_mert_{theirs}_{block + 1}.weight": f"blocks.{block}.{ours}.weight"
-            for theirs, ours in _BLOCKS.items()
+            for theirs, ours in BLOCKS.items()
         }
     renamed = {ours: found[theirs] for theirs, ours in names.items() if theirs in found}
     gates = [
         found[name]
         for layer in range(sizes.depth)
-        if (name := f"{_LLAMA}layers.{layer}.attention.gate") in found
+        if (name := f"{LLAMA_PREFIX}layers.{layer}.attention.gate") in found
     ]
-    mix = _reshaped(found[_MIX], (1, sizes.states))
-    return {"mix.weight": mix, "gates": _stacked(gates, sizes.heads), **renamed}
+    mix = reshaped(found[MIX], (1, sizes.states))
+    return {"mix.weight": mix, "gates": stacked(gates, sizes.heads), **renamed}
 
 
 def _tuning(found: Tensors, sizes: _Sizes) -> dict[str, LazyTensor]:
     """LoRA and biases under the names of `lora.NAMES`."""
     tensors: dict[str, LazyTensor] = {}
     for layer in range(sizes.depth):
-        for theirs, (ours, turns) in _MAPS.items():
+        for theirs, (ours, turns) in MAPS.items():
             path = f"tuning.layers.{layer}.{ours}"
-            first, second = (_lora(layer, theirs, half) for half in ("l1", "l2"))
-            bias = f"{_LLAMA}layers.{layer}.{theirs}.bias"
+            first, second = (lora_name(layer, theirs, half) for half in ("l1", "l2"))
+            bias = f"{LLAMA_PREFIX}layers.{layer}.{theirs}.bias"
             turned = {
                 name: halved(found[name], sizes.head_dim) if turns else found[name]
                 for name in (second, bias)
                 if name in found
             }
             if first in found:
-                tensors[f"{path}.a"] = _transposed(found[first])
+                tensors[f"{path}.a"] = transposed(found[first])
             if second in turned:
-                tensors[f"{path}.b"] = _transposed(turned[second])
+                tensors[f"{path}.b"] = transposed(turned[second])
             if bias in turned:
                 tensors[f"{path}.bias"] = turned[bias]
     return tensors
-
-
-def _reshaped(tensor: LazyTensor, shape: tuple[int, ...]) -> RowTensor:
-    """A small tensor in another shape."""
-
-    def rows(wanted: range) -> np.ndarray:
-        return tensor[...].reshape(shape)[wanted.start : wanted.stop]
-
-    return RowTensor(shape, tensor.dtype, rows)
-
-
-def _stacked(tensors: list[LazyTensor], width: int) -> RowTensor:
-    """A row of each of several small tensors."""
-
-    def rows(wanted: range) -> np.ndarray:
-        return np.stack([tensors[row][...].reshape(width) for row in wanted])
-
-    return RowTensor((len(tensors), width), tensors[0].dtype, rows)
-
-
-def _transposed(tensor: LazyTensor) -> RowTensor:
-    """A matrix whose rows are the columns of another."""
-    fan_out, fan_in = tensor.shape
-    return RowTensor((fan_in, fan_out), tensor.dtype, partial(_columns, tensor))
-
-
-def _columns(tensor: LazyTensor, rows: range) -> np.ndarray:
-    return np.ascontiguousarray(tensor[:, rows.start : rows.stop].T)

@@ -22,12 +22,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from musilingo_jax.models.released_config import AttributeGuard
-from musilingo_jax.pretrained import pytorch_files
+from musilingo_jax.pretrained import peft_config, pytorch_files
 from musilingo_jax.pretrained.finite_tensors import FiniteTensor
 from musilingo_jax.pretrained.foreign_models import LORA_CONFIG, LORA_WEIGHTS
 from musilingo_jax.pretrained.lazy_tensors import (
@@ -38,51 +37,31 @@ from musilingo_jax.pretrained.lazy_tensors import (
 from musilingo_jax.pretrained.lora_sum import LoraSum
 from musilingo_jax.pretrained.safetensors_file import open_file
 from musilingo_jax.runtime.errors import UserError
-from musilingo_jax.runtime.json_files import is_texts, read_json
+from musilingo_jax.runtime.json_files import is_texts
 from musilingo_jax.runtime.printable import one_line, print_note
 
-_GUARD = AttributeGuard(
-    used="""
-        base_model_name_or_path revision r lora_alpha use_rslora rank_pattern
-        alpha_pattern target_modules exclude_modules layers_to_transform
-        modules_to_save init_lora_weights
-    """,
-    fixed={
-        "peft_type": "LORA",
-        "fan_in_fan_out": False,
-        "bias": "none",
-        "use_dora": False,
-        "use_qalora": False,
-        "use_bdlora": False,
-        "lora_bias": False,
-        "layer_replication": None,
-        "megatron_config": None,
-        "trainable_token_indices": None,
-        "target_parameters": None,
-        "alora_invocation_tokens": None,
-        "arrow_config": None,
-    },
-    ignored={
-        "provenance of the file": "peft_version auto_mapping task_type",
-        "training, and the choice of what it trained, which the tensors show": """
-            inference_mode lora_dropout layers_pattern megatron_core loftq_config
-            eva_config corda_config lora_ga_config qalora_group_size runtime_config
-            ensure_weight_tying
-        """,
-    },
-    null_is_unset=True,
-    file=LORA_CONFIG,
-)
-
-# Other beginnings, such as PiSSA's, change the base when the LoRA is made.
-_BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_((?:embedding_)?[AB])(?:\.default)?(?:\.weight)?")
+_BIAS = re.compile(r"(.+)\.lora_B(?:\.default)?\.bias")
 # Keys of `rank_pattern` are regular expressions, of which some take for ever.
 _PATTERN = re.compile(r"[\w.^$\\]*([+*][\w.^$\\]*){0,3}")
 _LAYER = re.compile(r".*?\.(\d+)\.")
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _TIED = ("lm_head", "embed_tokens")
+
+
+class LoraChanges(NamedTuple):
+    """What a LoRA changes of a model.
+
+    Attributes:
+      sums: the name of a matrix of the model → what it becomes.
+      whole: the name of a tensor → the one that takes its place.
+      biases: module → the bias that its factors add, times the scale.
+    """
+
+    sums: Mapping[str, LoraSum]
+    whole: Mapping[str, FiniteTensor]
+    biases: Mapping[str, FiniteTensor]
 
 
 @dataclass(frozen=True)
@@ -104,26 +83,7 @@ class Lora:
         Raises:
           UserError: there is none, or it describes something else than a plain LoRA.
         """
-        if not (folder / LORA_CONFIG).exists():
-            raise UserError(
-                f"{folder}: has no {LORA_CONFIG}, which a LoRA needs; get it from the "
-                "same source"
-            )
-        config = read_json(folder / LORA_CONFIG)
-        if config.get("peft_type") is None:
-            raise UserError(f"{folder / LORA_CONFIG}: peft_type is missing")
-        try:
-            _GUARD.check(config)
-        except UserError as error:
-            raise UserError(
-                f"{folder}: {error}; merge it into its base with the peft library"
-            ) from error
-        if (start := config.get("init_lora_weights")) not in _BEGINNINGS:
-            raise UserError(
-                f"{folder / LORA_CONFIG}: init_lora_weights is {start!r}, which may "
-                "have changed the base; convert it with the peft library"
-            )
-        return cls(folder, config)
+        return cls(folder, peft_config.read(folder))
 
     @property
     def base(self) -> str:
@@ -174,13 +134,39 @@ class Lora:
           UserError: the LoRA lacks a file or a tensor, has one that is not used, or
             does not fit the base.
         """
-        factors, whole = self._sorted(base, name)
-        changed = {module.rpartition(".")[2] for module in factors}
-        changed |= {key.split(".")[-2] for key in whole}
+        sums, whole, biases = self.changes(base, name)
+        if biases:
+            raise self._error(
+                f"has biases of its factors ({shortened(sorted(biases))}), which are "
+                "not added to a base; `python -m musilingo_jax.convert adapter "
+                f"--lora={self.folder} …` reads them beside it"
+            )
+        changed = {key.split(".")[-2] for key in (*sums, *whole)}
         if tied and (shared := sorted(changed.intersection(_TIED))):
             raise self._error(
                 f"changes {' and '.join(shared)}, but embedding and head of {name} are "
                 "one matrix; merge it with the peft library"
+            )
+        sizes = sorted({(_rank(total), total.scale) for total in sums.values()})
+        _tell(self.folder, name, tuple(sizes), len(sums), len(whole))
+        return {**base, **whole, **sums}
+
+    def changes(self, base: Tensors, name: str) -> "LoraChanges":
+        """What the LoRA changes of a model, checked to be complete.
+
+        Args:
+          base: the model's tensors.
+          name: of the model, for messages.
+
+        Raises:
+          UserError: as in `add_to`.
+        """
+        factors, whole, biases = self._sorted(base, name)
+        if self.config.get("lora_bias") and biases.keys() != factors.keys():
+            raise self._error(
+                f"{LORA_CONFIG}: lora_bias is {self.config['lora_bias']!r}, but only "
+                f"{len(biases)} of {len(factors)} modules have one; get it from its "
+                "source again"
             )
         self._check_complete("target_modules", factors, base)
         saved = [key.removesuffix(".weight") for key in whole]
@@ -192,22 +178,29 @@ class Lora:
         }
         if misfits := sorted(key for key, total in sums.items() if total is None):
             raise self._error(f"its factors do not fit {shortened(misfits)} of {name}")
-        found = [total for total in sums.values() if total is not None]
-        sizes = sorted({(_rank(total), total.scale) for total in found})
-        _tell(self.folder, name, tuple(sizes), len(found), len(whole))
-        return below | dict(zip(sums, found, strict=True))
+        found = {key: total for key, total in sums.items() if total is not None}
+        return LoraChanges(found, whole, biases)
 
     def _sorted(
         self, base: Tensors, name: str
-    ) -> tuple[dict[str, dict[str, FiniteTensor]], dict[str, FiniteTensor]]:
-        """Its tensors: module → "A" and "B" (or "embedding_A" …), and whole ones."""
-        factors, whole, unused, foreign = defaultdict(dict), {}, [], []
+    ) -> tuple[
+        dict[str, dict[str, FiniteTensor]],
+        dict[str, FiniteTensor],
+        dict[str, FiniteTensor],
+    ]:
+        """Its tensors: module → "A" and "B" (or "embedding_A" …), the rest, biases."""
+        factors, whole, biases = defaultdict(dict), {}, {}
+        unused, foreign, has_biases = [], [], bool(self.config.get("lora_bias"))
         for theirs, tensor in self._open().items():
             inner = theirs.removeprefix(_PREFIX)
             key = inner.replace(".base_layer.", ".")
             found = _FACTOR.fullmatch(inner)
+            bias = _BIAS.fullmatch(inner) if has_biases else None
             into, place = (factors[found[1]], found[2]) if found else (whole, key)
-            known = (f"{found[1]}.weight" if found else key) in base
+            if bias:
+                into, place = biases, bias[1]
+            module = found or bias
+            known = (f"{module[1]}.weight" if module else key) in base
             if not known or place in into:
                 unused.append(theirs)
             elif tensor.dtype not in _FLOATING:
@@ -235,7 +228,7 @@ class Lora:
             raise self._error(f"does not fit {name}: {shortened(misfits)}")
         if not factors:
             raise self._error("has no factors lora_A and lora_B")
-        return dict(factors), whole
+        return dict(factors), whole, biases
 
     def _open(self) -> Tensors:
         safe, pickled = (self.folder / name for name in LORA_WEIGHTS)

@@ -38,6 +38,11 @@ _NEW: Mapping[str, Callable[[], Any]] = {
 }
 """Instructions that push a value of their own."""
 
+
+class Attributes(dict[str, Any]):
+    """The attributes of an object that is nothing but data."""
+
+
 _COUNTED = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _GETS = ("GET", "BINGET", "LONG_BINGET")
 _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
@@ -98,7 +103,10 @@ def run(
                 raise ValueError("it calls what is not a function")
             stack.append(function(*arguments))
         elif name == "BUILD":
-            stack.pop()  # Attributes of a dict or a tensor, which hold no weights.
+            state = stack.pop()
+            # Those of a dict or a tensor hold no weights.
+            if isinstance(stack[-1], Attributes) and isinstance(state, dict):
+                stack[-1].update(state)
         elif name not in ("PROTO", "FRAME"):
             _collect(name, stack)
     raise ValueError("it has no end")

@@ -26,6 +26,7 @@ import numpy as np
 
 from musilingo_jax.pretrained import pytorch_zip
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors, open_index
+from musilingo_jax.pretrained.pickle_programs import Attributes
 from musilingo_jax.pretrained.pytorch_tensors import (
     META,
     SPELLINGS,
@@ -99,11 +100,47 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*")) if path.suffix in ENDINGS]
 
 
+def trainer_state(path: Path) -> dict[str, Any]:
+    """The plain values that a trainer saved beside the tensors, such as "epoch".
+
+    Args:
+      path: a checkpoint of a trainer, as `open_tensors` reads it.
+
+    Returns:
+      Texts, numbers, truth values and None by key, and dicts of these, such as the
+      flags that the trainer was started with. Other values, and dicts with others, are
+      left out, the state of an optimiser among them.
+
+    Raises:
+      UserError: as in `open_tensors`.
+    """
+    content = _content(path)
+    if not isinstance(content, Mapping) or "model" not in content:
+        return {}
+    state = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and key != "model":
+            inside = {k: v for k, v in value.items() if _is_plain(v)}
+            whole = len(inside) == len(value) or isinstance(value, Attributes)
+            state[key] = inside if whole else None
+        elif _is_plain(value):
+            state[key] = value
+    return {str(key): value for key, value in state.items() if value is not None}
+
+
 def _open_file(path: Path) -> Tensors:
+    found = _tensors(_content(path))
+    if not found:
+        raise UserError(f"{path}: has no tensors; name the file with the weights")
+    return {name: _readable(path, name, tensor) for name, tensor in found.items()}
+
+
+def _content(path: Path) -> Any:
+    """What was saved in a file; errors as in `open_tensors`."""
     try:
         with open_regular_file(path) as file:
             zipped = file.read(4) == b"PK\x03\x04"
-        content = pytorch_zip.read(path) if zipped else _unpickle(path)
+        return pytorch_zip.read(path) if zipped else _unpickle(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path}: cannot be read ({reason})") from error
@@ -114,10 +151,6 @@ def _open_file(path: Path) -> Tensors:
             f"{path}: is not a file of PyTorch, or is broken or cut off "
             f"({_reason(error)}); get it from its source again"
         ) from error
-    found = _tensors(content)
-    if not found:
-        raise UserError(f"{path}: has no tensors; name the file with the weights")
-    return {name: _readable(path, name, tensor) for name, tensor in found.items()}
 
 
 def _reason(error: Exception) -> str:
@@ -169,6 +202,12 @@ def _tensors(content: Any) -> dict[str, Any]:
     if all(name.startswith(_WRAPPED) for name in tensors):
         tensors = {name.removeprefix(_WRAPPED): t for name, t in tensors.items()}
     return tensors
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a text, a number, a truth value or None, or a list of these."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(one, str | int | float | None) for one in values)
 
 
 def _is_tensor(value: Any) -> bool:

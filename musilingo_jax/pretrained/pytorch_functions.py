@@ -120,7 +120,7 @@ FUNCTIONS: Mapping[str, Any] = {
     **{f"{module}.{name}": _nothing for module in _BUILTINS for name in _PLAIN},
     "_codecs.encode": _nothing,
     # The flags that a trainer was started with.
-    "argparse.Namespace": _nothing,
+    "argparse.Namespace": lambda *arguments: pickle_programs.Attributes(),
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.device": _nothing,
     "torch.serialization._get_layout": lambda name: name,

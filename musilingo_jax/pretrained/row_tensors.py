@@ -64,8 +64,80 @@ def halved(tensor: LazyTensor, head_dim: int) -> RowTensor:
     Returns:
       The same with rows x0 x1 … y0 y1 … of each head, as `attention.rotary` takes them.
     """
-    read = partial(_halves, tensor, head_dim)
+    read = partial(_turned, tensor, head_dim, (-1, head_dim // 2, 2))
     return RowTensor(tuple(tensor.shape), tensor.dtype, read)
+
+
+def interleaved(tensor: LazyTensor, head_dim: int) -> RowTensor:
+    """The inverse of `halved`: rows x0 x1 … y0 y1 … of each head become x0 y0 x1 y1."""
+    read = partial(_turned, tensor, head_dim, (-1, 2, head_dim // 2))
+    return RowTensor(tuple(tensor.shape), tensor.dtype, read)
+
+
+def transposed(tensor: LazyTensor) -> RowTensor:
+    """A matrix whose rows are the columns of another."""
+    fan_out, fan_in = tensor.shape
+    return RowTensor((fan_in, fan_out), tensor.dtype, partial(_columns, tensor))
+
+
+def reshaped(tensor: LazyTensor, shape: tuple[int, ...]) -> RowTensor:
+    """A small tensor in another shape."""
+
+    def rows(wanted: range) -> np.ndarray:
+        return tensor[...].reshape(shape)[wanted.start : wanted.stop]
+
+    return RowTensor(shape, tensor.dtype, rows)
+
+
+def stacked(tensors: Sequence[LazyTensor], width: int) -> RowTensor:
+    """A row of each of several small tensors."""
+
+    def rows(wanted: range) -> np.ndarray:
+        return np.stack([tensors[row][...].reshape(width) for row in wanted])
+
+    return RowTensor((len(tensors), width), tensors[0].dtype, rows)
+
+
+def row(tensor: LazyTensor, index: int, shape: tuple[int, ...]) -> RowTensor:
+    """One row of a small matrix, in a shape of its own."""
+
+    def rows(wanted: range) -> np.ndarray:
+        return tensor[index].reshape(shape)[wanted.start : wanted.stop]
+
+    return RowTensor(shape, tensor.dtype, rows)
+
+
+def scaled(tensor: LazyTensor, scale: float) -> RowTensor:
+    """The product of a tensor and a number, in float32."""
+
+    def rows(wanted: range) -> np.ndarray:
+        values = tensor[wanted.start : wanted.stop].astype(np.float32)
+        return values * np.float32(scale)
+
+    return RowTensor(tuple(tensor.shape), "F32", rows)
+
+
+def plus(first: LazyTensor, second: LazyTensor) -> RowTensor:
+    """The sum of two tensors of one shape, in float32."""
+
+    def rows(wanted: range) -> np.ndarray:
+        block = slice(wanted.start, wanted.stop)
+        return first[block].astype(np.float32) + second[block].astype(np.float32)
+
+    return RowTensor(tuple(first.shape), "F32", rows)
+
+
+def zeros(shape: tuple[int, ...]) -> RowTensor:
+    """Zeros in float32."""
+
+    def rows(wanted: range) -> np.ndarray:
+        return np.zeros((len(wanted), *shape[1:]), np.float32)
+
+    return RowTensor(shape, "F32", rows)
+
+
+def _columns(tensor: LazyTensor, rows: range) -> np.ndarray:
+    return np.ascontiguousarray(tensor[:, rows.start : rows.stop].T)
 
 
 def _below(parts: Sequence[LazyTensor], rows: range) -> np.ndarray:
@@ -82,13 +154,15 @@ def _beside(parts: Sequence[LazyTensor], rows: range) -> np.ndarray:
     return _concatenated([part[rows.start : rows.stop] for part in parts], 1)
 
 
-def _halves(tensor: LazyTensor, head_dim: int, rows: range) -> np.ndarray:
-    """Reads the heads that the rows are in."""
+def _turned(
+    tensor: LazyTensor, head_dim: int, pairs: tuple[int, ...], rows: range
+) -> np.ndarray:
+    """Reads the heads that the rows are in, and swaps the two axes of their pairs."""
     first = rows.start - rows.start % head_dim
     last = rows.stop + -rows.stop % head_dim
     heads = _bits(tensor[first:last])
-    pairs = heads.reshape(-1, head_dim // 2, 2, *heads.shape[1:])
-    turned = pairs.swapaxes(1, 2).reshape(heads.shape)
+    split = heads.reshape(*pairs, *heads.shape[1:])
+    turned = split.swapaxes(1, 2).reshape(heads.shape)
     chosen = turned[rows.start - first : rows.stop - first]
     return chosen.view(TYPES[tensor.dtype])
 

@@ -26,6 +26,7 @@ from musilingo_jax.pretrained import (
     hub,
     meta_layout,
     mu_llama_release,
+    pytorch_files,
 )
 from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
@@ -86,6 +87,7 @@ class Part:
       lora: what is added to its tensors when they are read; None for nothing.
       opened: opens its tensors where they are not under a prefix in the files of the
         folder; None where they are.
+      checkpoint: the state of a trainer that its tensors are in; None if they are not.
     """
 
     kind: str
@@ -98,6 +100,7 @@ class Part:
     origin: str | None = None
     lora: Lora | None = None
     opened: Callable[[], Tensors] | None = None
+    checkpoint: Path | None = None
 
     def tensors(self) -> Tensors:
         """Its tensors, under the names that they have when it is alone.
@@ -116,6 +119,16 @@ class Part:
             return found
         tied = bool(decoder_families.tied(self.config))
         return self.lora.add_to(found, str(self.folder), tied=tied)
+
+    def trainer(self) -> dict[str, Any]:
+        """What its trainer saved beside the tensors, such as its flags.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
+        if self.checkpoint is None:
+            return {}
+        return pytorch_files.trainer_state(self.checkpoint)
 
 
 def find(source: str | Path, kind: str, *, weights: bool = True) -> Part:
@@ -332,6 +345,7 @@ def _part_of_mu_llama(release: ModelFolder, kind: str) -> Part:
         tokenizer,
         origin=origin,
         opened=opened,
+        checkpoint=folder / mu_llama_release.CHECKPOINT,
     )
 
 

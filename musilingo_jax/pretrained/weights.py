@@ -55,7 +55,8 @@ SHARD_BYTES = 5 * 10**9
 """The largest size of a file of weights; larger ones are inconvenient to copy."""
 
 _WIDTHS = ("encoder_width", "language_model_width")
-_TUNING = "tuning"
+TUNING = "tuning"
+"""The section of an adapter's `config.json` on what was trained beside the weights."""
 # The largest mean of a norm's scale that marks a delta. Trained scales of a LLaMA's
 # last norm are above 1, and fine-tuning changed Vicuna's by thousandths.
 _LARGEST_DELTA = 0.05
@@ -106,7 +107,7 @@ def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
     """
     bridge, bridge_names = _bridge(config)
     names = {f"bridge.{path}": name for path, name in bridge_names.items()}
-    described = config.get(_TUNING)
+    described = config.get(TUNING)
     if described is None:
         return Blueprint(Parts(bridge=bridge), names, ())
     tuning, sizes = _tuning(described)
@@ -116,9 +117,26 @@ def adapter_blueprint(config: Mapping[str, Any]) -> Blueprint:
     return Blueprint(parts, names, ())
 
 
+def tuning_of(config: Mapping[str, Any]) -> TuningConfig | None:
+    """What was trained beside the weights, as an adapter's configuration says.
+
+    None if nothing was.
+
+    Raises:
+      UserError: it is described otherwise than `TuningConfig` says.
+    """
+    described = config.get(TUNING)
+    return None if described is None else _tuning(described)[0]
+
+
+def tuning_section(tuning: TuningConfig, sizes: MapSizes) -> dict[str, Any]:
+    """What an adapter's `config.json` says of it."""
+    return asdict(tuning) | asdict(sizes)
+
+
 def _tuning(described: Any) -> tuple[TuningConfig, MapSizes]:
     """What an adapter's `config.json` says of what was trained beside the weights."""
-    where = f"{CONFIG}: {_TUNING}"
+    where = f"{CONFIG}: {TUNING}"
     section = plain(described, where)
     own = {entry.name for entry in fields(MapSizes)}
     rest = {key: value for key, value in section.items() if key not in own}
@@ -127,9 +145,16 @@ def _tuning(described: Any) -> tuple[TuningConfig, MapSizes]:
     return tuning, read_section(MapSizes, section, where, allow_others=True)
 
 
+def bridge_kind(config: Mapping[str, Any]) -> type[Bridge]:
+    """The bridge that an adapter's configuration describes, from its keys."""
+    if "encoder_states" in config:
+        return GatedValues
+    return Frames if config.get("marks") else LinearBridge
+
+
 def _bridge(config: Mapping[str, Any]) -> tuple[Bridge, Names]:
     """The bridge of an adapter, abstract, and the names of its tensors."""
-    if "encoder_states" in config:
+    if bridge_kind(config) is GatedValues:
         sizes = GatedValuesConfig.from_dict(config)
         module = jax.eval_shape(lambda: GatedValues(sizes, rngs=nnx.Rngs(0)))
         return module, gated_values.NAMES
@@ -145,9 +170,11 @@ def _bridge(config: Mapping[str, Any]) -> tuple[Bridge, Names]:
     marks = config.get("marks", False)
     if type(marks) is not bool:
         raise UserError(f"an adapter's config.json has marks {marks!r}: true or false")
-    kind = Frames if marks else LinearBridge
-    module = jax.eval_shape(lambda: kind(*valid, rngs=nnx.Rngs(0)))
-    return module, frames.NAMES if marks else linear_bridges.NAMES
+    if marks:
+        module = jax.eval_shape(lambda: Frames(*valid, rngs=nnx.Rngs(0)))
+        return module, frames.NAMES
+    module = jax.eval_shape(lambda: LinearBridge(*valid, rngs=nnx.Rngs(0)))
+    return module, linear_bridges.NAMES
 
 
 def blueprint(part: Part) -> Blueprint:
@@ -281,7 +308,7 @@ def save_adapter(
     if bridge.splices:
         config["window_frames"] = window_frames
     if tuning is not None and tuning.sizes is not None:
-        config[_TUNING] = asdict(tuning.config) | asdict(tuning.sizes)
+        config[TUNING] = tuning_section(tuning.config, tuning.sizes)
     if trained_with is not None:
         config[sources.TRAINED_WITH] = dict(trained_with)
     names = adapter_blueprint(config).names
@@ -336,7 +363,7 @@ def _digest(part: Part, tensors: Tensors) -> str:
     if part.kind == "adapter":
         keys = tuple(module.bridge.sizes)
         keys += ("window_frames",) if module.bridge.splices else ()
-        keys += (_TUNING,) if module.tuning is not None else ()
+        keys += (TUNING,) if module.tuning is not None else ()
         described = str({key: part.config.get(key) for key in keys})
     else:
         described = describe(module.config, _CONFIG_NAMES)

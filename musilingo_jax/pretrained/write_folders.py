@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,11 @@ from musilingo_jax.pretrained.safetensors_writer import (
     unwritable,
     write_config,
 )
-from musilingo_jax.pretrained.tensor_files import PREPROCESSOR, TOKENIZER_FILES
+from musilingo_jax.pretrained.tensor_files import (
+    PREPROCESSOR,
+    TOKENIZER_FILES,
+    WEIGHTS,
+)
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 
@@ -70,7 +75,8 @@ class Output:
       folder: its name in the folder that the user named; "" for that folder itself.
       checkpoint: whether to write a `checkpoint.pth` as the original's trainer does,
         {"model": tensors}, in place of safetensors.
-      texts: small files to write: name → content.
+      single: the name of its only file of weights; "" for the usual names and sizes.
+      texts: small files to write: name → content; a name may begin with a folder's.
     """
 
     pieces: Mapping[str, FolderPart]
@@ -78,6 +84,7 @@ class Output:
     beside: Sequence[Path] = field(default=())
     folder: str = field(default="")
     checkpoint: bool = field(default=False)
+    single: str = field(default="")
     texts: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -144,14 +151,19 @@ def _write(
         pytorch_writer.write(path, "model", layout, arrays)
         storage.sync(path)
     else:
+        largest = sys.maxsize if output.single else shard_bytes
         with SafetensorsWriter(
-            folder, layout, shard_bytes=shard_bytes, metadata={}
+            folder, layout, shard_bytes=largest, metadata={}
         ) as writer:
             for name, array in arrays:
                 writer.write(name, array)
+        if output.single:
+            (folder / WEIGHTS).rename(folder / output.single)
+            storage.sync(folder)
     for path in output.beside:
         storage.sync(Path(shutil.copyfile(path, folder / path.name)))
     for name, content in output.texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
         storage.sync(folder / name)
     if output.config is not None:

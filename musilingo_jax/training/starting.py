@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -64,11 +64,11 @@ def bridge_of(config: ConfigDict) -> type[Bridge]:
         section `bridge`.
     """
     named = model_config.named(config, "adapter")
-    described = _described(config)
+    wanted = described(config)
     if named == "random":
-        return described
+        return wanted
     kind = type(weights.blueprint(sources.find(named, "adapter")).module.bridge)
-    if config.get(BRIDGE) and kind is not described:
+    if config.get(BRIDGE) and kind is not wanted:
         raise UserError(
             f"config.{BRIDGE} describes another kind of bridge than that of "
             f"config.model.adapter = {named!r}: take one of the two out of the config"
@@ -76,8 +76,12 @@ def bridge_of(config: ConfigDict) -> type[Bridge]:
     return kind
 
 
-def _described(config: ConfigDict) -> type[Bridge]:
-    """The kind of bridge that the section `bridge` describes by its keys."""
+def described(config: Mapping[str, Any] | ConfigDict) -> type[Bridge]:
+    """The kind of bridge that the section `bridge` of a config describes by its keys.
+
+    Raises:
+      UserError: the section has other keys.
+    """
     section = config.get(BRIDGE)
     if not section:
         return LinearBridge
@@ -231,7 +235,7 @@ def random_bridge(
       UserError: the section `bridge` does not fit the language model.
     """
     rows, width = features
-    kind = _described(config)
+    kind = described(config)
     if kind is not GatedValues:
         return functools.partial(kind, width, llama.width)
     section = read_section(GatedValuesSection, config[BRIDGE], f"config.{BRIDGE}")

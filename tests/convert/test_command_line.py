@@ -82,7 +82,7 @@ def test_the_command_line(base, delta, tmp_path):
         (
             [],
             {},
-            r"name a conversion \(safetensors, merge, split, adapter, gguf or export\)",
+            r"name a conversion \(safetensors, merge, split, adapter, peft, gguf or",
         ),
         (["shrink"], {"out": "x"}, "invalid choice: 'shrink' .*safetensors.*export"),
         (["split", "a"], {}, "arguments are required: --out .*split --help"),

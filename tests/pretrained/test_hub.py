@@ -10,8 +10,10 @@ from helpers.hub_client import Clients
 from helpers.hub_server import BRANCH, COMMIT, TOKEN, serve
 from helpers.lora_folders import factors, write_lora
 from helpers.model_folders import CONFIG, language_model, read, save_tokenizer
+from helpers.mu_llama_files import encoder_tensors, tensors, write
 from helpers.programs import run
 from helpers.released_models import save_release
+from helpers.small_run import small_tokenizer
 from safetensors.numpy import save_file
 
 from musilingo_jax.pretrained import model_folder
@@ -243,3 +245,31 @@ def test_a_broken_file_on_the_hub_is_told(call, models):
     (folder / "model.safetensors").write_bytes(b"\xff" * 100)
     answer, _ = call("dict(hub.look_into('own/broken', ''))")
     assert "own/broken: model.safetensors is broken (it ends" in answer["error"]
+
+
+def test_mu_llama_is_found_by_its_name(served, models):
+    """One file of several is downloaded, once, and its size is told before that."""
+    environment, requests = served
+    theirs, _ = tensors(vocab=small_tokenizer().size)
+    folder = write(models / "mu" / "MU-LLaMA", theirs | encoder_tensors())
+    (folder / "7B.pth").write_bytes(b"of an older model")
+    (folder / "LLaMA/7B").mkdir()
+    (folder / "LLaMA/7B/consolidated.00.pth").write_bytes(b"is in the other one")
+    size = (folder / "checkpoint.pth").stat().st_size
+    requests.clear()
+    done = run("convert", "--inspect", "mu/MU-LLaMA", "--json", env=environment)
+    assert done.returncode == 0, done.stderr
+    parts = json.loads(done.stdout)["parts"]
+    assert all(part["loads"] for part in parts.values()), parts
+    assert parts["adapter"]["trainer"]["args"]["max_words"] == 512
+    note = f"{size / 1e9:.2f} GB in checkpoint.pth"
+    assert done.stderr.count(note) == 1
+    fetched = [one.file for one in requests if one.method == "GET" and one.file]
+    assert fetched.count("checkpoint.pth") == 1
+    assert "7B.pth" not in fetched and "consolidated.00.pth" not in fetched
+    again = run(
+        *("convert", "--inspect", "mu/MU-LLaMA", "--json"),
+        env=environment | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert again.returncode == 0 and note not in again.stderr
+    assert json.loads(again.stdout)["parts"].keys() == parts.keys()

@@ -45,7 +45,7 @@ BY_ARGPARSE = (
 )
 SUBCOMMANDS = {
     "cache": ("inspect", "export"),
-    "convert": ("safetensors", "merge", "split", "adapter", "gguf", "export"),
+    "convert": ("safetensors", "merge", "split", "adapter", "peft", "gguf", "export"),
 }
 EVERY = [(name,) for name in PROGRAMS] + [
     (name, command) for name in SUBCOMMANDS for command in SUBCOMMANDS[name]
