@@ -71,9 +71,14 @@ def json_rows(path: Path, key: str | None) -> Iterator[tuple[str, dict[str, Any]
 
 
 def csv_rows(
-    path: Path, columns: tuple[str, ...]
+    path: Path, columns: tuple[str, ...], *, delimiter: str = ","
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a table that has at least these columns.
+
+    Args:
+      path: of the table.
+      columns: their names in its first line.
+      delimiter: what is between two cells.
 
     Yields:
       `file:line` and the cells by column.
@@ -82,7 +87,9 @@ def csv_rows(
       UserError: the file cannot be read, or a column or cell is missing.
     """
     text = row_files.read_text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True
+    )
     csv.field_size_limit(sys.maxsize)  # Any text fits into a cell.
     try:
         if missing := [c for c in columns if c not in (reader.fieldnames or ())]:

@@ -4,11 +4,20 @@
 
 writes `corpora/musiccaps/`, which `config.corpus.path` can then name. The corpora:
 
+    fma[/small|medium|large]
+    giantsteps[/key|tempo|tempo_v1]
+    gtzan[/filtered|all]
     lp_musiccaps_msd[/writing|summary|paraphrase|attribute_prediction]
+    magnatagatune[/usual|llark]
+    medleydb[/v1|v2]
+    mtg_jamendo
     musiccaps
     music_instruct[/all|short|long]
+    musicnet
     music_qa
+    music_text_clips
     own_songs
+    song_describer[/all|valid]
 
 Which files each needs, and where to get them, is printed by
 
@@ -26,17 +35,30 @@ from pathlib import Path
 from absl import flags
 
 from musilingo_jax.corpora.builder import LEFT_OUT, Corpus
+from musilingo_jax.corpora.fma import FMA
+from musilingo_jax.corpora.giantsteps import GiantSteps
+from musilingo_jax.corpora.gtzan import GTZAN
 from musilingo_jax.corpora.lp_musiccaps_msd import LpMusicCapsMsd
+from musilingo_jax.corpora.magnatagatune import MagnaTagATune
+from musilingo_jax.corpora.medleydb import MedleyDB
+from musilingo_jax.corpora.mtg_jamendo import MtgJamendo
 from musilingo_jax.corpora.music_instruct import MusicInstruct
 from musilingo_jax.corpora.music_qa import MusicQA
+from musilingo_jax.corpora.music_text_clips import MusicTextClips
 from musilingo_jax.corpora.musiccaps import MusicCaps
+from musilingo_jax.corpora.musicnet import MusicNet
 from musilingo_jax.corpora.own_songs import OwnSongs
+from musilingo_jax.corpora.song_describer import SongDescriber
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
 
 CORPORA: dict[str, type[Corpus]] = {
     kind.name: kind
-    for kind in (LpMusicCapsMsd, MusicCaps, MusicInstruct, MusicQA, OwnSongs)
+    for kind in (
+        *(FMA, GiantSteps, GTZAN, LpMusicCapsMsd, MagnaTagATune, MedleyDB, MtgJamendo),
+        *(MusicCaps, MusicInstruct, MusicNet, MusicQA, MusicTextClips, OwnSongs),
+        SongDescriber,
+    )
 }
 
 

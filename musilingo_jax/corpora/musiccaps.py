@@ -64,27 +64,33 @@ class MusicCaps(Corpus):
 
 
 def sound(
-    row: dict, *, where: str, times: dict[str, tuple[float, float]] | None = None
+    row: dict,
+    *,
+    where: str,
+    times: dict[str, tuple[float, float]] | None = None,
+    columns: tuple[str, str, str] = ("ytid", "start_s", "end_s"),
 ) -> Wanted:
-    """The clip that a row of MusicCaps, or of a corpus made from it, is about.
+    """The clip of a video that a row of MusicCaps, or of a corpus like it, is about.
 
     Args:
-      row: with `ytid` and, where they are known, `start_s` and `end_s`.
+      row: with the video and, where they are known, its start and end.
       where: the row is, for messages.
-      times: start and end by `ytid`, for rows that do not have them.
+      times: start and end by video, for rows that do not have them.
+      columns: what the row calls the video, the start and the end.
 
     Raises:
       UserError: the row does not name a video, or its times are not a stretch of one.
     """
-    video = annotations.text(row, "ytid", where=where)
+    named, starts, ends = columns
+    video = annotations.text(row, named, where=where)
     if not video:
-        raise UserError(f"{where}: 'ytid' is empty")
+        raise UserError(f"{where}: {named!r} is empty")
     known = (times or {}).get(video, (None, None))
-    start = annotations.number(row, "start_s", where=where)
-    end = annotations.number(row, "end_s", where=where)
+    start = annotations.number(row, starts, where=where)
+    end = annotations.number(row, ends, where=where)
     start, end = (start, end) if end is not None else known
     if end is not None and end <= (start or 0):
-        raise UserError(f"{where}: 'end_s' must be later than 'start_s', not {end:g}")
+        raise UserError(f"{where}: {ends!r} must be later than {starts!r}, not {end:g}")
     spelt = () if end is None else (f"{start or 0:g}", f"{end:g}")
     return Wanted(
         names=(video, f"[{video}]-[{'-'.join(spelt)}]", "_".join((video, *spelt))),
