@@ -120,7 +120,10 @@ def main(given: argparse.Namespace) -> None:
         print(f"  {field:10} {known:,}" + f" of {len(rows):,}" * (known < len(rows)))
     failed = {id: why for id, why in state.failed.items() if id in stretches}
     all_rows.tell_failed(
-        failed, len(stretches), done="annotated", allowed=given.allow_missing
+        failed,
+        len(stretches),
+        problem="cannot be annotated",
+        allowed=given.allow_missing,
     )
 
 

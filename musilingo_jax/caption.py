@@ -163,7 +163,7 @@ def main(given: argparse.Namespace) -> None:
     _tell(made, written, left_out)
     print(f"{folder / 'report.md'}: what came out")
     all_rows.tell_failed(
-        failed, len(items), done="captioned", allowed=given.allow_missing
+        failed, len(items), problem="cannot be captioned", allowed=given.allow_missing
     )
 
 

@@ -43,12 +43,12 @@ from musilingo_jax.instruction.makers import Chosen
 from musilingo_jax.instruction.pairs import FAMILIES, Item, Pair
 from musilingo_jax.instruction.subjects import EXCLUSIVE, Subject, Vocabulary
 from musilingo_jax.instruction.summary import Summary
-from musilingo_jax.jobs import flags, row_job, row_shards, shard_plan
+from musilingo_jax.jobs import all_rows, flags, row_job, row_shards, shard_plan
 from musilingo_jax.jobs.job import Place
 from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.printable import print_note, printable
+from musilingo_jax.runtime.printable import print_note
 
 MADE = "these pairs"
 REPORT, PICTURE = "report.md", "report.png"
@@ -144,20 +144,14 @@ def main(given: argparse.Namespace) -> None:
         place, items, chosen.load, share, engine, made=MADE, retry=given.retry
     )
     if state.unfinished:
-        finished = len(state.heads)
-        print(
-            f"task {share.task} of {share.tasks} is done; {finished} of "
-            f"{len(state.plans.shards)} shards are finished: the pairs are written "
-            "when the other tasks are done too"
-        )
+        all_rows.tell_unfinished(state, share, later="the pairs are written")
         return
-    rows = {row["id"]: row for row in row_shards.rows(folder, state)}
-    if others := len(rows.keys() - items.keys()):
-        print_note(f"{others} rows of what is not asked for stay in the shards")
-    ordered = [rows[id] for id in items if id in rows]
+    ordered = all_rows.in_order(folder, state, items)
     _write(given, Path(folder), ordered, items, wanted, chosen)
     failed = {id: why for id, why in state.failed.items() if id in items}
-    _tell_failed(failed, len(items), allowed=given.allow_missing)
+    all_rows.tell_failed(
+        failed, len(items), problem="have no reply", allowed=given.allow_missing
+    )
 
 
 def _check_empty(folder: Path) -> None:
@@ -294,25 +288,6 @@ def _write(
     some = summary.sample(told, given.seed)
     print(f"\n{len(some)} of them, drawn with the seed {given.seed}:")
     print("\n".join(summary.shown(some)))
-
-
-def _tell_failed(failed: Mapping[str, str], count: int, *, allowed: bool) -> None:
-    """Lists the items without a row.
-
-    Raises:
-      UserError: there are some, and that is not allowed.
-    """
-    if not failed:
-        return
-    reasons = printable("".join(f"\n  {reason}" for reason in failed.values()))
-    text = f"{len(failed)} of {count} requests have no reply"
-    if allowed:
-        print(f"{text}:{reasons}")
-        return
-    raise UserError(
-        f"{text}; the pairs of the others are written. Run this again with --retry, or "
-        f"give --allow-missing:{reasons}"
-    )
 
 
 if __name__ == "__main__":

@@ -16,24 +16,15 @@ from collections.abc import Iterator
 
 from musilingo_jax.corpora.statements import values
 from musilingo_jax.corpora.statements.keys import named_key, named_keys
-from musilingo_jax.corpora.statements.negation import Denials, plain
+from musilingo_jax.corpora.statements.metres import beats, metres
+from musilingo_jax.corpora.statements.modes import modes
+from musilingo_jax.corpora.statements.negation import plain
 from musilingo_jax.corpora.statements.tempos import single_tempo
 from musilingo_jax.evaluation.answered_questions import AnsweredQuestion
 from musilingo_jax.evaluation.metrics import facts
 from musilingo_jax.instruction.pairs import Pair
 from musilingo_jax.instruction.subjects import Subject, Vocabulary, presence_of
 
-_MODE = re.compile(
-    r"\b(major|minor)\b(?=[\s-]+(?:key|mode|scale|tonality|harmony)\b)", re.IGNORECASE
-)
-# 6/8 is two groups of three, so it contradicts neither.
-_SIGNATURE = re.compile(r"(?<![\d/.])([2-4])/(2|4)(?![\d/])")
-_COUNTED = re.compile(
-    r"\b(?:(three|four|3|4)[\s-]+beats?\s+(?:in|to|per)\s+(?:a|each|the|every)?\s*"
-    r"(?:bar|measure)|(triple|quadruple|waltz)[\s-]+(?:met(?:re|er)|time))\b",
-    re.IGNORECASE,
-)
-_THREE = ("three", "3", "triple", "waltz")
 _SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 _CHORDS = re.compile(r"\b(?:chords?|triads?|progressions?|arpeggios?)\b", re.IGNORECASE)
 _KEYS = re.compile(r"\b(?:keys?|tonality|mode)\b", re.IGNORECASE)
@@ -77,10 +68,10 @@ def _is_contradicted(name: str, value: str, pair: Pair, vocabulary: Vocabulary) 
         answer = _without_chords(answer)
     if name == "mode" and value in ("major", "minor"):
         keys = {key.split()[1] for key in named_keys(answer)}
-        said = keys | {found[1].lower() for found in _kept(_MODE, answer)}
+        said = keys | set(modes(answer))
         return bool(said) and value not in said
     if name == "metre" and value in ("3", "4"):
-        said = _metres(answer)
+        said = {str(beats(metre)) for metre in metres(answer)}
         return bool(said) and value not in said
     is_read = named_key(value) is not None or single_tempo(value) is not None
     known = set(vocabulary.values.get(name, ()))
@@ -108,23 +99,6 @@ def _without_chords(answer: str) -> str:
         if not _CHORDS.search(sentence) or _KEYS.search(sentence)
     )
     return " ".join(kept)
-
-
-def _metres(answer: str) -> set[str]:
-    """Beats in a bar that an answer states, as 3 and 4."""
-    found = {
-        "3" if signature[1] == "3" else "4" for signature in _kept(_SIGNATURE, answer)
-    }
-    for counted in _kept(_COUNTED, answer):
-        word = (counted[1] or counted[2]).lower()
-        found.add("3" if word in _THREE else "4")
-    return found
-
-
-def _kept(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Where a pattern matches what a text does not deny."""
-    denials = Denials(text)
-    return (found for found in pattern.finditer(text) if found.span() not in denials)
 
 
 def _says_there(pair: Pair, thing: str) -> bool | None:

@@ -26,7 +26,7 @@ def in_order(
     rows = {row["id"]: row for row in row_shards.rows(folder, state)}
     ordered = [rows[id] for id in ids if id in rows]
     if others := len(rows) - len(ordered):
-        print_note(f"{others} rows of songs that are not asked for stay in the shards")
+        print_note(f"{others} rows of what is not asked for stay in the shards")
     return ordered
 
 
@@ -57,14 +57,14 @@ def tell_unfinished(state: RowState, share: Share, *, later: str) -> None:
 
 
 def tell_failed(
-    failed: Mapping[str, str], count: int, *, done: str, allowed: bool
+    failed: Mapping[str, str], count: int, *, problem: str, allowed: bool
 ) -> None:
     """Lists the items without a row.
 
     Args:
       failed: item → why.
       count: how many items were asked for.
-      done: what was to be done with them, such as "annotated".
+      problem: what is the matter with them, such as "cannot be annotated".
       allowed: whether there may be some.
 
     Raises:
@@ -73,11 +73,11 @@ def tell_failed(
     if not failed:
         return
     reasons = printable("".join(f"\n  {reason}" for reason in failed.values()))
-    text = f"{len(failed)} of {count} cannot be {done}"
+    text = f"{len(failed)} of {count} {problem}"
     if allowed:
         print(f"{text}:{reasons}")
         return
     raise UserError(
-        f"{text}; the others are. Repair them and run this again with --retry, or give "
-        f"--allow-missing:{reasons}"
+        f"{text}; all others are done. Put right what is wrong and run this again with "
+        f"--retry, or give --allow-missing:{reasons}"
     )

@@ -38,7 +38,7 @@ def test_a_folder_is_annotated_and_what_cannot_be_read_is_told(folder, tmp_path)
     (songs / "1.wav").write_bytes(b"no sound")
     done = run(tmp_path, "songs", "--out=out", "--fields=tempo,key")
     assert done.returncode == 1
-    assert "1 of 3 cannot be annotated; the others are. Repair them" in done.stderr
+    assert "1 of 3 cannot be annotated; all others are done. Put right" in done.stderr
     assert "1.wav: " in done.stderr and "out/annotations.jsonl: 2 rows" in done.stdout
     rows = rows_of(tmp_path / "out/annotations.jsonl")
     assert [row["audio"] for row in rows] == ["0.wav", "2.wav"]
@@ -95,7 +95,7 @@ def test_a_list_of_stretches_in_windows(folder, tmp_path):
     ]
     limited = run(folder, *words, "--limit=1")
     assert "--limit: 1 of 4 rows" in limited.stderr
-    assert "3 rows of songs that are not asked for stay" in limited.stderr
+    assert "3 rows of what is not asked for stay" in limited.stderr
     assert len(rows_of(out / "annotations.jsonl")) == 1
 
 

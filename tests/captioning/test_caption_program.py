@@ -124,7 +124,7 @@ def test_another_vocabulary_is_another_job(folder, tmp_path, asked):
 def test_songs_that_cannot_be_read_are_listed(folder, tmp_path, asked, capsys):
     (folder / "1.wav").write_bytes(b"no sound")
     out = tmp_path / "out"
-    with pytest.raises(UserError, match="1 of 3 cannot be captioned; the others are"):
+    with pytest.raises(UserError, match="1 of 3 cannot be captioned; all others"):
         run(folder, out)
     assert len(rows_of(out)) == 2
     assert "1.wav" in (out / "report.md").read_text().partition("## Not read")[2]

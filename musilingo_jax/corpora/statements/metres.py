@@ -22,6 +22,11 @@ _NAMED = {
     re.compile(r"\bduple\s+(?:met(?:re|er)|time)\b", re.IGNORECASE): "2/4",
     re.compile(r"\bcut\s+time\b", re.IGNORECASE): "2/2",
 }
+_BAR = r"[\s-]+beats?\s+(?:in|to|per)\s+(?:(?:a|each|the|every)\s+)?(?:bar|measure)\b"
+_NAMED |= {
+    re.compile(rf"\b(?:{words}){_BAR}", re.IGNORECASE): name
+    for words, name in (("two|2", "2/4"), ("three|3", "3/4"), ("four|4", "4/4"))
+}
 
 
 def metres(text: str) -> list[str]:
@@ -29,6 +34,7 @@ def metres(text: str) -> list[str]:
 
     "A waltz, in 3/4."             → "3/4", "3/4"
     "six-eight time, not 4/4"      → "6/8"
+    "three beats in a bar"         → "3/4"
     "3/4 of the song"              → nothing
     """
     text = plain(text)
