@@ -126,10 +126,15 @@ def _python(text: str) -> _Entries:
     start, end = text.find("["), text.rfind("]")
     if not 0 <= start < end:
         return None
+    return _listed(_literal(text[start : end + 1]))
+
+
+def _literal(text: str) -> Any:
+    """The value that Python writes so; None if it is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of strange escapes in a literal.
-            return _listed(ast.literal_eval(text[start : end + 1]))
+            return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None
 
@@ -139,12 +144,10 @@ def _whole_objects(text: str) -> _Entries:
 
 
 def _object(text: str) -> Any:
-    for load in (json.loads, ast.literal_eval):
-        try:
-            return load(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-    return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _literal(text)
 
 
 def _lines(text: str) -> _Entries:

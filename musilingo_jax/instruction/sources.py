@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from musilingo_jax.corpora import annotations, corpus, row_files
+from musilingo_jax.corpora import annotations, corpus, row_files, songs
 from musilingo_jax.corpora.clips import AudioFolder, Lacking, Wanted
 from musilingo_jax.corpora.records import Record, contents_of
 from musilingo_jax.instruction import annotation_rows
@@ -64,7 +64,7 @@ def read(source: str, audio: str | None) -> Known:
         found = _of_annotations(row_files.read_rows(path), folder)
     elif "audio" in first and any(key in first for key in _LISTED):
         found = _of_listing(row_files.read_rows(path, columns=("audio",)), path, folder)
-    elif audio is not None:
+    elif audio is not None and (path.exists() or source in songs.EMBEDDED):
         raise UserError(
             f"--audio={audio}: {source} names its own sound files; leave out --audio"
         )

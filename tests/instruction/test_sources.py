@@ -68,6 +68,10 @@ def test_a_songs_file_gives_captions_and_values(tmp_path):
     }
     with pytest.raises(UserError, match="names its own sound files; leave out --audio"):
         sources.read(path, str(tmp_path))
+    with pytest.raises(UserError, match="names its own sound files; leave out --audio"):
+        sources.read("musilingo-tiny-corpus", str(tmp_path))
+    with pytest.raises(UserError, match="gone: there is no such file"):
+        sources.read(str(tmp_path / "gone"), str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
