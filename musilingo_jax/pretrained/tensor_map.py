@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, Sharding
+from jax.sharding import AbstractMesh, Mesh, Sharding
 from jax.typing import DTypeLike
 
 from musilingo_jax.models.names import Names
@@ -104,7 +104,11 @@ def load(
 
 
 def abstract(
-    abstract_module: Any, names: Names, *, dtype: DTypeLike, mesh: Mesh
+    abstract_module: Any,
+    names: Names,
+    *,
+    dtype: DTypeLike,
+    mesh: Mesh | AbstractMesh,
 ) -> Any:
     """What `load` would return, as shapes, types and shardings without values."""
     dtype = number_type(dtype)

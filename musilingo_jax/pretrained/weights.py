@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jax.typing import DTypeLike
 
 from musilingo_jax.models import int8 as quantizations
@@ -245,7 +245,11 @@ def is_delta(tensors: Tensors) -> bool:
 
 
 def abstract_language_model(
-    config: LlamaConfig, *, dtype: DTypeLike, quantization: str, mesh: Mesh
+    config: LlamaConfig,
+    *,
+    dtype: DTypeLike,
+    quantization: str,
+    mesh: Mesh | AbstractMesh,
 ) -> Llama:
     """What `load_language_model` would return, as shapes, types and shardings alone.
 

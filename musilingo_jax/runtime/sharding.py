@@ -101,7 +101,7 @@ def local_mesh() -> Mesh:
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """The same tree with a `NamedSharding` for every array.
 
     Works on modules, on their gradients and on optimiser states (which keep the names
@@ -118,7 +118,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return structure.unflatten([NamedSharding(mesh, spec) for spec in specs])
 
 
-def placed(like: Any, mesh: Mesh) -> Any:
+def placed(like: Any, mesh: Mesh | AbstractMesh) -> Any:
     """An abstract tree with the shardings of its named axes."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(
@@ -129,7 +129,7 @@ def placed(like: Any, mesh: Mesh) -> Any:
     )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Splits the rows of a batch over `data` and `fsdp`; other axes stay whole."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.answering.question_format import QUESTIONS
@@ -149,7 +149,7 @@ class StageConfig:
                 f"{where}.steps, {self.steps}"
             )
 
-    def check_rows(self, name: str, mesh: Mesh) -> None:
+    def check_rows(self, name: str, mesh: Mesh | AbstractMesh) -> None:
         """Checks that every device gets the same number of rows.
 
         Args:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from musilingo_jax.models.answer_loss import Batch, answer_loss
@@ -64,7 +64,9 @@ def fresh_state(optimiser: optax.GradientTransformation, learning: Parts) -> Tra
 
 
 def abstract_state(
-    optimiser: optax.GradientTransformation, learning: Parts, mesh: Mesh
+    optimiser: optax.GradientTransformation,
+    learning: Parts,
+    mesh: Mesh | AbstractMesh,
 ) -> TrainState:
     """The state's shapes, types and shardings, as `jax.ShapeDtypeStruct`s."""
     fresh = functools.partial(fresh_state, optimiser)
@@ -185,7 +187,7 @@ def abstract_batch(
     stage: StageConfig,
     *,
     width: int,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     length: int,
     windows: int,
     answers: int,
