@@ -108,8 +108,9 @@ def _instruments(content: dict[str, Any], path: Path) -> list[str]:
     found = []
     for number, stem in stems.items():
         names = stem.get("instrument") if isinstance(stem, dict) else None
-        names = names if isinstance(names, list) else [names]
-        if not all(isinstance(name, str) for name in names):
-            raise UserError(f"{path}: the stem {number!r} has no 'instrument'")
-        found += [name for name in names if name.lower() not in _NO_INSTRUMENTS]
+        for name in names if isinstance(names, list) else [names]:
+            if not isinstance(name, str):
+                raise UserError(f"{path}: the stem {number!r} has no 'instrument'")
+            if name.lower() not in _NO_INSTRUMENTS:
+                found.append(name)
     return found
