@@ -85,7 +85,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.encoder.recipe = {
         "start": "" if quick or scratch else "musilingo-tiny-1/encoder",
-        "steps": 4 if quick else 8000 if scratch else 5000,
+        "steps": 4 if quick else 5000 if scratch else 2800,
         "batch_size": 4 if quick else 5,
         "recorded_batch_size": 4 if quick else 7,
         "learning_rate": 1e-3,
@@ -95,7 +95,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "frame_weight": 8.0,
         "heard_weight": 4.0,
         "window_frames": 108,
-        "checkpoint_every": 2 if quick else 300,
+        "checkpoint_every": 2 if quick else 700,
         "seed": 1,
     }
 
