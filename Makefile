@@ -8,7 +8,7 @@ SONG ?= musilingo_jax/assets/musilingo-tiny-corpus/clips/00002.ogg
 # Whose tests `make shapes` runs.
 ROOMS ?= tests
 
-.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers
+.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers music measure
 
 # The locked packages without the test tools, then this project itself.
 $(VENV)/demo.stamp: requirements.lock pyproject.toml
@@ -77,30 +77,53 @@ wheel: $(VENV)/test.stamp
 
 # Downloads Debian's packages of the soundfonts that the embedded model is trained on,
 # and of the unseen one that it is tested on, and unpacks them in build/. Needs no root.
-soundfonts: build/soundfonts/.stamp
-build/soundfonts/.stamp:
+# csound-soundfont is in the public domain.
+soundfonts: build/soundfonts/.four
+build/soundfonts/.four:
 	mkdir -p build/packages
 	cd build/packages && apt-get download fluid-soundfont-gm \
-	  musescore-general-soundfont-small timgm6mb-soundfont
+	  musescore-general-soundfont-small csound-soundfont timgm6mb-soundfont
 	for package in build/packages/*.deb; do dpkg -x $$package build/packages/root; done
 	mkdir -p build/soundfonts
 	ln -f build/packages/root/usr/share/sounds/sf*/*.sf? build/soundfonts/
 	touch $@
 
-# Downloads the package whose taggers teach; see musilingo_jax/recipes/teachers.py.
-teachers: build/teachers/musicnn.whl
+# Downloads the packages whose models teach: musilingo_jax/recipes/{teachers,notes}.py.
+teachers: build/teachers/musicnn.whl build/teachers/basic_pitch.whl
 build/teachers/musicnn.whl: $(VENV)/demo.stamp
 	mkdir -p build/teachers
 	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/teachers musicnn==0.1.0
 	mv build/teachers/musicnn-0.1.0-py3-none-any.whl $@
+build/teachers/basic_pitch.whl: $(VENV)/demo.stamp
+	mkdir -p build/teachers
+	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/teachers basic-pitch==0.4.0
+	mv build/teachers/basic_pitch-0.4.0-py2.py3-none-any.whl $@
+
+# Downloads about 3 GB of Debian's packages of games, and keeps their music.
+music: $(VENV)/demo.stamp
+	$(VENV)/bin/python -m musilingo_jax.recipes.recordings --out=build/music
 
 # Makes the embedded model and corpus from nothing: see musilingo_jax/recipes/tiny.py.
 # tinysoundfont depends on a library for audio devices, which rendering to files does not
 # use: hence --no-deps.
-recipe: $(VENV)/demo.stamp build/soundfonts/.stamp
+recipe: $(VENV)/demo.stamp build/soundfonts/.four teachers music
 	$(VENV)/bin/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
+	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0
 	$(TUNED_PYTHON) -m musilingo_jax.recipes.tiny \
-	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts
+	  --config=configs/tiny_from_scratch.py --soundfonts=build/soundfonts \
+	  --music=build/music --teachers=build/teachers
+	$(MAKE) measure MODEL=build/tiny/model MEASURED=build/tiny/measured \
+	  LOG=build/tiny/log.json
+
+# Measures what a model says of recordings that it did not learn from: configs/real_songs.py.
+MODEL ?= musilingo-tiny
+MEASURED ?= runs/real_songs
+LOG ?=
+measure: $(VENV)/demo.stamp teachers music
+	$(VENV)/bin/python -m pip install --quiet onnxruntime==1.32.0
+	$(TUNED_PYTHON) -m musilingo_jax.recipes.measure --config=configs/real_songs.py \
+	  --config.model.pretrained=$(MODEL) --config.run=$(MEASURED) --music=build/music --teachers=build/teachers \
+	  $(if $(LOG),--log=$(LOG))
 
 # Locks the newest versions that pyproject.toml allows and that run with Python 3.11; needs
 # `uv`. Then update musilingo_jax/runtime/tested_versions.py. requirements-newest.lock is

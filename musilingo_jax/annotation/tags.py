@@ -20,6 +20,8 @@ from musilingo_jax.models.taggers.musicnn import RATE, TAGS, Musicnn
 from musilingo_jax.pretrained import tensorflow_files
 from musilingo_jax.runtime.errors import UserError
 
+WHEEL = "musicnn.whl"
+"""The name of the file below `build/teachers`."""
 SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 """Of `musicnn-0.1.0-py3-none-any.whl`."""
 VERSION = "musicnn 0.1.0"

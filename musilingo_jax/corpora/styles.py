@@ -151,3 +151,15 @@ STYLES = {
         drums=((36, "....X..."), (37, "....X..."), (42, "xXxXxXxX")),
     ),
 }
+
+FAST_DRUMS: tuple[tuple[tuple[int, str], ...], ...] = (
+    # Bass drum and snare by turns; twice as fast; sixteenths of the bass drum; half
+    # time; three strokes of the bass drum for each beat.
+    ((36, "X...X...X...X..."), (38, "..X...X...X...X."), (42, "x.x.x.x.x.x.x.x.")),
+    ((36, "X.X.X.X.X.X.X.X."), (38, ".X.X.X.X.X.X.X.X"), (51, "X.X.X.X.X.X.X.X.")),
+    ((36, "XxXxXxXxXxXxXxXx"), (38, "....X.......X..."), (51, "X...X...X...X...")),
+    ((36, "XX..XX..X.XX.X.."), (38, "........X......."), (49, "X.......X.......")),
+    ((36, "X.xxX.xxX.xxX.xx"), (38, "....X.......X..."), (42, "x.x.x.x.x.x.x.x.")),
+)
+"""How metal is drummed, in sixteenths of a bar of four beats: the beat is not the most
+frequent stroke."""

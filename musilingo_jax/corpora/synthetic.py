@@ -14,10 +14,12 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
+from musilingo_jax.corpora.facts import tempo_of
 from musilingo_jax.corpora.styles import (
     ATTRIBUTES,
     DRUM_KEYS,
     FAMILIES,
+    FAST_DRUMS,
     LEADS,
     MODES,
     PROGRESSIONS,
@@ -44,6 +46,12 @@ NOTE = np.dtype(
         ("channel", "i4"),
     ]
 )
+
+
+# Beats per minute of pieces of any tempo.
+ANY_TEMPO = (55.0, 205.0)
+# Share of the rock pieces of any tempo that are drummed as metal is.
+_FAST_DRUMS_SHARE = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +103,18 @@ class _Chord:
     tones: tuple[int, ...]  # pitch classes from the root up
 
 
-def compose(rng: np.random.Generator, *, duration: float) -> Piece:
-    """Composes a piece of `duration` seconds; a pure function of the generator."""
+def compose(
+    rng: np.random.Generator, *, duration: float, any_tempo: bool = False
+) -> Piece:
+    """Composes a piece of `duration` seconds; a pure function of the generator.
+
+    Args:
+      rng: of all that is drawn.
+      duration: in seconds.
+      any_tempo: whether the tempo is anything that people play, as that of recordings
+        is, and rock is often drummed as metal is; else the tempo is in one of the three
+        ranges of `TEMPI`, with gaps between them.
+    """
     style_name = str(rng.choice(ATTRIBUTES["style"]))
     lead = str(rng.choice(ATTRIBUTES["lead"]))
     tempo = str(rng.choice(ATTRIBUTES["tempo"]))
@@ -105,6 +123,12 @@ def compose(rng: np.random.Generator, *, duration: float) -> Piece:
     drums = bool(rng.random() < 0.5)
     style = STYLES[style_name]
     bpm = float(rng.uniform(*TEMPI[tempo]))
+    pattern = style.drums
+    if any_tempo:
+        if style_name == "rock" and rng.random() < _FAST_DRUMS_SHARE:
+            pattern = FAST_DRUMS[rng.integers(len(FAST_DRUMS))]
+        bpm = float(np.exp(rng.uniform(*np.log(ANY_TEMPO))))
+        tempo = tempo_of(bpm)
     # The clip begins anywhere in a bar; one bar before it is composed for the lead-in.
     bar_seconds = style.beats * 60 / bpm
     origin = -bar_seconds * (1 + rng.random())
@@ -123,7 +147,7 @@ def compose(rng: np.random.Generator, *, duration: float) -> Piece:
         programs[FIGURE] = int(rng.choice(style.figure.programs))
         _figure(score, chords, style.figure)
     if drums:
-        _drums(score, steps)
+        _drums(score, steps, pattern)
     levels = {LEAD: 0.0, DRUMS: float(rng.uniform(-7, -2))}
     levels |= {BASS: float(rng.uniform(-6, -2))}
     levels |= {CHORDS: float(rng.uniform(-10, -5)), FIGURE: float(rng.uniform(-11, -6))}
@@ -283,16 +307,17 @@ def _figure(score: _Notation, chords: list[_Chord], layer: StyleLayer) -> None:
         score.add(FIGURE, step, length, tones[int(sign)], 80)
 
 
-def _drums(score: _Notation, steps: int) -> None:
-    bar = 2 * score.style.beats
-    for key, signs in score.style.drums:
-        for step in range(steps):
-            sign = signs[step % bar]
+def _drums(score: _Notation, steps: int, pattern: tuple[tuple[int, str], ...]) -> None:
+    """Repeats a bar of strokes: keys of the drum map, a sign for each part of it."""
+    for key, signs in pattern:
+        each = 2 * score.style.beats / len(signs)  # eighths
+        for place in range(round(steps / each)):
+            sign = signs[place % len(signs)]
             # A crash marks every other bar only; weak strokes are sometimes left out.
-            if key == 49 and step // bar % 2:
+            if key == 49 and place // len(signs) % 2:
                 continue
             if sign == "X" or (sign == "x" and score.rng.random() > 0.1):
-                score.add(DRUMS, step, 1, key, 100 if sign == "X" else 76)
+                score.add(DRUMS, place * each, 1, key, 100 if sign == "X" else 76)
 
 
 def _melody(

@@ -6,9 +6,12 @@ of its seed. Nothing here moves a sound in time: frame targets stay true.
 
 import numpy as np
 import scipy.fft
+import soxr
 from jaxtyping import Float
 
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE, Waveform, level
+
+_TOO_LOUD_SHARE = 0.15
 
 
 def equaliser(
@@ -38,7 +41,8 @@ def augment(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """Another room, microphone and level, without a shift in time.
 
     Gain, a smooth equaliser, often a low-pass as lossy codecs have it, a short
-    reverberation, and a floor of noise. All but the noise is one product of spectra.
+    reverberation, and a floor of noise. All of these but the noise are one product of
+    spectra. Some are cut off at full scale, as recordings are that are too loud.
     """
     size = _fast_size(len(waveform) + SAMPLE_RATE // 2)
     frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
@@ -59,8 +63,23 @@ def augment(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     sound = level(_filtered(waveform, response, size))
     noise = rng.standard_normal(len(sound), dtype=np.float32)
     sound += noise * np.float32(0.1 * 10 ** (rng.uniform(-65, -28) / 20))
+    if rng.random() < _TOO_LOUD_SHARE:
+        # At a level of 0.1, peaks are near 0.5 in most music.
+        loud = np.clip(sound * np.float32(10 ** (rng.uniform(6, 18) / 20)), -1, 1)
+        sound = level(loud)
     sound *= np.float32(10 ** (rng.uniform(-12, 0) / 20))
     return np.clip(sound, -1, 1)
+
+
+def slowed(waveform: Waveform, speed: float) -> Waveform:
+    """The beginning of a recording that is played too slowly, at the same length.
+
+    Args:
+      waveform: at its own speed.
+      speed: the share of it, at most 1; the pitch falls with it.
+    """
+    longer = soxr.resample(waveform, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ")
+    return longer[: len(waveform)].astype(np.float32)
 
 
 def _fast_size(samples: int) -> int:

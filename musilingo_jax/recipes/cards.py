@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from musilingo_jax.recipes import packages
 from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.recipes.shipping import MODEL
 from musilingo_jax.runtime.storage import write_text
@@ -16,25 +17,54 @@ and 84 constant-Q bins → 25 frames a second → {depth} pre-norm transformer l
 width {width}. Made from scratch by {recipe}.
 
 **Data.** {clips:,} clips of {seconds:g} s, composed by
-`musilingo_jax/corpora/synthetic.py` and played by two soundfonts, FluidR3_GM (MIT) and
-MuseScore_General_Lite (MIT), which share the parts of a piece at random; each part with
-an equaliser of its own, the drums tuned, the whole with random level, equaliser,
-reverberation and noise. No recordings.
+`musilingo_jax/corpora/synthetic.py` and played by three soundfonts, FluidR3_GM (MIT),
+MuseScore_General_Lite (MIT) and sf_GMbank (public domain), which share the parts of a
+piece at random; each part with an equaliser of its own, the drums tuned and of any kit,
+the whole with random level, equaliser, reverberation and noise. And {excerpts:,}
+excerpts of recordings from packages of Debian, listed below, with {no_music} clips of
+speech and as many of noise. Nothing of the recordings is in these weights' folder;
+whether weights inherit a licence from what they learnt from is not settled.
 
-**Training.** *Not* MERT's masked prediction: supervised by the score. Linear heads on
-MusiLingo's own read-out (the mean over hidden states, and over windows of
-{window_frames} frames) name style, lead, tempo, mode, key and drums of the clip, and
-for every frame pitch classes, bass, melody, onsets, beats, strokes and instrument
-families. The heads are not shipped. {steps:,} steps of {batch_size} clips.
+**Training.** *Not* MERT's masked prediction. {start} Linear heads on MusiLingo's own
+read-out (the mean over hidden states, and over windows of {window_frames} frames) learn
 
-**What the heads named** on {held_out} clips that were not trained on, share correct:
+- of composed clips, from the score: style, lead, tempo, mode, key and drums of the
+  clip, and for every frame pitch classes, bass, melody, onsets, beats, strokes and
+  instrument families;
+- of recordings, from *teachers*: the 100 tags of the two taggers of `musicnn` 0.1.0
+  (Pons and Serra 2019; ISC) and the layers below them; in a third of the excerpts,
+  which notes sound, by `basic-pitch` 0.4.0 (Bittner et al. 2022; Apache-2.0); and a
+  tempo, where a song's onsets agree on one. Teachers hear each song at one level; the
+  student hears copies of it at others, through codecs, equalised, too loud, with noise.
+
+The heads are not shipped. {steps:,} steps of {batch_size} composed clips and
+{recorded_batch_size} excerpts.
+
+**What the heads named** on {held_out} composed clips that were not trained on, share
+correct:
 
 | attribute | values | training soundfonts | unseen soundfont |
 | --- | --- | --- | --- |
 {rows}
 
-**Limits.** It knows seven styles, six lead instruments and the sound of General MIDI.
-What it makes of real recordings was not measured.
+**Agreement with the teachers** on packages that nothing was learnt from: over songs,
+the correlation of the head's logit of a tag with the tagger's, the mean over 50 tags;
+another song's in brackets. {agreement}. Agreement is not truth: what a teacher takes
+for a violin, the student does, too.
+
+**Limits.** Most of the recordings are music of games, electronic for the most part:
+little jazz, country and singing. The taggers' own mistakes are learnt. It was not made
+to tell a singer's sex, a mood beyond calm or energetic, words, or who plays; a tempo
+may be half or twice what people tap.
+
+**Packages**, with the licences of their music (authors are named in each package's
+`copyright`). Learnt from:
+
+{learnt}
+
+Left out, to measure with:
+
+{left_out}
 """
 
 LANGUAGE = """\
@@ -43,19 +73,21 @@ LANGUAGE = """\
 LLaMA's architecture at {parameters:,} parameters: {depth} layers of width {width}, a
 byte-level BPE of {vocab} tokens. Made from scratch by {recipe}.
 
-**Data.** {texts:,} captions, questions and answers about composed pieces
-(`musilingo_jax/corpora/questions.py`). It was trained on nothing else.
+**Data.** {texts:,} captions, questions and answers about composed pieces and made-up
+recordings (`musilingo_jax/corpora/questions.py`, `fact_questions.py`). It was trained
+on nothing else.
 
-**Training, and what it means for the results.** *The language model was pretrained
-with attribute hints in the audio slot*: where the adapter's vectors will stand, it saw
-noisy, randomly thinned sums of the embeddings of the words that describe the piece. A
-large language model needs no such thing, for its embeddings already mean something; a
-model of this size that never saw anything in the slot learns to ignore it. It was not
-trained on audio. {steps:,} steps.
+**Training, and what it means for the results.** *The language model was pretrained with
+hints in the audio slot*: where the adapter's vectors will stand, it saw noisy, randomly
+thinned sums of a code for each value that is known of a song. What is not known
+has no code, and the model learnt to say that it can't tell. A large language model
+needs no such thing, for its embeddings already mean something; a model of this size
+that never saw anything in the slot learns to ignore it. It was not trained on audio.
+{steps:,} steps.
 
-**What it reads.** With the sum of the true words' embeddings in the slot, the share of
-short answers that name the true value, for {read_pieces} new pieces: {reads}.
-"""
+**What it reads.** With the sum of the true codes in the slot, the share of short
+answers that name the true value, for {read_pieces} new pieces and as many made-up
+recordings ("unsure": says that it can't tell what is not known): {reads}."""
 
 ADAPTER = """\
 # {model} / adapter
@@ -63,10 +95,12 @@ ADAPTER = """\
 One linear map with bias, {width_in} → {width_out}: all that MusiLingo trains. Made by
 {recipe}.
 
-A closed-form start (ridge regression from pooled features to the sum of the embeddings
-of the piece's attribute words), then `musilingo_jax.train`: {steps1:,} steps on
-captions and {steps2:,} on questions about {clips:,} rendered songs, other ones than
-the encoder's.
+A closed-form start (ridge regression from pooled features to the sum of the codes of
+what is known), then `musilingo_jax.train`: {steps1:,} steps on captions and {steps2:,}
+on questions about {clips:,} rendered songs, other ones than the encoder's, and, in
+equal parts, about recordings. Answers about recordings are *pseudo-labels*: what the
+teachers of the encoder's card are sure of, keys where their notes fit one key far
+better than all others, tempi where a song's onsets agree. Nobody has listened.
 
 It belongs to `{model}/encoder` and `{model}/language_model`, whose digests
 are in its `config.json`, and to windows of {window_frames} frames. Its accuracy, with
@@ -129,7 +163,30 @@ def encoder_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
         window_frames=recipe.encoder.window_frames,
         steps=recipe.encoder.steps,
         batch_size=recipe.encoder.batch_size,
+        recorded_batch_size=recipe.encoder.recorded_batch_size,
+        excerpts=found["excerpts"],
+        no_music=recipe.recordings.no_music,
+        start=f"It began with the weights of `{recipe.encoder.start}`."
+        if recipe.encoder.start
+        else "It began with random numbers.",
+        agreement="; ".join(
+            f"{tagger} {tags['mean']:.2f} ({tags['shuffled']:.2f})"
+            for tagger, tags in found["agreement"].items()
+        ),
+        learnt=_packages(packages.LEARN),
+        left_out=_packages(packages.LEFT_OUT),
     )
+
+
+def _packages(role: str) -> str:
+    """The packages of a role, as a table."""
+    rows = [
+        f"| {package.name} | {package.version} | {package.licence} |"
+        for package in packages.PACKAGES
+        if package.role == role
+    ]
+    head = ["| package | version | licence |", "| --- | --- | --- |"]
+    return "\n".join([*head, *rows])
 
 
 def language_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:

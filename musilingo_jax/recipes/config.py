@@ -13,7 +13,16 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section, setting
 from musilingo_jax.training.stage_config import StageConfig
 
-_SECTIONS = ("work", "seed", "render", "encoder", "language", "adapter", "corpus")
+_SECTIONS = (
+    "work",
+    "seed",
+    "render",
+    "recordings",
+    "encoder",
+    "language",
+    "adapter",
+    "corpus",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class RenderConfig:
       held_out_clips: in each of the two held-out sets.
       seconds: length of a clip, in these sets and in all corpora.
       training_soundfonts: names of the files that play everything but one held-out set.
+      more_soundfonts: names of files that share the parts of the training set, too.
       unseen_soundfont: the file that plays that set.
     """
 
@@ -32,7 +42,25 @@ class RenderConfig:
     held_out_clips: int = setting(at_least=1)
     seconds: float = setting(above=0)
     training_soundfonts: tuple[str, ...] = setting()
+    more_soundfonts: tuple[str, ...] = setting()
     unseen_soundfont: str = setting()
+
+
+@dataclass(frozen=True)
+class RecordingsConfig:
+    """The excerpts of recordings that the encoder learns from.
+
+    Attributes:
+      spacing: a song gives an excerpt for each so many seconds of it.
+      most: excerpts of one song at most.
+      songs: songs of each role at most, spread over the packages; 0 for all.
+      no_music: clips of speech, and as many of noise.
+    """
+
+    spacing: float = setting(above=0)
+    most: int = setting(at_least=1)
+    songs: int = setting(at_least=0)
+    no_music: int = setting(at_least=1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,8 @@ class RecipeConfig:
     Attributes:
       work: the folder of all that it makes.
       seed: of the rendered sets and corpora, which take this one and the next four.
-      render: the sets.
+      render: the rendered sets.
+      recordings: the recorded sets.
       encoder_model, encoder: the encoder and how it learns.
       language_model: a `config.json` of LLaMA's, without the size of the vocabulary.
       language: how the language model learns.
@@ -82,6 +111,7 @@ class RecipeConfig:
     work: Path
     seed: int
     render: RenderConfig
+    recordings: RecordingsConfig
     encoder_model: MertConfig
     encoder: EncoderRecipe
     language_model: dict[str, Any]
@@ -114,6 +144,9 @@ class RecipeConfig:
             work=Path(config.work),
             seed=config.seed,
             render=read_section(RenderConfig, config.render, "config.render"),
+            recordings=read_section(
+                RecordingsConfig, config.recordings, "config.recordings"
+            ),
             encoder_model=MertConfig.from_dict(config.encoder.model.to_dict()),
             encoder=read_section(
                 EncoderRecipe, config.encoder.recipe, "config.encoder.recipe"

@@ -1,13 +1,16 @@
 """What the audio slot holds while the embedded language model is trained.
 
-For each audio vector, a sum of word embeddings: those of the words of the piece's
-attributes, some left out, blurred with other values, and noisy. For a slow waltz:
+Every value of every fact has a code: a vector of its own. For each audio vector,
+a sum of codes: those of what is known of the song, some left out, blurred with other
+values, and noisy. For a slow waltz:
 
-    vector 0    0.8 · embed("waltz") + 0.2 · embed("rock")                     + noise
-    vector 1    0.9 · embed("waltz") + 0.1 · embed("jazz") + embed("slow")     + noise
-    vector 2                                                 embed("slow")     + noise
+    vector 0    0.8 · code("waltz") + 0.2 · code("rock")                   + noise
+    vector 1    0.9 · code("waltz") + 0.1 · code("jazz") + code("slow")    + noise
+    vector 2                                               code("slow")    + noise
 
-The adapter must later produce such vectors from sound.
+A fact that is not known has no code in the slot, and the model learns to say that it
+cannot tell. The adapter must later produce such vectors from sound: strong ones where
+the evidence is strong, weak ones where it is weak.
 """
 
 import jax
@@ -15,47 +18,40 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from musilingo_jax.corpora.styles import ATTRIBUTES
-from musilingo_jax.models.llama import Llama
-from musilingo_jax.pretrained.tokenizer import Tokenizer
+from musilingo_jax.corpora.facts import FACTS
 
 _SLOTS_WITH_HINTS = 0.95  # the other slots are empty but for the noise
+_SEED = 20261129
+UNKNOWN = -1
+"""In place of a value, for a fact that is not known."""
 
 
-def value_tokens(tokenizer: Tokenizer) -> Int[np.ndarray, "attributes values words"]:
-    """The tokens of the words of each value of each attribute; -1 is padding."""
-    spelt = [
-        [tokenizer.encode(value) for value in values] for values in ATTRIBUTES.values()
-    ]
-    most = max(len(values) for values in spelt)
-    longest = max(len(words) for values in spelt for words in values)
-    table = np.full((len(spelt), most, longest), -1, np.int32)
-    for attribute, values in enumerate(spelt):
-        for value, words in enumerate(values):
-            table[attribute, value, : len(words)] = words
+def codes(width: int) -> Float[np.ndarray, "facts values width"]:
+    """The code of each value: its numbers are near ±1, and it is orthogonal to others.
+
+    Where there are more values than `width`, nearly so. Zeros where a fact has no such
+    value.
+    """
+    rng = np.random.default_rng(_SEED)
+    count = sum(len(values) for values in FACTS.values())
+    rows = rng.standard_normal((max(count, width), width))
+    if count <= width:
+        rows, upper = np.linalg.qr(rows)
+        # Of either sign, depending on the library, but for this.
+        rows = (rows * np.sign(np.diag(upper)) * np.sqrt(width)).T
+    most = max(len(values) for values in FACTS.values())
+    table, done = np.zeros((len(FACTS), most, width), np.float32), 0
+    for fact, values in enumerate(FACTS.values()):
+        table[fact, : len(values)] = rows[done : done + len(values)]
+        done += len(values)
     return table
 
 
-def value_embeddings(
-    llama: Llama, table: Int[np.ndarray, "attributes values words"]
-) -> Float[Array, "attributes values width"]:
-    """The sum of the embeddings of each value's words; zeros where there is no value.
-
-    Args:
-      llama: whose embeddings are summed.
-      table: from `value_tokens`.
-    """
-    embedded = llama.embed(jnp.maximum(table, 0).reshape(len(table), -1))
-    embedded = embedded.reshape(*table.shape, -1)
-    return jnp.sum(jnp.where(table[..., None] >= 0, embedded, 0.0), axis=2)
-
-
 def hints(
-    llama: Llama,
-    table: Int[np.ndarray, "attributes values words"],
-    values: Int[Array | np.ndarray, "batch attributes"],
-    asked: Bool[Array | np.ndarray, "batch attributes"],
+    values: Int[Array | np.ndarray, "batch facts"],
+    asked: Bool[Array | np.ndarray, "batch facts"],
     *,
+    width: int,
     windows: int,
     keep_asked: float,
     keep_others: float | Float[Array, ""],
@@ -64,35 +60,34 @@ def hints(
     noise: float,
     key: PRNGKeyArray,
 ) -> Float[Array, "batch windows width"]:
-    """Random hints about some pieces.
+    """Random hints about some songs.
 
     Args:
-      llama: whose embeddings the hints are made of; they get no gradient from here.
-      table: from `value_tokens`.
-      values: the value of each attribute of the piece.
-      asked: which attributes the text is about.
+      values: the value of each fact, or `UNKNOWN`.
+      asked: which facts the text is about.
+      width: of the language model.
       windows: audio vectors per row.
-      keep_asked: probability that an attribute that the text is about is hinted at.
-      keep_others: the same for the other attributes.
+      keep_asked: probability that a fact that the text is about is hinted at.
+      keep_others: the same for the other facts.
       thin: probability that a hint is left out of one audio vector.
       blur: a hint is mixed with another value's, with a share uniform in [0, blur].
-      noise: its standard deviation, in units of the embeddings' own.
+      noise: its standard deviation, in units of the codes' own.
       key: of all draws.
     """
-    batch, attributes = values.shape
+    batch, facts = values.shape
     keys = jax.random.split(key, 6)
-    embedded = jax.lax.stop_gradient(value_embeddings(llama, table))
-    counts = np.array([len(names) for names in ATTRIBUTES.values()])
+    table = jnp.asarray(codes(width))
+    counts = np.array([len(names) for names in FACTS.values()])
     others = jax.random.randint(keys[0], values.shape, 0, counts)
-    share = blur * jax.random.uniform(keys[1], (batch, windows, attributes, 1))
-    row = np.arange(attributes)
-    hint = (1 - share) * embedded[row, values][:, None]
-    hint += share * embedded[row, others][:, None]
+    share = blur * jax.random.uniform(keys[1], (batch, windows, facts, 1))
+    row = np.arange(facts)
+    hint = (1 - share) * table[row, jnp.maximum(values, 0)][:, None]
+    hint += share * table[row, others][:, None]
     kept = jax.random.uniform(keys[2], values.shape) < jnp.where(
         asked, keep_asked, keep_others
     )
+    kept &= jnp.asarray(values) != UNKNOWN
     kept &= jax.random.uniform(keys[3], (batch, 1)) < _SLOTS_WITH_HINTS
-    present = jax.random.uniform(keys[4], (batch, windows, attributes)) > thin
+    present = jax.random.uniform(keys[4], (batch, windows, facts)) > thin
     vectors = jnp.sum(hint * (kept[:, None] & present)[..., None], axis=2)
-    spread = noise * jnp.std(embedded)
-    return vectors + spread * jax.random.normal(keys[5], vectors.shape)
+    return vectors + noise * jax.random.normal(keys[5], vectors.shape)

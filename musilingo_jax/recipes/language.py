@@ -1,11 +1,11 @@
-"""Trains the embedded language model on text about composed music.
+"""Trains the embedded language model on text about music.
 
 MusiLingo's language model is frozen while the adapter learns, so the adapter can only
 produce vectors that the model can already read. Vicuna's embedding space has room for
 "a slow waltz", because Vicuna was trained on the web. A model of a million parameters
 that never saw anything in the audio slot would learn to write fluently and to ignore
-the slot. So during its training the slot holds hints: noisy sums of the embeddings of
-the words of the piece's attributes (`hints.py`). The model card states this openly.
+the slot. So during its training the slot holds hints: noisy sums of the codes of what
+is known of the song (`hints.py`). The model card states this openly.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from musilingo_jax.answering.answer import Answerer, answer
 from musilingo_jax.answering.config import GREEDY
 from musilingo_jax.answering.prompts import PromptConfig
-from musilingo_jax.corpora import questions, synthetic
-from musilingo_jax.corpora.styles import ATTRIBUTES
+from musilingo_jax.corpora import synthetic
+from musilingo_jax.corpora.facts import FACTS, UNSURE
 from musilingo_jax.evaluation.metrics.naming import named_value
 from musilingo_jax.models.answer_loss import Batch, answer_loss
 from musilingo_jax.models.heard import Heard
@@ -32,8 +32,14 @@ from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.parts import Parts
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.recipes import loop, start
-from musilingo_jax.recipes.hints import hints, value_embeddings, value_tokens
-from musilingo_jax.recipes.texts import MOST_WINDOWS, Pool
+from musilingo_jax.recipes.hints import codes, hints
+from musilingo_jax.recipes.texts import (
+    MOST_WINDOWS,
+    Pool,
+    made_up,
+    of_piece,
+    of_recording,
+)
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import setting
 
@@ -49,6 +55,7 @@ class LanguageRecipe:
 
     Attributes:
       pieces: how many pieces are composed to write about.
+      recordings: how many recordings are made up to write about.
       tokens: size of the vocabulary, special tokens included.
       steps: updates.
       short_rows, long_rows: rows per update of the two lengths of text.
@@ -56,7 +63,7 @@ class LanguageRecipe:
         left out and counted.
       short_share: share of the updates on short text.
       learning_rate, warmup_steps, weight_decay: of AdamW; a cosine to a tenth.
-      keep: probability that an attribute that the text is not about is hinted at, in
+      keep: probability that a fact that the text is not about is hinted at, in
         each third of the training.
       asked: the same for those that it is about.
       thin, blur, noise: as in `hints.hints`.
@@ -65,6 +72,7 @@ class LanguageRecipe:
     """
 
     pieces: int = setting(at_least=1)
+    recordings: int = setting(at_least=0)
     tokens: int = setting(at_least=1)
     steps: int = setting(at_least=1)
     short_rows: int = setting(at_least=1)
@@ -90,13 +98,12 @@ def loss(
         Int[Array, "batch length"],
         Int[Array, "batch length"],
         Int[Array, " batch"],
-        Int[Array, "batch attributes"],
-        Bool[Array, "batch attributes"],
+        Int[Array, "batch facts"],
+        Bool[Array, "batch facts"],
     ],
     keep: Float[Array, ""],
     key: PRNGKeyArray,
     *,
-    table: Int[np.ndarray, "attributes values words"],
     recipe: LanguageRecipe,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Mean cross entropy of all text tokens after the first, given the hints.
@@ -106,7 +113,6 @@ def loss(
       rows: the fields of `Pool`.
       keep: probability of a hint about what the text is not about.
       key: of the hints.
-      table: from `value_tokens`.
       recipe: the other probabilities.
 
     Returns:
@@ -117,10 +123,9 @@ def loss(
     inside = places < lengths[:, None]
     batch = Batch(
         features=hints(
-            llama,
-            table,
             values,
             asked,
+            width=llama.config.width,
             windows=MOST_WINDOWS,
             keep_asked=recipe.asked,
             keep_others=keep,
@@ -188,7 +193,7 @@ def train(
 
     return loop.train(
         Llama(config, rngs=nnx.Rngs(recipe.seed)),
-        functools.partial(loss, table=value_tokens(tokenizer), recipe=recipe),
+        functools.partial(loss, recipe=recipe),
         batch,
         optimiser=loop.adamw(
             learning_rate=recipe.learning_rate,
@@ -215,41 +220,45 @@ def reading_accuracy(
     *,
     pieces: int,
 ) -> dict[str, float]:
-    """Share of answers that name what clean hints say, per attribute.
+    """Share of answers that name what clean hints say, per fact.
 
-    The questions are about new pieces. The slot holds equal copies of the sum of the
-    embeddings of their attributes' words: without thinning, blur or noise.
+    The questions are about new pieces and new made-up recordings. The slot holds equal
+    copies of the sum of the codes of what is known: without thinning, blur or noise.
+    `unsure` is the share of questions about what is not known whose answer says so.
 
     Args:
       llama: what answers.
       tokenizer: the model's.
       recipe: its seed chooses the pieces.
       prompt: how questions are asked.
-      pieces: how many pieces are asked about.
+      pieces: how many pieces, and how many recordings, are asked about.
     """
-    words = np.asarray(value_embeddings(llama, value_tokens(tokenizer)))
     width = llama.config.width
+    table = codes(width)
     unchanged = start.linear_adapter(np.eye(width), np.zeros(width))
     # A copy, because `unstacked` deletes its argument.
     decoding = unstacked(jax.tree.map(jnp.copy, llama))
     answerer = Answerer(unchanged, decoding, tokenizer)
     requests, expected = [], []
-    for index in range(pieces):
+    for index in range(2 * pieces):
         rng = np.random.default_rng([recipe.seed, 3, index])
-        piece = synthetic.compose(rng, duration=1.0)
-        chosen = [
-            words[row, value]
-            for row, value in enumerate(piece.label_indices().values())
-        ]
-        total = np.sum(chosen, axis=0, dtype=np.float32)
-        vectors = np.tile(total, (_WINDOWS_READ, 1))
-        for question, _, attribute, value in questions.short(piece, rng):
-            requests.append((vectors, question))
-            expected.append((attribute, value))
+        if index % 2:
+            asked = of_recording(made_up(rng), rng)
+        else:
+            asked = of_piece(synthetic.compose(rng, duration=1.0), rng)
+        vectors = np.tile(start.goal(asked[0].labels, table), (_WINDOWS_READ, 1))
+        for text in asked:
+            if text.question and len(text.asked) == 1:
+                (fact,) = text.asked
+                requests.append((vectors, text.question))
+                expected.append((fact, text.labels.get(fact)))
     config = dataclasses.replace(GREEDY, max_new_tokens=_TOKENS_READ, batch_size=64)
     answers = answer(answerer, prompt, requests, config)
-    right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
-    for (attribute, value), text in zip(expected, answers, strict=True):
-        named = named_value(text, set(ATTRIBUTES[attribute]))
-        right[attribute].append(named == value)
+    right: dict[str, list[bool]] = {}
+    for (fact, value), text in zip(expected, answers, strict=True):
+        if value is None:
+            right.setdefault("unsure", []).append(UNSURE in text)
+        else:
+            named = named_value(text, set(FACTS[fact]))
+            right.setdefault(fact, []).append(named == value)
     return {name: float(np.mean(found)) for name, found in right.items()}

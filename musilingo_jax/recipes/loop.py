@@ -6,7 +6,8 @@ bits as one that was not.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,8 +66,8 @@ def train(
     with Checkpoints(folder, keep=1) as saved:
         done, state = newest(saved, (model, jax.jit(optimiser.init)(model)))
         with cli.progress(total=steps, initial=done, unit="step", label=label) as bar:
-            for index in range(done, steps):
-                state, value, numbers = update(state, *batch(index))
+            for index, made in enumerate(_ahead(batch, done, steps), done):
+                state, value, numbers = update(state, *made)
                 bar.update()
                 if index % SHOW_EVERY == 0:
                     shown: dict[str, Any] = {"loss": f"{float(value):.3f}"}
@@ -82,6 +83,18 @@ def train(
                         )
                         bar.write(f"{label} step {done}, {name}: {text}")
     return state[0]
+
+
+def _ahead(batch: Callable[[int], tuple], begin: int, end: int) -> Iterator[tuple]:
+    """The batches of updates, each made while the one before is learnt from."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(batch, begin) if begin < end else None
+        for index in range(begin, end):
+            assert following is not None
+            made = following.result()
+            if index + 1 < end:
+                following = thread.submit(batch, index + 1)
+            yield made
 
 
 def newest(saved: Checkpoints, state: Any) -> tuple[int, Any]:

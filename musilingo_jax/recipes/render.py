@@ -17,10 +17,18 @@ import numpy as np
 import soundfile
 from absl import flags
 
-from musilingo_jax.corpora import questions, songs
+from musilingo_jax.corpora import fact_questions, questions, songs
+from musilingo_jax.corpora.facts import beats_of
 from musilingo_jax.corpora.synthetic import LEAD, Piece, compose
 from musilingo_jax.recipes.augmentation import augment, recolour
-from musilingo_jax.recipes.soundfont import CHANNELS, SAMPLE_RATE, Waveform, render
+from musilingo_jax.recipes.soundfont import (
+    CHANNELS,
+    KITS,
+    SAMPLE_RATE,
+    STANDARD_KIT,
+    Waveform,
+    render,
+)
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UsageError
 
@@ -35,11 +43,13 @@ def clip(
     soundfonts: Sequence[str],
     duration: float,
     augmented: bool,
+    any_tempo: bool = False,
 ) -> tuple[Piece, Waveform, int]:
     """Renders clip `index` of a seed.
 
     One soundfont plays a plain clip. In an augmented one each part has its own, and an
-    equaliser of its own, and the drums are tuned: more bands than there are files.
+    equaliser of its own, and the drums are tuned and of any kit: more bands than there
+    are files.
 
     Returns:
       The piece; its waveform at 24 kHz; the place of the lead's soundfont in
@@ -48,7 +58,9 @@ def clip(
     Raises:
       UserError: as in `soundfont.render`.
     """
-    piece = compose(np.random.default_rng([seed, index]), duration=duration)
+    piece = compose(
+        np.random.default_rng([seed, index]), duration=duration, any_tempo=any_tempo
+    )
     rng = np.random.default_rng([seed, index, 1])  # the piece's own is spent above
     count = len(soundfonts)
     if not augmented:
@@ -58,6 +70,7 @@ def clip(
             dict.fromkeys(CHANNELS, soundfonts[font]),
             sample_rate=SAMPLE_RATE,
             drum_tuning=0.0,
+            drum_kit=STANDARD_KIT,
             colour=lambda part: part,
         )
         return piece, waveform, font
@@ -67,6 +80,7 @@ def clip(
         {c: soundfonts[int(n)] for c, n in zip(CHANNELS, fonts, strict=True)},
         sample_rate=SAMPLE_RATE,
         drum_tuning=rng.uniform(-3, 3),
+        drum_kit=int(rng.choice(KITS)),
         colour=functools.partial(recolour, rng=rng),
     )
     return piece, augment(waveform, rng), int(fonts[CHANNELS.index(LEAD)])
@@ -80,6 +94,7 @@ def write_corpus(
     soundfonts: Sequence[str],
     duration: float,
     test_share: float,
+    more: bool = False,
 ) -> None:
     """Writes a corpus folder: clips/*.ogg, and last of all songs.jsonl.
 
@@ -93,6 +108,8 @@ def write_corpus(
       soundfonts: files that play the clips, one of them each clip.
       duration: seconds of each clip.
       test_share: share of the clips in the split "test"; the others are "train".
+      more: whether every other clip has any tempo, and all are asked about what is
+        asked of recordings: beats per minute, vocals.
 
     Raises:
       UserError: as in `soundfont.render`.
@@ -108,11 +125,14 @@ def write_corpus(
             soundfonts=soundfonts,
             duration=duration,
             augmented=False,
+            any_tempo=more and index % 2 == 1,
         )
         name = f"clips/{index:05d}.ogg"
         _write_vorbis(folder / name, waveform)
         about = {"audio": name, "split": split_of(index, test_share)}
         rows += [{**about, **row} for row in texts(piece, seed=seed, index=index)]
+        if more:
+            rows += [{**about, **row} for row in more_texts(piece, seed, index)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     storage.write_text(folder / songs.FILE_NAME, text)
 
@@ -144,6 +164,27 @@ def texts(piece: Piece, *, seed: int, index: int) -> list[dict[str, Any]]:
     for question, answer in questions.long(piece, rng)[:2]:
         rows.append({"question": question, "answer": answer})
     return rows
+
+
+def more_texts(piece: Piece, seed: int, index: int) -> list[dict[str, Any]]:
+    """What else songs.jsonl says about clip `index`: beats per minute, vocals."""
+    rng = np.random.default_rng([seed, index, 3])
+    rows = []
+    for fact in ("beats", "vocals"):
+        question, answer, value = fact_questions.short(known_of(piece), fact, rng)
+        named = {"attribute": fact, "value": value}
+        rows.append({"question": question, "answer": answer, **named})
+    return rows
+
+
+def known_of(piece: Piece) -> dict[str, str]:
+    """What the score of a composed piece says: it is played, and nobody sings."""
+    return {
+        **piece.labels(),
+        "beats": beats_of(piece.bpm),
+        "vocals": "no vocals",
+        "sound": "music",
+    }
 
 
 def _write_vorbis(path: Path, waveform: Waveform) -> None:

@@ -11,12 +11,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from musilingo_jax.corpora import synthetic
+from musilingo_jax.corpora.facts import BEATS, beat_index
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.recipes import render
 from musilingo_jax.runtime import cli, storage
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.json_files import read_json
 
+LABELS = {**ATTRIBUTES, "beats": BEATS}
+"""What is known of a clip: the attributes, and the tempo as a number."""
+CHROMA = slice(13, 25)
+"""The columns of the frame targets that say which pitch classes sound."""
 BLOCK = 64  # clips that are rendered together; interrupted blocks are rendered again
 
 
@@ -25,7 +30,7 @@ class RenderedSet:
 
     Attributes:
       waveform: int16 [clips, samples], read from disk as it is used.
-      labels: int32 [clips] by attribute: places in its tuple of `ATTRIBUTES`.
+      labels: int32 [clips] by name: places in its tuple of `LABELS`.
       targets: uint8 [clips, frames, targets]: frame targets of 0 to 1 as 0 to 255.
     """
 
@@ -39,7 +44,7 @@ class RenderedSet:
         """
         self.waveform = np.load(folder / "waveform.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npz")
-        self.labels = {name: labels[name].astype(np.int32) for name in ATTRIBUTES}
+        self.labels = {name: labels[name].astype(np.int32) for name in LABELS}
         stored = folder / f"targets-{frames}.npy"
         if not stored.exists():
             _write_targets(stored, frames, frames_per_second)
@@ -72,6 +77,7 @@ def _write_targets(path: Path, frames: int, frames_per_second: float) -> None:
         piece = synthetic.compose(
             np.random.default_rng([settings["seed"], index]),
             duration=settings["duration"],
+            any_tempo=_any_tempo(settings["augment"], index),
         )
         targets = synthetic.frame_targets(
             piece, frames_per_second=frames_per_second, frames=frames
@@ -95,7 +101,7 @@ def write_set(
     """Renders clips into a folder; the same call resumes after any interruption.
 
     Writes `waveform.npy` (int16 [clips, samples]), `labels.npz` (int8 [clips] for each
-    of `ATTRIBUTES`, and `soundfont`, the place of the one that plays the lead) and
+    of `LABELS`, and `soundfont`, the place of the one that plays the lead) and
     `set.json`, the arguments.
 
     Args:
@@ -104,7 +110,8 @@ def write_set(
       seed: clip `i` is `render.clip(seed=seed, index=i)`.
       soundfonts: files that play the clips.
       duration: seconds of each clip.
-      augment: whether clips are augmented, as in `render.clip`.
+      augment: whether clips are augmented, as in `render.clip`; of those that are,
+        every other has any tempo, as in `synthetic.compose`.
       processes: how many render at the same time.
 
     Raises:
@@ -186,7 +193,7 @@ def _render_block(
     """Renders the clips from `begin` on, and returns how many they are."""
     waveforms = np.load(folder / "waveform.npy", mmap_mode="r+")
     indices = range(begin, min(begin + block, clips))
-    labels: dict[str, list[int]] = {name: [] for name in (*ATTRIBUTES, "soundfont")}
+    labels: dict[str, list[int]] = {name: [] for name in (*LABELS, "soundfont")}
     for index in indices:
         piece, waveform, font = render.clip(
             seed=seed,
@@ -194,15 +201,21 @@ def _render_block(
             soundfonts=soundfonts,
             duration=duration,
             augmented=augment,
+            any_tempo=_any_tempo(augment, index),
         )
         waveforms[index] = np.round(waveform * 32767).astype(np.int16)
         for name, value in piece.label_indices().items():
             labels[name].append(value)
+        labels["beats"].append(beat_index(piece.bpm))
         labels["soundfont"].append(font)
     waveforms.flush()
     arrays = {name: np.array(values, np.int8) for name, values in labels.items()}
     _write_labels(_block(folder, begin), arrays)
     return len(indices)
+
+
+def _any_tempo(augment: bool, index: int) -> bool:
+    return augment and index % 2 == 1
 
 
 def _write_labels(path: Path, labels: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from musilingo_jax.runtime import storage
 
 # A recipe whose parts have other digests makes another version: adapters, caches and
 # runs record these names.
-MODEL, CORPUS = "musilingo-tiny-1", "musilingo-tiny-corpus"
+MODEL, CORPUS = "musilingo-tiny-2", "musilingo-tiny-corpus"
 
 
 def write_adapter(experiment: ConfigDict, model: Path) -> None:

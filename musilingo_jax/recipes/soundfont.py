@@ -24,6 +24,9 @@ SAMPLE_RATE = 24_000  # of all that the recipes render
 CHANNELS = (LEAD, BASS, CHORDS, FIGURE, DRUMS)
 Waveform = Float[np.ndarray, " samples"]
 
+STANDARD_KIT = 0
+KITS = (STANDARD_KIT, 8, 16, 24, 25, 32, 40)
+"""Drum kits: standard, room, power, electronic, TR-808, jazz, brush."""
 _DRUM_BANK = 128  # General MIDI's percussion
 _GAIN = -6.0  # decibels, so that many voices together stay below 1
 _VOICES = 128  # that sound at the same time
@@ -35,6 +38,7 @@ def render(
     *,
     sample_rate: int,
     drum_tuning: float,
+    drum_kit: int,
     colour: Callable[[Waveform], Waveform],
 ) -> Waveform:
     """Renders a piece: float32, mono, peak below 1.
@@ -47,6 +51,7 @@ def render(
       soundfonts: for each of `CHANNELS`, the file that plays it.
       sample_rate: samples per second.
       drum_tuning: semitones by which the drums are higher than in the file.
+      drum_kit: one of `KITS`; a file that does not have it plays its standard kit.
       colour: applied to the sound of each part, for other timbres than the file's.
 
     Raises:
@@ -60,7 +65,8 @@ def render(
             continue
         font = _soundfont(str(soundfonts[channel]), sample_rate)
         tuning = drum_tuning if channel == DRUMS else piece.cents / 100
-        part = colour(_play(font, piece, channel, notes, tuning, sample_rate))
+        program = drum_kit if channel == DRUMS else piece.programs[channel]
+        part = colour(_play(font, piece, channel, program, notes, tuning, sample_rate))
         part = part[-samples:]
         loudness = _loudness(part, sample_rate)
         if loudness > 0:
@@ -101,6 +107,7 @@ def _play(
     font: Any,
     piece: Piece,
     channel: int,
+    program: int,
     notes: np.ndarray,
     tuning: float,
     sample_rate: int,
@@ -108,7 +115,6 @@ def _play(
     """One channel alone, from `-LEAD_IN` on: notes still ring as the clip begins."""
     font.reset()  # Lets the last sounds fade for 10 ms, within the lead-in.
     font.channel_set_bank(channel, _DRUM_BANK if channel == DRUMS else 0)
-    program = 0 if channel == DRUMS else piece.programs[channel]
     font.channel_set_preset_number(channel, program, channel == DRUMS)
     font.channel_set_tuning(channel, tuning)
     events = [(start, 1, n) for n, start in enumerate(notes["start"])]

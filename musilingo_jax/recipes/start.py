@@ -1,7 +1,7 @@
-"""A closed-form start for the adapter: ridge regression onto the words' embeddings.
+"""A closed-form start for the adapter: ridge regression onto sums of codes.
 
-The embedded language model reads sums of embeddings of attribute words (`hints.py`).
-The best linear map from pooled features to such sums is a regression, solved in a
+The embedded language model reads sums of the codes of what is known (`hints.py`). The
+best linear map from pooled features to such sums is a regression, solved in a
 second; gradient descent through the language model takes hundreds of updates to find
 the same directions. Training continues from it as from any other adapter.
 """
@@ -18,13 +18,14 @@ from ml_collections import ConfigDict
 
 from musilingo_jax.audio.cache import feature_cache
 from musilingo_jax.corpora import mixture
+from musilingo_jax.corpora.facts import FACTS
 from musilingo_jax.corpora.records import Record
-from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.models.bridges.linear import LinearBridge
+from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.models.parts import Parts
-from musilingo_jax.pretrained import weights
+from musilingo_jax.pretrained import sources, weights
 from musilingo_jax.pretrained.trained_with import TrainedWith
-from musilingo_jax.recipes.hints import value_embeddings, value_tokens
+from musilingo_jax.recipes.hints import codes
 from musilingo_jax.runtime.sharding import make_mesh
 
 
@@ -42,15 +43,10 @@ def write_start(experiment: ConfigDict, *, shrinkage: float) -> None:
     corpus = experiment.corpus
     records = mixture.split(corpus, corpus.train_split, answered=True)
     features = feature_cache.prepare(experiment, records, mesh)
-    llama = weights.load_language_model(
-        experiment.model.language_model,
-        dtype=np.float32,
-        quantization="",
-        mesh=mesh,
-    )
-    tokenizer = weights.load_tokenizer(experiment.model.language_model)
-    words = np.asarray(value_embeddings(llama, value_tokens(tokenizer)))
-    start = ridge(*regression(labels_of(records), features.features, words), shrinkage)
+    language_model = sources.find(experiment.model.language_model, "language_model")
+    width = LlamaConfig.from_dict(dict(language_model.config)).width
+    table = codes(width)
+    start = ridge(*regression(labels_of(records), features.features, table), shrinkage)
     weights.save_adapter(
         Parts(bridge=start),
         Path(experiment.model.adapter),
@@ -63,7 +59,7 @@ def write_start(experiment: ConfigDict, *, shrinkage: float) -> None:
 
 
 def labels_of(records: Iterable[Record]) -> dict[str, dict[str, str]]:
-    """The value of each attribute of each clip that some question is about."""
+    """The value of each fact of each clip that some question is about."""
     labels: dict[str, dict[str, str]] = {}
     for record in records:
         if record.attribute is not None and record.value is not None:
@@ -71,31 +67,42 @@ def labels_of(records: Iterable[Record]) -> dict[str, dict[str, str]]:
     return labels
 
 
+def goal(
+    known: Mapping[str, str], table: Float[np.ndarray, "facts values width"]
+) -> Float[np.ndarray, " width"]:
+    """What the language model should find in the slot: the sum of the codes.
+
+    Args:
+      known: fact → value, for the facts that are known.
+      table: from `codes`.
+    """
+    total = np.zeros(table.shape[2], np.float32)
+    for row, (name, values) in enumerate(FACTS.items()):
+        if name in known:
+            total += table[row, values.index(known[name])]
+    return total
+
+
 def regression(
     labels: Mapping[str, Mapping[str, str]],
     features_of: Callable[[str], Float[np.ndarray, "windows width"]],
-    words: Float[np.ndarray, "attributes values width_out"],
+    table: Float[np.ndarray, "facts values width_out"],
 ) -> tuple[Float[np.ndarray, "rows width"], Float[np.ndarray, "rows width_out"]]:
     """What the regression maps to what: a row for each window of each clip.
 
     Args:
-      labels: from `labels_of`, with a value of every attribute.
+      labels: from `labels_of`.
       features_of: the pooled features of a clip.
-      words: from `value_embeddings`.
+      table: from `codes`.
 
     Returns:
-      The windows' features; the sum of the embeddings of their clip's attribute words,
-      the same for all windows of a clip.
+      The windows' features; the goals of their clips, the same for all windows of one.
     """
     features, goals = [], []
-    for clip, values in labels.items():
-        chosen = [
-            words[row, ATTRIBUTES[name].index(values[name])]
-            for row, name in enumerate(ATTRIBUTES)
-        ]
+    for clip, known in labels.items():
         windows = features_of(clip)
         features.append(windows)
-        goals.append(np.tile(np.sum(chosen, axis=0), (len(windows), 1)))
+        goals.append(np.tile(goal(known, table), (len(windows), 1)))
     return np.concatenate(features), np.concatenate(goals)
 
 

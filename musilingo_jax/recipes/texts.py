@@ -12,27 +12,36 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
 from musilingo_jax.answering import prompts
-from musilingo_jax.corpora import questions, synthetic
+from musilingo_jax.corpora import fact_questions, questions, synthetic
+from musilingo_jax.corpora.facts import FACTS
 from musilingo_jax.corpora.styles import ATTRIBUTES
+from musilingo_jax.corpora.synthetic import Piece
 from musilingo_jax.pretrained import tokenizer
 from musilingo_jax.pretrained.tokenizer import Tokenizer
+from musilingo_jax.recipes.hints import UNKNOWN
+from musilingo_jax.recipes.render import known_of
 from musilingo_jax.runtime import cli, storage
 
 MOST_WINDOWS = 8  # audio vectors in one text
 # 10 s of music are three windows; other texts have from one to the most.
 _USUAL_WINDOWS = 3
 _USUAL_SHARE = 0.6
+# Of made-up recordings: the probability that a fact is known, and that it is no music.
+_KNOWN_SHARE = 0.6
+_NO_MUSIC_SHARE = 0.08
+# Facts with many values are asked about more often: so many times more than others.
+_MANY_VALUED = ("key", "beats") * 2
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledText:
-    """A question and an answer about a piece.
+    """A question and an answer about a song.
 
     Attributes:
-      labels: the piece's value of each attribute.
+      labels: fact → value, for the facts that are known.
       question: "" where the answer is a caption.
       answer: to the question.
-      asked: the attributes that the text is about.
+      asked: the facts that the text is about.
     """
 
     labels: dict[str, str]
@@ -41,21 +50,59 @@ class LabelledText:
     asked: tuple[str, ...]
 
 
-def texts(*, pieces: int, seed: int) -> list[LabelledText]:
-    """A caption, short and long questions and answers about each of some new pieces."""
+def texts(*, pieces: int, recordings: int, seed: int) -> list[LabelledText]:
+    """Texts about new pieces, whose score is known, and about made-up recordings."""
     found = []
-    everything = tuple(ATTRIBUTES)
-    for index in cli.progress(range(pieces), total=pieces, unit="piece", label="texts"):
+    total = pieces + recordings
+    for index in cli.progress(range(total), total=total, unit="song", label="texts"):
         rng = np.random.default_rng([seed, index])
-        piece = synthetic.compose(rng, duration=1.0)
-        labels = piece.labels()
-        found.append(
-            LabelledText(labels, "", questions.caption(piece, rng), everything)
-        )
-        for question, answer, attribute, _ in questions.short(piece, rng):
-            found.append(LabelledText(labels, question, answer, (attribute,)))
-        for question, answer in questions.long(piece, rng):
-            found.append(LabelledText(labels, question, answer, everything))
+        if index < pieces:
+            found += of_piece(synthetic.compose(rng, duration=1.0), rng)
+        else:
+            found += of_recording(made_up(rng), rng)
+    return found
+
+
+def of_piece(piece: Piece, rng: np.random.Generator) -> list[LabelledText]:
+    """A caption, short and long questions and answers about a composed piece."""
+    everything = tuple(ATTRIBUTES)
+    labels = known_of(piece)
+    found = [LabelledText(labels, "", questions.caption(piece, rng), everything)]
+    for question, answer, attribute, _ in questions.short(piece, rng):
+        found.append(LabelledText(labels, question, answer, (attribute,)))
+    for question, answer in questions.long(piece, rng):
+        found.append(LabelledText(labels, question, answer, everything))
+    for name in ("beats", "vocals", *_MANY_VALUED):
+        question, answer, _ = fact_questions.short(labels, name, rng)
+        found.append(LabelledText(labels, question, answer, (name,)))
+    return found
+
+
+def made_up(rng: np.random.Generator) -> dict[str, str]:
+    """What may be known of a recording: each fact at random, by itself."""
+    sound = "music"
+    if rng.random() < _NO_MUSIC_SHARE:
+        sound = str(rng.choice([s for s in FACTS["sound"] if s != "music"]))
+        return {"sound": sound}
+    known = {"sound": sound}
+    for name in fact_questions.OF_RECORDINGS:
+        if name != "sound" and rng.random() < _KNOWN_SHARE:
+            known[name] = str(rng.choice(FACTS[name]))
+    if "key" in known:
+        known["mode"] = known["key"].split()[-1]
+    return known
+
+
+def of_recording(known: dict[str, str], rng: np.random.Generator) -> list[LabelledText]:
+    """A caption, short and long questions and answers about a recording."""
+    everything = tuple(known)
+    found = [LabelledText(known, "", fact_questions.caption(known, rng), everything)]
+    for name in (*fact_questions.ASKED_OF_RECORDINGS, *_MANY_VALUED):
+        question, answer, _ = fact_questions.short(known, name, rng)
+        asked = (name,) if known["sound"] == "music" else ("sound",)
+        found.append(LabelledText(known, question, answer, asked))
+    for question, answer in fact_questions.long(known, rng):
+        found.append(LabelledText(known, question, answer, everything))
     return found
 
 
@@ -111,15 +158,15 @@ class Pool:
     Attributes:
       tokens, audio_slot: as in `Batch`; 0 and -1 after the end.
       lengths: tokens before the padding.
-      values: the piece's value of every attribute.
-      asked: which attributes the text is about.
+      values: the value of every fact, or `UNKNOWN`.
+      asked: which facts the text is about.
     """
 
     tokens: Int[np.ndarray, "texts length"]
     audio_slot: Int[np.ndarray, "texts length"]
     lengths: Int[np.ndarray, " texts"]
-    values: Int[np.ndarray, "texts attributes"]
-    asked: Bool[np.ndarray, "texts attributes"]
+    values: Int[np.ndarray, "texts facts"]
+    asked: Bool[np.ndarray, "texts facts"]
 
     def rows(self, drawn: Int[np.ndarray, " rows"]) -> tuple[np.ndarray, ...]:
         """Some of the texts: the rows of each field, in the order of the fields."""
@@ -182,16 +229,19 @@ def _stack(rows: list[_Row], length: int) -> Pool:
         size = len(example.tokens)
         tokens[row, :size] = example.tokens
         audio_slot[row, :size] = example.audio_slot
-    by_attribute = (len(rows), len(ATTRIBUTES))  # Also where there are no rows.
+    by_fact = (len(rows), len(FACTS))  # Also where there are no rows.
     values = [
-        [ATTRIBUTES[name].index(text.labels[name]) for name in ATTRIBUTES]
+        [
+            FACTS[name].index(text.labels[name]) if name in text.labels else UNKNOWN
+            for name in FACTS
+        ]
         for _, text in rows
     ]
-    asked = [[name in text.asked for name in ATTRIBUTES] for _, text in rows]
+    asked = [[name in text.asked for name in FACTS] for _, text in rows]
     return Pool(
         tokens=tokens,
         audio_slot=audio_slot,
         lengths=np.array([len(example.tokens) for example, _ in rows], np.int32),
-        values=np.array(values, np.int32).reshape(by_attribute),
-        asked=np.array(asked, bool).reshape(by_attribute),
+        values=np.array(values, np.int32).reshape(by_fact),
+        asked=np.array(asked, bool).reshape(by_fact),
     )

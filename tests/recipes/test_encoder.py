@@ -5,12 +5,16 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from helpers.small_run import load_config
 
 from musilingo_jax.corpora import synthetic
+from musilingo_jax.corpora.facts import beat_index
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.recipes import encoder
+from musilingo_jax.recipes.lessons import UNKNOWN, Lessons, output_weights
 from musilingo_jax.recipes.rendered_set import RenderedSet
+from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section
 
 pytestmark = pytest.mark.medium
@@ -29,6 +33,58 @@ def test_an_epoch_visits_every_clip_once_in_an_order_of_its_own():
         encoder.rows_of_step(7, clips=20, batch_size=4, seed=1),
         encoder.rows_of_step(7, clips=20, batch_size=4, seed=1),
     )
+
+
+def lessons_of(config):
+    """Four excerpts of noise, and what teachers might say of them."""
+    rng = np.random.default_rng(1)
+    waveform = rng.integers(-9000, 9000, (4, 24_000)).astype(np.int16)
+    outputs = rng.normal(size=(4, len(output_weights()))).astype(np.float32)
+    frames = int(config.frames(24_000))
+    return Lessons(
+        waveform=waveform,
+        coded=waveform[::2],
+        outputs=outputs,
+        mean=np.zeros(outputs.shape[1]),
+        deviation=np.ones(outputs.shape[1]),
+        chroma=np.zeros((4, frames, 12), np.float32),
+        noted=np.array([True, False, False, False]),
+        bpm=np.array([120.0, np.nan, 60.0, 90.0]),
+    )
+
+
+def test_copies_are_the_same_for_a_seed_and_slower_ones_have_a_slower_tempo():
+    class Config:
+        @staticmethod
+        def frames(samples):
+            return samples // 960
+
+    recordings = lessons_of(Config)
+    rows = np.array([0] * 40 + [1] * 5)
+    batch = recordings.batch(rows, [1, 2])
+    again = recordings.batch(rows, [1, 2])
+    jax.tree.map(np.testing.assert_array_equal, batch, again)
+    copies, outputs, heard, _, noted, tempo = batch
+    assert copies.shape == (45, 24_000) and np.abs(copies).max() <= 1
+    np.testing.assert_array_equal(outputs[0], recordings.outputs[0])
+    # Of a slower copy only its tempo is known; of one without a tempo there is none.
+    assert 0 < (~heard[:40]).sum() < 20 and heard[40:].all()
+    np.testing.assert_array_equal(noted[:40], heard[:40])
+    normal = beat_index(120.0)
+    assert (tempo["beats"][:40][heard[:40]] == normal).all()
+    assert (tempo["beats"][:40][~heard[:40]] <= normal).all()
+    assert (tempo["beats"][40:] == UNKNOWN).all() == (tempo["tempo"][40:] == -1).all()
+
+
+def test_an_encoder_to_begin_with_must_have_the_same_architecture():
+    settings = load_config("tiny_from_scratch").get_config("quick").encoder
+    config = MertConfig.from_dict(settings.model.to_dict())
+    rngs = nnx.Rngs(0)
+    found = encoder.first_encoder(config, "musilingo-tiny-1/encoder", rngs)
+    assert found.config == config
+    other = MertConfig.from_dict(settings.model.to_dict() | {"hidden_size": 96})
+    with pytest.raises(UserError, match="start is musilingo-tiny-1/encoder"):
+        encoder.first_encoder(other, "musilingo-tiny-1/encoder", rngs)
 
 
 @pytest.mark.slow
@@ -53,6 +109,7 @@ def test_a_few_steps_teach_the_encoder_its_clips(tmp_path):
     numbers = settings.recipe.to_dict() | {
         "steps": 48,
         "batch_size": 4,
+        "recorded_batch_size": 4,
         "learning_rate": 1e-2,
         "window_frames": 8,
         "checkpoint_every": 24,
@@ -66,12 +123,12 @@ def test_a_few_steps_teach_the_encoder_its_clips(tmp_path):
         for i in range(8)
     ]
     (folder / "set.json").write_text(
-        json.dumps({"clips": 8, "seed": 5, "duration": seconds})
+        json.dumps({"clips": 8, "seed": 5, "duration": seconds, "augment": False})
     )
     # Noise that is different for each clip: enough to tell eight clips apart.
     waveform = np.random.default_rng(0).integers(-9000, 9000, (8, 24000))
     np.save(folder / "waveform.npy", waveform.astype(np.int16))
-    labels = [piece.label_indices() for piece in pieces]
+    labels = [p.label_indices() | {"beats": beat_index(p.bpm)} for p in pieces]
     np.savez(
         folder / "labels.npz",
         **{n: np.int8([label[n] for label in labels]) for n in labels[0]},
@@ -81,15 +138,27 @@ def test_a_few_steps_teach_the_encoder_its_clips(tmp_path):
         frames=config.frames(24000),
         frames_per_second=config.frames_per_second,
     )
-    student = encoder.train(
-        config, recipe, training=rendered, held_out={}, folder=tmp_path / "saved"
-    )
+    recordings = lessons_of(config)
+
+    def train():
+        return encoder.train(
+            config,
+            recipe,
+            training=rendered,
+            lessons=recordings,
+            held_out={},
+            folder=tmp_path / "saved",
+        )
+
+    student = train()
     found = encoder.accuracy(student, rendered, recipe)
     assert found["style"] > 0.9 and found["drums"] > 0.9
+    # It says of the recordings what the teachers said, also of a slower copy.
+    said = encoder.heard(student, recordings.waveform / 32768.0, recipe.window_frames)
+    whose = np.corrcoef(np.asarray(said), recordings.outputs)[:4, 4:]
+    assert whose.argmax(axis=1).tolist() == [0, 1, 2, 3]
     # A finished training is not done again: the same weights come back from disk.
-    again = encoder.train(
-        config, recipe, training=rendered, held_out={}, folder=tmp_path / "saved"
-    )
+    again = train()
     for one, other in zip(
         jax.tree.leaves(student), jax.tree.leaves(again), strict=True
     ):

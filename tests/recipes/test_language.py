@@ -4,18 +4,16 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from flax import nnx
 from helpers.small_run import load_config
 
+from musilingo_jax.corpora.facts import FACTS, UNSURE
 from musilingo_jax.corpora.styles import ATTRIBUTES
-from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.recipes import language, texts
-from musilingo_jax.recipes.hints import hints, value_embeddings, value_tokens
+from musilingo_jax.recipes.hints import UNKNOWN, codes, hints
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section
 from musilingo_jax.training.stage_config import StageConfig
@@ -28,13 +26,16 @@ def settings():
 
 @pytest.fixture(scope="module")
 def recipe(settings):
-    numbers = settings.language.recipe.to_dict() | {"pieces": 40, "tokens": 400}
+    changed = {"pieces": 40, "recordings": 20, "tokens": 400}
+    numbers = settings.language.recipe.to_dict() | changed
     return read_section(language.LanguageRecipe, numbers, "config.language.recipe")
 
 
 @pytest.fixture(scope="module")
 def found(recipe):
-    return texts.texts(pieces=recipe.pieces, seed=recipe.seed)
+    return texts.texts(
+        pieces=recipe.pieces, recordings=recipe.recordings, seed=recipe.seed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def tokenizer(recipe, found, tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(settings, tokenizer):
     small = {"vocab_size": tokenizer.size, "hidden_size": 16, "num_hidden_layers": 1}
+    small |= {"num_attention_heads": 2, "num_key_value_heads": 2}
     return LlamaConfig.from_dict(settings.language.model.to_dict() | small)
 
 
@@ -84,22 +86,27 @@ def test_the_tokenizer_is_read_by_transformers_too(found, tokenizer):
         assert theirs.encode(text.answer, add_special_tokens=False) == tokens
 
 
-@pytest.mark.usefixtures("quick_to_compile")
-def test_clean_hints_are_the_words_of_the_kept_attributes(tokenizer, config):
-    llama = Llama(config, rngs=nnx.Rngs(0))
-    table = value_tokens(tokenizer)
-    words = np.asarray(value_embeddings(llama, table))
-    # "A minor" is the sum of its words' embeddings.
-    key = ATTRIBUTES["key"].index("A minor")
-    tokens = tokenizer.encode("A minor")
-    place = list(ATTRIBUTES).index("key")
-    expected = np.asarray(llama.embed(jnp.array([tokens])))[0].sum(0)
-    np.testing.assert_allclose(words[place, key], expected, atol=1e-5)
+def test_codes_are_orthogonal_and_the_same_every_time():
+    table = codes(160)
+    assert table.shape == (len(FACTS), max(map(len, FACTS.values())), 160)
+    np.testing.assert_array_equal(table, codes(160))
+    drawn = table.reshape(-1, 160)
+    drawn = drawn[np.abs(drawn).sum(1) > 0]
+    assert len(drawn) == sum(map(len, FACTS.values()))
+    np.testing.assert_allclose(drawn @ drawn.T, 160 * np.eye(len(drawn)), atol=1e-3)
+    # Of a model that is too narrow for that, they are different at least.
+    narrow = codes(32).reshape(-1, 32)
+    narrow = narrow[np.abs(narrow).sum(1) > 0]
+    assert len(np.unique(narrow, axis=0)) == len(drawn)
 
+
+@pytest.mark.usefixtures("quick_to_compile")
+def test_clean_hints_are_the_codes_of_what_is_known_and_kept():
+    width, names = 32, list(FACTS)
+    table = codes(width)
     make = functools.partial(
         hints,
-        llama,
-        table,
+        width=width,
         windows=3,
         keep_asked=1.0,
         keep_others=0.0,
@@ -108,12 +115,23 @@ def test_clean_hints_are_the_words_of_the_kept_attributes(tokenizer, config):
         noise=0.0,
         key=jax.random.key(1),
     )
-    vectors = jax.jit(make)(
-        np.array([[0, 1, 2, 0, key, 1]]),
-        np.array([[True, False, False, False, True, False]]),
-    )
-    only_asked = words[0, 0] + words[place, key]
-    np.testing.assert_allclose(vectors[0], np.tile(only_asked, (3, 1)), atol=1e-5)
+    values = np.full((1, len(FACTS)), UNKNOWN)
+    asked = np.zeros((1, len(FACTS)), bool)
+    style, key, drums = (names.index(name) for name in ("style", "key", "drums"))
+    values[0, [style, key]] = 2, 21
+    # The style is not asked about, and of the drums nothing is known.
+    asked[0, [key, drums]] = True
+    vectors = jax.jit(make)(values, asked)
+    np.testing.assert_allclose(vectors[0], np.tile(table[key, 21], (3, 1)), atol=1e-5)
+
+
+def test_what_is_not_known_of_a_recording_is_asked_and_cannot_be_told(found):
+    unsure = [text for text in found if text.answer == f"{UNSURE}."]
+    assert unsure and all(text.labels["sound"] == "music" for text in unsure)
+    for text in unsure:
+        (fact,) = text.asked
+        assert fact not in text.labels
+    assert any(text.asked == ("lead",) for text in unsure)
 
 
 def test_texts_that_fit_no_length_are_counted(found, pools):
@@ -121,9 +139,10 @@ def test_texts_that_fit_no_length_are_counted(found, pools):
     assert left_out > 0
     assert len(short.tokens) + len(long.tokens) + left_out == len(found)
     assert short.lengths.max() <= 40 < long.lengths.min() <= 60
-    # Attributes are in their order, the text's own and those that it is about.
-    assert short.values.shape == short.asked.shape == (len(short.tokens), 6)
-    assert set(short.asked.sum(1)) == {1, 6}  # A question's one, or a caption's all.
+    # Facts are in their order, the text's own and those that it is about.
+    assert short.values.shape == short.asked.shape == (len(short.tokens), len(FACTS))
+    assert {1, len(ATTRIBUTES)} <= set(short.asked.sum(1))  # A question's, a caption's.
+    assert (short.values == UNKNOWN).any()
     rows = short.rows(np.array([3, 0, 3]))
     for row, field in zip(rows, dataclasses.fields(short), strict=True):
         np.testing.assert_array_equal(row, getattr(short, field.name)[[3, 0, 3]])

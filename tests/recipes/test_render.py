@@ -17,7 +17,12 @@ from musilingo_jax.evaluation.metrics.naming import named_value
 from musilingo_jax.recipes import augmentation, render, soundfont
 from musilingo_jax.runtime.errors import UserError
 
-PLAIN = {"sample_rate": 24_000, "drum_tuning": 0.0, "colour": lambda part: part}
+PLAIN = {
+    "sample_rate": 24_000,
+    "drum_tuning": 0.0,
+    "drum_kit": soundfont.STANDARD_KIT,
+    "colour": lambda part: part,
+}
 
 
 @pytest.fixture

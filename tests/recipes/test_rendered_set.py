@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from musilingo_jax.corpora import synthetic
+from musilingo_jax.corpora.facts import beat_index
 from musilingo_jax.corpora.synthetic import compose
 from musilingo_jax.recipes import render, rendered_set
 from musilingo_jax.runtime.errors import UserError
 
 
-def hum(piece, soundfonts, *, sample_rate, drum_tuning, colour):
+def hum(piece, soundfonts, *, sample_rate, drum_tuning, drum_kit, colour):
     times = np.arange(round(piece.duration * sample_rate)) / sample_rate
     return colour((0.3 * np.sin(2 * np.pi * piece.bpm * times)).astype(np.float32))
 
@@ -69,10 +70,11 @@ def test_a_batch_is_sound_labels_and_targets_of_its_clips(tmp_path, monkeypatch)
     waveform, labels, targets = read.batch(np.array([3, 1]))
     for row, index in enumerate((1, 3)):
         piece = compose(np.random.default_rng([1, index]), duration=1.0)
-        made = hum(piece, [], sample_rate=24_000, drum_tuning=0, colour=lambda x: x)
+        plain = dict(sample_rate=24_000, drum_tuning=0, drum_kit=0)
+        made = hum(piece, [], **plain, colour=lambda x: x)
         np.testing.assert_allclose(waveform[row], made, atol=1e-4)
         assert {name: values[row] for name, values in labels.items()} == (
-            piece.label_indices()
+            piece.label_indices() | {"beats": beat_index(piece.bpm)}
         )
         expected = synthetic.frame_targets(piece, **rate)
         expected = np.concatenate([expected[name] for name in sorted(expected)], axis=1)

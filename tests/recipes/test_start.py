@@ -6,6 +6,7 @@ import numpy as np
 from musilingo_jax.corpora.records import Record
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.recipes import start
+from musilingo_jax.recipes.hints import codes
 
 
 def test_ridge_finds_the_linear_map_that_made_the_goals():
@@ -22,10 +23,9 @@ def test_ridge_finds_the_linear_map_that_made_the_goals():
     np.testing.assert_allclose(spliced[0, 7], goals.mean(0), atol=1e-4)
 
 
-def test_each_window_of_a_clip_is_mapped_to_the_sum_of_the_clips_words(tmp_path):
+def test_each_window_of_a_clip_is_mapped_to_the_sum_of_the_codes(tmp_path):
     rng = np.random.default_rng(0)
-    most = max(len(values) for values in ATTRIBUTES.values())
-    words = rng.normal(size=(len(ATTRIBUTES), most, 5)).astype(np.float32)
+    table = codes(5)
     features = {
         clip: rng.normal(size=(windows, 4)).astype(np.float32)
         for clip, windows in (("a", 2), ("b", 3))
@@ -49,7 +49,9 @@ def test_each_window_of_a_clip_is_mapped_to_the_sum_of_the_clips_words(tmp_path)
         "a": set(ATTRIBUTES),
         "b": set(ATTRIBUTES),
     }
-    rows, goals = start.regression(labels, features.__getitem__, words)
+    rows, goals = start.regression(labels, features.__getitem__, table)
     np.testing.assert_array_equal(rows, np.concatenate([features["a"], features["b"]]))
     for goal, place in zip(goals, (0, 0, 1, 1, 1), strict=True):
-        np.testing.assert_allclose(goal, words[:, place].sum(0), rtol=1e-5)
+        # The attributes of composed pieces are the first facts.
+        expected = table[: len(ATTRIBUTES), place].sum(0)
+        np.testing.assert_allclose(goal, expected, rtol=1e-5, atol=1e-6)

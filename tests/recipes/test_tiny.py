@@ -11,15 +11,24 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import soundfile
 from helpers import sine_soundfont
 from helpers.small_run import ROOT, load_config
 
 import musilingo_jax
+from musilingo_jax.annotation import tags
 from musilingo_jax.answering.model import Model
 from musilingo_jax.corpora import songs
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.pretrained import weights
-from musilingo_jax.recipes import shipping, soundfont, tiny
+from musilingo_jax.recipes import (
+    notes,
+    recordings,
+    shipping,
+    soundfont,
+    teacher_outputs,
+    tiny,
+)
 from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.recipes.stage_log import StageLog
 from musilingo_jax.runtime.errors import UsageError, UserError
@@ -28,7 +37,8 @@ pytestmark = pytest.mark.medium
 
 ASSETS = Path(musilingo_jax.__file__).parent / "assets"
 PARTS = ("encoder", "language_model", "adapter")
-STAGES = ["sets", "encoder", "language", "songs", "adapter", "corpus"]
+STAGES = ["sets", "recordings", "teachers", "encoder", "language", "songs"]
+STAGES += ["adapter", "corpus"]
 SOUNDFONTS = ROOT / "build/soundfonts"
 
 
@@ -50,6 +60,8 @@ def smallest(work):
         num_conv_pos_embedding_groups=4,
     )
     config.encoder.recipe.update(steps=2, warmup_steps=1, batch_size=4)
+    config.encoder.recipe.recorded_batch_size = 2
+    config.recordings.update(songs=2, no_music=1, spacing=3.0)
     config.language.read_pieces = 1
     config.language.model.update(
         hidden_size=32,
@@ -58,7 +70,7 @@ def smallest(work):
         num_key_value_heads=2,
         intermediate_size=32,
     )
-    config.language.recipe.update(pieces=20, steps=2, warmup_steps=1)
+    config.language.recipe.update(pieces=20, recordings=20, steps=2, warmup_steps=1)
     config.language.recipe.update(short_share=1.0, short_rows=4)  # One shape.
     experiment = config.adapter.train
     config.adapter.clips = 4
@@ -76,7 +88,11 @@ def run(monkeypatch):
 
     def run(config, fonts, *, install=False):
         given = types.SimpleNamespace(
-            config=config, soundfonts=str(fonts), install=install
+            config=config,
+            soundfonts=str(fonts),
+            music=str(fonts / "music"),
+            teachers=str(fonts / "teachers"),
+            install=install,
         )
         monkeypatch.setattr(tiny, "flags", types.SimpleNamespace(FLAGS=given))
         tiny.main(["tiny"])
@@ -100,10 +116,10 @@ def check_model(folder, corpus):
     """That the parts load, fit each other, and answer a question about a song."""
     for part in PARTS:
         assert (
-            (folder / part / "README.md").read_text().startswith("# musilingo-tiny-1 /")
+            (folder / part / "README.md").read_text().startswith("# musilingo-tiny-2 /")
         )
     assert json.loads((folder / "config.json").read_text())["model"] == {
-        "pretrained": "musilingo-tiny-1",
+        "pretrained": "musilingo-tiny-2",
         "adapter": "",
         "encoder": "",
         "language_model": "",
@@ -124,18 +140,52 @@ def check_model(folder, corpus):
     assert {record.attribute for record in songs.load(corpus)} == {None, *ATTRIBUTES}
 
 
+@pytest.fixture
+def music(monkeypatch):
+    """Writes packages of music and speech, and stands in for the teachers."""
+
+    def write(folder):
+        rng = np.random.default_rng(0)
+        for package in recordings.PACKAGES:
+            place = folder / package.name
+            (place / "charts").mkdir(parents=True)
+            for kind in ("music", "speech"):
+                (place / kind).mkdir()
+            (place / "complete").write_text("1 songs\n")
+            if package.name in ("ardentryst", "supertux-data", "wesnoth-1.16-music"):
+                sound = rng.normal(0, 0.1, 5 * soundfont.SAMPLE_RATE)
+                soundfile.write(place / "music/a.wav", sound, soundfont.SAMPLE_RATE)
+            if package.speech:
+                sound = rng.normal(0, 0.1, soundfont.SAMPLE_RATE)
+                soundfile.write(place / "speech/b.wav", sound, soundfont.SAMPLE_RATE)
+
+    def tags(waveform, wheel, folder):
+        rng = np.random.default_rng(len(waveform))
+        count = len(teacher_outputs.TAG_NAMES) + 2 * teacher_outputs.FEATURES
+        return rng.normal(0, 3, (len(waveform), count)).astype(np.float32)
+
+    def chroma(waveform, wheel, folder, *, frames, frames_per_second):
+        return np.full((len(waveform), frames, 12), 0.5, np.float32)
+
+    monkeypatch.setattr(teacher_outputs, "heard_by_taggers", tags)
+    monkeypatch.setattr(notes, "chroma", chroma)
+    return write
+
+
 def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
-    tmp_path, monkeypatch, capsys, run, quick_to_compile
+    tmp_path, monkeypatch, capsys, run, music, quick_to_compile
 ):
     work, fonts, assets = (tmp_path / name for name in ("work", "fonts", "assets"))
     config = smallest(work)
-    names = (*config.render.training_soundfonts, config.render.unseen_soundfont)
+    music(fonts / "music")
+    known = config.render.training_soundfonts + config.render.more_soundfonts
+    names = (*known, config.render.unseen_soundfont)
     for partials, name in enumerate(names, start=1):
         sine_soundfont.write(fonts / name, partials)
     # A scratch copy stands for the package, with old files that must go.
     monkeypatch.setattr(tiny, "ASSETS", assets)
-    (assets / "musilingo-tiny-1/adapter").mkdir(parents=True)
-    (assets / "musilingo-tiny-1/adapter/old.safetensors").write_bytes(b"old")
+    (assets / "musilingo-tiny-2/adapter").mkdir(parents=True)
+    (assets / "musilingo-tiny-2/adapter/old.safetensors").write_bytes(b"old")
     shipped = files_of(ASSETS)
 
     run(config, fonts, install=True)
@@ -143,8 +193,11 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
     assert [line[3:] for line in printed.splitlines() if line[3:] in STAGES] == STAGES
     log = json.loads((work / "log.json").read_text())
     assert list(log) == STAGES
-    assert {"held_out", "unseen", "parameters"} <= log["encoder"].keys()
-    assert set(log["language"]["reads"]) == {*ATTRIBUTES}
+    assert {"held_out", "unseen", "agreement"} <= log["encoder"].keys()
+    assert {"mean", "shuffled", "guitar"} <= (
+        log["encoder"]["agreement"]["MTT_musicnn"].keys()
+    )
+    assert {*ATTRIBUTES, "unsure", "beats"} <= set(log["language"]["reads"])
     for part in PARTS:
         assert f"{part}: {weights.digest(work / 'model', part)}" in printed
     assert f"{log['encoder']['parameters']:,} parameters" in (
@@ -161,10 +214,10 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
     assert 0 < moved.max() < 0.01
     check_model(work / "model", work / "corpus")
 
-    assert files_of(assets / "musilingo-tiny-1") == files_of(work / "model")
+    assert files_of(assets / "musilingo-tiny-2") == files_of(work / "model")
     assert files_of(assets / "musilingo-tiny-corpus") == files_of(work / "corpus")
     assert {path.name for path in assets.iterdir()} == {
-        "musilingo-tiny-1",
+        "musilingo-tiny-2",
         "musilingo-tiny-corpus",
     }
     assert files_of(ASSETS) == shipped
@@ -183,9 +236,14 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
         "tinysoundfont", reason="pip install --no-deps tinysoundfont==0.3.7"
     )
     config = load_config("tiny_from_scratch").get_config("quick")
-    for name in (*config.render.training_soundfonts, config.render.unseen_soundfont):
-        if not (SOUNDFONTS / name).is_file():
-            pytest.skip(f"{SOUNDFONTS / name}: `make soundfonts` puts it there")
+    known = config.render.training_soundfonts + config.render.more_soundfonts
+    needed = [SOUNDFONTS / name for name in (*known, config.render.unseen_soundfont)]
+    needed += [ROOT / "build/music/widelands-data/complete"]
+    needed += [ROOT / "build/teachers" / wheel for wheel in (tags.WHEEL, notes.WHEEL)]
+    for path in needed:
+        if not path.is_file():
+            pytest.skip(f"{path}: `make soundfonts music teachers` puts it there")
+    pytest.importorskip("onnxruntime", reason="pip install onnxruntime==1.32.0")
     # A package of its own, because the last thing that the recipe does is change it.
     package = tmp_path / "musilingo_jax"
     shutil.copytree(
@@ -199,6 +257,8 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
         f"--config={ROOT}/configs/tiny_from_scratch.py:quick",
         f"--config.work={tmp_path}/work",
         f"--soundfonts={SOUNDFONTS}",
+        f"--music={ROOT}/build/music",
+        f"--teachers={ROOT}/build/teachers",
         "--install",
     ]
     # Before all else, so that it is this package that is imported.
@@ -217,16 +277,20 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
     assert after != before
     assert {name.split("/")[0] for name in after} == {
         "musilingo-tiny-1",
+        "musilingo-tiny-2",
         "musilingo-tiny-corpus",
     }
-    # The released layout: the same files, and the same tensors by name and shape.
-    layout = {name for name in before if not name.endswith(".ogg")}
-    assert {name for name in after if not name.endswith(".ogg")} == layout
+    # The released layout: the same files as those of the model before.
+    layout, made = (
+        {path.split("/", 1)[1] for path in after if path.startswith(name)}
+        for name in ("musilingo-tiny-1", "musilingo-tiny-2")
+    )
+    assert layout == made
     check_model(
-        package / "assets/musilingo-tiny-1", package / "assets/musilingo-tiny-corpus"
+        package / "assets/musilingo-tiny-2", package / "assets/musilingo-tiny-corpus"
     )
     for part in PARTS:
-        ours = weights.digest(package / "assets/musilingo-tiny-1", part)
+        ours = weights.digest(package / "assets/musilingo-tiny-2", part)
         assert f"{part}: {ours}" in done.stdout
 
 
@@ -239,7 +303,11 @@ def test_the_folder_of_the_work_can_be_chosen():
     assert train.model.encoder == "elsewhere/model/encoder"
     assert train.model.language_model == "elsewhere/model/language_model"
     assert train.model.adapter == "elsewhere/start"
-    assert train.corpus.path == "elsewhere/songs/songs.jsonl"
+    paths = [member.path for member in train.corpus.mixture.values()]
+    assert paths == [
+        "elsewhere/songs/songs.jsonl",
+        "elsewhere/recorded_songs/songs.jsonl",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +362,9 @@ def test_a_command_without_its_config_or_with_too_much_is_refused(run, tmp_path)
     with pytest.raises(UsageError, match="give --config=configs/tiny_from_scratch.py"):
         run(None, tmp_path)
     other = load_config("tiny").get_config()
-    with pytest.raises(UserError, match="config lacks work, render, encoder, language"):
+    with pytest.raises(
+        UserError, match="config lacks work, render, recordings, encoder"
+    ):
         run(other, tmp_path)
     with pytest.raises(UsageError, match="unknown argument 'again'"):
         tiny.main(["tiny", "again"])
@@ -307,11 +377,11 @@ def test_a_missing_soundfont_is_named(tmp_path):
 
 def test_an_installation_that_fails_leaves_what_was_there(tmp_path):
     assets = tmp_path / "assets"
-    (assets / "musilingo-tiny-1").mkdir(parents=True)
-    (assets / "musilingo-tiny-1/config.json").write_text("{}")
+    (assets / "musilingo-tiny-2").mkdir(parents=True)
+    (assets / "musilingo-tiny-2/config.json").write_text("{}")
     with pytest.raises(FileNotFoundError):
         shipping.install(tmp_path / "nothing was made", assets)
-    assert (assets / "musilingo-tiny-1/config.json").read_text() == "{}"
+    assert (assets / "musilingo-tiny-2/config.json").read_text() == "{}"
 
 
 def test_the_log_adds_up_interrupted_stages(tmp_path):
@@ -336,7 +406,7 @@ def test_the_quick_form_is_the_same_recipe_in_small():
                 yield f"{path}{key}"
 
     get_config = load_config("tiny_from_scratch").get_config
-    whole, quick = get_config(), get_config("quick")
-    assert list(keys(whole)) == list(keys(quick))
-    for config in (whole, quick):
+    whole, quick, scratch = get_config(), get_config("quick"), get_config("scratch")
+    assert list(keys(whole)) == list(keys(quick)) == list(keys(scratch))
+    for config in (whole, quick, scratch):
         RecipeConfig.from_config(config)

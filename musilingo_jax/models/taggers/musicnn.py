@@ -94,7 +94,13 @@ class Musicnn:
         self, patches: Float[Array | ndarray, "batch 187 96"]
     ) -> Float[Array, "batch 50"]:
         """Logits of the tags; their sigmoid is the probability of each tag."""
-        return self._dense(self.features(patches), "dense_1")
+        return self.logits(self.features(patches))
+
+    def logits(
+        self, features: Float[Array | ndarray, "batch 200"]
+    ) -> Float[Array, "batch 50"]:
+        """Logits of the tags, from the hidden layer below them."""
+        return self._dense(jnp.asarray(features), "dense_1")
 
     def features(
         self, patches: Float[Array | ndarray, "batch 187 96"]

@@ -1,0 +1,175 @@
+"""The songs that a model's answers about recordings are measured with.
+
+    teachers/     30 s of each song of the packages that were left out, with what the
+                  teachers are sure of, and speech, noise and silence: *agreement*
+    file_facts/   songs of which others say the truth: tempi of charts, keys of titles
+
+Each is a corpus as anybody's own; nothing here is learnt from.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from musilingo_jax.annotation import tags
+from musilingo_jax.audio import waveforms
+from musilingo_jax.corpora import songs
+from musilingo_jax.models.mert_config import MertConfig
+from musilingo_jax.recipes import (
+    charts,
+    excerpts,
+    no_music,
+    notes,
+    recorded_songs,
+    recordings,
+)
+from musilingo_jax.recipes.excerpts import RecordedSet
+from musilingo_jax.recipes.lessons import Lessons
+from musilingo_jax.recipes.soundfont import SAMPLE_RATE
+from musilingo_jax.runtime import storage
+from musilingo_jax.runtime.settings import setting
+
+TEACHERS, FILE_FACTS = "teachers", "file_facts"
+KEYS = {"Peer Gynt Suite No. 1, Op. 46 - I. Morning": "E major"}
+"""Part of a file's name → the key of the work that it names."""
+# Of each song with a chart there is a copy at each of these speeds.
+_SPEEDS = (1.0, 0.85, 0.7, 0.55)
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """How much is measured.
+
+    Attributes:
+      work: the folder of what is measured with.
+      seconds: length of a song's excerpt.
+      no_music: clips of speech, and as many of noise.
+      songs: songs at most, spread over the packages; 0 for all.
+      gains: factors of the level at which songs are asked about again.
+      gain_songs: songs that are.
+      draws: answers drawn of each question, whose agreement is its confidence.
+      shown: songs whose answers are printed.
+      seed: of all draws.
+    """
+
+    work: str = setting()
+    seconds: float = setting(above=0)
+    no_music: int = setting(at_least=1)
+    songs: int = setting(at_least=0)
+    gains: tuple[float, ...] = setting(above=0)
+    gain_songs: int = setting(at_least=1)
+    draws: int = setting(at_least=1)
+    shown: int = setting(at_least=0)
+    seed: int = setting(at_least=0)
+
+
+def write(
+    numbers: MeasureConfig, music: Path, packages: Path, config: MertConfig
+) -> tuple[RecordedSet, list[dict[str, str]]]:
+    """Writes both corpora, unless they are there already.
+
+    Args:
+      numbers: how much.
+      music: the folder of the recordings' packages.
+      packages: the folder of the teachers' packages.
+      config: of the encoder, for the frames of the notes.
+
+    Returns:
+      The excerpts, and what is taken for known of each.
+
+    Raises:
+      UserError: a package is missing, or no song can be read.
+    """
+    work = Path(numbers.work)
+    chosen = recordings.tracks(music, recordings.LEFT_OUT)
+    if numbers.songs:
+        chosen = chosen[:: max(1, len(chosen) // numbers.songs)][: numbers.songs]
+    others = no_music.write(
+        work / "no_music",
+        recordings.tracks(music, recordings.LEFT_OUT, speech=True),
+        clips=numbers.no_music,
+        seconds=numbers.seconds,
+        seed=numbers.seed,
+    )
+    excerpts.write_set(
+        work / "set",
+        [*chosen, *others],
+        seconds=numbers.seconds,
+        spacing=1e9,
+        most=1,
+        seed=numbers.seed + 1,
+        processes=1,
+    )
+    recorded = RecordedSet(work / "set")
+    lessons = Lessons.of(
+        recorded,
+        taggers=packages / tags.WHEEL,
+        transcriber=packages / notes.WHEEL,
+        frames=int(config.frames(recorded.waveform.shape[1])),
+        frames_per_second=config.frames_per_second,
+        processes=1,
+        copies=False,
+    )
+    facts = recorded_songs.known_facts(recorded, lessons)
+    folder = work / TEACHERS
+    if not (folder / songs.FILE_NAME).exists():
+        recorded_songs.write_corpus(
+            folder, recorded, facts, lessons.bpm, split="test", seed=numbers.seed + 2
+        )
+    if not (work / FILE_FACTS / songs.FILE_NAME).exists():
+        write_file_facts(work / FILE_FACTS, music, numbers.seconds)
+    return recorded, facts
+
+
+def write_file_facts(folder: Path, music: Path, seconds: float) -> None:
+    """Writes copies of the songs with charts, and asks for tempi and keys.
+
+    Raises:
+      UserError: a song or a chart cannot be read.
+    """
+    (folder / "copies").mkdir(parents=True, exist_ok=True)
+    rows: list[Mapping[str, object]] = []
+    for song, chart in recordings.charts(music).items():
+        whole = waveforms.load(song, sample_rate=SAMPLE_RATE, tell=lambda _: None)
+        bpm = charts.bpm_of(chart)
+        for speed in _SPEEDS:
+            needed = round(seconds * speed * SAMPLE_RATE)
+            begin = max(0, (len(whole) - needed) // 2)
+            copy = whole[begin : begin + needed]
+            if speed != 1:
+                copy = soxr.resample(copy, SAMPLE_RATE * speed, SAMPLE_RATE)
+            name = f"copies/{song.stem}_{round(100 * speed)}.flac"
+            soundfile.write(folder / name, np.clip(copy, -1, 1), SAMPLE_RATE)
+            value = f"{bpm * speed:.1f}"
+            rows.append(
+                {
+                    "audio": name,
+                    "split": "test",
+                    "question": "What is the tempo in beats per minute?",
+                    "answer": f"About {value} beats per minute.",
+                    "attribute": "bpm",
+                    "value": value,
+                }
+            )
+    for track in recordings.tracks(music, recordings.LEFT_OUT):
+        for title, key in KEYS.items():
+            if title in track.path.name:
+                rows.append(
+                    {
+                        "audio": str(track.path.resolve()),
+                        "start": 0.0,
+                        "end": seconds,
+                        "split": "test",
+                        "question": "What key is it in?",
+                        "answer": f"It is in {key}.",
+                        "attribute": "key",
+                        "value": key,
+                    }
+                )
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    storage.write_text(folder / songs.FILE_NAME, text)
