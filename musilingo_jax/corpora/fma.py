@@ -94,7 +94,10 @@ def _titles(path: Path) -> dict[int, str]:
         number = annotations.number(row, "genre_id", where=full)
         if number is None:
             raise UserError(f"{full}: 'genre_id' is empty")
-        titles[int(number)] = annotations.text(row, "title", where=full)
+        title = annotations.text(row, "title", where=full)
+        # A point or colon ends a clause, so that an answer would state two things.
+        title = title.replace("N. Indian", "North Indian").replace(":", "")
+        titles[int(number)] = title
     return titles
 
 

@@ -16,7 +16,9 @@ from musilingo_jax.runtime.errors import UserError
 
 SPLITS = ("train", "test")
 CLIP_SECONDS = 30
-_RATE = 44_100  # Times of notes are samples at this rate.
+# Times of notes are samples at 44.1 kHz.
+_CLIP = CLIP_SECONDS * 44_100
+_LONGEST = 1000 * _CLIP
 # Programs of General MIDI, counted from 1.
 _INSTRUMENTS = {
     1: "piano",
@@ -110,8 +112,9 @@ def _played(path: Path) -> defaultdict[int, set[str]]:
                 f"{path.parent / where}: no instrument of MusicNet has the number "
                 f"{program}"
             )
-        first, last = (time // (CLIP_SECONDS * _RATE) for time in (start, end - 1))
-        if not 0 <= first <= last < 1000:
+        # A note that ends where a clip begins is not heard in it.
+        first, last = start // _CLIP, max(start, end - 1) // _CLIP
+        if not 0 <= start <= end < _LONGEST:
             raise UserError(
                 f"{path.parent / where}: no note lasts from {start} to {end}"
             )
