@@ -65,17 +65,19 @@ class GiantSteps(Corpus):
             raise UserError(f"{folder}: has no {suffix} files")
         genres = folder.parents[1] / "annotations/genre"
         for path in files:
-            about = {"sound": Wanted(names=(path.stem,)), "split": "test"}
+            sound = Wanted(names=(path.stem,))
             value = _key(path) if attribute == "key" else _tempo(path)
             facts = {attribute: [value] if value else []}
-            yield from stated_facts.rows(facts, where=path.name, **about)
+            yield from stated_facts.rows(
+                facts, where=path.name, sound=sound, split="test"
+            )
             genre = genres / f"{path.stem}.genre"
             if os.path.lexists(genre):
                 text = row_files.read_text(genre).strip().replace("-", " ")
                 if not text or "<" in text or len(text.split()) > 5:
                     raise UserError(f"{genre}: must hold a genre, and nothing else")
                 yield from stated_facts.rows(
-                    {"genre": [text]}, where=genre.name, **about
+                    {"genre": [text]}, where=genre.name, sound=sound, split="test"
                 )
 
 

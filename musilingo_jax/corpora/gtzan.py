@@ -18,8 +18,10 @@ from musilingo_jax.corpora.clips import Wanted
 from musilingo_jax.corpora.survey import SurveyRow
 from musilingo_jax.runtime.errors import UserError
 
-GENRES = ("blues", "classical", "country", "disco", "hiphop")
-GENRES += ("jazz", "metal", "pop", "reggae", "rock")
+GENRES = (
+    *("blues", "classical", "country", "disco", "hiphop"),
+    *("jazz", "metal", "pop", "reggae", "rock"),
+)
 # Split → its file.
 FILTERED = {
     "train": "train_filtered.txt",

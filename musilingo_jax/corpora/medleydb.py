@@ -21,8 +21,10 @@ from musilingo_jax.runtime.errors import UserError
 
 COUNTS = {"v1": 122, "v2": 74}  # songs
 # What a stem can hold that is no instrument.
-_NO_INSTRUMENTS = ("", "claps", "crowd", "fx/processed sound", "main system")
-_NO_INSTRUMENTS += ("sampler", "scratches", "unlabeled")
+_NO_INSTRUMENTS = (
+    *("", "claps", "crowd", "fx/processed sound", "main system"),
+    *("sampler", "scratches", "unlabeled"),
+)
 
 
 class MedleyDB(Corpus):
