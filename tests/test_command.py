@@ -14,7 +14,7 @@ from helpers import programs
 from helpers import tiny_model as tiny
 from helpers.programs import ROOT
 
-from musilingo_jax import command
+from musilingo_jax import caption, command
 from musilingo_jax.answering.model import Model
 from musilingo_jax.answering.timeline import Line, Timeline, as_srt, as_vtt
 from musilingo_jax.runtime.shell_completion import SHELLS, words_of
@@ -173,9 +173,12 @@ def test_help_and_version(folder):
     for words in re.findall(
         r"^ {4}musilingo (.*?)(?:  #.*| [<>].*)?$", done.stdout, re.M
     ):
-        name, *rest = re.findall(r'"[^"]*"|\S+', words)
-        if name not in command.PROGRAMS:
-            command.parser().parse_args([name, *(word.strip('"') for word in rest)])
+        typed = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', words)]
+        program = command.program_of(typed)
+        if program is None:
+            command.parser().parse_args(typed)
+        elif program == command.CAPTION:
+            caption.parser().parse_args(typed[1:])
 
 
 def test_it_is_installed_under_its_name():
