@@ -141,7 +141,7 @@ def model_of(config: ConfigDict, parts: ModelConfig) -> Model:
     mert = weights.load_encoder(parts.encoder, dtype=parts.dtype, mesh=mesh)
     return Model(
         Listener(mert, usage.features, usage.max_windows, mesh),
-        load_answerer(parts, usage.features.window_frames, mesh),
+        load_answerer(parts, usage.features, mesh),
         usage,
         rows=16,
     )
