@@ -17,12 +17,14 @@ this very request came before, that returns one of these
 """
 
 import contextlib
+import enum
 import json
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-STALL, CLOSE, HANG_UP = object(), object(), object()
+Fault = enum.Enum("Fault", ["STALL", "CLOSE", "HANG_UP"])
+STALL, CLOSE, HANG_UP = Fault
 
 
 def completion(text, reason="stop", **more):
