@@ -1,7 +1,7 @@
 """The rooms of the package are ordered, and imports run downward only.
 
     door     train.py  evaluate.py  generate.py  chat.py  cache.py  annotate.py
-             caption.py  command.py
+             caption.py  benchmark.py  command.py
     wing     plan/  convert/  recipes/  serve/  web/
     room     the rest, lowest first in `ROOMS`
 
@@ -30,9 +30,10 @@ ROOMS = (
     "training",
     "evaluation",
     "captioning",
+    "benchmarks",
 )
 DOORS = ("train", "evaluate", "generate", "chat", "cache", "annotate", "caption")
-DOORS += ("command",)
+DOORS += ("benchmark", "command")
 WINGS = ("plan", "convert", "recipes", "serve", "web")
 FILES = sorted(PACKAGE.rglob("*.py"))
 

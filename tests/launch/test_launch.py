@@ -220,7 +220,7 @@ def test_captions_are_shared_out(tmp_path):
     assert done.stdout == expected, done.stderr
     refused = share(tmp_path, "--program=train", TASK="0", TASKS="2")
     assert refused.returncode == 2
-    assert "choose annotate or caption; train, cache, generate and" in refused.stderr
+    assert "choose annotate, benchmark or caption; train, cache, generate" in refused.stderr
 
 
 @pytest.mark.parametrize(

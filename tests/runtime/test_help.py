@@ -19,6 +19,7 @@ PROGRAMS = (
     "cache",
     "annotate",
     "caption",
+    "benchmark",
     "convert",
     "plan",
     "serve",
@@ -33,6 +34,7 @@ PROGRAMS = (
 BY_ARGPARSE = (
     "annotate",
     "caption",
+    "benchmark",
     "convert",
     "recipes.annotation_errors",
     "recipes.teachers",

@@ -26,6 +26,7 @@ PROGRAMS = (
     "cache",
     "annotate",
     "caption",
+    "benchmark",
     "train",
     "evaluate",
     "convert.__main__",
