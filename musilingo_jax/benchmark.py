@@ -6,6 +6,9 @@ r"""Runs one of the field's benchmarks on any model of this package.
     python -m musilingo_jax.benchmark mmau --data=mmau-test-mini.json --audio=sounds \
       --run=runs/mine --limit=50 --allow-missing --out=runs/mmau
 
+The benchmarks: muchomusic, rulistening, mmau, cmi-bench, song-describer, musiccaps,
+giantsteps-key, giantsteps-tempo, gtzan, medleydb-instruments, musicnet-instruments.
+
 Each question is asked with its song, and under controls: with another song, with noise,
 with silence, without any sound. Answers are scored by the benchmark's published rule
 and by the rules of this package; the options of a multiple choice also by their

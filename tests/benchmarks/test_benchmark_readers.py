@@ -1,6 +1,7 @@
 """Each benchmark on a small copy of its published files: counts, scores, refusals."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -535,6 +536,7 @@ def test_every_benchmark_says_what_it_reads(tmp_path):
     assert len(benchmark.BENCHMARKS) == 11
     for name, one in benchmark.BENCHMARKS.items():
         assert one.name == name and one.data and one.scores
+        assert re.search(rf"[ \n]{name}[,.]", benchmark.__doc__)
         labels = [score.label for score in one.scores]
         assert len(set(labels)) == len(labels)
         if name != "gtzan":  # Its questions do not depend on what is there.
