@@ -4,8 +4,8 @@
 #   srun launch/share.sh --program=annotate songs/ --out=annotations
 #   TASK=3 TASKS=16 launch/share.sh --program=annotate songs/ --out=annotations
 #
-#   --program=NAME  annotate, instruct, or caption, which is faster with an accelerator for
-#                   each task
+#   --program=NAME  annotate or instruct; or benchmark or caption, which are faster with an
+#                   accelerator for each task
 #
 # All other words go to the program. Which task this is, from 0, and how many there are,
 # say TASK and TASKS, or a job array of SLURM, or srun. Any number of tasks make the same
@@ -32,10 +32,10 @@ for word in "$@"; do
   esac
 done
 case "$program" in
-  annotate | caption | instruct) ;;
+  annotate | benchmark | caption | instruct) ;;
   *)
-    echo "error: --program=$program: choose annotate, caption or instruct; train, cache, generate" \
-      "and evaluate are started with launch/gpu.sh, slurm.sbatch or tpu_pod.sh" >&2
+    echo "error: --program=$program: choose annotate, benchmark, caption or instruct; train, cache," \
+      "generate and evaluate are started with launch/gpu.sh, slurm.sbatch or tpu_pod.sh" >&2
     exit 2
     ;;
 esac

@@ -48,6 +48,7 @@ PROGRAMS = {
     "serve": "answer over HTTP, in the protocol of OpenAI",
     "train": "train an adapter",
     "evaluate": "score a model, or anyone's answers",
+    "benchmark": "run a benchmark of the field on a model",
     "generate": "answer the questions of a corpus",
     "cache": "encode songs once",
     "annotate": "measure tempo, key, chords and more of songs",

@@ -1,7 +1,7 @@
 """The rooms of the package are ordered, and imports run downward only.
 
     door     train.py  evaluate.py  generate.py  chat.py  cache.py  annotate.py
-             caption.py  instruct.py  search.py  command.py
+             caption.py  instruct.py  search.py  benchmark.py  command.py
     wing     plan/  convert/  recipes/  serve/  web/
     room     the rest, lowest first in `ROOMS`
 
@@ -30,11 +30,12 @@ ROOMS = (
     "training",
     "evaluation",
     "captioning",
+    "benchmarks",
     "instruction",
     "searching",
 )
 DOORS = ("train", "evaluate", "generate", "chat", "cache", "annotate", "caption")
-DOORS += ("instruct", "search", "command")
+DOORS += ("instruct", "search", "benchmark", "command")
 WINGS = ("plan", "convert", "recipes", "serve", "web")
 FILES = sorted(PACKAGE.rglob("*.py"))
 

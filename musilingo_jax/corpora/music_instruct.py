@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from musilingo_jax.corpora import annotations, musiccaps
+from musilingo_jax.corpora import annotations, musiccaps_clips
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.survey import SurveyRow
 
@@ -47,13 +47,13 @@ class MusicInstruct(Corpus):
     def rows(self) -> Iterator[SurveyRow]:
         """The annotations, as in `Corpus.rows`."""
         path = annotations.need(self.source, FILES[self.configuration])
-        times = musiccaps.times(self.source)
+        times = musiccaps_clips.times(self.source)
         for where, row in annotations.json_rows(path, "QA"):
             full = str(path.parent / where)
             is_test = annotations.is_true(row, "is_audioset_eval", where=full)
             yield SurveyRow(
                 where=where,
-                sound=musiccaps.sound(row, where=full, times=times),
+                sound=musiccaps_clips.sound(row, where=full, times=times),
                 question=annotations.text(row, "question", where=full) or None,
                 answer=annotations.text(row, "answer", where=full),
                 split="test" if is_test else "train",

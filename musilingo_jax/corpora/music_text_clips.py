@@ -8,7 +8,7 @@ longer exist.
 
 from collections.abc import Iterator
 
-from musilingo_jax.corpora import annotations, musiccaps
+from musilingo_jax.corpora import annotations, musiccaps_clips
 from musilingo_jax.corpora.builder import Corpus
 from musilingo_jax.corpora.survey import SurveyRow
 
@@ -42,7 +42,7 @@ class MusicTextClips(Corpus):
                 full = str(path.parent / where)
                 yield SurveyRow(
                     where=where,
-                    sound=musiccaps.sound(row, where=full, columns=_CLIP),
+                    sound=musiccaps_clips.sound(row, where=full, columns=_CLIP),
                     question="",
                     answer=annotations.text(row, "text", where=full),
                     split=split,

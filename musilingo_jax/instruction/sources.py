@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from musilingo_jax.corpora import annotations, corpus, row_files, songs
+from musilingo_jax.corpora import annotations, corpus, musiccaps_clips, row_files, songs
 from musilingo_jax.corpora.clips import AudioFolder, Lacking, Wanted
 from musilingo_jax.corpora.records import Record, contents_of
 from musilingo_jax.instruction import annotation_rows
@@ -56,10 +56,7 @@ def read(source: str, audio: str | None) -> Known:
     path = Path(source)
     first = _first_row(path) if path.is_file() else {}
     if "ytid" in first:
-        # Imported here, because it imports TFDS, which takes a second.
-        from musilingo_jax.corpora import musiccaps
-
-        found = _of_videos(row_files.read_rows(path), musiccaps.sound, folder)
+        found = _of_videos(row_files.read_rows(path), musiccaps_clips.sound, folder)
     elif annotation_rows.is_one(first):
         found = _of_annotations(row_files.read_rows(path), folder)
     elif "audio" in first and any(key in first for key in _LISTED):

@@ -217,7 +217,7 @@ def test_a_task_knows_its_share(tmp_path, environment, task, tasks):
 def test_a_program_that_is_not_shared_out_is_refused(tmp_path):
     refused = share(tmp_path, "--program=train", TASK="0", TASKS="2")
     assert refused.returncode == 2
-    assert "choose annotate, caption or instruct; train" in refused.stderr
+    assert "choose annotate, benchmark, caption or instruct; train" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ PROGRAMS = (
     "caption",
     "instruct",
     "search",
+    "benchmark",
     "convert",
     "plan",
     "serve",
@@ -35,6 +36,7 @@ PROGRAMS = (
 BY_ARGPARSE = (
     "annotate",
     "caption",
+    "benchmark",
     "convert",
     "instruct",
     "recipes.annotation_errors",

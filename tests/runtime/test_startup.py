@@ -28,6 +28,7 @@ PROGRAMS = (
     "caption",
     "instruct",
     "search",
+    "benchmark",
     "train",
     "evaluate",
     "convert.__main__",
