@@ -57,7 +57,7 @@ class TopLevel:
       seed: what all draws are derived from.
       wandb: a project of Weights & Biases; "" for none.
       stages: names of the sections of stages, in the order of training.
-      corpus, features, model, mesh, generate: the sections.
+      corpus, features, model, mesh, generate, measure: the sections.
     """
 
     run: str
@@ -69,6 +69,7 @@ class TopLevel:
     model: Mapping = setting()
     mesh: MeshSection = setting()
     generate: Mapping = setting()
+    measure: Mapping = setting()
 
 
 def check_top_level(
