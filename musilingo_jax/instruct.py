@@ -48,7 +48,7 @@ from musilingo_jax.jobs.job import Place
 from musilingo_jax.runtime import cli, paths, storage
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.runtime.printable import print_note
+from musilingo_jax.runtime.printable import print_note, print_question
 
 MADE = "these pairs"
 REPORT, PICTURE = "report.md", "report.png"
@@ -252,7 +252,7 @@ def _agree(
         return
     if not sys.stdin.isatty():
         raise UsageError("to agree to this without being asked, give --yes")
-    print("Is that meant? [y/N] ", end="", file=sys.stderr, flush=True)
+    print_question("Is that meant? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UserError("nothing was asked for")
 

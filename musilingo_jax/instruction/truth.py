@@ -71,7 +71,8 @@ def _is_contradicted(name: str, value: str, pair: Pair, vocabulary: Vocabulary) 
         said = keys | set(modes(answer))
         return bool(said) and value not in said
     if name == "metre" and value in ("3", "4"):
-        said = {str(beats(metre)) for metre in metres(answer)}
+        plainly = _without_values(answer, vocabulary)
+        said = {str(beats(metre)) for metre in metres(plainly)}
         return bool(said) and value not in said
     is_read = named_key(value) is not None or single_tempo(value) is not None
     known = set(vocabulary.values.get(name, ()))
@@ -99,6 +100,13 @@ def _without_chords(answer: str) -> str:
         if not _CHORDS.search(sentence) or _KEYS.search(sentence)
     )
     return " ".join(kept)
+
+
+def _without_values(answer: str, vocabulary: Vocabulary) -> str:
+    """An answer without words that are values themselves, such as the style waltz."""
+    words = {word for known in vocabulary.values.values() for word in known}
+    spelt = "|".join(re.escape(word) for word in sorted(words) if word.isalpha())
+    return re.sub(rf"\b(?:{spelt})\b", "", answer, flags=re.I) if spelt else answer
 
 
 def _says_there(pair: Pair, thing: str) -> bool | None:

@@ -45,6 +45,11 @@ def print_note(text: str) -> None:
     print(printable(text), file=sys.stderr)
 
 
+def print_question(text: str) -> None:
+    """Prints a question on stderr, made printable; the answer follows on the line."""
+    print(printable(text), end=" ", file=sys.stderr, flush=True)
+
+
 class PrintableOutput(io.TextIOWrapper):
     """A text stream that makes everything printable."""
 

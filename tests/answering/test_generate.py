@@ -148,6 +148,10 @@ def config(tmp_path, monkeypatch):
     """A config whose models have digests that do not depend on their files."""
     tiny.save_model(tmp_path, tiny.llama())
     monkeypatch.setattr(weights, "digest", lambda source, part: f"digest of the {part}")
+    # And an adapter that there is not, with no language model inside.
+    monkeypatch.setattr(
+        corpus_answers.tuned_model, "with_adapter", lambda model, adapter: model
+    )
     config = tiny.config(tmp_path, corpus="")
     config.generate.stop = ("Human:",)
     return config

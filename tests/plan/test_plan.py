@@ -147,6 +147,7 @@ def test_known_shapes_have_as_many_parameters_as_their_names_say():
     published |= {"Llama-3.1-8B": 8.03, "Llama-3.1-70B": 70.6, "Mistral-7B": 7.24}
     published |= {"Qwen2.5-7B": 7.62, "Qwen3-8B": 8.19}
     published |= {"SmolLM2-135M": 0.1345, "SmolLM3-3B": 3.08, "MusiLingo": 6.74}
+    published["MU-LLaMA"] = 6.74
     for name, llama in model_shapes.LANGUAGE_MODELS.items():
         size = llama.depth * costs.layer_weights(llama)
         size += (1 if llama.tied else 2) * llama.vocab * llama.width

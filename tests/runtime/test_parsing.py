@@ -11,7 +11,8 @@ from musilingo_jax.runtime.errors import UsageError
 pytestmark = pytest.mark.medium
 
 DEFAULTS = {"shard_gb": 5.0, "inspect": None, "json": False}
-EXPORT = {"out": "DIR", "command": "export", "format": "safetensors"}
+EXPORT = {"out": "DIR", "command": "export", "format": None}
+NO_LORA = {"lora": None, "base": None}
 
 
 def parsed(*words):
@@ -30,20 +31,20 @@ def parsed(*words):
         ("--out DIR split split", {"source": "split"}),
         (
             "merge --base=A --delta=B --out=DIR",
-            {"base": "A", "delta": "B", "lora": None},
+            {"base": "A", "delta": "B", "lora": None, "adapter": None},
         ),
         (
             "--base A --delta B merge --out DIR",
-            {"base": "A", "delta": "B", "lora": None},
+            {"base": "A", "delta": "B", "lora": None, "adapter": None},
         ),
         ("split A --out=DIR --shard_gb 0.5", {"source": "A", "shard_gb": 0.5}),
         (
             "adapter checkpoint_4.pth --out=DIR",
-            {"source": "checkpoint_4.pth", "window_frames": None},
+            {"source": "checkpoint_4.pth", "window_frames": None} | NO_LORA,
         ),
         (
             "adapter --window_frames 10 x.pth --out=DIR",
-            {"source": "x.pth", "window_frames": 10},
+            {"source": "x.pth", "window_frames": 10} | NO_LORA,
         ),
     ],
 )

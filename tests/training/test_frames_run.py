@@ -155,10 +155,12 @@ def test_the_other_instruction_is_drawn_in_training_and_only_there(folder):
 
 
 def test_a_stage_for_two_orders_of_a_bridge_that_adds_is_refused(folder):
-    config = frames_config(folder, "refused", stage2__prompt__other_instruction="{}")
+    config = frames_config(
+        folder, "frames-refused", stage2__prompt__other_instruction="{}"
+    )
     with pytest.raises(UserError, match=r"other_instruction is '\{\}'"):
         training.train(config)
-    assert not (folder / "refused").exists()
+    assert not (folder / "frames-refused").exists()
 
 
 def test_marks_and_layers_in_one_section_are_refused(folder):
