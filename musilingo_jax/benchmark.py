@@ -194,17 +194,15 @@ def main(given: argparse.Namespace) -> None:
         retry=given.retry,
     )
     if state.unfinished:
-        print(
-            f"task {share.task} of {share.tasks} is done; {len(state.heads)} of "
-            f"{len(state.plans.shards)} shards are finished: the report is written "
-            "when the other tasks are done too"
-        )
+        all_rows.tell_unfinished(state, share, later="the report is written")
         return
     rows = all_rows.in_order(place.folder, state, hearings)
     failed = {id: why for id, why in state.failed.items() if id in hearings}
     said = outcome.said(asked, rows, named)
     if not any(answer is not None for answer in said[OWN].answers):
-        all_rows.tell_failed(failed, len(hearings), done="heard", allowed=False)
+        all_rows.tell_failed(
+            failed, len(hearings), problem="cannot be heard", allowed=False
+        )
     lines = scores.lines(
         benchmark,
         asked,
@@ -236,7 +234,7 @@ def main(given: argparse.Namespace) -> None:
     _write(place.folder, about, lines, told, outcome.answers(asked, rows))
     _tell(place.folder, lines)
     all_rows.tell_failed(
-        failed, len(hearings), done="heard", allowed=given.allow_missing
+        failed, len(hearings), problem="cannot be heard", allowed=given.allow_missing
     )
 
 

@@ -180,7 +180,7 @@ def load(sources: Sources) -> RowMaker:
     Raises:
       UserError: the model cannot be loaded.
     """
-    return functools.partial(rows, Ears(ModelAsker.load(sources)))
+    return functools.partial(rows, Ears(ModelAsker.load(sources, rows=None)))
 
 
 def rows(ears: Ears, hearings: Sequence[Hearing]) -> Iterator[Result]:

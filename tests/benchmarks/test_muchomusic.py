@@ -323,7 +323,7 @@ def test_missing_sounds_are_counted_and_listed(files, ears, capsys):
 def test_sounds_that_cannot_be_read_are_listed(files, ears, capsys):
     data, audio, out = files
     (audio / "00/2.2min.wav").write_bytes(b"no sound")
-    with pytest.raises(UserError, match="1 of 3 cannot be heard; the others are"):
+    with pytest.raises(UserError, match="1 of 3 cannot be heard; all others"):
         run("muchomusic", data, audio, out)
     found = report(out)
     assert found["asked"] == 3 and "2.2min.wav" in found["failed"][0]
