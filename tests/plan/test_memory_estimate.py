@@ -100,7 +100,7 @@ def test_devices_that_there_are_not(name):
 
 def test_a_mesh_must_take_all_devices():
     mesh = {"data": 3, "fsdp": 1, "tensor": 1}
-    with pytest.raises(UserError, match="data=3, fsdp=1, tensor=1: there are 8 devic"):
+    with pytest.raises(UserError, match="data=3, fsdp=1, tensor=1: there are 8 "):
         memory_estimate.estimate(job("pretrain_mu_llama", "8x80"), mesh)
 
 
