@@ -107,10 +107,7 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--out", type=nonempty, required=True, help="a folder for answers and scores"
     )
-    parser.add_argument("--model", type=nonempty, help="folder or name of a model")
-    parser.add_argument("--run", type=nonempty, help="run folder of your own adapter")
-    parser.add_argument("--adapter", type=nonempty, help="folder of another adapter")
-    parser.add_argument("--style", help="how a release is asked: evaluation or demo")
+    Sources.add_flags(parser)
     parser.add_argument(
         "--controls",
         metavar="NAMES",
@@ -161,7 +158,7 @@ def main(given: argparse.Namespace) -> None:
         cannot be read and `--allow-missing` is not given; or as in `row_job.run`.
     """
     engine, share = flags.engine(given), flags.share(given)
-    benchmark, sources = BENCHMARKS[given.name], _sources(given)
+    benchmark, sources = BENCHMARKS[given.name], Sources.of(given)
     named = _controls(given)
     items = _items(benchmark, given)
     wording = _wording(items, given)
@@ -236,17 +233,6 @@ def main(given: argparse.Namespace) -> None:
     all_rows.tell_failed(
         failed, len(hearings), problem="cannot be heard", allowed=given.allow_missing
     )
-
-
-def _sources(given: argparse.Namespace) -> Sources:
-    """The model that is asked.
-
-    Raises:
-      UsageError: two are named.
-    """
-    if given.run is not None and given.model is not None:
-        raise UsageError("--run and --model both name what answers: give one")
-    return Sources(given.run or given.model or "", given.adapter, given.style)
 
 
 def _controls(given: argparse.Namespace) -> tuple[str, ...]:

@@ -92,10 +92,7 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--seed", metavar="N", type=_natural, default=0, help="of draws (default: 0)"
     )
-    parser.add_argument("--model", type=nonempty, help="folder or name of a model")
-    parser.add_argument("--run", type=nonempty, help="run folder of your own adapter")
-    parser.add_argument("--adapter", type=nonempty, help="folder of another adapter")
-    parser.add_argument("--style", help="how a release is asked: evaluation or demo")
+    Sources.add_flags(parser)
     parser.add_argument(
         "--rows",
         metavar="N",
@@ -198,15 +195,13 @@ def _settings(given: argparse.Namespace) -> Settings:
       UsageError: flags exclude each other, or a number is impossible.
       UserError: as in `vocabulary.read`.
     """
-    if given.run is not None and given.model is not None:
-        raise UsageError("--run and --model both name what answers: give one")
     if not 0 < given.temperature <= 10:
         raise UsageError(
             f"--temperature={given.temperature:g}: must be above 0, or each other "
             "caption would be the same, and at most 10"
         )
     return Settings(
-        Sources(given.run or given.model or "", given.adapter, given.style),
+        Sources.of(given),
         vocabulary.read(Path(given.tags)) if given.tags else {},
         given.teachers,
         Drawing(given.tries, given.temperature, given.seed),

@@ -1,5 +1,6 @@
 """The model that is asked about songs, and what a job needs of it."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,6 +18,8 @@ from musilingo_jax.answering.option_scores import (
 from musilingo_jax.answering.usage import Usage
 from musilingo_jax.jobs.identity import StoredIdentity
 from musilingo_jax.pretrained import embedded_models, weights
+from musilingo_jax.runtime.command_line import nonempty
+from musilingo_jax.runtime.errors import UsageError
 from musilingo_jax.runtime.settings import identity_of
 
 
@@ -32,6 +35,26 @@ class Sources(NamedTuple):
     model: str
     adapter: str | None
     style: str | None
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+        """Adds the flags that name a model."""
+        add = parser.add_argument
+        add("--model", type=nonempty, help="folder or name of a model")
+        add("--run", type=nonempty, help="run folder of your own adapter")
+        add("--adapter", type=nonempty, help="folder of another adapter")
+        add("--style", help="how a release is asked: evaluation or demo")
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> "Sources":
+        """The model that these flags name.
+
+        Raises:
+          UsageError: they name two.
+        """
+        if given.run is not None and given.model is not None:
+            raise UsageError("--run and --model both name what answers: give one")
+        return cls(given.run or given.model or "", given.adapter, given.style)
 
     @property
     def source(self) -> str:
