@@ -11,6 +11,7 @@ import numpy as np
 
 from musilingo_jax.corpora import questions
 from musilingo_jax.corpora.facts import FACTS, INSTRUMENTS, UNSURE
+from musilingo_jax.corpora.statements.values import key_of, stated
 
 Known = Mapping[str, str]
 """Fact → value, for the facts that are known."""
@@ -169,6 +170,16 @@ def short(
         yes="No" if value.startswith("no ") else "Yes",
     )
     return question, answer, value
+
+
+def stated_value(answer: str, fact: str) -> str | None:
+    """The value of a fact that an answer states; None if it states none or several.
+
+    What is denied is not stated: "There is no music here, but noise." states "noise".
+    """
+    of = {key_of(value): value for value in FACTS[fact]}
+    found = {each.key for each in stated(answer, of.values())}
+    return of[found.pop()] if len(found) == 1 else None
 
 
 def _templates(fact: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

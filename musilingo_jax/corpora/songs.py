@@ -16,11 +16,12 @@ from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.printable import print_note, printable
 from musilingo_jax.runtime.unicode_names import as_on_disk
 
-EMBEDDED = {
-    "musilingo-tiny-corpus": Path(__file__).parent.parent
-    / "assets/musilingo-tiny-corpus/songs.jsonl",
-}
 FILE_NAME = "songs.jsonl"
+EMBEDDED = {
+    name: Path(__file__).parent.parent / "assets" / name / FILE_NAME
+    for name in ("musilingo-tiny-corpus", "musilingo-tiny-songs")
+}
+"""Name → the songs file of a corpus in the package."""
 TABLE_NAME = "songs.csv"
 # The split of a folder without a songs file: there is nothing to train on.
 FOLDER_SPLIT = "test"

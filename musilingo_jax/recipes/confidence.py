@@ -16,8 +16,7 @@ from musilingo_jax.answering.answer import Request, answer
 from musilingo_jax.answering.answerer import Answerer
 from musilingo_jax.answering.config import GenerateConfig
 from musilingo_jax.answering.prompts import PromptConfig
-from musilingo_jax.corpora.facts import FACTS
-from musilingo_jax.evaluation.metrics.naming import named_value
+from musilingo_jax.corpora.fact_questions import stated_value
 
 BINS = (0.0, 0.5, 0.7, 0.9, 1.0)
 
@@ -61,7 +60,7 @@ def judge(
 
     def values(answers: Sequence[str]) -> list[str | None]:
         pairs = zip(answers, truth, strict=True)
-        return [named_value(text, set(FACTS[fact])) for text, (fact, _) in pairs]
+        return [stated_value(text, fact) for text, (fact, _) in pairs]
 
     answers = answer(answerer, prompt, requests, config)
     said = values(answers)

@@ -23,8 +23,8 @@ from musilingo_jax.answering.answer import Answerer, answer
 from musilingo_jax.answering.config import GREEDY
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora import synthetic
-from musilingo_jax.corpora.facts import FACTS, UNSURE
-from musilingo_jax.evaluation.metrics.naming import named_value
+from musilingo_jax.corpora.fact_questions import stated_value
+from musilingo_jax.corpora.facts import UNSURE
 from musilingo_jax.models.answer_loss import Batch, answer_loss
 from musilingo_jax.models.heard import Heard
 from musilingo_jax.models.llama import Llama, unstacked
@@ -98,6 +98,7 @@ def loss(
         Int[Array, "batch length"],
         Int[Array, "batch length"],
         Int[Array, " batch"],
+        Int[Array, "batch answer"],
         Int[Array, "batch facts"],
         Bool[Array, "batch facts"],
     ],
@@ -106,7 +107,7 @@ def loss(
     *,
     recipe: LanguageRecipe,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Mean cross entropy of all text tokens after the first, given the hints.
+    """Mean cross entropy of the answers' tokens, given the hints.
 
     Args:
       llama: what learns.
@@ -118,7 +119,7 @@ def loss(
     Returns:
       The loss, and no other numbers.
     """
-    tokens, audio_slot, lengths, values, asked = rows
+    tokens, audio_slot, lengths, targets, values, asked = rows
     places = jnp.arange(tokens.shape[1])
     inside = places < lengths[:, None]
     batch = Batch(
@@ -138,7 +139,7 @@ def loss(
         audio_slot=audio_slot,
         segments=inside.astype(jnp.int32),
         positions=jnp.where(inside, places, 0),
-        targets=jnp.where(inside & (audio_slot < 0) & (places > 0), places, -1),
+        targets=targets,
     )
     # The features are word embeddings already.
     unchanged: Any = lambda vectors, _: Heard(spliced=vectors, added=None)  # noqa: E731
@@ -259,6 +260,5 @@ def reading_accuracy(
         if value is None:
             right.setdefault("unsure", []).append(UNSURE in text)
         else:
-            named = named_value(text, set(FACTS[fact]))
-            right.setdefault(fact, []).append(named == value)
+            right.setdefault(fact, []).append(stated_value(text, fact) == value)
     return {name: float(np.mean(found)) for name, found in right.items()}

@@ -246,7 +246,7 @@ def _shown(
 
 
 def _names(text: str, fact: str, value: str) -> bool:
-    return confidence.named_value(text, set(FACTS[fact])) == value
+    return fact_questions.stated_value(text, fact) == value
 
 
 def _scores(scored: Scored) -> dict[str, dict[str, float]]:

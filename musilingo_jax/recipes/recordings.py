@@ -5,7 +5,8 @@ r"""Recordings under free licences, from Debian's packages of games.
 About 25 hours of music that people made and released, most of it electronic. What is
 learnt from and what is left out is decided by **package**, never by song: the songs of
 one package share composers, instruments and a sound, so songs of a package that was
-learnt from say little about others. Nothing of it is shipped with this project.
+learnt from say little about others. Nothing of it is shipped with this project but half
+minutes of a few songs that were left out (`example_songs.py`).
 
 Each package is downloaded by version, checked by its SHA-256, and only its music and
 its list of licences are kept. A package that is complete is not downloaded again.

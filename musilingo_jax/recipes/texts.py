@@ -27,10 +27,11 @@ MOST_WINDOWS = 8  # audio vectors in one text
 _USUAL_WINDOWS = 3
 _USUAL_SHARE = 0.6
 # Of made-up recordings: the probability that a fact is known, and that it is no music.
-_KNOWN_SHARE = 0.6
-_NO_MUSIC_SHARE = 0.08
-# Facts with many values are asked about more often: so many times more than others.
+_KNOWN_SHARE = 0.75
+_NO_MUSIC_SHARE = 0.12
+# Facts with many values are asked about more often, by so many questions.
 _MANY_VALUED = ("key", "beats") * 2
+_MANY_VALUED_OF_RECORDINGS = ("key", "beats", "family")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,8 @@ def of_recording(known: dict[str, str], rng: np.random.Generator) -> list[Labell
     """A caption, short and long questions and answers about a recording."""
     everything = tuple(known)
     found = [LabelledText(known, "", fact_questions.caption(known, rng), everything)]
-    for name in (*fact_questions.ASKED_OF_RECORDINGS, *_MANY_VALUED):
+    asked_of = (*fact_questions.ASKED_OF_RECORDINGS, *_MANY_VALUED_OF_RECORDINGS)
+    for name in asked_of:
         question, answer, _ = fact_questions.short(known, name, rng)
         asked = (name,) if known["sound"] == "music" else ("sound",)
         found.append(LabelledText(known, question, answer, asked))
@@ -158,6 +160,7 @@ class Pool:
     Attributes:
       tokens, audio_slot: as in `Batch`; 0 and -1 after the end.
       lengths: tokens before the padding.
+      targets: places of the answer's tokens, which are to be learnt; -1 after them.
       values: the value of every fact, or `UNKNOWN`.
       asked: which facts the text is about.
     """
@@ -165,6 +168,7 @@ class Pool:
     tokens: Int[np.ndarray, "texts length"]
     audio_slot: Int[np.ndarray, "texts length"]
     lengths: Int[np.ndarray, " texts"]
+    targets: Int[np.ndarray, "texts answer"]
     values: Int[np.ndarray, "texts facts"]
     asked: Bool[np.ndarray, "texts facts"]
 
@@ -225,10 +229,14 @@ def pools(
 def _stack(rows: list[_Row], length: int) -> Pool:
     shape = (len(rows), length)
     tokens, audio_slot = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
+    places = [np.flatnonzero(example.target_mask) for example, _ in rows]
+    most = max(map(len, places), default=0)
+    targets = np.full((len(rows), most), -1, np.int32)
     for row, (example, _) in enumerate(rows):
         size = len(example.tokens)
         tokens[row, :size] = example.tokens
         audio_slot[row, :size] = example.audio_slot
+        targets[row, : len(places[row])] = places[row]
     by_fact = (len(rows), len(FACTS))  # Also where there are no rows.
     values = [
         [
@@ -242,6 +250,7 @@ def _stack(rows: list[_Row], length: int) -> Pool:
         tokens=tokens,
         audio_slot=audio_slot,
         lengths=np.array([len(example.tokens) for example, _ in rows], np.int32),
+        targets=targets,
         values=np.array(values, np.int32).reshape(by_fact),
         asked=np.array(asked, bool).reshape(by_fact),
     )

@@ -9,6 +9,7 @@ import pytest
 import transformers
 from helpers.small_run import load_config
 
+from musilingo_jax.corpora import fact_questions
 from musilingo_jax.corpora.facts import FACTS, UNSURE
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.models.llama_config import LlamaConfig
@@ -134,6 +135,19 @@ def test_what_is_not_known_of_a_recording_is_asked_and_cannot_be_told(found):
     assert any(text.asked == ("lead",) for text in unsure)
 
 
+def test_a_third_at_most_of_what_is_asked_of_recordings_is_unknown():
+    rng = np.random.default_rng(1)
+    told = [
+        (fact, fact_questions.short(known, fact, rng)[2])
+        for known in (texts.made_up(rng) for _ in range(300))
+        if known["sound"] == "music"
+        for fact in fact_questions.OF_RECORDINGS
+    ]
+    for fact in fact_questions.OF_RECORDINGS:
+        values = [value for name, value in told if name == fact]
+        assert np.mean([value is None for value in values]) <= 1 / 3
+
+
 def test_texts_that_fit_no_length_are_counted(found, pools):
     short, long, left_out = pools
     assert left_out > 0
@@ -143,6 +157,12 @@ def test_texts_that_fit_no_length_are_counted(found, pools):
     assert short.values.shape == short.asked.shape == (len(short.tokens), len(FACTS))
     assert {1, len(ATTRIBUTES)} <= set(short.asked.sum(1))  # A question's, a caption's.
     assert (short.values == UNKNOWN).any()
+    # What is learnt is the answer, to its end, and nothing before it.
+    for row in range(20):
+        places = short.targets[row][short.targets[row] >= 0]
+        assert places[-1] == short.lengths[row] - 1
+        np.testing.assert_array_equal(np.diff(places), 1)
+        assert places[0] > short.audio_slot[row].argmax()
     rows = short.rows(np.array([3, 0, 3]))
     for row, field in zip(rows, dataclasses.fields(short), strict=True):
         np.testing.assert_array_equal(row, getattr(short, field.name)[[3, 0, 3]])
