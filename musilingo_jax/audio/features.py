@@ -209,6 +209,30 @@ def encode_batch(
     )
 
 
+def frames_reduced(
+    frames: Float[np.ndarray, "frames width"], config: FeatureConfig
+) -> Features:
+    """The features of a song whose frames are there already.
+
+    The last window may have fewer frames.
+
+    Raises:
+      UserError: the reduction needs the layers of an encoder.
+    """
+    match config.reduction:
+        case "frames":
+            return frames
+        case "pooled":
+            starts = np.arange(0, len(frames), config.window_frames)
+            sizes = np.diff(np.append(starts, len(frames)))
+            return np.add.reduceat(frames, starts) / sizes[:, None].astype(np.float32)
+        case _:
+            raise UserError(
+                f"config.features.reduction is {config.reduction!r}, but stored frames "
+                "have no layers: set it to pooled or frames"
+            )
+
+
 def _cut(
     songs: Iterable[Iterable[waveforms.Block] | None],
     unfinished: dict[int, _Song],

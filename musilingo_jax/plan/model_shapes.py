@@ -254,4 +254,10 @@ def encoder(source: str) -> tuple[MertConfig, str]:
             f"and its files cannot be read ({error}); to plan what only reads "
             "features, give their width with --encoder_width"
         ) from error
-    return weights.blueprint(part).module.config, f"config.json of {source}"
+    config = weights.blueprint(part).module.config
+    if not isinstance(config, MertConfig):
+        raise UserError(
+            f"{source}: has stored frames, which nothing encodes; to plan what only "
+            f"reads features, give --encoder_width={config.hidden_size}"
+        )
+    return config, f"config.json of {source}"

@@ -27,6 +27,7 @@ from musilingo_jax.pretrained import (
     meta_layout,
     mu_llama_release,
     pytorch_files,
+    stored_frames,
 )
 from musilingo_jax.pretrained.lazy_tensors import Tensors, shortened, under
 from musilingo_jax.pretrained.model_config import KINDS, named
@@ -408,6 +409,8 @@ def _in_own_folder(
     """A part that has a folder to itself."""
     config = _configuration(folder, kind, config)
     part = Part(kind, source, folder, "", config, None, remote)
+    if kind == "encoder" and stored_frames.KEY in config:
+        return replace(part, opened=dict)  # It has no tensors.
     if kind != "language_model":
         return part
     places = filter(_has_tokenizer, meta_layout.tokenizer_folders(folder))

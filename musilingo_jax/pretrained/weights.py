@@ -4,12 +4,12 @@ A part is a `config.json` and safetensors, ours or those of the transformers lib
 each reads what the other writes. `pretrained/sources.py` finds the part in a source.
 """
 
+import dataclasses
 import functools
 import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,10 +37,17 @@ from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.names import Names
 from musilingo_jax.models.parts import Parts
 from musilingo_jax.models.released_config import LARGEST_SIZE
-from musilingo_jax.pretrained import digests, module_writer, sources, tokenizer
+from musilingo_jax.pretrained import (
+    digests,
+    module_writer,
+    sources,
+    stored_frames,
+    tokenizer,
+)
 from musilingo_jax.pretrained.lazy_tensors import LazyTensor, Tensors
 from musilingo_jax.pretrained.lora_sum import LoraSum
 from musilingo_jax.pretrained.sources import Part
+from musilingo_jax.pretrained.stored_frames import StoredFrames, StoredFramesConfig
 from musilingo_jax.pretrained.tensor_files import (
     CONFIG,
     TOKENIZER_FILES,
@@ -66,6 +73,7 @@ _CONFIG_NAMES = {
     LlamaConfig: "LlamaConfig",
     LinearScaling: "LinearScaling",
     Llama3Scaling: "Llama3Scaling",
+    StoredFramesConfig: "StoredFramesConfig",
 }
 
 
@@ -84,7 +92,10 @@ class Blueprint(NamedTuple):
 
 
 def encoder_blueprint(config: Mapping[str, Any]) -> Blueprint:
-    """A MERT; raises what `MertConfig.from_dict` does."""
+    """A MERT, or frames in its place; raises what `from_dict` of its config does."""
+    if stored_frames.KEY in config:
+        frames = StoredFrames(StoredFramesConfig.from_dict(config))
+        return Blueprint(frames, {}, ())
     settings = MertConfig.from_dict(config)
     module = jax.eval_shape(lambda: Mert(settings, rngs=nnx.Rngs(0)))
     return Blueprint(module, merts.NAMES, merts.IGNORED)
@@ -131,14 +142,14 @@ def tuning_of(config: Mapping[str, Any]) -> TuningConfig | None:
 
 def tuning_section(tuning: TuningConfig, sizes: MapSizes) -> dict[str, Any]:
     """What an adapter's `config.json` says of it."""
-    return asdict(tuning) | asdict(sizes)
+    return dataclasses.asdict(tuning) | dataclasses.asdict(sizes)
 
 
 def _tuning(described: Any) -> tuple[TuningConfig, MapSizes]:
     """What an adapter's `config.json` says of what was trained beside the weights."""
     where = f"{CONFIG}: {TUNING}"
     section = plain(described, where)
-    own = {entry.name for entry in fields(MapSizes)}
+    own = {entry.name for entry in dataclasses.fields(MapSizes)}
     rest = {key: value for key, value in section.items() if key not in own}
     tuning = read_section(TuningConfig, rest, where)
     tuning.check(where)
@@ -195,9 +206,33 @@ def blueprint(part: Part) -> Blueprint:
 
 
 def load_encoder(source: str | Path, *, dtype: DTypeLike, mesh: Mesh | None) -> Mert:
-    """A MERT; arguments and errors as in `sources.find` and `tensor_map.load`."""
+    """A MERT; arguments and errors as in `sources.find` and `tensor_map.load`.
+
+    Raises:
+      UserError: also if the source has frames in place of an encoder.
+    """
     part = sources.find(source, "encoder")
-    return _load(part, blueprint(part), dtype, mesh)
+    described = blueprint(part)
+    if isinstance(described.module, StoredFrames):
+        raise UserError(
+            f"{part.folder}: holds frames of songs that another program encoded, and "
+            "hears no song: put the frames into a feature cache, by `python -m "
+            "musilingo_jax.cache`, and train, evaluate or generate from that"
+        )
+    return _load(part, described, dtype, mesh)
+
+
+def load_frames(source: str | Path) -> StoredFrames | None:
+    """The stored frames of a source; None if it is an encoder.
+
+    Raises:
+      UserError: as in `sources.find`.
+    """
+    part = sources.find(source, "encoder")
+    frames = blueprint(part).module
+    if isinstance(frames, StoredFrames):
+        return dataclasses.replace(frames, folder=part.folder)
+    return None
 
 
 def load_language_model(

@@ -22,13 +22,15 @@ from musilingo_jax.audio.cache import clips, shards
 from musilingo_jax.audio.cache.clips import Clip, Unavailable
 from musilingo_jax.audio.cache.identity import Identity
 from musilingo_jax.audio.cache.shards import CachedClip, EarlierShard, ShardWriter
-from musilingo_jax.audio.features import FeatureConfig, encode
+from musilingo_jax.audio.features import FeatureConfig, encode, frames_reduced
 from musilingo_jax.audio.level import Block, Meter, brought_to
 from musilingo_jax.jobs.making import Item, Made
 from musilingo_jax.models.mert import Mert
+from musilingo_jax.pretrained.stored_frames import StoredFrames
 from musilingo_jax.runtime.errors import UserError
 
-Encoder = tuple[Mert, jax.sharding.Mesh]
+Encoder = tuple[Mert, jax.sharding.Mesh] | StoredFrames
+"""An encoder and where it runs; or frames that were made before."""
 
 
 class ShardWork(NamedTuple):
@@ -113,6 +115,9 @@ def _encode_clips(
     """What came of each clip of each shard, in order."""
     if encoder is None:
         return
+    if isinstance(encoder, StoredFrames):
+        yield from _read_clips(work, encoder, config)
+        return
     mert, mesh = encoder
     sample_rate = mert.config.sample_rate
     metered: dict[int, tuple[Clip, Meter]] = {}
@@ -142,6 +147,22 @@ def _encode_clips(
             clip, meter = metered.pop(number)
             seconds, told = meter.samples / sample_rate, notices.pop(clip.id)
             yield _Result(clip, features, seconds, meter.silent, told)
+
+
+def _read_clips(
+    work: Iterable[ShardWork], stored: StoredFrames, config: FeatureConfig
+) -> Iterator[_Result]:
+    """What came of each clip of each shard, in order, of frames that were stored."""
+    for clip in (clip for shard in work for clip in shard.clips.values()):
+        seconds = 0.0
+        try:
+            clips.check_file(clip)
+            frames = stored.read(clip.path, clip.start, clip.end)
+            seconds = len(frames) / stored.config.frames_per_second
+            features = frames_reduced(frames, config)
+        except UserError as error:
+            features = error
+        yield _Result(clip, features, seconds, silent=False, notices=[])
 
 
 def _add(

@@ -133,9 +133,17 @@ def fill(
     settings = CacheConfig.from_config(config)
     folder = paths.open_folder(settings.cache)
     identity, numbers = Identity.of(config), FeatureConfig.from_config(config)
+    source = model_config.named(config, "encoder")
+    stored = weights.load_frames(source)
+    if stored is not None and numbers.level:
+        raise UserError(
+            f"config.features.level is {numbers.level}, but {source} has frames that "
+            "were made before: set it to 0"
+        )
 
     def load() -> Encoder:
-        source = model_config.named(config, "encoder")
+        if stored is not None:
+            return stored
         where = mesh if mesh is not None and share.tasks == 1 else local_mesh()
         return weights.load_encoder(source, dtype=config.model.dtype, mesh=where), where
 
