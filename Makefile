@@ -47,7 +47,10 @@ demo: $(VENV)/demo.stamp
 	  --ask "Describe this music."
 
 # Two tests at a time; those of one file come after each other, since they share models.
-PYTEST = $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+# XLA compiles their programs in a ninth of the time and optimises them little; `make
+# shapes` compiles those of the rooms that compute as users do.
+PYTEST = env XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false $$XLA_FLAGS" \
+  $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/test.stamp
 	$(PYTEST)

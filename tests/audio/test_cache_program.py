@@ -74,18 +74,9 @@ def flags_of(folder, name):
     ]
 
 
-def environment(folder):
-    return {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
 def run(folder, name, *flags, prelude=""):
     arguments = [*flags_of(folder, name), *flags]
-    env = environment(folder)
-    return programs.run("cache", *arguments, env=env, prelude=prelude)
+    return programs.run("cache", *arguments, prelude=prelude)
 
 
 def finished(folder):
@@ -131,7 +122,7 @@ def test_two_processes_of_one_program_make_the_same_files(job):
                 f"--process={process}",
             ],
             cwd=programs.ROOT,
-            env=os.environ | environment(job),
+            env=os.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -185,15 +184,12 @@ def trained_folder() -> Path:
     """Models, songs and one finished run, `whole`, shared by all tests of a session.
 
     The run uses one device, was never interrupted, and validated as `VALIDATED` says.
-    Its compiled programs are kept in `compiled`, for this process and those it starts.
     """
     # Imported here, as most users of this module do not train.
     from musilingo_jax.train import train
 
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     make_models(folder)
     make_corpus(folder / "corpus")
     changes = {key.replace(".", "__"): value for key, value in VALIDATED.items()}
@@ -219,13 +215,5 @@ def stopped_after(config: ConfigDict, *, stage: str, step: int) -> None:
         train(config)
 
 
-def compiled_in(folder: Path) -> dict[str, str]:
-    """The environment in which a process shares the compiled programs of `folder`.
-
-    Its programs are compiled as `tests/training/conftest.py` says.
-    """
-    return {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+COMPILED_ALIKE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""The environment in which a process compiles as `tests/training/conftest.py` says."""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from helpers import processors, programs
-from helpers.small_run import compiled_in, small_config, small_flags, trained_folder
+from helpers.small_run import COMPILED_ALIKE, small_config, small_flags, trained_folder
 
 from musilingo_jax import train as training
 from musilingo_jax.answering.usage import Usage
@@ -99,7 +99,7 @@ def test_answers_are_resumed_on_another_processor(folder, tmp_path, program, mor
             ),
             "--config.stages=('stage2',)",
             *(flag.format(tmp_path) for flag in more),
-            env=compiled_in(folder),
+            env=COMPILED_ALIKE,
             prelude=PRELUDE.format(cpuinfo),
         )
 
@@ -117,7 +117,7 @@ def test_auto_may_be_given_for_the_embedded_model(folder, tmp_path):
         "--config.model.dtype=auto",
         f"--config.corpus.path={folder / 'corpus/songs.jsonl'}",
         f"--config.features.cache={tmp_path / 'cache'}",
-        env=compiled_in(folder),
+        env=COMPILED_ALIKE,
         prelude=PRELUDE.format(processors.AVX512_BF16),
     )
     assert done.returncode == 0, done.stderr

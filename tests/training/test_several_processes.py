@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from helpers.processes import signal_at
 from helpers.small_run import (
+    COMPILED_ALIKE,
     ROOT,
     VALIDATED,
-    compiled_in,
     small_config,
     small_flags,
     trained_folder,
@@ -41,7 +41,7 @@ def launch(folder, run, *, processes, devices, python=sys.executable, **changes)
             *(f"--config.{key}={value}" for key, value in VALIDATED.items()),
             *MESH,
         ],
-        env=os.environ | compiled_in(folder) | {"PYTHON": str(python)},
+        env=os.environ | COMPILED_ALIKE | {"PYTHON": str(python)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -22,9 +22,9 @@ from flax import nnx
 from helpers import programs
 from helpers.processes import signal_at
 from helpers.small_run import (
+    COMPILED_ALIKE,
     ROOT,
     VALIDATED,
-    compiled_in,
     make_corpus,
     small_config,
     small_flags,
@@ -185,7 +185,7 @@ def flags_on_one_device(folder, run):
 
 def environment(folder):
     """Of a process that computes as this one: with as many devices, compiled alike."""
-    return compiled_in(folder) | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    return COMPILED_ALIKE | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
 
 
 def test_killed_while_it_writes_checkpoints_it_resumes_bit_for_bit(folder):
