@@ -163,7 +163,7 @@ def get_config(arg: str = "") -> ConfigDict:
     stage1.final_learning_rate = 3e-4
 
     stage2 = train.stage2 = embedded.second_stage()
-    stage2.steps = 4 if quick else 3000
+    stage2.steps = 4 if quick else 6000
     stage2.warmup_steps = 2 if quick else 50
     stage2.learning_rate = 1e-3
     stage2.final_learning_rate = 1e-4

@@ -22,9 +22,9 @@ from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 from musilingo_jax.runtime import cli, storage
 
 # Of the questions whose answer is that it cannot be told, so many are kept.
-_UNSURE_SHARE = 0.25
+_UNSURE_SHARE = 0.08
 # Slowed copies, of one in so many excerpts whose tempo is known, and their speeds.
-_SLOWED_EVERY, _SPEEDS = 4, (0.5, 0.95)
+_SLOWED_EVERY, _SPEEDS = 2, (0.5, 0.95)
 # Silent clips, for each so many excerpts.
 _SILENT_EVERY = 50
 
@@ -103,7 +103,7 @@ def _slowed(
     bpm: Float[np.ndarray, " excerpts"],
     seed: int,
 ) -> list[Row]:
-    """Writes slowed copies of excerpts, and asks for their tempo."""
+    """Writes slowed copies of excerpts; asks for their tempo, and if they are music."""
     (folder / "slowed").mkdir(exist_ok=True)
     rows: list[Row] = []
     chosen = np.flatnonzero(~np.isnan(bpm))[::_SLOWED_EVERY]
@@ -115,7 +115,7 @@ def _slowed(
         sound = slowed(recorded.heard(int(index)), speed)
         soundfile.write(folder / name, sound, SAMPLE_RATE, subtype="PCM_16")
         known = {"sound": SOUNDS[0], **pseudo_labels.beats(speed * float(bpm[index]))}
-        for fact in ("beats", "tempo"):
+        for fact in ("beats", "tempo", "sound"):
             question, answer, value = fact_questions.short(known, fact, rng)
             row: Row = {"audio": name, "split": "train", "question": question}
             rows.append({**row, "answer": answer, "attribute": fact, "value": value})

@@ -263,7 +263,7 @@ def test_a_corpus_of_recordings_is_read_as_anybodys(tmp_path, tracks, split):
     assert ("family", "rock") in facts and ("drums", "no drums") in facts
     slower = [r for r in records if r.audio.parent.name == "slowed"]
     assert {r.attribute for r in slower} == (
-        {"beats", "tempo"} if split == "train" else set()
+        {"beats", "tempo", "sound"} if split == "train" else set()
     )
     first = [r for r in records if r.audio.name == "long.wav"]
     assert all(r.end - r.start == pytest.approx(2.0) for r in first)
