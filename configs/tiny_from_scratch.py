@@ -3,7 +3,7 @@
     make recipe
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
 
-Purpose: to make the next embedded model, and the embedded corpus. The first command
+Purpose: to make the embedded model, `musilingo-tiny-2`, and the embedded corpus. The first command
 also fetches what it is made from (3 GB, on Debian 12), runs the second, and measures
 the result with `configs/real_songs.py`. After the colon, `quick` is a smoke test: every
 stage in small, and a model that has learnt nothing:
@@ -19,10 +19,9 @@ evaluation.
 Start: the encoder begins with that of `musilingo-tiny-1`, which knows composed music.
 `scratch` begins with random numbers instead, and makes more steps.
 
-Expected: two hours and a quarter in all on two cores (2026-11-30), no stage over 50
-minutes, and 6 GB below `build/tiny`; `scratch`, an hour more. What came of it is in
-`docs/embedded-model.md`: the encoder agrees with its teachers, and the language model
-reads too little of it.
+Expected: two hours and a half in all on two cores (2026-11-30), no stage over 70
+minutes, and 7 GB below `build/tiny`; `scratch`, longer. What came of it is in
+`docs/embedded-model.md`.
 
 It can be interrupted at any time; the same command resumes. What the teachers heard is
 kept by digest, so that another training with the same recordings is half an hour

@@ -157,6 +157,7 @@ def run_blocks(how, folder):
     return ran
 
 
+@pytest.mark.slow
 def test_marked_commands_run(tmp_path):
     assert run_blocks("run", tmp_path) >= 3
 

@@ -166,7 +166,7 @@ def test_numbers_out_of_bounds(tmp_path):
     messages = {
         "max_new_tokens=2000000000": "lower it",
         "max_new_tokens=3000000": "lower it",
-        "beams=100000": "knows only 700 tokens",
+        "beams=100000": "knows only 800 tokens",
         "length_penalty=nan": "generate.length_penalty is nan",
         "temperature=nan": "generate.temperature is nan",
         "repetition_penalty=inf": "generate.repetition_penalty is inf",

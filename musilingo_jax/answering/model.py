@@ -36,11 +36,11 @@ class Model:
     >>> model.ask(f"{clips}/00002.ogg", "What style of music is this?")
     'This piece is techno.'
     >>> model.ask(f"{clips}/00002.ogg", ["What is the pace?", "Do you hear drums?"])
-    ['The music is slow.', 'No, I hear no drums.']
+    ['The tempo is slow.', 'No, there are no drums.']
     >>> model.embed(f"{clips}/00002.ogg").shape
     (3, 192)
     >>> "".join(model.stream(f"{clips}/00002.ogg", "Which instrument leads?"))
-    'trumpet'
+    'The trumpet plays the melody.'
     >>> model.close()
 
     A song is a path, an array with its samples per second, `(array, 44_100)`, or an

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import module_writer, sources, weights, write_folders
 
-TINY = "musilingo-tiny"
+TINY = "musilingo-tiny-1"
 
 
 SHARD_BYTES = 10**6

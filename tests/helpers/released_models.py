@@ -12,7 +12,7 @@ from musilingo_jax.pretrained.sources import PREFIXES
 
 def save_release(folder):
     """Writes the embedded model as a release in two shards; returns the folder."""
-    embedded = model_folder.resolve("musilingo-tiny")
+    embedded = model_folder.resolve("musilingo-tiny-1")
     folder.mkdir()
     tensors, where = {}, {}
     for shard, kind in enumerate(KINDS):

@@ -104,7 +104,7 @@ def test_local_and_make_use_the_settings_of_malloc(tmp_path):
         ["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True
     )
     assert make.returncode == 0, make.stderr
-    assert make.stdout.count(f"env {' '.join(settings)} .venv/bin/python") == 3
+    assert make.stdout.count(f"env {' '.join(settings)} .venv/bin/python") == 4
 
 
 def test_settings_of_malloc_are_written_once():

@@ -15,16 +15,25 @@ from musilingo_jax.pretrained import weights
 from musilingo_jax.runtime.settings import describe, setting
 
 VERSION_0_1 = Path(__file__).parents[1] / "data" / "version_0_1"
-# As caches and runs of version 0.1 have them.
+# As caches and runs have them, the first ones since version 0.1.
 DIGESTS = {
-    ("musilingo-tiny", "encoder"): (
+    ("musilingo-tiny-1", "encoder"): (
         "7de72342a2fc248aed4df8780cfba711a5f9816509396c27008f0879f6b39c61"
     ),
-    ("musilingo-tiny", "language_model"): (
+    ("musilingo-tiny-1", "language_model"): (
         "18747911ffd1882e539611a54fff0a0434254537a9220cb74ddb6c83136fb001"
     ),
-    ("musilingo-tiny", "adapter"): (
+    ("musilingo-tiny-1", "adapter"): (
         "53e6e75238f6cdd13dab50be6241f7bf9d0fca047d2bf17cdf5971015c5c92ac"
+    ),
+    ("musilingo-tiny-2", "encoder"): (
+        "2960fc7041b02d2ad38fa7528e3a0cbb881469120f1dc85b8592bef29dd4d31d"
+    ),
+    ("musilingo-tiny-2", "language_model"): (
+        "c70c26aeea9875c32cc74b1007464fd6297da36ef89721718225a06b6cb472fd"
+    ),
+    ("musilingo-tiny-2", "adapter"): (
+        "f0c55be6734fab9bf64fadfefdebadd7855c0b88fd908cf52802d671afaeb3b5"
     ),
     (VERSION_0_1 / "encoder", "encoder"): (
         "c05d5722bc665921237d047138fb0e65a821bf5b4fe4ee962ce753d321e9830d"

@@ -62,7 +62,7 @@ def smallest(work):
     config.encoder.recipe.update(steps=2, warmup_steps=1, batch_size=4)
     config.encoder.recipe.recorded_batch_size = 2
     config.recordings.update(songs=2, no_music=1, spacing=3.0)
-    config.language.read_pieces = 1
+    config.language.read_pieces = 2
     config.language.model.update(
         hidden_size=32,
         num_hidden_layers=1,
@@ -279,6 +279,7 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
         "musilingo-tiny-1",
         "musilingo-tiny-2",
         "musilingo-tiny-corpus",
+        "musilingo-tiny-songs",
     }
     # The released layout: the same files as those of the model before.
     layout, made = (
