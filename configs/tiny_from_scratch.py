@@ -3,10 +3,10 @@
     make recipe
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
 
-Purpose: to make the embedded model, `musilingo-tiny-2`, and the embedded corpus. The first command
-also fetches what it is made from (3 GB, on Debian 12), runs the second, and measures
-the result with `configs/real_songs.py`. After the colon, `quick` is a smoke test: every
-stage in small, and a model that has learnt nothing:
+Purpose: to make the embedded model, `musilingo-tiny-2`, and the embedded corpus. The
+first command also fetches what it is made from (3 GB, on Debian 12), runs the second,
+and measures the result with `configs/real_songs.py`. After the colon, `quick` is a
+smoke test: every stage in small, and a model that has learnt nothing:
 
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py:quick
 
