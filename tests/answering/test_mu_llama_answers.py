@@ -1,5 +1,6 @@
 """A small release of MU-LLaMA answers by its folder's name, whole or taken apart."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -33,7 +34,8 @@ def answers(source, folder):
     songs = [folder / "noise.wav", folder / "tone.wav"]
     with musilingo_jax.load(source) as model:
         heard = [model.hear(song) for song in songs]
-        vectors = [model.answerer.bridge.vector(one.features) for one in heard]
+        bridge = model.answerer.bridge
+        vectors = [bridge.vector(jnp.asarray(one.features)) for one in heard]
         texts = model.ask(heard, "What is it?", temperature=0.0, max_new_tokens=6)
     return texts, np.asarray(vectors)
 
