@@ -106,7 +106,7 @@ def _read_tempi(source: Path, reading: Reading) -> list[Item]:
     """A question for each track that has a tempo; how many have none is told.
 
     Raises:
-      UserError: there are no annotations, or one is no number.
+      UserError: there are no annotations, or one is not a number.
     """
     items, without = [], []
     folders = ("annotations_v2/tempo", "annotations/tempo")

@@ -229,10 +229,9 @@ def load_frames(source: str | Path) -> StoredFrames | None:
       UserError: as in `sources.find`.
     """
     part = sources.find(source, "encoder")
-    frames = blueprint(part).module
-    if isinstance(frames, StoredFrames):
-        return dataclasses.replace(frames, folder=part.folder)
-    return None
+    if stored_frames.KEY not in part.config:
+        return None
+    return dataclasses.replace(blueprint(part).module, folder=part.folder)
 
 
 def load_language_model(

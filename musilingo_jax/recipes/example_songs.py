@@ -79,7 +79,7 @@ packages. Made by `python -m musilingo_jax.recipes.example_songs`.
 
 
 def main(argv: list[str]) -> None:
-    """Writes the excerpts, unless they are there already."""
+    """Writes the excerpts; those that are there already are written again."""
     if argv[1:]:
         raise UsageError(f"unknown argument {argv[1]!r} (try --help)")
     config = cli.required_config("model", "measure")

@@ -112,13 +112,25 @@ def test_they_cannot_hear(folder):
         ({"features__level": 0.1}, "features.level is 0.1, but .*jukebox has frames"),
         (
             {"features__reduction": "layers"},
-            "'layers', but stored frames have no layers",
+            "'layers', but .*jukebox has stored frames, which",
         ),
     ],
 )
 def test_settings_of_an_encoder_that_hears_are_refused(folder, changes, message):
     with pytest.raises(UserError, match=message):
         cached(config_of(folder, **changes))
+
+
+def test_two_songs_of_one_name_are_not_given_the_same_frames(folder):
+    path = folder / "corpus/songs.jsonl"
+    (folder / "corpus/live").mkdir()
+    shutil.copy(folder / "corpus/2.wav", folder / "corpus/live/1.wav")
+    path.write_text(
+        path.read_text() + json.dumps({"audio": "live/1.wav", "answer": "Live."}) + "\n"
+    )
+    with pytest.raises(UserError, match=r"1.wav and .*live/1.wav would both have"):
+        cached(config_of(folder))
+    assert not (folder / "cache").exists() or not any((folder / "cache").iterdir())
 
 
 @pytest.mark.parametrize(

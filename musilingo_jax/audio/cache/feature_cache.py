@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -135,11 +136,8 @@ def fill(
     identity, numbers = Identity.of(config), FeatureConfig.from_config(config)
     source = model_config.named(config, "encoder")
     stored = weights.load_frames(source)
-    if stored is not None and numbers.level:
-        raise UserError(
-            f"config.features.level is {numbers.level}, but {source} has frames that "
-            "were made before: set it to 0"
-        )
+    if stored is not None:
+        _check_stored(source, numbers, clips)
 
     def load() -> Encoder:
         if stored is not None:
@@ -167,6 +165,34 @@ def fill(
         retry=retry,
     )
     return cache_state.read(folder, identity)
+
+
+def _check_stored(source: str, numbers: FeatureConfig, clips: Iterable[Clip]) -> None:
+    """Checks that stored frames can be what a config and a corpus ask for.
+
+    Raises:
+      UserError: a setting is one of encoders that hear, or two songs would be given
+        the same frames.
+    """
+    if numbers.level:
+        raise UserError(
+            f"config.features.level is {numbers.level}, but {source} has frames that "
+            "were made before: set it to 0"
+        )
+    if numbers.reduction == "layers":
+        raise UserError(
+            f"config.features.reduction is 'layers', but {source} has stored frames, "
+            "which have no layers: set it to pooled or frames"
+        )
+    named: dict[str, Path] = {}
+    for clip in clips:
+        other = named.setdefault(clip.path.stem, clip.path)
+        if other != clip.path:
+            raise UserError(
+                f"{source}: {other} and {clip.path} would both have the frames of "
+                f"{clip.path.stem}.npy: songs whose frames are stored need names of "
+                "their own"
+            )
 
 
 def refuse_skipped(cache: FeatureCache, clips: Collection[str]) -> None:
