@@ -10,6 +10,7 @@ from musilingo_jax.answering import released
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.corpora import corpus
 from musilingo_jax.corpora.records import Record
+from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.pretrained import tokenizer, weights
 from musilingo_jax.pretrained.tokenizer import Tokenizer
 from musilingo_jax.training.examples import Examples
@@ -64,5 +65,5 @@ def examples(path: str | None, tokenizer_folder: str | None, stage: int) -> Exam
         PROMPTS[stage],
         max_tokens=MAX_TOKENS,
         max_windows=WINDOWS,
-        spliced=True,
+        bridge=LinearBridge,
     )

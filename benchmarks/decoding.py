@@ -16,6 +16,7 @@ a 7B.
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import in_turn
 import llama_shape
@@ -50,7 +51,8 @@ def answers_of_torch(folder: str, dtype: str):
     import transformers
 
     kind = getattr(torch, dtype)
-    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=kind).eval()
+    loaded = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=kind)
+    model: Any = loaded.eval()
     asked = torch.from_numpy(prompts(1))
 
     def run() -> int:

@@ -2,6 +2,7 @@
 
 from musilingo_jax.answering.prompts import PromptConfig
 from musilingo_jax.models.attention_blocks import DEFAULT
+from musilingo_jax.models.lora import NOTHING
 from musilingo_jax.training.stage_config import StageConfig
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-5, 0.05
@@ -32,6 +33,12 @@ def stage_of(
         warmup_learning_rate=LEARNING_RATE,
         warmup_steps=1,
         weight_decay=WEIGHT_DECAY,
+        beta2=0.999,
+        first_moment="float32",
+        max_gradient_norm=0.0,
+        learns_bridge=True,
+        learns_layers=False,
+        tuning=NOTHING,
         remat=remat,
         query_block=DEFAULT.queries,
         key_block=DEFAULT.keys,

@@ -100,7 +100,7 @@ def losses(folder: str) -> dict[str, tuple[float, float, int]]:
         stage.prompt,
         max_tokens=stage.max_tokens,
         max_windows=stage.max_windows,
-        spliced=True,
+        bridge=type(adapter),
     )
     batches = ValidationBatches(
         examples,

@@ -61,7 +61,7 @@ from musilingo_jax.runtime.printable import print_note
 from musilingo_jax.runtime.settings import identity_of
 from musilingo_jax.runtime.sharding import make_mesh, shardings
 from musilingo_jax.runtime.signals import stop_request
-from musilingo_jax.training import loss_plot, stage_data, starting, summary
+from musilingo_jax.training import flops, loss_plot, stage_data, starting, summary
 from musilingo_jax.training.batches import Batches
 from musilingo_jax.training.checkpoints import Checkpoints
 from musilingo_jax.training.metrics_log import MetricsLog
@@ -275,10 +275,16 @@ def train_stage(
         setup.trackers.begin(name, rows, earlier_steps=data.earlier_steps)
 
         step, stopping = start, False
+        multiplied = flops.Multiplied.by(
+            learnt,
+            bridge_learns=stage.learns_bridge,
+            layers_learn=stage.learns_layers,
+        )
+        log = MetricsLog(
+            data, start, run, setup.trackers, llama.config, multiplied, setup.mesh
+        )
         with (
-            closing(
-                MetricsLog(data, start, run, setup.trackers, llama.config, setup.mesh)
-            ) as metrics,
+            closing(log) as metrics,
             closing(read_ahead(data.batches, start, stage.steps)) as batches,
         ):
             for step, batch in enumerate(batches, start=start + 1):

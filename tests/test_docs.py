@@ -56,6 +56,13 @@ def test_a_command_can_be_pasted(words):
         case ["python", "-m", "nltk.downloader", "wordnet"]:
             pass
         case ["python", script, *flags]:
+            if "--" in flags:
+                place = flags.index("--")
+                program, *rest = (
+                    word.replace("{}", ".") for word in flags[place + 1 :]
+                )
+                commands.check([f"musilingo_jax.{program}", *rest])
+                flags = flags[:place]
             commands.check_script(script, flags)
         case ["bash", script] if not script.startswith("-"):
             assert (ROOT / script).is_file()

@@ -101,7 +101,8 @@ def update_figures(
     tokens = examples * length
     frozen = flops.step_flops(
         llama.config,
-        encoder_width=width,
+        flops.Multiplied(window=width * llama.config.width),
+        examples=examples,
         windows=examples * sizes.windows,
         tokens=tokens,
         targets=examples * sizes.answer,

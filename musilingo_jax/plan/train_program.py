@@ -93,29 +93,21 @@ class TrainJob:
 
     def step_flops(self, *, attended: float) -> float:
         """Model FLOPs with `attended` pairs of attention; see `flops.step_flops`."""
-        windows = 0 if self._adds else self.rows * self.row.windows
-        language_model = flops.step_flops(
+        stage = self.stage
+        multiplied = flops.Multiplied.by(
+            self._parts(),
+            bridge_learns=stage.learns_bridge,
+            layers_learn=stage.learns_layers,
+        )
+        return flops.step_flops(
             self.shapes.language_model,
-            encoder_width=self.shapes.encoder_width,
-            windows=windows,
+            multiplied,
+            examples=stage.batch_size * stage.accumulate,
+            windows=self.rows * self.row.windows,
             tokens=self.tokens,
             targets=self.rows * self.row.answers,
             attended=attended,
-            layers_learn=self.stage.learns_layers,
         )
-        return language_model + self._other_flops()
-
-    def _other_flops(self) -> float:
-        """Those of a bridge that adds, once a clip, and of LoRA, for every token.
-
-        A weight that learns costs 6 operations for each vector, another one 2.
-        """
-        parts, stage = self._parts(), self.stage
-        examples = stage.batch_size * stage.accumulate
-        each = (6 if stage.learns_bridge else 2) * _size(parts.bridge)
-        bridge = each * examples if self._adds else 0
-        tuning = 6 * _size(parts.tuning) * self.tokens if stage.tuning.rank else 0
-        return float(bridge + tuning)
 
     def lower(self, mesh: Mesh) -> Lowered:
         """The update; see `Job.lower`."""
@@ -236,11 +228,6 @@ def _in_float32(tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree
     )
-
-
-def _size(tree: Any) -> int:
-    """The number of parameters of an abstract tree."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def largest_row(stage: StageConfig, *, states: int = 0) -> RowShape:

@@ -8,11 +8,14 @@ counts those.
 """
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import jax
 from jax.sharding import Mesh
 
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.parts import Parts
 
 if TYPE_CHECKING:
     from musilingo_jax.training.batches import Batches
@@ -75,57 +78,110 @@ def layer_weights(config: LlamaConfig) -> int:
     return attention + 3 * config.width * config.mlp_width
 
 
+@dataclass(frozen=True)
+class Multiplied:
+    """What an update multiplies by, beside the language model's own weights.
+
+    Attributes:
+      window: elements of a bridge that turns each audio vector into a position.
+      example: elements of a bridge that adds to layers, used once for each example.
+      token: elements of LoRA's factors, by which each token is multiplied.
+      bridge_learns: whether the bridge learns; else only what it makes is needed.
+      layers_learn: whether the language model's layers learn, too.
+    """
+
+    window: int = 0
+    example: int = 0
+    token: int = 0
+    bridge_learns: bool = True
+    layers_learn: bool = False
+
+    @classmethod
+    def by(
+        cls, parts: Parts, *, bridge_learns: bool, layers_learn: bool
+    ) -> "Multiplied":
+        """What a bridge, and what is tuned beside the layers, multiply by.
+
+        Args:
+          parts: with a bridge, and with what is tuned if anything is; their arrays, or
+            only the shapes.
+          bridge_learns: as in the attributes.
+          layers_learn: as in the attributes.
+        """
+        bridge, tuning = parts.bridge, parts.tuning
+        assert bridge is not None
+        size = sum(leaf.size for leaf in _kernels(bridge, dimensions=2))
+        # Factors have an axis of layers, too; a bias or the scale of a norm is no
+        # product.
+        factors = [] if tuning is None else _kernels(tuning.layers, dimensions=3)
+        return cls(
+            window=size if bridge.splices else 0,
+            example=0 if bridge.splices else size,
+            token=sum(leaf.size for leaf in factors),
+            bridge_learns=bridge_learns,
+            layers_learn=layers_learn,
+        )
+
+
+def _kernels(tree: Any, *, dimensions: int) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim >= dimensions]
+
+
 def step_flops(
     config: LlamaConfig,
+    multiplied: Multiplied,
     *,
-    encoder_width: int,
+    examples: float,
     windows: float,
     tokens: float,
     targets: float,
     attended: float,
-    layers_learn: bool = False,
 ) -> float:
     """Model FLOPs of one update of what learns.
 
     A weight costs 2 operations forward and 2 backward for each vector it multiplies:
-    frozen weights pass the gradient on but have none themselves, the adapter's weights
-    have a gradient but do not pass it on. Layers that learn do both, and take the
-    familiar 6 per weight and token. What is trained beside the weights is left out: of
-    a LoRA of rank 16 it is half a percent. A pair of positions in attention costs
+    frozen weights pass the gradient on but have none themselves, the first weights that
+    learn have a gradient but do not pass it on. Layers that learn and LoRA's factors do
+    both, and take the familiar 6 per weight and token; so does a bridge that adds,
+    which is several layers deep. A pair of positions in attention costs
     2·heads·head_dim for its score and as many for its value, and twice that backward,
     since both factors of these products have a gradient.
 
     Args:
       config: the language model's shapes.
-      encoder_width: of a feature vector.
-      windows: audio vectors, over all examples of the update.
+      multiplied: by what else.
+      examples: in the update.
+      windows: audio vectors among the words, over all examples of the update.
       tokens: positions that hold a token or an audio vector, without padding.
       targets: target tokens; logits over the vocabulary are needed for these only.
       attended: pairs of a position and one that it attends to: n·(n + 1) / 2 for each
         example of n positions.
-      layers_learn: whether the layers learn, too.
 
     Returns:
       Operations, over all devices. The backward pass counts all positions, although
       it is not needed for those before the first audio vector of an example.
     """
-    adapter = 4 * encoder_width * config.width * windows
-    layers = (6 if layers_learn else 4) * layer_weights(config) * config.depth * tokens
+    spliced, added = (4, 6) if multiplied.bridge_learns else (2, 2)
+    bridge = spliced * multiplied.window * windows
+    bridge += added * multiplied.example * examples
+    each = 6 if multiplied.layers_learn else 4
+    layers = each * layer_weights(config) * config.depth * tokens
+    factors = 6 * multiplied.token * tokens
     pairs = 12 * config.heads * config.head_dim * config.depth * attended
     head = 4 * config.width * config.vocab * targets
-    return float(adapter + layers + pairs + head)
+    return float(bridge + layers + factors + pairs + head)
 
 
 def batch_flops(
-    config: LlamaConfig, batches: "Batches", step: int, *, layers_learn: bool
+    config: LlamaConfig, multiplied: Multiplied, batches: "Batches", step: int
 ) -> float:
     """Model FLOPs of the update on batch `step`, counted from 0."""
     return step_flops(
         config,
-        encoder_width=batches.width,
+        multiplied,
+        examples=len(batches.clips(step)),
         windows=batches.windows(step),
         tokens=batches.tokens(step),
         targets=batches.targets(step),
         attended=batches.attended(step),
-        layers_learn=layers_learn,
     )

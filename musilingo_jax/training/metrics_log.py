@@ -41,6 +41,7 @@ class MetricsLog:
         run: RunFolder,
         trackers: Trackers,
         model: LlamaConfig,
+        multiplied: flops.Multiplied,
         mesh: Mesh,
     ):
         """Shows a progress bar, unless no update is left.
@@ -51,12 +52,13 @@ class MetricsLog:
           run: whose metrics.jsonl is written.
           trackers: that show the same rows.
           model: shapes of the language model, to count operations.
+          multiplied: by what else, the same.
           mesh: the devices, whose peak is given if it is known.
         """
         self._name, self._stage, self._batches = data.name, data.stage, data.batches
-        self._layers_learn = data.stage.learns_layers
         self._run, self._trackers = run, trackers
-        self._model, self._peak = model, flops.peak_of(mesh)
+        self._model, self._multiplied = model, multiplied
+        self._peak = flops.peak_of(mesh)
         self._learning_rate = data.stage.schedule()
         self._pending: tuple[int, StepReport] | None = None
         self._compiled: set[RowShape] = set()
@@ -183,10 +185,7 @@ class MetricsLog:
         if self._compiling_since is None:
             totals.timed_tokens += tokens
             totals.timed_flops += flops.batch_flops(
-                self._model,
-                self._batches,
-                step - 1,
-                layers_learn=self._layers_learn,
+                self._model, self._multiplied, self._batches, step - 1
             )
         else:
             totals.since += now - self._compiling_since

@@ -1,9 +1,12 @@
 """A small release of MU-LLaMA answers by its folder's name, whole or taken apart."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from helpers import programs
 from helpers.model_folders import write as write_plan
 from helpers.mu_llama_files import encoder_tensors, tensors, write
 from helpers.small_run import load_config, small_tokenizer
@@ -11,6 +14,7 @@ from ml_collections import ConfigDict
 
 import musilingo_jax
 from musilingo_jax.answering import corpus_answers
+from musilingo_jax.answering.conversation import Conversation
 from musilingo_jax.convert import musilingo_releases
 from musilingo_jax.evaluation import heard_before
 
@@ -64,3 +68,60 @@ def test_it_is_named_in_a_config(folder):
     model = corpus_answers.model_of(config, adapter)
     assert (model.encoder, model.language_model, model.adapter) == (source,) * 3
     assert load_config("mu_llama").get_config().model.pretrained == "mu-llama/MU-LLaMA"
+
+
+GREEDY = {"temperature": 0.0, "max_new_tokens": 6}
+
+
+def test_streams_conversations_and_the_server_say_the_same(folder):
+    """Every way to ask carries the vector of each song to the layers."""
+    pytest.importorskip("fastapi", reason="needs the extra `serve`")
+    from helpers.serving import part, question, serving
+
+    from musilingo_jax.serve.engine import Engine
+
+    songs = [folder / "noise.wav", folder / "tone.wav"]
+    with musilingo_jax.load(folder / "release", rows=2) as model:
+        texts = [model.ask(song, "What is it?", **GREEDY) for song in songs]
+        assert all(texts)
+        for song, text in zip(songs, texts, strict=True):
+            assert "".join(model.stream(song, "What is it?", **GREEDY)).strip() == text
+            conversation = Conversation(model, mark_cuts=False)
+            for name, value in GREEDY.items():
+                conversation.set(name, value)
+            conversation.add(song)
+            assert conversation.ask("What is it?") == text
+            # With the turn before in the prompt, it is another question.
+            assert conversation.ask("What is it?")
+            assert len(conversation.turns) == 2
+        with serving(Engine(model, "release")) as client:
+            for song, text in zip(songs, texts, strict=True):
+                message = question(part(song.read_bytes()), text="What is it?")
+                options = {"temperature": 0.0, "max_tokens": 6}
+                body = client.ask(message, **options).json()
+                assert body["choices"][0]["message"]["content"] == text
+                streamed = client.ask(message, stream=True, **options).text
+                assert spelled(streamed) == text
+
+
+def spelled(stream):
+    """The text of a stream of the protocol."""
+    events = [line.removeprefix("data: ") for line in stream.split("\n\n") if line]
+    assert events.pop() == "[DONE]"
+    deltas = [json.loads(event)["choices"][0]["delta"] for event in events]
+    return "".join(delta.get("content", "") for delta in deltas)
+
+
+def test_the_commands_ask_it(folder):
+    song, question = folder / "tone.wav", "What is it?"
+    source = f"--model={folder / 'release'}"
+    with musilingo_jax.load(folder / "release") as model:
+        text = model.ask(song, question, **GREEDY)
+    settings = ("--temperature=0", "--max-new-tokens=6", "--json")
+    asked = programs.run("command", "ask", song, question, source, *settings)
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["answer"] == text
+    # Its own decoding, up to 512 tokens of what random weights say.
+    talked = programs.run("chat", song, source, f"--ask={question}")
+    assert talked.returncode == 0, talked.stderr
+    assert talked.stdout.strip()

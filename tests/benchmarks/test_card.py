@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from helpers.programs import ROOT
 from helpers.released_configs import MERT_330M
-from on_card import encode, sizes, table
+from on_card import encode, sizes, step, table
+from on_card.ceilings import Ceilings
 from on_card.part import Clock, Part, times
 from on_card.weights import DEVIATION, random_llama
 
@@ -146,6 +147,18 @@ def test_all_parts_run_with_jax_flax_jaxtyping_and_absl(tmp_path, little_install
         assert made["bandwidth_share"] == pytest.approx(share)
     *_, captions = measured["captions"]
     assert captions["captions_per_second"] > 0
+
+
+def test_an_update_is_measured():
+    mesh = make_mesh(1, 1, 1)
+    llama = random_llama(sizes.SMALL.llama, quantization="", mesh=mesh)
+    found = step.update_figures(
+        sizes.SMALL, Ceilings(flops=1e12), llama, mesh, rows=2, remat="everything"
+    )
+    assert found["mfu"] == pytest.approx(found["tflop_per_second"]) and found["mfu"] > 0
+    assert found["mfu_6n"] > 0
+    tokens = 2 * sizes.SMALL.row_length
+    assert found["tokens_per_second"] == pytest.approx(tokens / found["seconds"])
 
 
 def test_the_shapes_are_those_of_the_released_models():

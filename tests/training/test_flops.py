@@ -12,6 +12,7 @@ from musilingo_jax.models.answer_loss import Batch, answer_loss
 from musilingo_jax.models.bridges.linear import LinearBridge
 from musilingo_jax.models.llama import Llama
 from musilingo_jax.models.llama_config import LlamaConfig
+from musilingo_jax.models.lora import MapSizes, Tuning, TuningConfig
 from musilingo_jax.models.parts import Parts, divided
 from musilingo_jax.plan import program_costs
 from musilingo_jax.plan.hlo import Program
@@ -36,7 +37,11 @@ SMALL = LlamaConfig(
 
 
 def compiled_gradient(
-    config: LlamaConfig, *, remat: str, layers_learn: bool = False
+    config: LlamaConfig,
+    *,
+    remat: str,
+    layers_learn: bool = False,
+    tuned: TuningConfig | None = None,
 ) -> Program:
     """The program of an update's gradient, with a full batch of the sizes above."""
 
@@ -59,22 +64,37 @@ def compiled_gradient(
     if layers_learn:
         layers, ends = divided(llama)
         learning, frozen = replace(learning, llama=layers), Parts(llama=ends)
+    if tuned is not None:
+        sizes = MapSizes.of(config)
+        tuning = jax.eval_shape(lambda: Tuning.fresh(sizes, tuned, rngs=nnx.Rngs(0)))
+        learning = replace(learning, tuning=tuning)
     loss = lambda *arguments: answer_loss(*arguments, remat=remat)[0]  # noqa: E731
     gradient = jax.jit(jax.value_and_grad(loss))
     return Program(gradient.lower(learning, frozen, batch).compile().as_text())
 
 
 def by_formula(
-    config: LlamaConfig, *, attended: float, layers_learn: bool = False
+    config: LlamaConfig,
+    *,
+    attended: float,
+    layers_learn: bool = False,
+    tuned: TuningConfig | None = None,
 ) -> float:
+    rngs = nnx.Rngs(0)
+    bridge = LinearBridge(ENCODER_WIDTH, config.width, rngs=rngs)
+    beside = tuned and Tuning.fresh(MapSizes.of(config), tuned, rngs=rngs)
     return flops.step_flops(
         config,
-        encoder_width=ENCODER_WIDTH,
+        flops.Multiplied.by(
+            Parts(bridge=bridge, tuning=beside),
+            bridge_learns=True,
+            layers_learn=layers_learn,
+        ),
+        examples=ROWS,
         windows=ROWS * WINDOWS,
         tokens=ROWS * TIME,
         targets=ROWS * ANSWERS,
         attended=attended,
-        layers_learn=layers_learn,
     )
 
 
@@ -85,6 +105,27 @@ def test_formula_counts_what_the_program_multiplies(layers_learn):
     assert program_costs.flops(program) == by_formula(
         SMALL, attended=ROWS * TIME**2, layers_learn=layers_learn
     )
+
+
+def test_what_is_tuned_beside_the_layers_is_counted():
+    """Factors multiply every token; biases and the scales of norms multiply nothing."""
+    tuned = TuningConfig(
+        rank=3, alpha=8.0, targets=("query", "down"), biases=("out",), norms=True
+    )
+    program = compiled_gradient(SMALL, remat="everything", tuned=tuned)
+    expected = by_formula(SMALL, attended=ROWS * TIME**2, tuned=tuned)
+    assert program_costs.flops(program) == expected
+    alone = by_formula(SMALL, attended=ROWS * TIME**2)
+    factors = 3 * ((32 + 4 * 12) + (40 + 32))
+    assert expected - alone == 6 * factors * SMALL.depth * ROWS * TIME
+
+
+def test_a_bridge_that_adds_is_counted_once_an_example():
+    work = flops.Multiplied(example=100)
+    numbers = {"windows": 9.0, "tokens": 0.0, "targets": 0.0, "attended": 0.0}
+    assert flops.step_flops(SMALL, work, examples=5, **numbers) == 6 * 100 * 5
+    frozen = replace(work, bridge_learns=False)
+    assert flops.step_flops(SMALL, frozen, examples=5, **numbers) == 2 * 100 * 5
 
 
 def test_recomputed_layers_are_in_the_program_and_not_in_the_formula():

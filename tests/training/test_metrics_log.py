@@ -27,7 +27,7 @@ def made(monkeypatch):
     config.stage1.update(steps=6, warmup_steps=1, log_every=2)
     clock, rows = SimpleNamespace(now=0.0), []
     monkeypatch.setattr(metrics_log.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(flops, "batch_flops", lambda *of, layers_learn: 6e12)
+    monkeypatch.setattr(flops, "batch_flops", lambda *of: 6e12)
     monkeypatch.setattr(flops, "peak_of", lambda mesh: 12e12)
     batches = SimpleNamespace(
         shape=lambda step: SHAPES[step],
@@ -42,6 +42,7 @@ def made(monkeypatch):
         SimpleNamespace(log=rows.append),
         SimpleNamespace(log=lambda row: None),
         model=None,
+        multiplied=None,
         mesh=None,
     )
     yield log, rows, clock
