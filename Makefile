@@ -47,9 +47,11 @@ demo: $(VENV)/demo.stamp
 	  --ask "Describe this music."
 
 # Two tests at a time; those of one file come after each other, since they share models.
-# XLA compiles their programs in a ninth of the time and optimises them little; `make
-# shapes` compiles those of the rooms that compute as users do.
-PYTEST = env XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false $$XLA_FLAGS" \
+# XLA compiles their programs in a ninth of the time and optimises them little, and so
+# does Numba, which librosa needs; `make shapes` compiles those of the rooms that compute
+# as users do. Python keeps its bytecode, or each program would compile its modules again.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE NUMBA_OPT=0 \
+  XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false $$XLA_FLAGS" \
   $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/test.stamp

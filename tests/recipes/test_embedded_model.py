@@ -178,6 +178,7 @@ def test_the_shipped_adapter_hears(tmp_path, features):
         assert facts[attribute]["beats_controls"], attribute
 
 
+@pytest.mark.slow  # `.ci/run` runs it.
 def test_the_main_job_end_to_end(tmp_path, features):
     """Cache, two stages, an adapter that beats its control, an answer to a song."""
     config = load_config("tiny").get_config()

@@ -100,6 +100,7 @@ def music(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow  # `.ci/run` runs it.
 def test_a_model_is_measured_on_what_others_say_of_songs(tmp_path, music):
     config = load_config("real_songs").get_config("quick")
     config.run = str(tmp_path / "run")
