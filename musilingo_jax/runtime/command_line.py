@@ -13,11 +13,12 @@ Every mistake is a `UsageError` of one sentence.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import flags
@@ -90,7 +91,8 @@ def parse_flags(argv: list[str], *, known_only: bool = False) -> list[str]:
     _check_given_once(argv)
     argv = _with_config_found(argv)
     try:
-        rest = flags.FLAGS(argv, known_only=known_only)
+        with _no_bytecode():
+            rest = flags.FLAGS(argv, known_only=known_only)
         config: Any = flags.FLAGS.config if "config" in flags.FLAGS else None
         _check_returned(config, argv)
         return rest
@@ -100,6 +102,19 @@ def parse_flags(argv: list[str], *, known_only: bool = False) -> list[str]:
         if message := _message(error, argv):
             raise UsageError(message) from error
         raise
+
+
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Leaves no `__pycache__` beside a config.
+
+    Its bytecode would also be taken for a config of the same second and size.
+    """
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def wants_help(argv: Sequence[str]) -> bool:
