@@ -2,11 +2,13 @@ r"""How often each estimator of `annotation/` is wrong, on music with known answ
 
     python -m musilingo_jax.recipes.annotation_errors --clips=200 --seed=9 \
         --seconds=20 --soundfont=build/soundfonts/TimGM6mb.sf2
+    python -m musilingo_jax.recipes.annotation_errors --charts=build/music --seconds=60
 
-Composes and renders clips (`corpora/synthetic.py`), annotates them, and prints a table:
-ours, librosa's own where it has one, and the constant answer that is right most often
-on these very clips. Composed music is easier than recordings: its beats do not move,
-and its harmony is plain.
+The first composes and renders clips (`corpora/synthetic.py`), annotates them, and
+prints a table: ours, librosa's own where it has one, and the constant answer that is
+right most often on these very clips. Composed music is easier than recordings: its
+beats do not move, and its harmony is plain. The second measures tempi only, of
+recordings with charts that players of a game follow, and of slowed copies of them.
 
     key        share of clips; and MIREX's score, in which near keys count in part
     tempo      Acc1: within 4 %. Acc2: also two or three times as fast, or as slow
@@ -20,6 +22,7 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import mir_eval
 import numpy as np
@@ -31,9 +34,10 @@ from musilingo_jax.corpora.statements.tempos import Tempo
 from musilingo_jax.corpora.styles import STYLES
 from musilingo_jax.corpora.synthetic import BASS, CHORDS, Piece
 from musilingo_jax.evaluation.metrics import tempo as tempo_metric
-from musilingo_jax.recipes import render
+from musilingo_jax.recipes import measured_songs, render
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.command_line import CommandParser, nonempty, positive
+from musilingo_jax.runtime.errors import UsageError
 
 OURS, THEIRS, CONSTANT = "ours", "librosa", "a constant"
 Scores = dict[tuple[str, str], list[float]]
@@ -45,11 +49,26 @@ def parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m musilingo_jax.recipes.annotation_errors", description=__doc__
     )
-    parser.add_argument("--clips", metavar="N", type=positive, required=True)
-    parser.add_argument("--seed", metavar="N", type=positive, required=True)
-    parser.add_argument("--seconds", metavar="N", type=float, required=True)
+    music = parser.add_mutually_exclusive_group(required=True)
+    music.add_argument("--clips", metavar="N", type=positive, help="composed clips")
+    music.add_argument(
+        "--charts",
+        metavar="FOLDER",
+        type=nonempty,
+        help="songs with a chart, as `musilingo_jax.recipes.recordings` fetches them",
+    )
     parser.add_argument(
-        "--soundfont", metavar="FILE", type=nonempty, action="append", required=True
+        "--seed", metavar="N", type=positive, help="of what is composed"
+    )
+    parser.add_argument(
+        "--seconds", metavar="N", type=float, required=True, help="of each clip"
+    )
+    parser.add_argument(
+        "--soundfont",
+        metavar="FILE",
+        type=nonempty,
+        action="append",
+        help="plays composed clips; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print an object")
     return parser
@@ -59,20 +78,29 @@ def main(given: argparse.Namespace) -> None:
     """Prints the table that the flags describe.
 
     Raises:
-      UserError: as in `render.clip`.
+      UsageError: the flags do not go together.
+      UserError: as in `measure` and `measure_charts`.
     """
-    scores = measure(
-        clips=given.clips,
-        seed=given.seed,
-        seconds=given.seconds,
-        soundfonts=given.soundfont,
-    )
+    composes = given.clips is not None
+    for name in ("seed", "soundfont"):
+        if composes != (getattr(given, name) is not None):
+            raise UsageError(f"--{name} is for --clips, which needs it")
+    if composes:
+        count = given.clips
+        scores = measure(
+            clips=count,
+            seed=given.seed,
+            seconds=given.seconds,
+            soundfonts=given.soundfont,
+        )
+    else:
+        scores, count = measure_charts(Path(given.charts), seconds=given.seconds)
     if given.json:
         rows = [
             {"measure": measure, "of": whose, "score": round(mean, 4)}
             for (measure, whose), mean in scores.items()
         ]
-        print(json.dumps({"clips": given.clips, "scores": rows}))
+        print(json.dumps({"clips": count, "scores": rows}))
         return
     print(f"{'measure':<18}{OURS:>12}{THEIRS:>12}{CONSTANT:>12}")
     for name in dict.fromkeys(measure for measure, _ in scores):
@@ -117,6 +145,43 @@ def measure(
     return {pair: float(np.mean(each)) for pair, each in scores.items() if each}
 
 
+def measure_charts(
+    music: Path, *, seconds: float
+) -> tuple[dict[tuple[str, str], float], int]:
+    """The scores of the tempi of recordings with charts, and of slowed copies.
+
+    Args:
+      music: as `recordings.fetch` fills it.
+      seconds: of each copy.
+
+    Returns:
+      As `measure`; and how many copies there are.
+
+    Raises:
+      UserError: as in `measured_songs.charted`.
+    """
+    scores: Scores = defaultdict(list)
+    true: list[float] = []
+    for copy in measured_songs.charted(music, seconds):
+        found = beats.find(_spectra(copy.waveform))
+        true.append(copy.bpm)
+        for whose, bpm in ((OURS, found.bpm), (THEIRS, found.tracker_bpm)):
+            _add_tempo(scores, whose, bpm, copy.bpm)
+    always = _best_tempo(true)
+    for bpm in true:
+        _add_tempo(scores, CONSTANT, always, bpm)
+    return {pair: float(np.mean(each)) for pair, each in scores.items()}, len(true)
+
+
+def _best_tempo(true: Sequence[float]) -> float:
+    """The whole number that is right of the most tempi."""
+    tempi = [float(bpm) for bpm in range(60, 211)]
+    hits = [
+        sum(tempo_metric.accuracy(Tempo(t, t), bpm)[0] for bpm in true) for t in tempi
+    ]
+    return tempi[int(np.argmax(hits))]
+
+
 def _spectra(waveform: np.ndarray) -> Spectra:
     import soxr
 
@@ -134,7 +199,7 @@ def _score(
     scores["key", OURS].append(name == _key(piece))
     scores["key, MIREX", OURS].append(_mirex(name, piece))
     for whose, bpm in ((OURS, found.bpm), (THEIRS, found.tracker_bpm)):
-        _add_tempo(scores, whose, bpm, piece)
+        _add_tempo(scores, whose, bpm, piece.bpm)
     scores["beats", THEIRS].append(_f_measure(piece.beats, found.times))
     scores["downbeats", OURS].append(_f_measure(piece.downbeats, barred.downbeats))
     scores["downbeats", THEIRS].append(_f_measure(piece.downbeats, found.times[::4]))
@@ -149,11 +214,7 @@ def _score_constants(
 ) -> None:
     """Adds the scores of the best constant answers."""
     key = Counter(map(_key, pieces)).most_common(1)[0][0]
-    tempi = [float(bpm) for bpm in range(60, 181)]
-    hits = [
-        sum(tempo_metric.accuracy(Tempo(t, t), p.bpm)[0] for p in pieces) for t in tempi
-    ]
-    tempo = tempi[int(np.argmax(hits))]
+    tempo = _best_tempo([piece.bpm for piece in pieces])
     metre = Counter(STYLES[p.style].beats for p in pieces).most_common(1)[0][0]
     times: dict[str, float] = defaultdict(float)
     for chord in (chord for each in triads for chord in each):
@@ -161,7 +222,7 @@ def _score_constants(
     for piece, truth in zip(pieces, triads, strict=True):
         scores["key", CONSTANT].append(key == _key(piece))
         scores["key, MIREX", CONSTANT].append(_mirex(key, piece))
-        _add_tempo(scores, CONSTANT, tempo, piece)
+        _add_tempo(scores, CONSTANT, tempo, piece.bpm)
         _add_metre(scores, CONSTANT, metre, piece)
         if truth:
             most = max(times, key=lambda name: times[name])
@@ -169,8 +230,8 @@ def _score_constants(
             scores["chords", CONSTANT].append(overlap(truth, always))
 
 
-def _add_tempo(scores: Scores, whose: str, bpm: float, piece: Piece) -> None:
-    first, second = tempo_metric.accuracy(Tempo(bpm, bpm), piece.bpm)
+def _add_tempo(scores: Scores, whose: str, bpm: float, true: float) -> None:
+    first, second = tempo_metric.accuracy(Tempo(bpm, bpm), true)
     scores["tempo, Acc1", whose].append(first)
     scores["tempo, Acc2", whose].append(second)
 

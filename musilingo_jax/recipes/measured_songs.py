@@ -8,13 +8,15 @@ Each is a corpus as anybody's own; nothing here is learnt from.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
+from jaxtyping import Float
 
 from musilingo_jax.annotation import tags
 from musilingo_jax.audio import waveforms
@@ -126,14 +128,30 @@ def write(
     return recorded, facts
 
 
-def write_file_facts(folder: Path, music: Path, seconds: float) -> None:
-    """Writes copies of the songs with charts, and asks for tempi and keys.
+class Charted(NamedTuple):
+    """A copy of a song with a chart.
+
+    Attributes:
+      name: of the song, with the speed in percent.
+      waveform: from the middle of the song, at `SAMPLE_RATE`.
+      bpm: the chart's beats per minute, at this speed.
+    """
+
+    name: str
+    waveform: Float[np.ndarray, " samples"]
+    bpm: float
+
+
+def charted(music: Path, seconds: float) -> Iterator[Charted]:
+    """Copies of each song with a chart, as it is and slowed.
+
+    Args:
+      music: as `recordings.fetch` fills it.
+      seconds: of a copy.
 
     Raises:
       UserError: a song or a chart cannot be read.
     """
-    (folder / "copies").mkdir(parents=True, exist_ok=True)
-    rows: list[Mapping[str, object]] = []
     for song, chart in recordings.charts(music).items():
         whole = waveforms.load(song, sample_rate=SAMPLE_RATE, tell=lambda _: None)
         bpm = charts.bpm_of(chart)
@@ -143,19 +161,31 @@ def write_file_facts(folder: Path, music: Path, seconds: float) -> None:
             copy = whole[begin : begin + needed]
             if speed != 1:
                 copy = soxr.resample(copy, SAMPLE_RATE * speed, SAMPLE_RATE)
-            name = f"copies/{song.stem}_{round(100 * speed)}.flac"
-            soundfile.write(folder / name, np.clip(copy, -1, 1), SAMPLE_RATE)
-            value = f"{bpm * speed:.1f}"
-            rows.append(
-                {
-                    "audio": name,
-                    "split": "test",
-                    "question": "What is the tempo in beats per minute?",
-                    "answer": f"About {value} beats per minute.",
-                    "attribute": "bpm",
-                    "value": value,
-                }
-            )
+            yield Charted(f"{song.stem}_{round(100 * speed)}", copy, bpm * speed)
+
+
+def write_file_facts(folder: Path, music: Path, seconds: float) -> None:
+    """Writes copies of the songs with charts, and asks for tempi and keys.
+
+    Raises:
+      UserError: a song or a chart cannot be read.
+    """
+    (folder / "copies").mkdir(parents=True, exist_ok=True)
+    rows: list[Mapping[str, object]] = []
+    for copy in charted(music, seconds):
+        name = f"copies/{copy.name}.flac"
+        soundfile.write(folder / name, np.clip(copy.waveform, -1, 1), SAMPLE_RATE)
+        value = f"{copy.bpm:.1f}"
+        rows.append(
+            {
+                "audio": name,
+                "split": "test",
+                "question": "What is the tempo in beats per minute?",
+                "answer": f"About {value} beats per minute.",
+                "attribute": "bpm",
+                "value": value,
+            }
+        )
     for track in recordings.tracks(music, recordings.LEFT_OUT):
         for title, key in KEYS.items():
             if title in track.path.name:

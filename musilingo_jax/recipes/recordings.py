@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -35,13 +35,16 @@ _COMPLETE = "complete"
 # The folders of a package.
 _MUSIC, _SPEECH, _CHARTS = "music", "speech", "charts"
 _CHART = ".mid"
+CHARTED = tuple(package for package in PACKAGES if package.charts)
+"""The packages whose songs have a chart."""
 
 
-def fetch(folder: Path) -> None:
+def fetch(folder: Path, packages: Sequence[Package] = PACKAGES) -> None:
     """Downloads and unpacks what is missing.
 
     Args:
       folder: gets a folder for each package.
+      packages: which are wanted.
 
     Raises:
       UserError: Debian's tools are not there, a package of that version cannot be had,
@@ -54,7 +57,7 @@ def fetch(folder: Path) -> None:
                 "packages; use Debian, or a container of it"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [p for p in PACKAGES if not _is_complete(folder, p)]
+    missing = [p for p in packages if not _is_complete(folder, p)]
     for package in cli.progress(
         missing, total=len(missing), unit="package", label="music"
     ):
@@ -91,11 +94,16 @@ def charts(folder: Path) -> dict[Path, Path]:
       UserError: a package is not there.
     """
     found = {}
-    for track in tracks(folder, LEFT_OUT):
-        name = track.path.name.rpartition("__")[0]
-        chart = track.path.parents[1] / _CHARTS / f"{name}__notes{_CHART}"
-        if chart.exists():
-            found[track.path] = chart
+    for package in CHARTED:
+        if not _is_complete(folder, package):
+            raise UserError(
+                f"{folder / package.name} is not complete: `make music` downloads what "
+                "is missing"
+            )
+        for chart in sorted((folder / package.name / _CHARTS).glob(f"*{_CHART}")):
+            name = chart.stem.rpartition("__")[0]
+            for song in (folder / package.name / _MUSIC).glob(f"{name}__*"):
+                found[song] = chart
     return found
 
 
@@ -199,12 +207,21 @@ def parser() -> CommandParser:
         required=True,
         help="gets a folder for each package",
     )
+    parser.add_argument(
+        "--charted",
+        action="store_true",
+        help="only the packages whose songs have a chart (40 MB)",
+    )
     return parser
 
 
 def main(given: argparse.Namespace) -> None:
     """Downloads what is missing, and says what is there."""
     folder = Path(given.out)
+    if given.charted:
+        fetch(folder, CHARTED)
+        print(f"{len(charts(folder))} songs with a chart")
+        return
     fetch(folder)
     for role in (LEARN, LEFT_OUT):
         found = tracks(folder, role)

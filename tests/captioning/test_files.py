@@ -148,6 +148,17 @@ def test_a_webdataset_has_the_same_bytes_every_time(songs, tmp_path):
     assert len(left_out) == 2
 
 
+def test_the_library_webdataset_reads_it(songs, tmp_path):
+    library = pytest.importorskip("webdataset", reason="needs the library webdataset")
+    write(songs, tmp_path, "webdataset")
+    path = str(tmp_path / "webdataset/000000.tar")
+    samples = [*library.WebDataset(path, shardshuffle=False).decode()]
+    written = (songs[0], songs[1], songs[4])
+    assert [sample["json"] for sample in samples] == [each.row for each in written]
+    assert [sample["txt"] for sample in samples] == ["A calm | piece."] * 3
+    assert samples[1]["flac"] == songs[1].path.read_bytes()
+
+
 def test_a_webdataset_is_cut_into_tar_files(songs, tmp_path, monkeypatch):
     monkeypatch.setattr(webdataset, "_SONGS", 1)
     write(songs, tmp_path, "webdataset")

@@ -1,5 +1,6 @@
 """Commands that texts show, given to the parsers of their programs."""
 
+import functools
 import re
 import shlex
 
@@ -33,7 +34,12 @@ def check(words, cwd=programs.ROOT):
 
 def check_script(script, flags):
     """Asserts that a script of this repository knows each flag by its own help."""
-    done = programs.run_script(script, "--help")
-    known = re.findall(r"--(?:\[no\])?(\w+)", done.stdout + done.stderr)
+    known = _flags_of(script)
     for flag in flags:
         assert flag.partition("=")[0].removeprefix("--") in known, (script, flag)
+
+
+@functools.cache
+def _flags_of(script):
+    done = programs.run_script(script, "--help")
+    return re.findall(r"--(?:\[no\])?(\w+)", done.stdout + done.stderr)

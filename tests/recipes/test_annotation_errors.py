@@ -1,14 +1,18 @@
 """What annotations are measured against: the harmony that a piece's notes say."""
 
+import json
+import struct
 import sys
 
 import numpy as np
 import pytest
+import soundfile
 from helpers import sine_soundfont
 
 from musilingo_jax.annotation.chords import Chord
 from musilingo_jax.corpora.synthetic import compose
-from musilingo_jax.recipes import annotation_errors
+from musilingo_jax.recipes import annotation_errors, recordings
+from musilingo_jax.runtime.errors import UsageError, UserError
 
 pytestmark = pytest.mark.medium
 
@@ -58,3 +62,50 @@ def test_the_table_has_every_estimator(tmp_path, monkeypatch, capsys):
     assert lines[0].split() == ["measure", "ours", "librosa", "a", "constant"]
     named = {line[:18].strip() for line in lines[1:]}
     assert named >= {"key", "tempo, Acc1", "beats", "downbeats", "metre", "chords"}
+
+
+def chart_of(folder, *, bpm, song):
+    """A package of one song with a chart."""
+    (package,) = recordings.CHARTED
+    place = folder / package.name
+    for kind in ("music", "charts"):
+        (place / kind).mkdir(parents=True)
+    (place / "complete").write_text("1 songs\n")
+    soundfile.write(place / "music/one__song.wav", song, 24_000)
+    micros = round(60e6 / bpm).to_bytes(3, "big")
+    track = b"\x00\xff\x51\x03" + micros + b"\x87\x40\xff\x2f\x00"
+    header = struct.pack(">4sIHHh", b"MThd", 6, 0, 1, 480)
+    chart = header + struct.pack(">4sI", b"MTrk", len(track)) + track
+    (place / "charts/one__notes.mid").write_bytes(chart)
+
+
+def test_tempi_are_measured_against_charts(tmp_path, capsys):
+    """Clicks at 100 beats per minute, and copies at 85, 70 and 55."""
+    song = np.zeros(24_000 * 30)
+    song[:: round(0.6 * 24_000)] = 0.9
+    chart_of(tmp_path, bpm=100, song=song)
+    words = [f"--charts={tmp_path}", "--seconds=14", "--json"]
+    annotation_errors.main(annotation_errors.parser().parse_args(words))
+    found = json.loads(capsys.readouterr().out)
+    assert found["clips"] == 4
+    scores = {(row["measure"], row["of"]): row["score"] for row in found["scores"]}
+    assert scores["tempo, Acc2", "ours"] == 1.0
+    assert scores["tempo, Acc1", "a constant"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--clips=3", "--seed=2"], "--soundfont is for --clips, which needs it"),
+        (["--charts=x", "--seed=2"], "--seed is for --clips, which needs it"),
+    ],
+)
+def test_flags_that_do_not_go_together(words, says):
+    given = annotation_errors.parser().parse_args([*words, "--seconds=10"])
+    with pytest.raises(UsageError, match=says):
+        annotation_errors.main(given)
+
+
+def test_packages_without_songs_are_named(tmp_path):
+    with pytest.raises(UserError, match="is not complete: `make music` downloads"):
+        recordings.charts(tmp_path)
