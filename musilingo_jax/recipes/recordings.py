@@ -210,7 +210,7 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--charted",
         action="store_true",
-        help="only the packages whose songs have a chart (40 MB)",
+        help="only the packages whose songs have a chart (30 MB)",
     )
     return parser
 
