@@ -315,7 +315,9 @@ def test_slurm_requeues_at_the_time_limit(slurm):
 @pytest.mark.parametrize("status", [0, 1, 143])
 def test_slurm_does_not_requeue_a_job_that_has_ended(slurm, tmp_path, status):
     process = slurm()
-    (tmp_path / "go").write_text(str(status))
+    # At once as a whole: the fake program must not read an empty file.
+    (tmp_path / "going").write_text(str(status))
+    (tmp_path / "going").rename(tmp_path / "go")
     printed, _ = process.communicate(timeout=HANG)
     assert process.returncode == status
     assert "scontrol" not in printed

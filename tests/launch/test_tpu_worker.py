@@ -31,9 +31,14 @@ def worker(tmp_path):
             timeout=HANG,
         )
 
-    run.folder = tmp_path
+    def end(status):
+        # At once as a whole: the fake Python must not read an empty file.
+        (tmp_path / "going").write_text(str(status))
+        (tmp_path / "going").rename(tmp_path / "go")
+
+    run.folder, run.end = tmp_path, end
     yield run
-    (tmp_path / "go").write_text("0")
+    end(0)
 
 
 @pytest.mark.parametrize(("status", "program"), [(0, "train"), (1, "cache")])
@@ -41,7 +46,7 @@ def test_worker_works_without_a_terminal_and_keeps_the_status(worker, status, pr
     assert worker("start", program, "--config=a b").returncode == 0
     again = worker("start", program, "--config=a b")
     assert "is at work already" in again.stdout
-    (worker.folder / "go").write_text(str(status))
+    worker.end(status)
     for _ in range(2):  # As often as one likes.
         followed = worker("follow")
         assert followed.returncode == status
