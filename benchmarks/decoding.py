@@ -153,4 +153,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.adopt_module_key_flags(in_turn)
+    flags.adopt_module_key_flags(llama_shape)
     app.run(main)

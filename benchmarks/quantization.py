@@ -217,4 +217,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.adopt_module_key_flags(in_turn)
     app.run(main)
