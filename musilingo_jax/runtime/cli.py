@@ -1,6 +1,5 @@
 """Runs a program: from the command line to an exit status."""
 
-import contextlib
 import os
 import select
 import signal
@@ -200,8 +199,11 @@ def _explain(outcome: BaseException) -> tuple[int, str]:
         case _:
             status, reason = 1, f"{type(outcome).__name__}: {outcome}"
             text = "".join(traceback.format_exception(outcome)).rstrip()
-    with contextlib.suppress(OSError):
+    try:
         print_note(text)
+    except OSError:
+        # What is left in its buffer would change the status at the end of Python 3.13.
+        _discard(sys.stderr)
     return status, reason
 
 

@@ -42,7 +42,7 @@ def escape(text: str) -> str:
 
 def print_note(text: str) -> None:
     """Prints a line on stderr, made printable."""
-    print(printable(text), file=sys.stderr)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def print_question(text: str) -> None:
