@@ -171,10 +171,9 @@ def kill_often(
         done.append(f"{shards}" + " and a partial file" * partial)
     finish(start(command, folder, log=log), log=log)
     results.append(compared(files(folder), one))
-    same = [result for result in results if result == "equal"]
+    others = [result for result in results if result != "equal"]
     print(
-        f"{kills} kills, {len(results)} finished jobs: {len(same)} equal; "
-        f"{'; '.join(result for result in results if result != 'equal')}"
+        f"{kills} kills, {len(results)} finished jobs: {'; '.join(others) or 'equal'}"
     )
     print(f"shards that existed at each kill: {'; '.join(done)}")
 
