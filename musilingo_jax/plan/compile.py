@@ -29,10 +29,12 @@ class CompiledPlan:
 
     Attributes:
       job: what was compiled.
-      refusal: why the compiler refused it; "" if it fits.
+      refusal: why it does not fit; "" if it does. The compiler refuses temporary
+        arrays that are larger than the memory, but does not count what is held besides.
       memory: bytes by part: the arguments of the program (the frozen weights first),
         what else is held, the padding of all these in tiled layouts, the temporary
-        arrays of the program, and its code. Without the last three if it does not fit.
+        arrays of the program, and its code. Without the last three if the compiler
+        refused it.
       model_flops: a device's share of the operations that the mathematics asks for.
       costs: of the program; None if it does not fit, or if they are unknown.
       unknown: why `costs` are unknown; "" if they are known or it does not fit.
@@ -49,7 +51,7 @@ class CompiledPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the compiler found room for the program."""
+        """Whether there is room for the program and for all that it needs."""
         return not self.refusal
 
     @property
@@ -153,6 +155,17 @@ def make_plan(job: Job) -> CompiledPlan:
         - analysis.alias_size_in_bytes
     )
     memory["program"] = analysis.generated_code_size_in_bytes
+    total, available = sum(memory.values()), job.topology.chip.memory
+    if total > available:
+        return CompiledPlan(
+            job=job,
+            refusal=f"all parts together take {gib(total)}",
+            memory=memory,
+            model_flops=share,
+            costs=None,
+            unknown="",
+            compile_seconds=seconds,
+        )
     costs = costs_of(text_of(compiled), is_loop=job.is_loop)
     return CompiledPlan(
         job=job,

@@ -284,6 +284,26 @@ def test_what_does_not_fit_is_told(slice_of_cpus, monkeypatch):
     assert "does not fit" in tables.ranking([plan])
 
 
+def test_what_the_compiler_takes_may_not_fit_with_what_is_held(
+    slice_of_cpus, monkeypatch
+):
+    """The compiler counts the temporary arrays alone."""
+
+    class Compiled:
+        def memory_analysis(self):
+            chip = slice_of_cpus.chip
+            names = ("argument", "output", "alias", "generated_code")
+            sizes = {f"{name}_size_in_bytes": 0 for name in names}
+            return SimpleNamespace(temp_size_in_bytes=2 * chip.memory, **sizes)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: Compiled())
+    plan = compile.make_plan(tiny_job(slice_of_cpus, data=8, fsdp=1, tensor=1))
+    assert not plan.fits and plan.roofline is None
+    text = tables.describe(plan)
+    assert "temporary arrays" in text and "fits:" not in text
+    assert "a program may use: all parts together take" in text
+
+
 def test_search_tries_what_divides_and_keeps_the_update(slice_of_cpus):
     job = tiny_job(slice_of_cpus)
     ways = [found.job for found in search.candidates(job)]
