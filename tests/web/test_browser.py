@@ -87,11 +87,17 @@ def address(folder):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def driver():
+    """Playwright, of which a thread can have one only."""
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(driver):
+    browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    yield browser
+    browser.close()
 
 
 @contextmanager
@@ -246,26 +252,25 @@ def test_stop_ends_an_answer_and_keeps_what_is_there(browser, endless, folder):
         assert HINT in page.inner_text("#status")
 
 
-def test_what_the_microphone_hears_is_asked_about(address, tmp_path):
+def test_what_the_microphone_hears_is_asked_about(driver, address, tmp_path):
     """The browser has a microphone that hears a file."""
     heard = tmp_path / "heard.wav"
     wave, rate = soundfile.read(CLIPS[3])
     soundfile.write(heard, wave, rate, subtype="PCM_16")
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     flags += [f"--use-file-for-fake-audio-capture={heard}"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS + flags)
-        with tab(browser, address) as page:
-            page.locator("#song button[aria-label='Record audio']").click()
-            page.get_by_role("button", name="Record", exact=True).click()
-            time.sleep(4)
-            page.locator("#song button:has-text('Stop'):visible").first.click()
-            page.wait_for_selector(".song")
-            assert "recording 1" in page.inner_text("#songs")
-            assert "all of it" in page.inner_text("#songs")
-            _, answer = ask(page, "What is the tempo?")
-            assert answer
-        browser.close()
+    browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS + flags)
+    with tab(browser, address) as page:
+        page.locator("#song button[aria-label='Record audio']").click()
+        page.get_by_role("button", name="Record", exact=True).click()
+        time.sleep(4)
+        page.locator("#song button:has-text('Stop'):visible").first.click()
+        page.wait_for_selector(".song")
+        assert "recording 1" in page.inner_text("#songs")
+        assert "all of it" in page.inner_text("#songs")
+        _, answer = ask(page, "What is the tempo?")
+        assert answer
+    browser.close()
 
 
 def test_a_text_that_was_renamed_is_refused(browser, address, folder, tmp_path):
