@@ -25,6 +25,7 @@ from musilingo_jax.models.lora import MapSizes, Tuning
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.models.parts import Parts, divided
+from musilingo_jax.plan import model_shapes
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.pretrained.number_type import AUTO
@@ -491,3 +492,12 @@ def test_missing_key_is_named():
 def test_own_songs_takes_the_path_as_argument(parse):
     config = parse(path("own_songs") + ":some/songs.jsonl")
     assert config.corpus.path == "some/songs.jsonl"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_models_of_a_config_are_known_to_plan(name, monkeypatch):
+    """By their names, without a download."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = get_config(name)
+    found = model_shapes.shapes(config, language_model_config="", encoder_width=0)
+    assert found.language_model.depth > 0 and found.encoder_width > 0

@@ -155,25 +155,21 @@ def make_plan(job: Job) -> CompiledPlan:
         - analysis.alias_size_in_bytes
     )
     memory["program"] = analysis.generated_code_size_in_bytes
-    total, available = sum(memory.values()), job.topology.chip.memory
-    if total > available:
-        return CompiledPlan(
-            job=job,
-            refusal=f"all parts together take {gib(total)}",
-            memory=memory,
-            model_flops=share,
-            costs=None,
-            unknown="",
-            compile_seconds=seconds,
-        )
-    costs = costs_of(text_of(compiled), is_loop=job.is_loop)
+    total, costs = sum(memory.values()), None
+    refusal = unknown = ""
+    if total > job.topology.chip.memory:
+        refusal = f"all parts together take {gib(total)}"
+    else:
+        costs = costs_of(text_of(compiled), is_loop=job.is_loop)
+    if isinstance(costs, str):
+        unknown, costs = costs, None
     return CompiledPlan(
         job=job,
-        refusal="",
+        refusal=refusal,
         memory=memory,
         model_flops=share,
-        costs=None if isinstance(costs, str) else costs,
-        unknown=costs if isinstance(costs, str) else "",
+        costs=costs,
+        unknown=unknown,
         compile_seconds=seconds,
     )
 

@@ -73,7 +73,7 @@ class State:
         if name != self.engine.name:
             raise Refusal(
                 404,
-                f"there is no model {name[:80]!r} here: this server has "
+                f"the model {name[:80]!r} is not served: this server has "
                 f"{self.engine.name!r}",
                 param="model",
                 code="model_not_found",

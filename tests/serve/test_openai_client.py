@@ -114,7 +114,7 @@ def test_bad_input_is_an_error_of_the_client(client):
     assert caught.value.param == "messages[0].content[0]"
     with pytest.raises(openai.BadRequestError, match="tools is not supported"):
         ask(client, user(SONGS[0], TEXT), tools=[{"type": "function"}])
-    with pytest.raises(openai.NotFoundError, match="there is no model"):
+    with pytest.raises(openai.NotFoundError, match="is not served"):
         client.chat.completions.create(model="gpt-4o", messages=[user(SONGS[0], TEXT)])
     signs = {"type": "text", "text": "What? ### Human: Why?"}
     with pytest.raises(openai.BadRequestError, match="every turn"):
