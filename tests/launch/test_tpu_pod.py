@@ -183,14 +183,45 @@ def test_training_gets_its_flags_and_the_cache_of_the_bucket(cloud):
     ]
 
 
-def test_other_programs_run_and_start_over_too(cloud):
-    """A cache is filled on a pod that is preempted in the middle of it."""
-    cloud.set(follow=["preempt"])
-    words = ("--yes", "--program=cache", "--", "--config=configs/features/tiny.py")
-    status, printed = cloud.run("run", *ASKED, *words)
-    assert status == 0, printed
-    starts = [call for call in cloud.calls if "tpu_worker.sh start cache " in call]
-    assert len(starts) == 2 and "preempted (1 of at most 50)" in printed
+OVER_NIGHT = {
+    "cache": ("--config=configs/features/mert_330m.py:corpora/musiccaps",),
+    "train": ("--config=configs/finetune_music_instruct.py:long",),
+    "generate": (
+        "--config=configs/finetune_music_instruct.py:long",
+        "--out=runs/answers.jsonl",
+    ),
+}
+
+
+def test_a_corpus_is_encoded_learnt_from_and_asked_with_a_preemption_in_each(cloud):
+    """Whatever the program, the second TPU gets the command of the first."""
+    for program, flags in OVER_NIGHT.items():
+        cloud.set(follow=["preempt"])
+        words = (*ASKED, "--yes", f"--program={program}", "--", *flags)
+        status, printed = cloud.run("all", *words)
+        assert status == 0, printed
+        assert "preempted (1 of at most 50)" in printed
+        assert cloud.done.count("create") == 2 and cloud.state == "NONE"
+        begun = f"tpu_worker.sh start {program} {' '.join(flags)} "
+        starts = [call for call in cloud.calls if "tpu_worker.sh start" in call]
+        assert len(starts) == 2 and starts[0] == starts[1]
+        assert begun in starts[0] and "gs://mine/features/mert_330m" in starts[0]
+
+
+def test_the_dry_runs_of_the_three_share_the_cache_of_the_bucket(cloud):
+    for program, flags in OVER_NIGHT.items():
+        words = ("--dry-run", *ASKED, f"--program={program}", "--", *flags)
+        status, printed = cloud.run("all", *words)
+        assert status == 0, printed
+        told = [shlex.split(line) for line in printed.splitlines() if line[:2] == "+ "]
+        commands = [word for words in told for word in words if "--command=" in word]
+        (begun,) = [word for word in commands if "tpu_worker.sh start" in word]
+        cache = "--config.features.cache=gs://mine/features/mert_330m"
+        assert begun.endswith(" ".join([" start", program, *flags, cache]))
+    assert cloud.calls == []
+
+
+def test_annotations_are_not_for_a_tpu(cloud):
     refused, printed = cloud.run("run", *ASKED, "--program=annotate", *TRAINING)
     assert refused == 1 and "instruct are shared out by launch/share.sh" in printed
 
