@@ -147,11 +147,16 @@ def ask(
         places.append(place)
         lengths.append(len(tokens))
     replies = answer_each(answerer, decoder.prompt, requests, decoder.generate)
+    following = 0
     for index, answer in replies:
         written = len(answerer.tokenizer.encode(answer.text))
         said = Said(answer.text, answer.is_cut, lengths[index], written)
         results[places[index]] = said
-    for result in results:
+        # As soon as it is its turn, since replies take long.
+        while following < len(items) and (ready := results[following]) is not None:
+            yield ready
+            following += 1
+    for result in results[following:]:
         assert result is not None  # Each is refused or answered.
         yield result
 

@@ -1,6 +1,7 @@
 """Pairs that teach nothing of music, or something false: refused, with the reason.
 
-    missing or broken    empty, too short, too long, other letters, other language
+    missing or broken    empty, too short, too long, placeholder, other letters,
+                         other language
     not about the sound  unanswerable, speaks of its source, about the record,
                          speaks as a program
     false                contradicts what is known
@@ -18,21 +19,29 @@ from musilingo_jax.instruction import truth
 from musilingo_jax.instruction.pairs import Pair, Refused
 from musilingo_jax.instruction.subjects import Subject, Vocabulary
 
-VERSION = 1
+VERSION = 2
 """Of all filters; another one refuses other pairs."""
 
-EMPTY, SHORT, LONG = "empty", "too short", "too long"
+EMPTY, SHORT, LONG, BLANK = "empty", "too short", "too long", "placeholder"
 LETTERS, LANGUAGE = "other letters", "other language"
 UNANSWERABLE, SOURCE = "unanswerable", "speaks of its source"
 RECORD, PROGRAM = "about the record", "speaks as a program"
 CONTRADICTS, DUPLICATE = "contradicts what is known", "duplicate"
-REASONS = (EMPTY, SHORT, LONG, LETTERS, LANGUAGE, UNANSWERABLE, SOURCE, RECORD)
+REASONS = (EMPTY, SHORT, LONG, BLANK, LETTERS, LANGUAGE, UNANSWERABLE, SOURCE, RECORD)
 REASONS += (PROGRAM, CONTRADICTS, DUPLICATE)
 
 _MOST_QUESTION, _MOST_ANSWER = 60, 300  # words
 _LEAST_QUESTION = 2
 _MOST_FOREIGN = 0.1  # share of letters that are not Latin
 _LEAST_WORDS = 8  # of a text whose language is judged
+
+
+# What was to be replaced: "[response]", "<answer>", "{key}", "insert the tempo here".
+_BLANK = re.compile(
+    r"""\[[^\[\]\d]{2,60}\] | <[a-z][^<>\d]{1,60}> | \{[^{}\d]{2,60}\} | _{3,}
+      | \binsert\b.{1,30}\bhere\b | \blorem\ ipsum\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def _phrases(*texts: str) -> re.Pattern[str]:
@@ -57,6 +66,9 @@ _SOURCE = _phrases(
     r"metadata",
     r"(?:the|this|these|its|given|provided) "
     r"(?:captions?|tags?|json|annotations?|descriptions?)",
+    r"(?:mentioned|stated|listed|noted|written) (?:in|above|here|there)",
+    r"(?:the|this) above (?:clip|text|song|music|piece|description|passage|sentence)",
+    r"the (?:text|passage|sentence) (?:is|says|states|describes|mentions|above)",
     r"captioned",
     r"tagged",
     r"(?:according to|based on|from|per) (?:the|this) "
@@ -76,6 +88,9 @@ _RECORD = _phrases(
     r"who (?:wrote|composed|sings|sang|performs|performed|made|produced|recorded)",
     r"how long is (?:the|this) (?:song|track|clip|audio|recording|piece|music)",
     r"(?:duration|length) of (?:the|this) (?:song|track|clip|audio|recording|piece)",
+)
+_NAMED = re.compile(
+    r"\b(?:called|(?:en)?titled|named|title is)\s+[\"“‘']", re.IGNORECASE
 )
 _PROGRAM = _phrases(
     r"as an? (?:ai|artificial intelligence|(?:large )?language model|text[- ]based)",
@@ -136,7 +151,7 @@ def _problem(pair: Pair) -> _Problem:
 
 def _length(pair: Pair) -> _Problem:
     question, answer = pair.question.split(), pair.answer.split()
-    if not question or not _WORD.search(pair.answer) and not answer:
+    if not question or not re.search(r"\w", pair.answer):
         return EMPTY, "answer" if question else "question"
     if len(question) < _LEAST_QUESTION:
         return SHORT, f"a question of {len(question)} word"
@@ -184,10 +199,12 @@ def _both(pair: Pair) -> str:
 
 _CHECKS: tuple[Callable[[Pair], _Problem], ...] = (
     _length,
+    _speaks(BLANK, _BLANK, of=_both),
     _letters,
     _language,
     _speaks(UNANSWERABLE, _UNANSWERABLE, of=lambda pair: pair.answer),
     _speaks(SOURCE, _SOURCE, of=_both),
     _speaks(RECORD, _RECORD, of=lambda pair: pair.question),
+    _speaks(RECORD, _NAMED, of=lambda pair: pair.answer),
     _speaks(PROGRAM, _PROGRAM, of=_both),
 )

@@ -105,7 +105,7 @@ def _by_model(plan: Plan, ask: Ask, items: Sequence[Item]) -> Iterator[Result]:
         if isinstance(said, UserError):
             yield Result(said, 0.0)
             continue
-        reply = replies.read(said.text)
+        reply = replies.read(said.text, cut=said.cut)
         about = {
             "prompt": instructions.VERSION,
             "raw": said.text,

@@ -8,6 +8,7 @@
     lines     Q: … and A: … , or 1. … and Answer: … , on lines of their own
     nothing   none of these
 
+Of a text that reached its limit, the last answer on lines breaks off, and is none.
 Nothing of a text is run: Python's literals are read by `ast.literal_eval`.
 """
 
@@ -46,7 +47,7 @@ class Reply(NamedTuple):
     Attributes:
       pairs: what it holds.
       parse: the way in which it was read, as above.
-      broken: entries that are no pairs.
+      broken: entries that are no pairs, or whose answer breaks off.
     """
 
     pairs: list[Pair]
@@ -54,18 +55,22 @@ class Reply(NamedTuple):
     broken: int
 
 
-def read(text: str) -> Reply:
+def read(text: str, *, cut: bool = False) -> Reply:
     """Reads a model's text.
 
     Args:
       text: all that it wrote.
+      cut: whether it had more to say than it was allowed to.
     """
+    cut = cut or len(text) > _MOST_LETTERS
     text = text[:_MOST_LETTERS]
     for parse, find in _WAYS.items():
         found = find(text)
         if found is None:
             continue
         pairs = [pair for entry in found if (pair := _pair(entry)) is not None]
+        if cut and find is _lines:
+            pairs = pairs[:-1]
         if pairs:
             return Reply(pairs, parse, len(found) - len(pairs))
     return Reply([], NOTHING, 0)

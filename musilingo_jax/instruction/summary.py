@@ -96,8 +96,9 @@ class Summary:
                 "replies are cut"
             )
         lines.append(f"refused    {refused:,} of {found:,}, {_share(refused, found)}")
+        width = max(map(len, filters.REASONS))
         for reason, count in self.refused.items():
-            lines.append(f"  {reason:24} {count:,}, {_share(count, found)}")
+            lines.append(f"  {reason:{width}} {count:,}, {_share(count, found)}")
         return lines
 
     def picture(self) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from musilingo_jax.corpora.statements.keys import MODES, NOTES, named_key
+from musilingo_jax.corpora.statements.negation import begins_with_denial
 from musilingo_jax.instruction import reasoning, theory, wordings
 from musilingo_jax.instruction.pairs import (
     CAPTIONING,
@@ -161,8 +162,11 @@ def _tags(rules: Templates, subject: Subject) -> Iterator[Pair]:
     if not subject.tags:
         return
     key = rules.seed, subject.clip
-    shown = subject.tags[:_MOST_TAGS]
-    yield Pair(draw(wordings.DO_FIT, "fit", *key), f"{_listed(shown).capitalize()}.")
+    # What is missing comes last: "no voices and drums" would deny the drums.
+    shown = tuple(sorted(subject.tags[:_MOST_TAGS], key=begins_with_denial))
+    fitting = _listed(shown)
+    fitting = fitting[0].upper() + fitting[1:]
+    yield Pair(draw(wordings.DO_FIT, "fit", *key), f"{fitting}.")
     absent = sorted({*rules.vocabulary.tags} - {*subject.tags})
     if not absent:
         return

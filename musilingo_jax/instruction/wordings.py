@@ -6,7 +6,7 @@ whatever is asked, so that it can be checked and scored.
 
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 """Of all wordings and rules; another one makes other pairs."""
 
 Texts = tuple[str, ...]

@@ -35,6 +35,8 @@ class CompiledPlan:
         what else is held, the padding of all these in tiled layouts, the temporary
         arrays of the program, and its code. Without the last three if the compiler
         refused it.
+      peak: bytes of the temporary arrays that are in use at the same time, as the
+        compiler says; None if unknown. It may reserve more, in gaps between arrays.
       model_flops: a device's share of the operations that the mathematics asks for.
       costs: of the program; None if it does not fit, or if they are unknown.
       unknown: why `costs` are unknown; "" if they are known or it does not fit.
@@ -44,6 +46,7 @@ class CompiledPlan:
     job: Job
     refusal: str
     memory: Mapping[str, float]
+    peak: float | None
     model_flops: float
     costs: ProgramCosts | None
     unknown: str
@@ -98,6 +101,7 @@ class CompiledPlan:
             # Of a chip with several devices, of one of them.
             "per_chip": {
                 "memory": dict(self.memory),
+                "temporary_peak": self.peak,
                 "memory_total": self.total if self.fits else None,
                 "memory_available": job.topology.chip.memory,
                 "flops": costs.flops if costs else None,
@@ -140,6 +144,7 @@ def make_plan(job: Job) -> CompiledPlan:
             job=job,
             refusal=_refusal(str(error)),
             memory=memory,
+            peak=None,
             model_flops=share,
             costs=None,
             unknown="",
@@ -155,6 +160,9 @@ def make_plan(job: Job) -> CompiledPlan:
         - analysis.alias_size_in_bytes
     )
     memory["program"] = analysis.generated_code_size_in_bytes
+    peak = (
+        getattr(analysis, "peak_memory_in_bytes", 0) - analysis.argument_size_in_bytes
+    )
     total, costs = sum(memory.values()), None
     refusal = unknown = ""
     if total > job.topology.chip.memory:
@@ -167,6 +175,7 @@ def make_plan(job: Job) -> CompiledPlan:
         job=job,
         refusal=refusal,
         memory=memory,
+        peak=peak if 0 < peak <= memory["temporary"] else None,
         model_flops=share,
         costs=costs,
         unknown=unknown,

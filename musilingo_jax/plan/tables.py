@@ -43,9 +43,11 @@ def describe(plan: CompiledPlan) -> str:
         "",
         f"memory per {topology.unit}",
     ]
-    lines += [
-        f"  {_MEMORY[part]:22} {gib(size):>12}" for part, size in plan.memory.items()
-    ]
+    for part, size in plan.memory.items():
+        line = f"  {_MEMORY[part]:22} {gib(size):>12}"
+        if part == "temporary" and plan.peak is not None:
+            line += f"   in use at once: {gib(plan.peak)}"
+        lines.append(line)
     if not plan.fits:
         lines += [
             "",

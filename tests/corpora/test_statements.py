@@ -277,6 +277,25 @@ def test_denials_reach_to_the_end_of_their_clause():
     assert denied == {"drums", "bass", "or", "guitar", "strings", "and"} - {"and"}
 
 
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        # As people wrote in MusicCaps.
+        ("Brass, strings, no voice and drums.", True),
+        ("Brass, strings, no drums and no voice.", False),
+        ("Brass and strings, with no voice and drums.", False),
+        ("It is a piano alone: no voice and drums.", False),
+        ("A tune first without and then with drums.", True),
+        ("If it were not for the poor quality of the drums, one could dance.", True),
+        ("It has non-lexical singing over drums.", True),
+        ("It is a non-drum piece.", False),
+        ("Low quality, lacking high frequencies and drums.", True),
+    ],
+)
+def test_a_denial_that_is_an_entry_of_a_list_leaves_the_last_entry_alone(text, there):
+    assert values.presence(f"Here: {text}", "drums") is there
+
+
 def test_all_keys_in_their_order():
     text = "C major, then a minor bridge in G minor, not in F."
     assert list(keys.named_keys(text)) == ["C major", "G minor"]

@@ -32,8 +32,22 @@ def sifted(*pairs):
         (filters.EMPTY, ASKED, "   "),
         (filters.EMPTY, "", "It is slow."),
         (filters.SHORT, "Tempo", "It is slow."),
+        (filters.EMPTY, ASKED, "…"),
         (filters.LONG, ASKED, "la " * 301),
         (filters.LONG, "la " * 61, "It is slow."),
+        # As a language model of 135M parameters wrote.
+        (filters.BLANK, "How to play it", "[response] The answer is: [response]"),
+        (filters.BLANK, ASKED, "It is <one word>."),
+        (filters.BLANK, ASKED, "It is played by a {instrument}."),
+        (filters.BLANK, ASKED, "Insert the tempo here."),
+        (
+            filters.SOURCE,
+            ASKED,
+            "There is no home release mentioned in the above clip.",
+        ),
+        (filters.SOURCE, ASKED, "The above text is calm."),
+        (filters.RECORD, ASKED, 'The piece is called "A calm piano".'),
+        (filters.RECORD, ASKED, "A song titled “Calm”."),
         (filters.LETTERS, ASKED, "这是一首慢歌。"),
         (filters.LETTERS, ASKED, "It is slow \ufffd."),
         (filters.LANGUAGE, ASKED, "Das Stück klingt ruhig und sanft mit viel Hall"),
@@ -70,6 +84,8 @@ def test_a_bad_pair_is_refused_for_its_reason(reason, question, answer):
         ("Write a caption for this clip.", "A calm piano piece."),
         ("What would you call the mood?", "Sehnsucht, as Germans say: a calm longing."),
         ("How could it be brighter?", "It is in A minor, so with major thirds."),
+        (ASKED, "It is what is called a ballad, above all for the piano [1]."),
+        (ASKED, "It has 4 < 5 beats, and no more > 3."),
     ],
 )
 def test_a_good_pair_is_kept(question, answer):

@@ -12,7 +12,14 @@ from helpers.letter_job import files
 
 from musilingo_jax import instruct
 from musilingo_jax.corpora import findings, songs
-from musilingo_jax.instruction import endpoint, ledger, makers, sources, templates
+from musilingo_jax.instruction import (
+    endpoint,
+    ledger,
+    makers,
+    sources,
+    templates,
+    wordings,
+)
 from musilingo_jax.instruction.pairs import Item
 from musilingo_jax.instruction.subjects import Subject, Vocabulary
 from musilingo_jax.runtime.errors import UsageError, UserError
@@ -82,7 +89,11 @@ def test_what_is_made_can_be_trained_on(corpus, tmp_path, capsys):
     assert report.count("  Q: ") == 20 and "](report.png)" in report
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
     row = rows_of(out)[0]
-    assert (row["maker"], row["prompt"], row["seed"]) == ("templates", 1, 0)
+    assert (row["maker"], row["prompt"], row["seed"]) == (
+        "templates",
+        wordings.VERSION,
+        0,
+    )
     assert (row["raw"], row["parse"], row["refused"]) == (None, "by rules", [])
 
 
@@ -230,9 +241,9 @@ def test_an_endpoint_is_asked_sifted_and_reported(corpus, tmp_path, capsys, quic
         "read       json 6",
         "refused    24 of 30, 80.0 %",
         "  contradicts what is known 6, 20.0 %",
-        "  unanswerable             6, 20.0 %",
-        "  about the record         6, 20.0 %",
-        "  duplicate                6, 20.0 %",
+        "  unanswerable              6, 20.0 %",
+        "  about the record          6, 20.0 %",
+        "  duplicate                 6, 20.0 %",
         "counted    600 tokens read, 60 written: 0.00 by these prices",
     ):
         assert line in done.out, done.out

@@ -112,3 +112,16 @@ def test_any_text_can_be_read(text):
     reply = replies.read(text)
     assert reply.parse in replies.PARSES
     json.dumps([pair.entry for pair in reply.pairs], ensure_ascii=False).encode()
+
+
+def test_an_answer_that_a_limit_cut_off_is_none():
+    text = "Q: Is it slow?\nA: Yes, it is slow.\nQ: What leads?\nA: The most popular"
+    assert [pair.answer for pair in replies.read(text).pairs][1:] == [
+        "The most popular"
+    ]
+    reply = replies.read(text, cut=True)
+    assert [pair.answer for pair in reply.pairs] == ["Yes, it is slow."]
+    assert (reply.parse, reply.broken) == ("lines", 1)
+    assert replies.read("Q: What leads?\nA: The", cut=True).parse == replies.NOTHING
+    # Whole objects are whole, wherever the text ends.
+    assert len(replies.read(JSON[:-1], cut=True).pairs) == len(ROWS)

@@ -207,3 +207,19 @@ def test_bars_are_as_long_as_they_are():
     assert any("60 / 120 = 0.50 seconds" in answer for answer in answers)
     assert any("near 72 BPM" in answer for answer in answers)
     assert theory.key_of(known) is None
+
+
+def test_words_that_fit_end_with_what_is_missing():
+    """ "No voices and DJ scratching" would deny the scratching, too."""
+    subject = Subject(
+        clip="a.ogg",
+        name="a.ogg",
+        audio=None,
+        split="train",
+        tags=("no voices", "R&B", "no other instruments", "DJ scratching"),
+    )
+    everything = Vocabulary.of([subject], (), complete=False)
+    rules = Templates(everything, seed=3, most=100)
+    (pair,) = rules.pairs(Item(subject, "understanding"))
+    assert pair.answer == "R&B, DJ scratching, no voices and no other instruments."
+    assert filters.sift([pair], subject, everything) == ([pair], [])

@@ -247,14 +247,17 @@ def test_a_plan_is_made_although_its_program_cannot_be_read(slice_of_cpus, monke
     class Compiled:
         def memory_analysis(self):
             names = ("argument", "temp", "output", "alias", "generated_code")
-            return SimpleNamespace(**{f"{name}_size_in_bytes": 8 for name in names})
+            sizes = {f"{name}_size_in_bytes": 8 for name in names}
+            return SimpleNamespace(peak_memory_in_bytes=14, **sizes)
 
         def as_text(self):
             return "HloModule {"
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: Compiled())
     found = compile.make_plan(tiny_job(slice_of_cpus, data=8, fsdp=1, tensor=1))
-    assert found.fits and found.memory["temporary"] == 8
+    assert found.fits and found.memory["temporary"] == 8 and found.peak == 6
+    assert found.to_dict()["per_chip"]["temporary_peak"] == 6
+    assert "in use at once: 0.000 GiB" in tables.describe(found)
     assert "not the text of a compiled program" in found.unknown
 
 
@@ -301,6 +304,7 @@ def test_what_the_compiler_takes_may_not_fit_with_what_is_held(
     assert not plan.fits and plan.roofline is None
     text = tables.describe(plan)
     assert "temporary arrays" in text and "fits:" not in text
+    assert plan.peak is None and "in use at once" not in text
     assert "a program may use: all parts together take" in text
 
 
