@@ -126,7 +126,7 @@ def build(people: People, *, head: str, usual: Settings, most_tokens: int) -> gr
         for suggestion in suggestions:
             suggestion.click(_ask(people), [suggestion, *settings], answering, **quiet)
         retry.click(_retry(people), [question, *settings], answering, **quiet)
-        stop.click(_stop(people), None, [status], **quiet)
+        stop.click(_stop(people), None, None, **quiet)
         cleared = [song, songs, heard, chat, status, *suggestions]
         clear.click(_clear(people), None, cleared, **quiet)
         save.click(_save(people), None, [save, status], **quiet)
@@ -214,9 +214,9 @@ def _retry(people: People) -> Callable[..., Any]:
 
 
 def _stop(people: People) -> Callable[..., Any]:
-    def stop(request: gr.Request) -> str:
+    # Shows nothing itself: the answer that ends does, and may do so before.
+    def stop(request: gr.Request) -> None:
         _session(people, request).stop()
-        return cards.status("Stopping …")
 
     return stop
 

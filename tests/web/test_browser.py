@@ -249,7 +249,9 @@ def test_stop_ends_an_answer_and_keeps_what_is_there(browser, endless, folder):
             "document.querySelector('#chat .bot').innerText.includes('(stopped)')"
         )
         page.wait_for_selector("button:has-text('Ask'):visible")
-        assert HINT in page.inner_text("#status")
+        page.wait_for_function(
+            f"document.querySelector('#status').innerText.includes('{HINT}')"
+        )
 
 
 def test_what_the_microphone_hears_is_asked_about(driver, address, tmp_path):
