@@ -1,4 +1,4 @@
-"""The Dockerfile, read: nothing here can build it."""
+"""The Dockerfile, read: a test without a network cannot build it."""
 
 import fnmatch
 import json
