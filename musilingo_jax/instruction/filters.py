@@ -3,7 +3,7 @@
     missing or broken    empty, too short, too long, placeholder, other letters,
                          other language
     not about the sound  unanswerable, speaks of its source, about the record,
-                         speaks as a program
+                         speaks as a program, repeats the request
     false                contradicts what is known
     again                the question was asked before
 
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from musilingo_jax.corpora.statements.negation import plain
-from musilingo_jax.instruction import truth
+from musilingo_jax.instruction import instructions, truth
 from musilingo_jax.instruction.pairs import Pair, Refused
 from musilingo_jax.instruction.subjects import Subject, Vocabulary
 
@@ -26,14 +26,16 @@ EMPTY, SHORT, LONG, BLANK = "empty", "too short", "too long", "placeholder"
 LETTERS, LANGUAGE = "other letters", "other language"
 UNANSWERABLE, SOURCE = "unanswerable", "speaks of its source"
 RECORD, PROGRAM = "about the record", "speaks as a program"
+ECHO = "repeats the request"
 CONTRADICTS, DUPLICATE = "contradicts what is known", "duplicate"
 REASONS = (EMPTY, SHORT, LONG, BLANK, LETTERS, LANGUAGE, UNANSWERABLE, SOURCE, RECORD)
-REASONS += (PROGRAM, CONTRADICTS, DUPLICATE)
+REASONS += (PROGRAM, ECHO, CONTRADICTS, DUPLICATE)
 
 _MOST_QUESTION, _MOST_ANSWER = 60, 300  # words
 _LEAST_QUESTION = 2
 _MOST_FOREIGN = 0.1  # share of letters that are not Latin
 _LEAST_WORDS = 8  # of a text whose language is judged
+_LEAST_ECHO = 3  # words that are no accident
 
 
 # What was to be replaced: "[response]", "<answer>", "{key}", "insert the tempo here".
@@ -81,6 +83,7 @@ _RECORD = _phrases(
     r"(?:the )?(?:title|name) of (?:the|this|that) "
     r"(?:song|track|piece|artist|band|album|composer|singer|performer)",
     r"(?:song|track|piece|album) (?:title|name)",
+    r"what(?:['’]s| is| was) (?:the|its) (?:title|name)",
     r"albums?",
     r"record label",
     r"release date",
@@ -107,6 +110,7 @@ _COMMON = frozenset(
     + ("yes", "you", "your")
 )
 _WORD = re.compile(r"[^\W\d_]+")
+_REQUESTS = f" {' '.join(_WORD.findall(instructions.ALL.casefold()))} "
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
 
 
@@ -183,6 +187,15 @@ def _language(pair: Pair) -> _Problem:
     return None
 
 
+def _echo(pair: Pair) -> _Problem:
+    """Whether a question is words of the request: "how to practise it"."""
+    words = _WORD.findall(pair.question.casefold())
+    question = " ".join(words)
+    if len(words) >= _LEAST_ECHO and f" {question} " in _REQUESTS:
+        return ECHO, question
+    return None
+
+
 def _speaks(
     reason: str, pattern: re.Pattern[str], *, of: Callable[[Pair], str]
 ) -> Callable[[Pair], _Problem]:
@@ -207,4 +220,5 @@ _CHECKS: tuple[Callable[[Pair], _Problem], ...] = (
     _speaks(RECORD, _RECORD, of=lambda pair: pair.question),
     _speaks(RECORD, _NAMED, of=lambda pair: pair.answer),
     _speaks(PROGRAM, _PROGRAM, of=_both),
+    _echo,
 )

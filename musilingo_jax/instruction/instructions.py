@@ -52,6 +52,9 @@ _TASKS = {
     "situation it fits and why. One noted fact alone must not be the answer.",
 }
 
+ALL = "\n".join((_FRAME, *_TASKS.values()))
+"""The texts of all families."""
+
 
 def text(item: Item, pairs: int) -> str:
     """What a model is asked for.

@@ -48,6 +48,9 @@ def sifted(*pairs):
         (filters.SOURCE, ASKED, "The above text is calm."),
         (filters.RECORD, ASKED, 'The piece is called "A calm piano".'),
         (filters.RECORD, ASKED, "A song titled “Calm”."),
+        (filters.RECORD, "What is the title?", "It is the Lion of Apex."),
+        (filters.ECHO, "How to practise it", "No song is too small."),
+        (filters.ECHO, "What its harmony or metre implies:", "It is in A minor."),
         (filters.LETTERS, ASKED, "这是一首慢歌。"),
         (filters.LETTERS, ASKED, "It is slow \ufffd."),
         (filters.LANGUAGE, ASKED, "Das Stück klingt ruhig und sanft mit viel Hall"),
@@ -86,6 +89,7 @@ def test_a_bad_pair_is_refused_for_its_reason(reason, question, answer):
         ("How could it be brighter?", "It is in A minor, so with major thirds."),
         (ASKED, "It is what is called a ballad, above all for the piano [1]."),
         (ASKED, "It has 4 < 5 beats, and no more > 3."),
+        ("How would you practise it?", "It is slow, with a metronome."),
     ],
 )
 def test_a_good_pair_is_kept(question, answer):
