@@ -1,7 +1,7 @@
 """Frames against pooled windows, on tempo and key, through the whole chain.
 
     python benchmarks/frames_or_pooled.py --out=runs/frames --soundfont=A.sf2
-    python benchmarks/frames_or_pooled.py --out=runs/frames --learnt=A/ --left_out=B/
+    python benchmarks/frames_or_pooled.py --out=runs/frames --music=build/music
 
 Music is measured (`annotate`), asked about (`instruct`), encoded and learnt from
 (`train`), and other music is asked about in the form of the GiantSteps data sets
@@ -13,8 +13,9 @@ Music is measured (`annotate`), asked about (`instruct`), encoded and learnt fro
     full     all layers
 
 With `--soundfont`, the music is composed, and the questions' answers are those of the
-score; with `--learnt` and `--left_out`, two folders of songs, they are what `annotate`
-measures in the latter and is sure of. Stops and goes on like the programs that it runs.
+score; with `--music`, the folder of `make music`, they are what `annotate` measures in
+the packages that are left out, and is sure of. Stops and goes on like the programs that
+it runs.
 """
 
 import json
@@ -30,8 +31,35 @@ from musilingo_jax.recipes import render
 OUT = flags.DEFINE_string("out", None, "folder of everything", required=True)
 FONT = flags.DEFINE_multi_string("soundfont", [], "plays composed music")
 CLIPS = flags.DEFINE_integer("clips", 450, "composed clips, a third to ask about")
-LEARNT = flags.DEFINE_string("learnt", None, "songs to learn from")
-LEFT_OUT = flags.DEFINE_string("left_out", None, "songs to ask about")
+MUSIC = flags.DEFINE_string("music", None, "recordings, as `make music` leaves them")
+LEARNT = flags.DEFINE_list(
+    "learnt",
+    [
+        "ardentryst",
+        "asc-music",
+        "colobot-common-sounds",
+        "fillets-ng-data",
+        "flare-game",
+        "freedroidrpg-data",
+        "megaglest-data",
+        "openclonk-data",
+        "supertuxkart-data",
+        "unknown-horizons",
+        "warmux-data",
+    ],
+    "packages to learn from",
+)
+LEFT_OUT = flags.DEFINE_list(
+    "left_out",
+    [
+        "drascula-music",
+        "fretsonfire-songs-muldjord",
+        "marsshooter-data",
+        "starfighter-data",
+        "supertux-data",
+    ],
+    "packages to ask about, which the embedded encoder did not learn from either",
+)
 STEPS = flags.DEFINE_integer("steps", 400, "updates of each model")
 MODELS = flags.DEFINE_list(
     "models",
@@ -99,11 +127,23 @@ def composed(out: Path) -> tuple[Path, dict[str, dict[str, str]]]:
     }
 
 
+def linked(folder: Path, packages: list[str]) -> Path:
+    """A folder with links to the songs of some packages."""
+    for package in packages:
+        (folder / package).mkdir(parents=True, exist_ok=True)
+        for song in sorted((Path(MUSIC.value) / package / "music").iterdir()):
+            link = folder / package / song.name
+            if not link.is_symlink():
+                link.symlink_to(song.resolve())
+    return folder
+
+
 def recorded(out: Path) -> tuple[Path, dict[str, dict[str, str]]]:
     """The folder to learn from, and what is measured and sure of the other songs."""
+    left_out = linked(out / "left_out", LEFT_OUT.value)
     call(
         "annotate",
-        LEFT_OUT.value,
+        left_out,
         f"--out={out / 'measured'}",
         "--fields=tempo,key",
         "--allow-missing",
@@ -113,13 +153,13 @@ def recorded(out: Path) -> tuple[Path, dict[str, dict[str, str]]]:
         row = json.loads(line)
         if row["seconds"] < SECONDS:
             continue
-        name = str(Path(LEFT_OUT.value) / row["audio"])
+        name = str(left_out / row["audio"])
         for field, least in SURE.items():
             if row[field] and row[field]["confidence"] >= least:
                 value = row[field]["value"]
                 value = f"{value:.1f}" if field == "tempo" else value
                 sure.setdefault(name, {})[field] = value
-    return Path(LEARNT.value), sure
+    return linked(out / "learnt", LEARNT.value), sure
 
 
 def write_giantsteps(out: Path, known: dict[str, dict[str, str]]) -> None:
