@@ -63,7 +63,7 @@ test-fast: $(VENV)/test.stamp
 
 # Checks the annotations of public functions, shapes included, at each call.
 shapes: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest -p tests.helpers.shape_checks $(ROOMS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -p tests.helpers.shape_checks $(ROOMS)
 
 lint: $(VENV)/lint.stamp
 	$(VENV)/bin/ruff check .
