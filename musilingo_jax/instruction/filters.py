@@ -37,7 +37,6 @@ _MOST_FOREIGN = 0.1  # share of letters that are not Latin
 _LEAST_WORDS = 8  # of a text whose language is judged
 _LEAST_ECHO = 3  # words that are no accident
 
-
 # What was to be replaced: "[response]", "<answer>", "{key}", "insert the tempo here".
 _BLANK = re.compile(
     r"""\[[^\[\]\d]{2,60}\] | <[a-z][^<>\d]{1,60}> | \{[^{}\d]{2,60}\} | _{3,}
@@ -68,9 +67,11 @@ _SOURCE = _phrases(
     r"metadata",
     r"(?:the|this|these|its|given|provided) "
     r"(?:captions?|tags?|json|annotations?|descriptions?)",
-    r"(?:mentioned|stated|listed|noted|written) (?:in|above|here|there)",
+    # Not "written in A minor", "a theme stated in the bass" or "the passage is fast".
+    r"(?:mentioned|listed|noted) (?:in|above|here)",
+    r"(?:stated|written) above",
     r"(?:the|this) above (?:clip|text|song|music|piece|description|passage|sentence)",
-    r"the (?:text|passage|sentence) (?:is|says|states|describes|mentions|above)",
+    r"the (?:text|sentence) (?:is|says|states|describes|mentions|above)",
     r"captioned",
     r"tagged",
     r"(?:according to|based on|from|per) (?:the|this) "
@@ -92,8 +93,12 @@ _RECORD = _phrases(
     r"how long is (?:the|this) (?:song|track|clip|audio|recording|piece|music)",
     r"(?:duration|length) of (?:the|this) (?:song|track|clip|audio|recording|piece)",
 )
+# Of the record, not a technique that is called "tremolo".
 _NAMED = re.compile(
-    r"\b(?:called|(?:en)?titled|named|title is)\s+[\"“‘']", re.IGNORECASE
+    r"""\b(?: (?:songs?|tracks?|pieces?|music|compositions?|it|this) \s+
+          (?:(?:of\s+music\s+)?(?:(?:is|was)\s+))? (?:called|(?:en)?titled|named)
+        | title\s+is) \s+["“‘']""",
+    re.VERBOSE | re.IGNORECASE,
 )
 _PROGRAM = _phrases(
     r"as an? (?:ai|artificial intelligence|(?:large )?language model|text[- ]based)",

@@ -287,6 +287,7 @@ def test_denials_reach_to_the_end_of_their_clause():
         ("It is a piano alone: no voice and drums.", False),
         ("A tune first without and then with drums.", True),
         ("If it were not for the poor quality of the drums, one could dance.", True),
+        ("It is not for drums.", False),
         ("It has non-lexical singing over drums.", True),
         ("It is a non-drum piece.", False),
         ("Low quality, lacking high frequencies and drums.", True),

@@ -90,6 +90,8 @@ def test_a_bad_pair_is_refused_for_its_reason(reason, question, answer):
         (ASKED, "It is what is called a ballad, above all for the piano [1]."),
         (ASKED, "It has 4 < 5 beats, and no more > 3."),
         ("How would you practise it?", "It is slow, with a metronome."),
+        (ASKED, "It is written in A minor, with a theme stated in the bass."),
+        (ASKED, "The passage is fast, with a technique called “tremolo”."),
     ],
 )
 def test_a_good_pair_is_kept(question, answer):

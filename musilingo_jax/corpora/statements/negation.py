@@ -6,7 +6,8 @@ import unicodedata
 
 _DENIES = re.compile(
     r"""\b(?:
-        not (?!\s+(?:only|just|merely|simply|for)\b)
+        not (?!\s+(?:only|just|merely|simply)\b)
+            (?!(?<=it\ were\ not|were\ it\ not)\s+for\b)
       | no (?!\s+(?:doubt|question|wonder|less)\b) | never | without | neither | nor
       | cannot | lack(?:s|ing)? | rather\s+than | instead\s+of | absence\s+of
       | (?:is|are|was|were|do|does|did|has|have|had|ca|wo|could|would|should)n['’]?t
