@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.measure.work = "build/measured"
     config.measure.seconds = 10.0 if quick else 30.0
     config.measure.no_music = 1 if quick else 30
+    config.measure.sung = 1 if quick else 60
     config.measure.songs = 3 if quick else 0
     config.measure.gains = (0.05, 0.25, 2.5)
     config.measure.gain_songs = 2 if quick else 40

@@ -3,7 +3,7 @@
     make recipe
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
 
-Purpose: to make the embedded model, `musilingo-tiny-2`, and the embedded corpus. The
+Purpose: to make the embedded model, `musilingo-tiny-3`, and the embedded corpus. The
 first command also fetches what it is made from (3 GB, on Debian 12), runs the second,
 and measures the result with `configs/real_songs.py`. After the colon, `quick` is a
 smoke test: every stage in small, and a model that has learnt nothing:
@@ -14,13 +14,15 @@ Data: pieces composed by `musilingo_jax/corpora/synthetic.py`, and rendered with
 General MIDI soundfonts; a fourth is only used in evaluation. Excerpts of recordings
 from 23 of Debian's packages (`musilingo_jax/recipes/recordings.py`), of which two
 taggers and a transcriber say what they hear; six other packages are only used in
-evaluation.
+evaluation. Speech, from six packages, and from two others for evaluation; noise; and
+excerpts to which a voice sings that is made of speech.
 
-Start: the encoder begins with that of `musilingo-tiny-1`, which knows composed music.
-`scratch` begins with random numbers instead, and makes more steps.
+Start: the encoder begins with that of `musilingo-tiny-2`, which has heard the same
+packages; the language model is that one's. `scratch` begins with random numbers
+instead, makes more steps, and trains a language model.
 
-Expected: two hours and a half in all on two cores (2026-11-30), no stage over 70
-minutes, and 7 GB below `build/tiny`; `scratch`, longer. What came of it is in
+Expected: two hours and twenty minutes in all on two cores (2026-12-01), no stage over
+70 minutes, and 8 GB below `build/tiny`; `scratch`, longer. What came of it is in
 `docs/embedded-model.md`.
 
 It can be interrupted at any time; the same command resumes. What the teachers heard is
@@ -58,7 +60,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.recordings.spacing = 26.0
     config.recordings.most = 2 if quick else 8
     config.recordings.songs = 4 if quick else 0
-    config.recordings.no_music = 4 if quick else 120
+    config.recordings.no_music = 4 if quick else 240
+    config.recordings.sung = 4 if quick else 240
 
     # MERT's architecture, read from a config.json like that of the released models.
     # 24 kHz / (16·4·3·5) = 25 frames a second, a third of MERT's: the transformer costs
@@ -84,11 +87,11 @@ def get_config(arg: str = "") -> ConfigDict:
         "layer_norm_eps": 1e-5,
     }
     config.encoder.recipe = {
-        "start": "" if quick or scratch else "musilingo-tiny-1/encoder",
-        "steps": 4 if quick else 5000 if scratch else 4400,
+        "start": "" if quick or scratch else "musilingo-tiny-2/encoder",
+        "steps": 4 if quick else 5000 if scratch else 3000,
         "batch_size": 4,
         "recorded_batch_size": 4 if quick else 8,
-        "learning_rate": 1e-3,
+        "learning_rate": 1e-3 if quick or scratch else 6e-4,
         "warmup_steps": 2 if quick else 150,
         "weight_decay": 0.05,
         "gradient_norm": 1.0,
@@ -114,6 +117,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "tie_word_embeddings": False,
     }
     config.language.recipe = {
+        "start": "" if quick or scratch else "musilingo-tiny-2/language_model",
         "pieces": 200 if quick else 4000,
         "recordings": 200 if quick else 8000,
         "tokens": 800,

@@ -7,14 +7,14 @@ from musilingo_jax.recipes.config import RecipeConfig
 from musilingo_jax.recipes.shipping import MODEL
 from musilingo_jax.runtime.storage import write_text
 
-FROM_SCRATCH = "`make recipe` (numbers in `configs/tiny_from_scratch.py`)"
+RECIPE = "`make recipe` (numbers in `configs/tiny_from_scratch.py`)"
 
 ENCODER = """\
 # {model} / encoder
 
 MERT's architecture at {parameters:,} parameters: 24 kHz waveform → strided convolutions
 and 84 constant-Q bins → 25 frames a second → {depth} pre-norm transformer layers of
-width {width}. Made from scratch by {recipe}.
+width {width}. Made by {recipe}.
 
 **Data.** {clips:,} clips of {seconds:g} s, composed by
 `musilingo_jax/corpora/synthetic.py` and played by three soundfonts, FluidR3_GM (MIT),
@@ -22,8 +22,10 @@ MuseScore_General_Lite (MIT) and sf_GMbank (public domain), which share the part
 piece at random; each part with an equaliser of its own, the drums tuned and of any kit,
 the whole with random level, equaliser, reverberation and noise. And {excerpts:,}
 excerpts of recordings from packages of Debian, listed below, with {no_music} clips of
-speech and as many of noise. Nothing of the recordings is in these weights' folder;
-whether weights inherit a licence from what they learnt from is not settled.
+speech and as many of noise; and {sung:,} excerpts to which a voice sings that a vocoder
+has made of speech (`musilingo_jax/recipes/singing.py`), because nearly nobody sings in
+these packages. Nothing of the recordings is in these weights' folder; whether weights
+inherit a licence from what they learnt from is not settled.
 
 **Training.** *Not* MERT's masked prediction. {start} Linear heads on MusiLingo's own
 read-out (the mean over hidden states, and over windows of {window_frames} frames) learn
@@ -35,7 +37,8 @@ read-out (the mean over hidden states, and over windows of {window_frames} frame
   (Pons and Serra 2019; ISC) and the layers below them; in a third of the excerpts,
   which notes sound, by `basic-pitch` 0.4.0 (Bittner et al. 2022; Apache-2.0); and a
   tempo, where a song's onsets agree on one. Teachers hear each song at one level; the
-  student hears copies of it at others, through codecs, equalised, too loud, with noise.
+  student hears copies of it at others, through codecs, equalised, too loud, with noise,
+  and slowed copies, whose tempo alone is known.
 
 The heads are not shipped. {steps:,} steps of {batch_size} composed clips and
 {recorded_batch_size} excerpts.
@@ -57,7 +60,7 @@ little jazz, country and singing. The taggers' own mistakes are learnt. It was n
 to tell a singer's sex, a mood beyond calm or energetic, words, or who plays; a tempo
 may be half or twice what people tap.
 
-**Packages**, with the licences of their music (authors are named in each package's
+**Packages**, with the licences of their recordings (authors are named in each package's
 `copyright`). Learnt from:
 
 {learnt}
@@ -71,7 +74,7 @@ LANGUAGE = """\
 # {model} / language model
 
 LLaMA's architecture at {parameters:,} parameters: {depth} layers of width {width}, a
-byte-level BPE of {vocab} tokens. Made from scratch by {recipe}.
+byte-level BPE of {vocab} tokens. Made by {recipe}.
 
 **Data.** {texts:,} captions, questions and answers about composed pieces and made-up
 recordings (`musilingo_jax/corpora/questions.py`, `fact_questions.py`). It was trained
@@ -89,6 +92,16 @@ that never saw anything in the slot learns to ignore it. It was not trained on a
 answers that name the true value, for {read_pieces} new pieces and as many made-up
 recordings ("unsure": says that it can't tell what is not known): {reads}."""
 
+TAKEN = """\
+# {model} / language model
+
+That of `{taken}`, tokenizer and all, to the last bit: it can say already what is to be
+said, and reads the codes of which the new adapter makes sums. Its own card:
+
+---
+
+#{card}"""
+
 ADAPTER = """\
 # {model} / adapter
 
@@ -99,8 +112,9 @@ A closed-form start (ridge regression from pooled features to the sum of the cod
 what is known), then `musilingo_jax.train`: {steps1:,} steps on captions and {steps2:,}
 on questions about {clips:,} rendered songs, other ones than the encoder's, and, in
 equal parts, about recordings. Answers about recordings are *pseudo-labels*: what the
-teachers of the encoder's card are sure of, keys where their notes fit one key far
-better than all others, tempi where a song's onsets agree. Nobody has listened.
+teachers of the encoder's card are sure of (a genre also where it is only the
+likeliest), keys where their notes fit one key far better than all others, tempi where a
+song's onsets agree. Nobody has listened.
 
 It belongs to `{model}/encoder` and `{model}/language_model`, whose digests
 are in its `config.json`, and to windows of {window_frames} frames. Its accuracy, with
@@ -152,7 +166,7 @@ def encoder_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
     )
     return ENCODER.format(
         model=MODEL,
-        recipe=FROM_SCRATCH,
+        recipe=RECIPE,
         parameters=found["parameters"],
         depth=recipe.encoder_model.num_hidden_layers,
         width=recipe.encoder_model.hidden_size,
@@ -166,7 +180,9 @@ def encoder_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
         recorded_batch_size=recipe.encoder.recorded_batch_size,
         excerpts=found["excerpts"],
         no_music=recipe.recordings.no_music,
-        start=f"It began with the weights of `{recipe.encoder.start}`."
+        sung=found["sung"],
+        start=f"It began with the weights of `{recipe.encoder.start}`, whose card says "
+        "what these had learnt from."
         if recipe.encoder.start
         else "It began with random numbers.",
         agreement="; ".join(
@@ -191,9 +207,11 @@ def _packages(role: str) -> str:
 
 def language_card(recipe: RecipeConfig, found: dict[str, Any]) -> str:
     """The language model's card; `found` is what its stage found."""
+    if "taken" in found:
+        return TAKEN.format(model=MODEL, taken=found["taken"], card=found["card"])
     return LANGUAGE.format(
         model=MODEL,
-        recipe=FROM_SCRATCH,
+        recipe=RECIPE,
         parameters=found["parameters"],
         texts=found["texts"],
         depth=recipe.language_model["num_hidden_layers"],
@@ -210,7 +228,7 @@ def adapter_card(recipe: RecipeConfig) -> str:
     stages = recipe.experiment
     return ADAPTER.format(
         model=MODEL,
-        recipe=FROM_SCRATCH,
+        recipe=RECIPE,
         width_in=recipe.encoder_model.hidden_size,
         width_out=recipe.language_model["hidden_size"],
         steps1=stages.stage1.steps,
@@ -223,7 +241,7 @@ def adapter_card(recipe: RecipeConfig) -> str:
 def corpus_card(recipe: RecipeConfig) -> str:
     """The embedded corpus's card."""
     return CORPUS.format(
-        recipe=FROM_SCRATCH,
+        recipe=RECIPE,
         clips=recipe.corpus.clips,
         seconds=recipe.render.seconds,
     )

@@ -55,12 +55,14 @@ class RecordingsConfig:
       most: excerpts of one song at most.
       songs: songs of each role at most, spread over the packages; 0 for all.
       no_music: clips of speech, and as many of noise.
+      sung: songs with a voice that sings, which `singing.py` makes.
     """
 
     spacing: float = setting(above=0)
     most: int = setting(at_least=1)
     songs: int = setting(at_least=0)
     no_music: int = setting(at_least=1)
+    sung: int = setting(at_least=0)
 
 
 @dataclass(frozen=True)

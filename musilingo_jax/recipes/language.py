@@ -54,6 +54,8 @@ class LanguageRecipe:
     """How the language model learns.
 
     Attributes:
+      start: a language model that is taken as it is, tokenizer and all, a folder or the
+        name of an embedded one; "" to train one.
       pieces: how many pieces are composed to write about.
       recordings: how many recordings are made up to write about.
       tokens: size of the vocabulary, special tokens included.
@@ -71,6 +73,7 @@ class LanguageRecipe:
       seed: of weights, texts and hints.
     """
 
+    start: str = setting()
     pieces: int = setting(at_least=1)
     recordings: int = setting(at_least=0)
     tokens: int = setting(at_least=1)

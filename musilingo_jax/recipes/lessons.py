@@ -23,6 +23,7 @@ from musilingo_jax.models.taggers.musicnn import TAGS
 from musilingo_jax.recipes import no_music, notes, teacher_outputs, tempi
 from musilingo_jax.recipes.augmentation import augment, slowed
 from musilingo_jax.recipes.excerpts import RecordedSet
+from musilingo_jax.recipes.singing import SUNG
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE, Waveform
 from musilingo_jax.runtime import cli, storage
 
@@ -35,7 +36,7 @@ _CODED_EVERY = 2
 # Share of the copies that differ in their level only.
 _PLAIN = 0.3
 # Share of the copies that are played more slowly, and the speeds of these.
-_SLOWED, _SPEEDS = 0.2, (0.5, 1.0)
+_SLOWED, _SPEEDS = 0.4, (0.5, 1.0)
 UNKNOWN = -1
 """In place of a class of the tempo."""
 # Tags of energetic music, whose beats are counted faster.
@@ -197,12 +198,12 @@ def output_weights() -> Float[np.ndarray, " outputs"]:
     """How much each output counts; they sum to 1.
 
     Half of it is the tags of MagnaTagATune, which say what is heard; a quarter the tags
-    of the Million Song Dataset, which say more of taste and time; a fifth the layers
+    of the Million Song Dataset, which say more of taste and time; a sixth the layers
     below; the rest whether it is music.
     """
     sizes = [len(tags) for tags in TAGS.values()]
     widths = [teacher_outputs.FEATURES] * len(sizes)
-    shares = [0.5, 0.25, 0.1, 0.1, 0.05]
+    shares = [0.5, 0.25, 0.085, 0.085, 0.08]
     parts = zip(shares, [*sizes, *widths, len(SOUNDS)], strict=True)
     return np.concatenate([np.full(n, share / n, np.float32) for share, n in parts])
 
@@ -220,7 +221,11 @@ def _tempi(
     energy = 1 / (1 + np.exp(-heard[:, columns].max(axis=1)))
     songs = [str(path) for path in recorded.paths]
     bpm = tempi.tempi(np.load(path), songs, energy)
-    is_music = [sound_of(package) == SOUNDS[0] for package in recorded.packages]
+    # A voice that was mixed in keeps a time of its own.
+    is_music = [
+        sound_of(package) == SOUNDS[0] and package != SUNG
+        for package in recorded.packages
+    ]
     return np.where(is_music, bpm, np.nan)
 
 

@@ -41,7 +41,12 @@ from musilingo_jax.pretrained.model_config import ModelConfig
 from musilingo_jax.recipes import confidence, measured_songs
 from musilingo_jax.recipes.excerpts import RecordedSet
 from musilingo_jax.recipes.lessons import SOUNDS
-from musilingo_jax.recipes.measured_songs import FILE_FACTS, TEACHERS, MeasureConfig
+from musilingo_jax.recipes.measured_songs import (
+    FILE_FACTS,
+    TEACHERS,
+    VOICES,
+    MeasureConfig,
+)
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 from musilingo_jax.runtime import cli, platforms
 from musilingo_jax.runtime.errors import UsageError, UserError
@@ -98,9 +103,12 @@ def measure(
     )
     folder = Path(config.run) / "evaluation"
     scored = {}
-    for name in (TEACHERS, FILE_FACTS):
+    for name in (TEACHERS, FILE_FACTS, VOICES):
         each = config.copy_and_resolve_references()
         each.corpus.path = f"{numbers.work}/{name}/songs.jsonl"
+        if not Path(each.corpus.path).stat().st_size:
+            print(f"{each.corpus.path}: the teachers are sure of no song; left out")
+            continue
         each.features.cache = f"{config.run}/cache/{name}"
         _, scored[name] = evaluate(each, parts.adapter, folder / name)
         config = each if name == TEACHERS else config
@@ -274,6 +282,7 @@ def _report(found: dict[str, Any], shown: Sequence[dict[str, Any]]) -> str:
     titles = {
         TEACHERS: "Agreement with the teachers, where these are sure, in percent",
         FILE_FACTS: "Against charts and titles, in percent",
+        VOICES: "Songs with and without a voice that was made, in percent",
     }
     for name, title in titles.items():
         lines += [f"## {title}", ""]

@@ -3,12 +3,14 @@
     teachers/     30 s of each song of the packages that were left out, with what the
                   teachers are sure of, and speech, noise and silence: *agreement*
     file_facts/   songs of which others say the truth: tempi of charts, keys of titles
+    voices/       such songs with a voice that sings, which is made (`singing.py`), and
+                  as many without; voices, too, that nothing was learnt from
 
 Each is a corpus as anybody's own; nothing here is learnt from.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +22,18 @@ from jaxtyping import Float
 
 from musilingo_jax.annotation import tags
 from musilingo_jax.audio import waveforms
-from musilingo_jax.corpora import songs
+from musilingo_jax.corpora import fact_questions, songs
 from musilingo_jax.models.mert_config import MertConfig
 from musilingo_jax.recipes import (
     charts,
     excerpts,
     no_music,
     notes,
+    pseudo_labels,
     recorded_songs,
     recordings,
+    singing,
+    teacher_outputs,
 )
 from musilingo_jax.recipes.excerpts import RecordedSet
 from musilingo_jax.recipes.lessons import Lessons
@@ -36,7 +41,7 @@ from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 from musilingo_jax.runtime import storage
 from musilingo_jax.runtime.settings import setting
 
-TEACHERS, FILE_FACTS = "teachers", "file_facts"
+TEACHERS, FILE_FACTS, VOICES = "teachers", "file_facts", "voices"
 KEYS = {"Peer Gynt Suite No. 1, Op. 46 - I. Morning": "E major"}
 """Part of a file's name → the key of the work that it names."""
 # Of each song with a chart there is a copy at each of these speeds.
@@ -51,6 +56,7 @@ class MeasureConfig:
       work: the folder of what is measured with.
       seconds: length of a song's excerpt.
       no_music: clips of speech, and as many of noise.
+      sung: songs with a voice that sings.
       songs: songs at most, spread over the packages; 0 for all.
       gains: factors of the level at which songs are asked about again.
       gain_songs: songs that are.
@@ -62,6 +68,7 @@ class MeasureConfig:
     work: str = setting()
     seconds: float = setting(above=0)
     no_music: int = setting(at_least=1)
+    sung: int = setting(at_least=1)
     songs: int = setting(at_least=0)
     gains: tuple[float, ...] = setting(above=0)
     gain_songs: int = setting(at_least=1)
@@ -73,7 +80,7 @@ class MeasureConfig:
 def write(
     numbers: MeasureConfig, music: Path, packages: Path, config: MertConfig
 ) -> tuple[RecordedSet, list[dict[str, str]]]:
-    """Writes both corpora, unless they are there already.
+    """Writes the corpora, unless they are there already.
 
     Args:
       numbers: how much.
@@ -125,7 +132,85 @@ def write(
         )
     if not (work / FILE_FACTS / songs.FILE_NAME).exists():
         write_file_facts(work / FILE_FACTS, music, numbers.seconds)
+    if not (work / VOICES / songs.FILE_NAME).exists():
+        write_voices(work / VOICES, recorded, facts, music, packages, numbers)
     return recorded, facts
+
+
+def write_voices(
+    folder: Path,
+    recorded: RecordedSet,
+    facts: Sequence[Mapping[str, str]],
+    music: Path,
+    packages: Path,
+    numbers: MeasureConfig,
+) -> None:
+    """Writes songs with a voice mixed in, and asks of these and of others for vocals.
+
+    As many songs are asked about in which the teachers hear vocals as in which they
+    hear none; where they are not sure, none is.
+
+    Args:
+      folder: where to write.
+      recorded: the songs as they are.
+      facts: what is taken for known of each.
+      music: the folder of the recordings' packages.
+      packages: the folder of the teachers' packages.
+      numbers: how many.
+
+    Raises:
+      UserError: a package is missing, or no song can be read.
+    """
+    mixed = singing.write(
+        folder / "clips",
+        recordings.tracks(music, recordings.LEFT_OUT),
+        recordings.tracks(music, recordings.LEFT_OUT, speech=True),
+        clips=numbers.sung,
+        seconds=numbers.seconds,
+        seed=numbers.seed + 3,
+    )
+    excerpts.write_set(
+        folder / "set",
+        mixed,
+        seconds=numbers.seconds,
+        spacing=1e9,
+        most=1,
+        seed=numbers.seed + 4,
+        processes=1,
+    )
+    sung = RecordedSet(folder / "set")
+    heard = teacher_outputs.heard_by_taggers(
+        sung.waveform, packages / tags.WHEEL, folder / "set" / "tags"
+    )
+    tagged = len(teacher_outputs.TAG_NAMES)
+    asked = [
+        (path, 0.0, value)
+        for path, row in zip(sung.paths, heard, strict=True)
+        if (value := pseudo_labels.facts(row[:tagged]).get("vocals"))
+    ]
+    voiced = sum(value == "vocals" for *_, value in asked)
+    rng = np.random.default_rng([numbers.seed, 7])
+    silent = [n for n, known in enumerate(facts) if known.get("vocals") == "no vocals"]
+    more = rng.permutation(silent)[: max(0, 2 * voiced - len(asked))]
+    asked += [(recorded.paths[n], recorded.starts[n], "no vocals") for n in more]
+    rows = []
+    for index, (path, start, value) in enumerate(asked):
+        draw = np.random.default_rng([numbers.seed, 8, index])
+        question, answer, _ = fact_questions.short({"vocals": value}, "vocals", draw)
+        rows.append(
+            {
+                "audio": str(path),
+                "start": round(start, 3),
+                "end": round(start + numbers.seconds, 3),
+                "split": "test",
+                "question": question,
+                "answer": answer,
+                "attribute": "vocals",
+                "value": value,
+            }
+        )
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    storage.write_text(folder / songs.FILE_NAME, text)
 
 
 class Charted(NamedTuple):

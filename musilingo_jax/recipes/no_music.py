@@ -1,7 +1,8 @@
 """Sounds that are no music, so that the embedded model learns to say so.
 
-Speech comes from the recordings' packages, short pieces one after the other; noise is
-made here: hiss of any colour, steady or in gusts, hum, crackle, and mixes of them.
+Speech comes from the recordings' packages, short pieces of one voice after the other;
+noise is made here: hiss of any colour, steady or in gusts, hum, crackle, and mixes of
+them.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from musilingo_jax.audio import waveforms
+from musilingo_jax.audio import level, waveforms
 from musilingo_jax.recipes.excerpts import Track
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE, Waveform
 from musilingo_jax.runtime import cli
@@ -65,22 +66,40 @@ def write(
 
 
 def speech(spoken: Sequence[Track], samples: int, rng: np.random.Generator) -> Waveform:
-    """Random recordings of speech, one after the other.
+    """Random recordings of one voice, one after the other.
+
+    A package is drawn before a voice of it, so that one with many short recordings
+    counts as much as others.
 
     Raises:
-      UserError: none of ten can be read.
+      UserError: none of ten can be read, or all are silent.
     """
+    packages = sorted({track.package for track in spoken})
+    if not packages:
+        raise UserError("there is no recording of speech that can be read")
+    package = packages[rng.integers(len(packages))]
+    voices: dict[str, list[Path]] = {}
+    for track in spoken:
+        if track.package == package:
+            voices.setdefault(track.path.name.rpartition("__")[0], []).append(
+                track.path
+            )
+    voice = voices[sorted(voices)[rng.integers(len(voices))]]
     parts, length, failed = [], 0, 0
     while length < samples:
-        if not spoken or failed == 10:
-            raise UserError("there is no recording of speech that can be read")
-        path = spoken[int(rng.integers(len(spoken)))].path
+        if failed == 10:
+            raise UserError(f"{package}: there is no recording of speech to be read")
+        path = voice[int(rng.integers(len(voice)))]
         try:
             part = waveforms.load(path, sample_rate=SAMPLE_RATE, tell=lambda _: None)
         except UserError:
             failed += 1
             continue
-        part = part * np.float32(0.3 / (np.abs(part).max() + 1e-6))
+        if level.is_silent(part):
+            failed += 1
+            continue
+        failed = 0
+        part = part * np.float32(0.3 / np.abs(part).max())
         pause = np.zeros(round(rng.uniform(*_PAUSES) * SAMPLE_RATE), np.float32)
         parts += [part, pause]
         length += len(part) + len(pause)
@@ -99,8 +118,8 @@ def noise(samples: int, rng: np.random.Generator) -> Float[np.ndarray, " samples
     if rng.random() < 0.5:
         # Gusts: slow random changes of level.
         knots = rng.uniform(-12, 6, max(2, round(seconds[-1] * rng.uniform(0.3, 3))))
-        level = np.interp(seconds, np.linspace(0, seconds[-1], len(knots)), knots)
-        sound *= 10 ** (level / 20)
+        gain = np.interp(seconds, np.linspace(0, seconds[-1], len(knots)), knots)
+        sound *= 10 ** (gain / 20)
     if rng.random() < 0.3:
         mains = _MAINS[rng.integers(2)]
         strength = rng.uniform(0.3, 3)

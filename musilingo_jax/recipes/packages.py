@@ -10,15 +10,17 @@ LEARN, LEFT_OUT = "learn", "left out"
 
 @dataclass(frozen=True)
 class Package:
-    """A package with music in it.
+    """A package with music, or with speech alone, in it.
 
     Attributes:
       name, version: Debian's.
       sha256: of the package's file.
-      licence: of its music; its authors are in the list that is kept beside it.
-      music: pattern of the paths of its songs; `*` matches folders, too.
+      licence: of its recordings; its authors are in the list that is kept beside it.
+      music: pattern of the paths of its songs; `*` matches folders, too; "" for none.
       role: `LEARN` or `LEFT_OUT`.
       speech: pattern of the paths of recordings of people who speak, if it has some.
+        Prompts of telephones, and letters that people of many countries say, are here
+        for the speech alone.
       charts: pattern of the paths of MIDI files that follow its songs, if it has some.
     """
 
@@ -46,6 +48,47 @@ PACKAGES = (
         "369f2d396adb8db9003ef73b797d529e284a7764a5ff4b59a50a4c8b9294da5f",
         "GPL-2+",
         "*/music/*",
+    ),
+    Package(
+        "asterisk-core-sounds-en-wav",
+        "1.6.1-1",
+        "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
+        "CC-BY-SA-3.0",
+        music="",
+        speech="*/sounds/*[a-z].wav",
+    ),
+    Package(
+        "asterisk-core-sounds-es-wav",
+        "1.6.1-1",
+        "9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903",
+        "CC-BY-SA-3.0",
+        music="",
+        speech="*/sounds/*[a-z].wav",
+    ),
+    Package(
+        "asterisk-core-sounds-fr-wav",
+        "1.6.1-1",
+        "8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e",
+        "CC-BY-SA-3.0",
+        music="",
+        speech="*/sounds/*[a-z].wav",
+    ),
+    Package(
+        "asterisk-core-sounds-it-wav",
+        "1.6.1-1",
+        "5a26638089e134b8ac39363fe249c5c93c50cd8bfdc9b2499ae61ec4a35e2fcb",
+        "CC-BY-3.0",
+        music="",
+        speech="*/sounds/*[a-z].wav",
+    ),
+    Package(
+        "asterisk-core-sounds-ru-wav",
+        "1.6.1-1",
+        "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201",
+        "CC-BY-3.0",
+        music="",
+        role=LEFT_OUT,
+        speech="*/sounds/*[a-z].wav",
     ),
     Package(
         "berusky2-data",
@@ -113,6 +156,14 @@ PACKAGES = (
         "GPL-2, GFDL-1.3",
         "*/Music/*",
         speech="*/voices/*",
+    ),
+    Package(
+        "klettres-data",
+        "4:22.12.3-1",
+        "1186d257a19e84230856baea0b0b1ded8be9195080fcdb2588970b5cd937f5a8",
+        "GPL-2+",
+        music="",
+        speech="*/klettres/*",
     ),
     Package(
         "lugaru-data",

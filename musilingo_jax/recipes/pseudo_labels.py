@@ -34,6 +34,9 @@ FAMILIES = {
 }
 """Family → the tags that speak for it; the likeliest of them counts."""
 _FAMILY_AT_LEAST, _FAMILY_AHEAD = 0.35, 1.4
+# The same of what is taught: who is to name a family where it is plain must have learnt
+# where it is likely, too.
+_TAUGHT_AT_LEAST, _TAUGHT_AHEAD = 0.2, 1.1
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Evidence:
       yes: the value if its probability is at least `above`.
       no: the value if it is at most `below`.
       above, below: probabilities.
+      synonyms: whether the tags are words for the same, of which people choose one: so
+        not the likeliest counts but the sum.
     """
 
     tags: tuple[str, ...]
@@ -52,6 +57,7 @@ class Evidence:
     no: str
     above: float
     below: float
+    synonyms: bool = False
 
 
 EVIDENCE = {
@@ -70,8 +76,9 @@ EVIDENCE = {
         ),
         "vocals",
         "no vocals",
-        0.3,
-        0.06,
+        0.85,
+        0.15,
+        synonyms=True,
     ),
     "guitar": Evidence(("MTT/guitar", "MSD/guitar"), "guitar", "no guitar", 0.4, 0.06),
     "piano": Evidence(("MTT/piano",), "piano", "no piano", 0.35, 0.05),
@@ -113,11 +120,14 @@ _PROFILES = {
 _KEY_AT_LEAST, _KEY_AHEAD = 0.75, 0.08
 
 
-def facts(logits: Float[np.ndarray, " tags"]) -> dict[str, str]:
+def facts(
+    logits: Float[np.ndarray, " tags"], *, likely: bool = False
+) -> dict[str, str]:
     """What the taggers are sure of.
 
     Args:
       logits: of both taggers, in the order of `teacher_outputs.TAG_NAMES`.
+      likely: also a family that is only likely, as is good for learning.
     """
     odds = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
     probability = dict(zip(COLUMNS, odds, strict=True))
@@ -128,13 +138,14 @@ def facts(logits: Float[np.ndarray, " tags"]) -> dict[str, str]:
     known = {"sound": "music"}
     family = _far_ahead(
         {name: likeliest(tags) for name, tags in FAMILIES.items()},
-        at_least=_FAMILY_AT_LEAST,
-        ahead=_FAMILY_AHEAD,
+        at_least=_TAUGHT_AT_LEAST if likely else _FAMILY_AT_LEAST,
+        ahead=_TAUGHT_AHEAD if likely else _FAMILY_AHEAD,
     )
     if family:
         known["family"] = family
     for name, evidence in EVIDENCE.items():
-        found = likeliest(evidence.tags)
+        each = [probability[tag] for tag in evidence.tags]
+        found = sum(each) if evidence.synonyms else max(each)
         if found >= evidence.above:
             known[name] = evidence.yes
         elif found <= evidence.below:

@@ -23,16 +23,25 @@ from musilingo_jax.runtime import cli, storage
 
 # Of the questions whose answer is that it cannot be told, so many are kept.
 _UNSURE_SHARE = 0.08
-# Slowed copies, of one in so many excerpts whose tempo is known, and their speeds.
-_SLOWED_EVERY, _SPEEDS = 2, (0.5, 0.95)
+# The speeds of slowed copies of the excerpts whose tempo is known; of one in so many it
+# is asked, too, whether it is music.
+_SPEEDS, _SOUND_EVERY = (0.5, 0.95), 4
 # Silent clips, for each so many excerpts.
 _SILENT_EVERY = 50
 
 Row = dict[str, object]
 
 
-def known_facts(recorded: RecordedSet, lessons: Lessons) -> list[dict[str, str]]:
-    """What is taken for known of each excerpt: fact → value."""
+def known_facts(
+    recorded: RecordedSet, lessons: Lessons, *, likely: bool = False
+) -> list[dict[str, str]]:
+    """What is taken for known of each excerpt: fact → value.
+
+    Args:
+      recorded: the excerpts.
+      lessons: what the teachers heard in them.
+      likely: as in `pseudo_labels.facts`.
+    """
     found = []
     rows = cli.progress(
         range(len(recorded)), total=len(recorded), unit="excerpt", label="facts"
@@ -42,7 +51,7 @@ def known_facts(recorded: RecordedSet, lessons: Lessons) -> list[dict[str, str]]
         if sound != SOUNDS[0]:
             found.append({"sound": sound})
             continue
-        known = pseudo_labels.facts(lessons.tag_logits(row))
+        known = pseudo_labels.facts(lessons.tag_logits(row), likely=likely)
         if lessons.noted[row]:
             known |= pseudo_labels.key(lessons.chroma[row])
         known |= pseudo_labels.beats(float(lessons.bpm[row]))
@@ -103,10 +112,10 @@ def _slowed(
     bpm: Float[np.ndarray, " excerpts"],
     seed: int,
 ) -> list[Row]:
-    """Writes slowed copies of excerpts; asks for their tempo, and if they are music."""
+    """Writes slowed copies of excerpts; asks for their tempo, or if they are music."""
     (folder / "slowed").mkdir(exist_ok=True)
     rows: list[Row] = []
-    chosen = np.flatnonzero(~np.isnan(bpm))[::_SLOWED_EVERY]
+    chosen = np.flatnonzero(~np.isnan(bpm))
     total = len(chosen)
     for index in cli.progress(chosen, total=total, unit="clip", label="slowed"):
         rng = np.random.default_rng([seed, int(index), 1])
@@ -115,7 +124,8 @@ def _slowed(
         sound = slowed(recorded.heard(int(index)), speed)
         soundfile.write(folder / name, sound, SAMPLE_RATE, subtype="PCM_16")
         known = {"sound": SOUNDS[0], **pseudo_labels.beats(speed * float(bpm[index]))}
-        for fact in ("beats", "tempo", "sound"):
+        more = () if index % _SOUND_EVERY else ("sound",)
+        for fact in ("beats", "tempo", *more):
             question, answer, value = fact_questions.short(known, fact, rng)
             row: Row = {"audio": name, "split": "train", "question": question}
             rows.append({**row, "answer": answer, "attribute": fact, "value": value})

@@ -157,17 +157,18 @@ def _unpack(file: Path, package: Package, place: Path) -> None:
                 _write(place / _CHARTS, name, content)
             elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
                 continue
-            elif fnmatch(name, package.music):
+            elif package.music and fnmatch(name, package.music):
                 _write(place / _MUSIC, name, content)
                 kept += 1
             elif package.speech and fnmatch(name, package.speech):
-                _write(place / _SPEECH, name, content)
+                _write(place / _SPEECH, name, content, names=3)
+                kept += not package.music
     if unpacking.returncode or not kept:
         raise UserError(
-            f"{file}: cannot be unpacked, or has no music under {package.music}; "
-            "delete it, and get it again"
+            f"{file}: cannot be unpacked, or has nothing under "
+            f"{package.music or package.speech}; delete it, and get it again"
         )
-    storage.write_text(place / _COMPLETE, f"{kept} songs\n")
+    storage.write_text(place / _COMPLETE, f"{kept} recordings\n")
 
 
 def _files(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
@@ -189,9 +190,9 @@ def _files(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
             yield name, content
 
 
-def _write(place: Path, name: str, content: bytes) -> None:
-    """Writes a song under the last two names of its path: songs may share the last."""
-    path = place / "__".join(PurePosixPath(name).parts[-2:])
+def _write(place: Path, name: str, content: bytes, names: int = 2) -> None:
+    """Writes a file under the last names of its path: several may share the last."""
+    path = place / "__".join(PurePosixPath(name).parts[-names:])
     path.write_bytes(content)
 
 

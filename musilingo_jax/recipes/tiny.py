@@ -31,21 +31,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 
 from musilingo_jax import train
 from musilingo_jax.annotation import tags
 from musilingo_jax.corpora import songs
-from musilingo_jax.models.llama_config import LlamaConfig
 from musilingo_jax.pretrained import weights
 from musilingo_jax.pretrained.model_config import KINDS
 from musilingo_jax.recipes import (
     cards,
     encoder,
     excerpts,
-    language,
+    language_stage,
     no_music,
     notes,
     recorded_songs,
@@ -53,22 +50,20 @@ from musilingo_jax.recipes import (
     render,
     rendered_set,
     shipping,
+    singing,
     start,
-    texts,
 )
 from musilingo_jax.recipes.agreement import agreement
 from musilingo_jax.recipes.config import AdapterConfig, RecipeConfig, SongsConfig
 from musilingo_jax.recipes.excerpts import RecordedSet
 from musilingo_jax.recipes.lessons import SOUNDS, Lessons, sound_of
 from musilingo_jax.recipes.rendered_set import LABELS, RenderedSet
+from musilingo_jax.recipes.singing import SUNG
 from musilingo_jax.recipes.stage_log import StageLog
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
-from musilingo_jax.training.stage_config import StageConfig
 
 ASSETS = Path(str(resources.files("musilingo_jax"))) / "assets"
-# Weights are stored as float16: half the size, and no value is near its limits.
-STORED = np.float16
 # The role of packages → the name of their set.
 RECORDED = {recordings.LEARN: "learnt", recordings.LEFT_OUT: "left_out"}
 # A set of recordings, and what the teachers heard in it.
@@ -127,7 +122,7 @@ def make(recipe: RecipeConfig, sources: Sources) -> None:
     with log.stage("encoder"):
         log.note("encoder", make_encoder(recipe, learnt, left_out))
     with log.stage("language"):
-        log.note("language", make_language_model(recipe))
+        log.note("language", language_stage.make(recipe))
     with log.stage("songs"):
         make_songs(recipe, recipe.adapter, work / "songs", fonts, offset=3, more=True)
         make_recorded_songs(recipe, learnt)
@@ -179,7 +174,7 @@ def make_sets(recipe: RecipeConfig, fonts: Path) -> None:
 
 
 def make_recordings(recipe: RecipeConfig, sources: Sources) -> None:
-    """Draws excerpts of the recordings, and makes speech and noise."""
+    """Draws excerpts of the recordings; makes speech, noise and voices that sing."""
     numbers, work = recipe.recordings, recipe.work
     for offset, (role, name) in enumerate(RECORDED.items()):
         seed = recipe.seed + 5 + 2 * offset
@@ -194,9 +189,19 @@ def make_recordings(recipe: RecipeConfig, sources: Sources) -> None:
             seconds=recipe.render.seconds,
             seed=seed,
         )
+        sung = []
+        if not few:
+            sung = singing.write(
+                work / "sung",
+                songs,
+                recordings.tracks(sources.music, role, speech=True),
+                clips=numbers.sung,
+                seconds=recipe.render.seconds,
+                seed=recipe.seed + 10,
+            )
         excerpts.write_set(
             work / "recordings" / name,
-            [*songs, *others],
+            [*songs, *others, *sung],
             seconds=recipe.render.seconds,
             spacing=numbers.spacing,
             most=max(1, numbers.most // 2) if few else numbers.most,
@@ -254,7 +259,7 @@ def make_encoder(
         folder=recipe.work / "checkpoints" / "encoder",
     )
     folder = recipe.work / "model" / "encoder"
-    weights.save_encoder(student.encoder, folder, dtype=STORED)
+    weights.save_encoder(student.encoder, folder, dtype=shipping.STORED)
     measured = {
         name: encoder.accuracy(student, rendered, recipe.encoder)
         for name, rendered in sets.items()
@@ -262,54 +267,12 @@ def make_encoder(
     return measured | {
         "values": {name: len(values) for name, values in LABELS.items()},
         "agreement": agreement(student, *left_out, recipe.encoder),
-        "excerpts": sum(sound_of(p) == SOUNDS[0] for p in learnt[0].packages),
-        "parameters": parameters(student.encoder),
-    }
-
-
-def make_language_model(recipe: RecipeConfig) -> dict[str, Any]:
-    """Trains and saves tokenizer and language model; returns what it reads."""
-    numbers = recipe.language
-    folder = recipe.work / "model" / "language_model"
-    found = texts.texts(
-        pieces=numbers.pieces, recordings=numbers.recordings, seed=numbers.seed
-    )
-    tokenizer = texts.train_tokenizer(found, folder, tokens=numbers.tokens)
-    captions, questions = (
-        StageConfig.from_config(recipe.experiment, stage).prompt
-        for stage in ("stage1", "stage2")
-    )
-    short, long, left_out = texts.pools(
-        found,
-        tokenizer,
-        {False: captions, True: questions},
-        short_length=numbers.short_length,
-        long_length=numbers.long_length,
-        seed=numbers.seed,
-    )
-    llama = language.train(
-        LlamaConfig.from_dict(recipe.language_model | {"vocab_size": tokenizer.size}),
-        numbers,
-        tokenizer=tokenizer,
-        short=short,
-        long=long,
-        folder=recipe.work / "checkpoints" / "language",
-    )
-    weights.save_language_model(llama, folder, dtype=STORED)
-    return {
-        "texts": len(found),
-        "left_out": left_out,
-        "vocab": tokenizer.size,
-        "parameters": parameters(llama),
-        "reads": language.reading_accuracy(
-            llama, tokenizer, numbers, questions, pieces=recipe.read_pieces
+        "excerpts": sum(
+            sound_of(p) == SOUNDS[0] and p != SUNG for p in learnt[0].packages
         ),
+        "sung": learnt[0].packages.count(SUNG),
+        "parameters": language_stage.parameters(student.encoder),
     }
-
-
-def parameters(module: Any) -> int:
-    """How many numbers a module holds."""
-    return sum(leaf.size for leaf in jax.tree.leaves(module))
 
 
 def make_songs(
@@ -354,7 +317,7 @@ def make_recorded_songs(recipe: RecipeConfig, learnt: Taught) -> None:
         recorded_songs.write_corpus(
             folder,
             recorded,
-            recorded_songs.known_facts(recorded, lessons),
+            recorded_songs.known_facts(recorded, lessons, likely=True),
             lessons.bpm,
             split="train",
             seed=recipe.seed + 9,

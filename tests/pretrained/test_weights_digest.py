@@ -35,6 +35,15 @@ DIGESTS = {
     ("musilingo-tiny-2", "adapter"): (
         "f0c55be6734fab9bf64fadfefdebadd7855c0b88fd908cf52802d671afaeb3b5"
     ),
+    ("musilingo-tiny-3", "encoder"): (
+        "37eddffaf801b6514f04df09092adb367541f6ada2c48116ed6e1e1dda8c08c3"
+    ),
+    ("musilingo-tiny-3", "language_model"): (
+        "c70c26aeea9875c32cc74b1007464fd6297da36ef89721718225a06b6cb472fd"
+    ),
+    ("musilingo-tiny-3", "adapter"): (
+        "58a8ef99c62bc522d70cc6b36afb531c0ce08effafa44e41ac97597469b4185c"
+    ),
     (VERSION_0_1 / "encoder", "encoder"): (
         "c05d5722bc665921237d047138fb0e65a821bf5b4fe4ee962ce753d321e9830d"
     ),

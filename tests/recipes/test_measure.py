@@ -19,7 +19,7 @@ from musilingo_jax.recipes import (
     teacher_outputs,
 )
 from musilingo_jax.recipes.confidence import Judged
-from musilingo_jax.recipes.measured_songs import FILE_FACTS, TEACHERS
+from musilingo_jax.recipes.measured_songs import FILE_FACTS, TEACHERS, VOICES
 from musilingo_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.medium
@@ -120,9 +120,13 @@ def test_a_model_is_measured_on_what_others_say_of_songs(tmp_path, music):
     agreement = songs.load(tmp_path / "measured" / TEACHERS)
     assert {"speech", "noise", "music"} <= {r.value for r in agreement}
 
+    voices = songs.load(tmp_path / "measured" / VOICES)
+    assert {r.attribute for r in voices} == {"vocals"}
+    assert (tmp_path / "measured" / VOICES / "clips/00000.flac").is_file()
+
     found = json.loads((folder / "real_songs.json").read_text())
     assert {"tempo_acc1", "tempo_acc2", "key"} <= found[FILE_FACTS].keys()
-    assert "sound" in found[TEACHERS]
+    assert "sound" in found[TEACHERS] and "vocals" in found[VOICES]
     assert 0 <= found["gain"]["0.05"]["cut off"] <= 1
     assert len(found["shown"]) == 2
     assert sum(row["answers"] for row in found["confidence"]["bins"]) > 0

@@ -60,7 +60,8 @@ def test_music_and_speech_and_licences_of_a_package_are_kept(tmp_path):
         "usr/share/a/music/one/song.ogg": ogg(),
         "usr/share/a/music/two/song.ogg": ogg(),
         "usr/share/a/sounds/bang.ogg": ogg(),
-        "usr/share/a/voices/hello.ogg": ogg(),
+        "usr/share/a/voices/one/hello.ogg": ogg(),
+        "usr/share/a/voices/two/hello.ogg": ogg(),
         "usr/share/a/music/one/notes.mid": b"MThd",
         "usr/share/a/pack.pk3": pack.getvalue(),
     }
@@ -85,12 +86,20 @@ def test_music_and_speech_and_licences_of_a_package_are_kept(tmp_path):
         "music/music__inside.ogg",
         "music/one__song.ogg",
         "music/two__song.ogg",
-        "speech/voices__hello.ogg",
+        "speech/voices__one__hello.ogg",
+        "speech/voices__two__hello.ogg",
     ]
     assert (place / "charts/one__notes.mid").read_bytes() == b"MThd"
     assert (place / "copyright").read_text() == "CC0"
-    with pytest.raises(UserError, match=r"has no music under \*/none/\*"):
+    with pytest.raises(UserError, match=r"has nothing under \*/none/\*"):
         recordings._unpack(deb, Package("a-game", "1", "", "CC0", "*/none/*"), place)
+    spoken = Package("a-game", "1", "", "CC0", music="", speech="*/voices/one/*")
+    recordings._unpack(deb, spoken, place)
+    assert [path.name for path in place.rglob("*.ogg")] == ["voices__one__hello.ogg"]
+    with pytest.raises(UserError, match=r"has nothing under \*/nobody/\*"):
+        recordings._unpack(
+            deb, Package("a-game", "1", "", "CC0", "", speech="*/nobody/*"), place
+        )
 
 
 def test_a_package_that_is_not_there_is_named(tmp_path):
@@ -168,6 +177,38 @@ def test_speech_and_noise_are_written_once(tmp_path, tracks):
         no_music.speech(tracks[2:], 10, np.random.default_rng(0))
 
 
+def test_speech_of_a_clip_is_one_voice_and_packages_count_alike(tmp_path):
+    """Of a package with many recordings by two voices, and one with a single one."""
+    heard = {"many__low": 200.0, "many__high": 600.0, "one__other": 1500.0}
+    spoken = []
+    for name, pitch in heard.items():
+        sound = np.sin(2 * np.pi * pitch * np.arange(0.6 * RATE) / RATE)
+        for number in range(9 if name.startswith("many") else 1):
+            path = tmp_path / f"{name}__{number}.wav"
+            soundfile.write(path, 0.5 * sound, RATE)
+            spoken.append(Track(name.partition("__")[0], path))
+    found = []
+    for seed in range(40):
+        clip = no_music.speech(spoken, 2 * RATE, np.random.default_rng(seed))
+        power = np.square(np.abs(np.fft.rfft(clip * np.hanning(len(clip)))))
+        at = {
+            name: power[round(2 * pitch) - 40 : round(2 * pitch) + 40].sum()
+            for name, pitch in heard.items()
+        }
+        best = max(at, key=lambda name: at[name])
+        assert all(x < 0.05 * at[best] for name, x in at.items() if name != best)
+        found.append(best)
+    assert 10 < found.count("one__other") < 30
+    assert set(found) == set(heard)
+
+
+def test_silent_recordings_of_speech_are_not_spoken(tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
+    spoken = [Track("silence", tmp_path / "silence.wav")]
+    with pytest.raises(UserError, match="silence: there is no recording of speech"):
+        no_music.speech(spoken, 10, np.random.default_rng(0))
+
+
 def logits(**probabilities):
     """Logits of both taggers: those tags, and all others as good as impossible."""
     found = np.full(len(pseudo_labels.COLUMNS), -9.0)
@@ -189,6 +230,20 @@ def test_only_what_the_taggers_are_sure_of_is_taken_for_known():
     assert known["piano"] == "no piano" and known["vocals"] == "no vocals"
     assert "family" not in pseudo_labels.facts(logits(MSD_metal=0.5, MTT_rock=0.45))
     assert "family" not in pseudo_labels.facts(logits(MSD_jazz=0.2))
+
+
+def test_words_for_the_same_add_up():
+    spread = logits(MTT_vocal=0.25, MTT_male_vocal=0.3, MTT_singing=0.2, MTT_voice=0.2)
+    assert pseudo_labels.facts(spread)["vocals"] == "vocals"
+    assert "vocals" not in pseudo_labels.facts(logits(MTT_vocal=0.25, MTT_voice=0.3))
+    assert "piano" not in pseudo_labels.facts(logits(MTT_piano=0.3))
+
+
+def test_a_family_is_taught_where_it_is_only_likely():
+    between = logits(MSD_jazz=0.3, MTT_rock=0.25)
+    assert "family" not in pseudo_labels.facts(between)
+    assert pseudo_labels.facts(between, likely=True)["family"] == "jazz"
+    assert "family" not in pseudo_labels.facts(logits(MSD_jazz=0.1), likely=True)
 
 
 def test_a_key_is_taken_for_known_where_its_notes_sound():

@@ -22,6 +22,7 @@ from musilingo_jax.corpora import songs
 from musilingo_jax.corpora.styles import ATTRIBUTES
 from musilingo_jax.pretrained import weights
 from musilingo_jax.recipes import (
+    language_stage,
     notes,
     recordings,
     shipping,
@@ -61,7 +62,7 @@ def smallest(work):
     )
     config.encoder.recipe.update(steps=2, warmup_steps=1, batch_size=4)
     config.encoder.recipe.recorded_batch_size = 2
-    config.recordings.update(songs=2, no_music=1, spacing=3.0)
+    config.recordings.update(songs=2, no_music=1, sung=1, spacing=3.0)
     config.language.read_pieces = 2
     config.language.model.update(
         hidden_size=32,
@@ -116,10 +117,10 @@ def check_model(folder, corpus):
     """That the parts load, fit each other, and answer a question about a song."""
     for part in PARTS:
         assert (
-            (folder / part / "README.md").read_text().startswith("# musilingo-tiny-2 /")
+            (folder / part / "README.md").read_text().startswith("# musilingo-tiny-3 /")
         )
     assert json.loads((folder / "config.json").read_text())["model"] == {
-        "pretrained": "musilingo-tiny-2",
+        "pretrained": "musilingo-tiny-3",
         "adapter": "",
         "encoder": "",
         "language_model": "",
@@ -184,8 +185,8 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
         sine_soundfont.write(fonts / name, partials)
     # A scratch copy stands for the package, with old files that must go.
     monkeypatch.setattr(tiny, "ASSETS", assets)
-    (assets / "musilingo-tiny-2/adapter").mkdir(parents=True)
-    (assets / "musilingo-tiny-2/adapter/old.safetensors").write_bytes(b"old")
+    (assets / "musilingo-tiny-3/adapter").mkdir(parents=True)
+    (assets / "musilingo-tiny-3/adapter/old.safetensors").write_bytes(b"old")
     shipped = files_of(ASSETS)
 
     run(config, fonts, install=True)
@@ -214,10 +215,10 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
     assert 0 < moved.max() < 0.01
     check_model(work / "model", work / "corpus")
 
-    assert files_of(assets / "musilingo-tiny-2") == files_of(work / "model")
+    assert files_of(assets / "musilingo-tiny-3") == files_of(work / "model")
     assert files_of(assets / "musilingo-tiny-corpus") == files_of(work / "corpus")
     assert {path.name for path in assets.iterdir()} == {
-        "musilingo-tiny-2",
+        "musilingo-tiny-3",
         "musilingo-tiny-corpus",
     }
     assert files_of(ASSETS) == shipped
@@ -277,22 +278,36 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
     assert after != before
     assert {name.split("/")[0] for name in after} == {
         "musilingo-tiny-1",
-        "musilingo-tiny-2",
+        "musilingo-tiny-3",
         "musilingo-tiny-corpus",
         "musilingo-tiny-songs",
     }
     # The released layout: the same files as those of the model before.
     layout, made = (
         {path.split("/", 1)[1] for path in after if path.startswith(name)}
-        for name in ("musilingo-tiny-1", "musilingo-tiny-2")
+        for name in ("musilingo-tiny-1", "musilingo-tiny-3")
     )
     assert layout == made
     check_model(
-        package / "assets/musilingo-tiny-2", package / "assets/musilingo-tiny-corpus"
+        package / "assets/musilingo-tiny-3", package / "assets/musilingo-tiny-corpus"
     )
     for part in PARTS:
-        ours = weights.digest(package / "assets/musilingo-tiny-2", part)
+        ours = weights.digest(package / "assets/musilingo-tiny-3", part)
         assert f"{part}: {ours}" in done.stdout
+
+
+def test_a_language_model_that_can_say_it_all_is_taken_as_it_is(tmp_path):
+    config = load_config("tiny_from_scratch").get_config("quick")
+    config.work, config.language.read_pieces = str(tmp_path), 2
+    start = config.language.recipe.start = "musilingo-tiny-1/language_model"
+    with pytest.raises(UserError, match="recipe.start is musilingo-tiny-1/language_m"):
+        language_stage.make(RecipeConfig.from_config(config))  # It is smaller.
+    start = config.language.recipe.start = "musilingo-tiny-2/language_model"
+    found = language_stage.make(RecipeConfig.from_config(config))
+    assert found["taken"] == start and "language model" in found["card"]
+    assert found["reads"]["sound"] > 0.5
+    made, taken = files_of(tmp_path / "model/language_model"), files_of(ASSETS / start)
+    assert made == {name: taken[name] for name in taken if name != "README.md"}
 
 
 def test_the_folder_of_the_work_can_be_chosen():
@@ -378,11 +393,11 @@ def test_a_missing_soundfont_is_named(tmp_path):
 
 def test_an_installation_that_fails_leaves_what_was_there(tmp_path):
     assets = tmp_path / "assets"
-    (assets / "musilingo-tiny-2").mkdir(parents=True)
-    (assets / "musilingo-tiny-2/config.json").write_text("{}")
+    (assets / "musilingo-tiny-3").mkdir(parents=True)
+    (assets / "musilingo-tiny-3/config.json").write_text("{}")
     with pytest.raises(FileNotFoundError):
         shipping.install(tmp_path / "nothing was made", assets)
-    assert (assets / "musilingo-tiny-2/config.json").read_text() == "{}"
+    assert (assets / "musilingo-tiny-3/config.json").read_text() == "{}"
 
 
 def test_the_log_adds_up_interrupted_stages(tmp_path):
