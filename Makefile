@@ -114,7 +114,7 @@ build/teachers/basic_pitch.whl: $(VENV)/demo.stamp
 	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/teachers basic-pitch==0.4.0
 	mv build/teachers/basic_pitch-0.4.0-py2.py3-none-any.whl $@
 
-# Downloads about 3 GB of Debian's packages of games, and keeps their music.
+# Downloads about 3 GB of Debian's packages of games and of speech; keeps the recordings.
 music: $(VENV)/demo.stamp
 	$(VENV)/bin/python -m musilingo_jax.recipes.recordings --out=build/music
 

@@ -1,4 +1,4 @@
-r"""Recordings under free licences, from Debian's packages of games.
+r"""Recordings under free licences, from Debian's packages of games and of speech.
 
     make music      # or: python -m musilingo_jax.recipes.recordings --out=build/music
 

@@ -121,7 +121,7 @@ def sing(spoken: Waveform, rng: np.random.Generator) -> Waveform:
     at = np.minimum((frames / slower).astype(int), len(gains) - 1)
     pulses = _pulses(_melody(len(spoken), rng))
     hiss = rng.standard_normal(len(pulses)).astype(np.float32) * 0.3
-    window = scipy.signal.windows.hann(2 * _HOP, sym=False)
+    window = np.hanning(2 * _HOP + 1)[:-1]
     total = np.zeros(len(spoken) + 4 * _HOP)
     for frame, source in zip(frames, at, strict=True):
         begin = frame * _HOP
@@ -131,7 +131,9 @@ def sing(spoken: Waveform, rng: np.random.Generator) -> Waveform:
         excited[: len(part)] = part * window[: len(part)]
         rings = scipy.signal.lfilter([gains[source]], filters[source], excited)
         total[begin : begin + 4 * _HOP] += rings[: len(total) - begin]
-    sung = scipy.signal.lfilter([1.0], [1.0, -_EMPHASIS], total[: len(spoken)])
+    sung = np.asarray(
+        scipy.signal.lfilter([1.0], [1.0, -_EMPHASIS], total[: len(spoken)])
+    )
     return (0.3 * sung / (np.abs(sung).max() + 1e-9)).astype(np.float32)
 
 
@@ -139,8 +141,8 @@ def _analysed(
     spoken: Waveform,
 ) -> tuple[Float[np.ndarray, "frames poles"], Float[np.ndarray, " frames"], np.ndarray]:
     """Of each frame the filter, its gain, and whether the cords swing."""
-    sound = scipy.signal.lfilter([1.0, -_EMPHASIS], [1.0], spoken)
-    window = scipy.signal.windows.hann(_FRAME)
+    sound = np.asarray(scipy.signal.lfilter([1.0, -_EMPHASIS], [1.0], spoken))
+    window = np.hanning(_FRAME)
     lags = [round(SAMPLE_RATE / pitch) for pitch in reversed(_SPOKEN)]
     filters, gains, voiced = [], [], []
     for begin in range(0, len(spoken) - _FRAME, _HOP):
@@ -175,7 +177,7 @@ def _melody(samples: int, rng: np.random.Generator) -> Float[np.ndarray, " sampl
         semitones = 12 * octave + scale[step]
         pitch = np.append(pitch, np.full(length, lowest * 2 ** (semitones / 12)))
     # A singer glides from note to note, and swings around each.
-    glide = scipy.signal.windows.hann(round(0.06 * SAMPLE_RATE))
+    glide = np.hanning(round(0.06 * SAMPLE_RATE))
     pitch = np.convolve(pitch[:samples], glide / glide.sum(), mode="same")
     seconds = np.arange(samples) / SAMPLE_RATE
     swing = rng.uniform(10, 60) * np.sin(2 * np.pi * rng.uniform(*_VIBRATO) * seconds)
