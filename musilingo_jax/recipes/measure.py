@@ -106,8 +106,10 @@ def measure(
     for name in (TEACHERS, FILE_FACTS, VOICES):
         each = config.copy_and_resolve_references()
         each.corpus.path = f"{numbers.work}/{name}/songs.jsonl"
-        if not Path(each.corpus.path).stat().st_size:
-            print(f"{each.corpus.path}: the teachers are sure of no song; left out")
+        lines = Path(each.corpus.path).read_text("utf-8").splitlines()
+        if len({json.loads(line)["audio"] for line in lines}) < 2:
+            # Without another song there is no control.
+            print(f"{each.corpus.path}: the teachers are sure of too few songs")
             continue
         each.features.cache = f"{config.run}/cache/{name}"
         _, scored[name] = evaluate(each, parts.adapter, folder / name)
