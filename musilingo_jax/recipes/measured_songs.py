@@ -35,7 +35,7 @@ from musilingo_jax.recipes import (
     singing,
     teacher_outputs,
 )
-from musilingo_jax.recipes.excerpts import RecordedSet
+from musilingo_jax.recipes.excerpts import RecordedSet, Track
 from musilingo_jax.recipes.lessons import Lessons
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 from musilingo_jax.runtime import storage
@@ -105,16 +105,9 @@ def write(
         seconds=numbers.seconds,
         seed=numbers.seed,
     )
-    excerpts.write_set(
-        work / "set",
-        [*chosen, *others],
-        seconds=numbers.seconds,
-        spacing=1e9,
-        most=1,
-        seed=numbers.seed + 1,
-        processes=1,
+    recorded = _one_of_each(
+        work / "set", [*chosen, *others], numbers.seconds, numbers.seed + 1
     )
-    recorded = RecordedSet(work / "set")
     lessons = Lessons.of(
         recorded,
         taggers=packages / tags.WHEEL,
@@ -135,6 +128,16 @@ def write(
     if not (work / VOICES / songs.FILE_NAME).exists():
         write_voices(work / VOICES, recorded, facts, music, packages, numbers)
     return recorded, facts
+
+
+def _one_of_each(
+    folder: Path, tracks: Sequence[Track], seconds: float, seed: int
+) -> RecordedSet:
+    """A set with one excerpt of each recording."""
+    excerpts.write_set(
+        folder, tracks, seconds=seconds, spacing=1e9, most=1, seed=seed, processes=1
+    )
+    return RecordedSet(folder)
 
 
 def write_voices(
@@ -169,16 +172,7 @@ def write_voices(
         seconds=numbers.seconds,
         seed=numbers.seed + 3,
     )
-    excerpts.write_set(
-        folder / "set",
-        mixed,
-        seconds=numbers.seconds,
-        spacing=1e9,
-        most=1,
-        seed=numbers.seed + 4,
-        processes=1,
-    )
-    sung = RecordedSet(folder / "set")
+    sung = _one_of_each(folder / "set", mixed, numbers.seconds, numbers.seed + 4)
     heard = teacher_outputs.heard_by_taggers(
         sung.waveform, packages / tags.WHEEL, folder / "set" / "tags"
     )

@@ -9,10 +9,11 @@ The stages, each finished once and kept below `config.work`:
     sets        rendered clips: a training set, and two held-out ones, of which one is
                 played by a soundfont that training never uses
     recordings  excerpts of recordings, of packages to learn from and of others to
-                measure with; speech and noise
+                measure with; speech, noise, and voices that sing (`singing.py`)
     teachers    what published models hear in them (`lessons.py`)
     encoder     `encoder.py`, on the training set and the recordings → model/encoder
-    language    `language.py`, tokenizer and language model  → model/language_model
+    language    `language_stage.py`, tokenizer and language model, trained or taken
+                                                             → model/language_model
     songs       a corpus of rendered songs as files, as a user's own would be, and one
                 of recordings
     adapter     a ridge start (`start.py`), then the ordinary `musilingo_jax.train`
