@@ -3,7 +3,7 @@
     make recipe
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
 
-Purpose: to make the embedded model, `musilingo-tiny-3`, and the embedded corpus. The
+Purpose: to make the embedded model, `musilingo-tiny-4`, and the embedded corpus. The
 first command also fetches what it is made from (3 GB, on Debian 12), runs the second,
 and measures the result with `configs/real_songs.py`. After the colon, `quick` is a
 smoke test: every stage in small, and a model that has learnt nothing:
@@ -17,13 +17,13 @@ taggers and a transcriber say what they hear; six other packages are only used i
 evaluation. Speech, from six packages, and from two others for evaluation; noise; and
 excerpts to which a voice sings that is made of speech.
 
-Start: the encoder begins with that of `musilingo-tiny-2`, which has heard the same
-packages; the language model is that one's. `scratch` begins with random numbers
-instead, makes more steps, and trains a language model.
+Start: the encoder begins with that of `musilingo-tiny-3`, which has heard the same
+packages; the language model is that of `musilingo-tiny-2`. `scratch` begins with random
+numbers instead, makes more steps, and trains a language model.
 
-Expected: two hours and twenty minutes in all on two cores (2026-12-01), no stage over
-70 minutes, and 8 GB below `build/tiny`; `scratch`, longer. What came of it is in
-`docs/embedded-model.md`.
+Expected: two hours and a half in all on two cores (2026-12-01), of which the encoder's
+stage takes an hour and a half, and 8 GB below `build/tiny`; `scratch`, longer. What
+came of it is in `docs/embedded-model.md`.
 
 It can be interrupted at any time; the same command resumes. What the teachers heard is
 kept by digest, so that another training with the same recordings is half an hour
@@ -65,7 +65,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # MERT's architecture, read from a config.json like that of the released models.
     # 24 kHz / (16·4·3·5) = 25 frames a second, a third of MERT's: the transformer costs
-    # a third, and 108 frames are the 4.33 s over which MusiLingo averages.
+    # a third, and 108 frames are the 4.33 s over which MusiLingo averages. As many
+    # frames for the positional convolution as in MERT are 5.12 s here: room for eight
+    # beats of slow music.
     config.encoder = ConfigDict()
     config.encoder.model = {
         "model_type": "mert_model",
@@ -77,7 +79,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "conv_kernel": (32, 8, 6, 10),
         "conv_stride": (16, 4, 3, 5),
         "num_feat_extract_layers": 4,
-        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embeddings": 128,
         "num_conv_pos_embedding_groups": 16,
         "feat_extract_norm": "group",
         "do_stable_layer_norm": True,
@@ -87,8 +89,8 @@ def get_config(arg: str = "") -> ConfigDict:
         "layer_norm_eps": 1e-5,
     }
     config.encoder.recipe = {
-        "start": "" if quick or scratch else "musilingo-tiny-2/encoder",
-        "steps": 4 if quick else 5000 if scratch else 3000,
+        "start": "" if quick or scratch else "musilingo-tiny-3/encoder",
+        "steps": 4 if quick else 5000 if scratch else 4500,
         "batch_size": 4,
         "recorded_batch_size": 4 if quick else 8,
         "learning_rate": 1e-3 if quick or scratch else 6e-4,

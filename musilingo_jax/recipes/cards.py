@@ -35,10 +35,11 @@ read-out (the mean over hidden states, and over windows of {window_frames} frame
   instrument families;
 - of recordings, from *teachers*: the 100 tags of the two taggers of `musicnn` 0.1.0
   (Pons and Serra 2019; ISC) and the layers below them; in a third of the excerpts,
-  which notes sound, by `basic-pitch` 0.4.0 (Bittner et al. 2022; Apache-2.0); and a
-  tempo, where a song's onsets agree on one. Teachers hear each song at one level; the
-  student hears copies of it at others, through codecs, equalised, too loud, with noise,
-  and slowed copies, whose tempo alone is known.
+  which notes sound, by `basic-pitch` 0.4.0 (Bittner et al. 2022; Apache-2.0); how well
+  each tempo fits the onsets; and one of these, where a song's onsets agree on it.
+  Teachers hear each song at one level; the student hears copies of it at others,
+  through codecs, equalised, too loud, with noise, and slowed copies, of which what is
+  periodic alone is known.
 
 The heads are not shipped. {steps:,} steps of {batch_size} composed clips and
 {recorded_batch_size} excerpts.

@@ -129,12 +129,22 @@ def rows_of_step(
 def first_encoder(config: MertConfig, start: str, rngs: nnx.Rngs) -> Mert:
     """The encoder that a training begins with; `start` as in `EncoderRecipe`.
 
+    Its positional convolution may be narrower than that of `config`; it is padded with
+    zeros, so that it computes the same.
+
     Raises:
       UserError: it cannot be read, or has another architecture.
     """
     if not start:
         return Mert(config, rngs=rngs)
     found = weights.load_encoder(start, dtype="float32", mesh=None)
+    narrow, wide = (c.num_conv_pos_embeddings for c in (found.config, config))
+    if narrow < wide:
+        kernel = found.positional.kernel
+        before = wide // 2 - narrow // 2
+        padding = ((before, wide - narrow - before), (0, 0), (0, 0))
+        found.positional.kernel = kernel.replace(jnp.pad(kernel[...], padding))
+        found.config = dataclasses.replace(found.config, num_conv_pos_embeddings=wide)
     if found.config != config:
         raise UserError(
             f"config.encoder.recipe.start is {start}: its architecture is another than "

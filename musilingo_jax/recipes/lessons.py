@@ -6,7 +6,7 @@
                     └──────────▶ student ─────────────▶ loss ◀──────┘
 
 A copy keeps what the teachers said of the excerpt itself. Some copies are played more
-slowly: of these only the tempo is known, as much slower.
+slowly: of these only what is periodic is known, as much slower.
 """
 
 import dataclasses
@@ -37,6 +37,8 @@ _CODED_EVERY = 2
 _PLAIN = 0.3
 # Share of the copies that are played more slowly, and the speeds of these.
 _SLOWED, _SPEEDS = 0.4, (0.5, 1.0)
+RHYTHM = tempi.TEMPI[::2]
+"""Beats per minute of which a student learns how well each fits, one fiftieth apart."""
 UNKNOWN = -1
 """In place of a class of the tempo."""
 # Tags of energetic music, whose beats are counted faster.
@@ -59,6 +61,7 @@ class Lessons:
       mean, deviation: of each column before.
       chroma: the probability that a pitch class sounds in a frame.
       noted: whether `chroma` was heard; it is 0 elsewhere.
+      onsets: the autocorrelation of each excerpt's onsets, from `tempi.correlations`.
       bpm: beats per minute, as `tempi.tempi` finds them; NaN where they are not known.
     """
 
@@ -69,6 +72,7 @@ class Lessons:
     deviation: Float[np.ndarray, " outputs"]
     chroma: Float[np.ndarray, "excerpts frames 12"]
     noted: Bool[np.ndarray, " excerpts"]
+    onsets: Float[np.ndarray, "excerpts lags"]
     bpm: Float[np.ndarray, " excerpts"]
 
     @classmethod
@@ -100,7 +104,8 @@ class Lessons:
         heard = teacher_outputs.heard_by_taggers(
             recorded.waveform, taggers, recorded.folder / "tags"
         )
-        bpm = _tempi(recorded, heard, processes)
+        onsets = _onsets(recorded, processes)
+        bpm = _tempi(recorded, heard, onsets)
         kinds = [sound_of(package) for package in recorded.packages]
         is_kind = np.array([[kind == sound for sound in SOUNDS] for kind in kinds])
         heard = np.concatenate([heard, is_kind.astype(np.float32)], axis=1)
@@ -122,6 +127,7 @@ class Lessons:
             deviation=deviation,
             chroma=chroma,
             noted=noted,
+            onsets=onsets,
             bpm=bpm,
         )
 
@@ -141,6 +147,7 @@ class Lessons:
         Bool[np.ndarray, " rows"],
         Float[np.ndarray, "rows frames 12"],
         Bool[np.ndarray, " rows"],
+        Float[np.ndarray, "rows tempi"],
         dict[str, Int[np.ndarray, " rows"]],
     ]:
         """Copies of some excerpts, each another way, and what is known of them.
@@ -151,8 +158,9 @@ class Lessons:
 
         Returns:
           The copies; what the taggers said, and of which copies it holds; the pitch
-          classes, and of which copies they are known; the classes of the tempo, as a
-          number and as a word, or `UNKNOWN`.
+          classes, and of which copies they are known; how well each tempo of `RHYTHM`
+          fits, from -1 to 1; the classes of the tempo, as a number and as a word, or
+          `UNKNOWN`.
         """
         made = [self._copy(row, [*seed, i]) for i, row in enumerate(rows)]
         copies, speeds = zip(*made, strict=True)
@@ -171,6 +179,13 @@ class Lessons:
             alike,
             self.chroma[rows],
             self.noted[rows] & alike,
+            # What has a period of the excerpt has a longer one of the slower copy.
+            np.concatenate(
+                [
+                    tempi.comb(self.onsets[row][None], RHYTHM / speed)
+                    for row, speed in zip(rows, speeds, strict=True)
+                ]
+            ).astype(np.float32),
             {name: np.array(each, np.int32) for name, each in classes.items()},
         )
 
@@ -208,19 +223,28 @@ def output_weights() -> Float[np.ndarray, " outputs"]:
     return np.concatenate([np.full(n, share / n, np.float32) for share, n in parts])
 
 
-def _tempi(
-    recorded: RecordedSet, heard: Float[np.ndarray, "excerpts outputs"], processes: int
-) -> Float[np.ndarray, " excerpts"]:
-    """Beats per minute of each excerpt of music; NaN where they are not known."""
+def _onsets(
+    recorded: RecordedSet, processes: int
+) -> Float[np.ndarray, "excerpts lags"]:
+    """The autocorrelation of each excerpt's onsets, computed once."""
     path = recorded.folder / "onsets.npy"
     if not path.exists():
         found = tempi.correlations(recorded.waveform, processes)
         with storage.atomic(path) as partial, partial.open("wb") as file:
             np.save(file, found.astype(np.float32))
+    return np.load(path)
+
+
+def _tempi(
+    recorded: RecordedSet,
+    heard: Float[np.ndarray, "excerpts outputs"],
+    onsets: Float[np.ndarray, "excerpts lags"],
+) -> Float[np.ndarray, " excerpts"]:
+    """Beats per minute of each excerpt of music; NaN where they are not known."""
     columns = [teacher_outputs.TAG_NAMES.index(name) for name in _ENERGETIC]
     energy = 1 / (1 + np.exp(-heard[:, columns].max(axis=1)))
     songs = [str(path) for path in recorded.paths]
-    bpm = tempi.tempi(np.load(path), songs, energy)
+    bpm = tempi.tempi(onsets, songs, energy)
     # A voice that was mixed in keeps a time of its own.
     is_music = [
         sound_of(package) == SOUNDS[0] and package != SUNG

@@ -23,9 +23,8 @@ from musilingo_jax.runtime import cli, storage
 
 # Of the questions whose answer is that it cannot be told, so many are kept.
 _UNSURE_SHARE = 0.08
-# The speeds of slowed copies of the excerpts whose tempo is known; of one in so many it
-# is asked, too, whether it is music.
-_SPEEDS, _SOUND_EVERY = (0.5, 0.95), 4
+# The speeds of slowed copies of the excerpts whose tempo is known.
+_SPEEDS = (0.5, 0.95)
 # Silent clips, for each so many excerpts.
 _SILENT_EVERY = 50
 
@@ -112,7 +111,7 @@ def _slowed(
     bpm: Float[np.ndarray, " excerpts"],
     seed: int,
 ) -> list[Row]:
-    """Writes slowed copies of excerpts; asks for their tempo, or if they are music."""
+    """Writes slowed copies of excerpts; asks for their tempo, and if they are music."""
     (folder / "slowed").mkdir(exist_ok=True)
     rows: list[Row] = []
     chosen = np.flatnonzero(~np.isnan(bpm))
@@ -124,8 +123,7 @@ def _slowed(
         sound = slowed(recorded.heard(int(index)), speed)
         soundfile.write(folder / name, sound, SAMPLE_RATE, subtype="PCM_16")
         known = {"sound": SOUNDS[0], **pseudo_labels.beats(speed * float(bpm[index]))}
-        more = () if index % _SOUND_EVERY else ("sound",)
-        for fact in ("beats", "tempo", *more):
+        for fact in ("beats", "tempo", "sound"):
             question, answer, value = fact_questions.short(known, fact, rng)
             row: Row = {"audio": name, "split": "train", "question": question}
             rows.append({**row, "answer": answer, "attribute": fact, "value": value})

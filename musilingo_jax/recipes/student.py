@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from musilingo_jax.models.layers import Linear
 from musilingo_jax.models.mert import Mert
 from musilingo_jax.models.pooling import pool
-from musilingo_jax.recipes.lessons import UNKNOWN, output_weights
+from musilingo_jax.recipes.lessons import RHYTHM, UNKNOWN, output_weights
 from musilingo_jax.recipes.rendered_set import CHROMA, LABELS
 
 # Weight of the loss of single windows beside that of whole clips.
@@ -29,6 +29,9 @@ _WINDOW_WEIGHT = 0.3
 _NOTE_WEIGHT = 0.5
 # The same of the tempo of recordings.
 _TEMPO_WEIGHT = 0.4
+# The same of how well each tempo fits, which is known of excerpts without one, too. It
+# varies by about `_RHYTHM_SPREAD`.
+_RHYTHM_WEIGHT, _RHYTHM_SPREAD = 0.5, 0.13
 # A tempo as a number counts as the class beside it, too, a little: the classes are one
 # twenty-fifth apart, and a tempo lies anywhere between two (Böck and Davies 2020 widen
 # tempo targets likewise).
@@ -49,6 +52,7 @@ class Student(nnx.Module):
         )
         self.frame_head = head(frame_targets)
         self.heard_head = head(heard)
+        self.rhythm_head = head(len(RHYTHM))
 
     def __call__(
         self, waveform: Float[Array, "batch samples"], window_frames: int
@@ -86,6 +90,7 @@ class Recorded(NamedTuple):
       heard: whether `outputs` are known.
       chroma: for each frame, the probability that a pitch class sounds.
       noted: whether `chroma` is known.
+      rhythm: how well each tempo of `lessons.RHYTHM` fits, from -1 to 1.
       tempo: the classes of the tempo, by label, or `lessons.UNKNOWN`.
     """
 
@@ -94,6 +99,7 @@ class Recorded(NamedTuple):
     heard: Bool[Array | np.ndarray, " batch"]
     chroma: Float[Array | np.ndarray, "batch frames 12"]
     noted: Bool[Array | np.ndarray, " batch"]
+    rhythm: Float[Array | np.ndarray, "batch tempi"]
     tempo: Mapping[str, Int[Array | np.ndarray, " batch"]]
 
 
@@ -176,11 +182,13 @@ def _of_teachers(
     shares: Float[Array, " windows"],
     frame_weight: float,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Squared distance from the taggers' outputs; cross entropy of notes and tempo.
+    """Squared distance from what is heard; cross entropy of notes and of the tempo.
+
+    Heard are the taggers' outputs, and how well each tempo fits.
 
     Returns:
-      The loss; and the share of the taggers' variance that is not explained, as
-      `heard_loss`.
+      The loss; and the shares of the taggers' variance and of the rhythms' that are not
+      explained, as `heard_loss` and, about, `rhythm_loss`.
     """
     outputs = student.heard_head(windows)
     heard_loss = _distance(outputs, recorded.outputs, recorded.heard, shares)
@@ -190,6 +198,10 @@ def _of_teachers(
     )
     total = sum(heard_loss)
     total += _NOTE_WEIGHT * frame_weight * _mean(missed, recorded.noted)
+    rhythm = jnp.einsum("bwt,w->bt", student.rhythm_head(windows), shares)
+    goals = jnp.asarray(recorded.rhythm) / _RHYTHM_SPREAD
+    rhythm_loss = jnp.mean(jnp.square(rhythm - goals))
+    total += _RHYTHM_WEIGHT * rhythm_loss
     for name, labels in recorded.tempo.items():
         logits = jnp.einsum("bwv,w->bv", student.clip_heads[name](windows), shares)
         goals = jax.nn.one_hot(labels, logits.shape[-1])
@@ -197,7 +209,7 @@ def _of_teachers(
             goals = _widened(goals)
         each = optax.softmax_cross_entropy(logits, goals)
         total += _TEMPO_WEIGHT * _mean(each, labels != UNKNOWN)
-    return total, {"heard_loss": heard_loss[0]}
+    return total, {"heard_loss": heard_loss[0], "rhythm_loss": rhythm_loss}
 
 
 def _widened(goals: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:

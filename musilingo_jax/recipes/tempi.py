@@ -21,8 +21,8 @@ from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 from musilingo_jax.runtime import cli
 
 _HOP = 256
-_RATE = SAMPLE_RATE / _HOP  # onset strengths in a second
-LAGS = round(5.0 * _RATE)  # of which the correlation is computed: 5 s
+RATE = SAMPLE_RATE / _HOP  # onset strengths in a second
+LAGS = round(5.0 * RATE)  # of which the correlation is computed: 5 s
 # Candidates, one hundredth apart.
 TEMPI = 50 * 1.01 ** np.arange(145)
 _BEATS = np.array([1, 2, 3, 4])  # whose lags count
@@ -77,9 +77,10 @@ def tempi(
 
 def comb(
     correlated: Float[np.ndarray, "excerpts lags"],
+    tempi: Float[np.ndarray, " tempi"] = TEMPI,
 ) -> Float[np.ndarray, "excerpts tempi"]:
-    """How well each of `TEMPI` fits: the mean correlation at the lags of its beats."""
-    lags = 60 / TEMPI[:, None] * _BEATS * _RATE
+    """How well each tempo fits: the mean correlation at the lags of its beats."""
+    lags = 60 / tempi[:, None] * _BEATS * RATE
     below = np.floor(lags).astype(int)
     share = lags - below
     inside = below + 1 < correlated.shape[1]

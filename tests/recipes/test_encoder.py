@@ -9,10 +9,11 @@ from flax import nnx
 from helpers.small_run import load_config
 
 from musilingo_jax.corpora import synthetic
-from musilingo_jax.corpora.facts import beat_index
+from musilingo_jax.corpora.facts import BEATS, beat_index
 from musilingo_jax.models.mert_config import MertConfig
-from musilingo_jax.recipes import encoder, student
-from musilingo_jax.recipes.lessons import UNKNOWN, Lessons, output_weights
+from musilingo_jax.pretrained import weights
+from musilingo_jax.recipes import encoder, student, tempi
+from musilingo_jax.recipes.lessons import RHYTHM, UNKNOWN, Lessons, output_weights
 from musilingo_jax.recipes.rendered_set import RenderedSet
 from musilingo_jax.runtime.errors import UserError
 from musilingo_jax.runtime.settings import read_section
@@ -35,6 +36,13 @@ def test_an_epoch_visits_every_clip_once_in_an_order_of_its_own():
     )
 
 
+def clicks(bpm):
+    """The autocorrelation of a click on each beat, as `tempi.correlations` finds it."""
+    lags = np.arange(tempi.LAGS) / tempi.RATE
+    from_a_beat = np.abs((lags * bpm / 60 + 0.5) % 1 - 0.5) * 60 / bpm
+    return np.exp(-0.5 * (from_a_beat / 0.02) ** 2)
+
+
 def lessons_of(config):
     """Four excerpts of noise, and what teachers might say of them."""
     rng = np.random.default_rng(1)
@@ -49,6 +57,7 @@ def lessons_of(config):
         deviation=np.ones(outputs.shape[1]),
         chroma=np.zeros((4, frames, 12), np.float32),
         noted=np.array([True, False, False, False]),
+        onsets=np.stack([clicks(120.0)] + [np.zeros(tempi.LAGS)] * 3),
         bpm=np.array([120.0, np.nan, 60.0, 90.0]),
     )
 
@@ -64,7 +73,7 @@ def test_copies_are_the_same_for_a_seed_and_slower_ones_have_a_slower_tempo():
     batch = recordings.batch(rows, [1, 2])
     again = recordings.batch(rows, [1, 2])
     jax.tree.map(np.testing.assert_array_equal, batch, again)
-    copies, outputs, heard, _, noted, tempo = batch
+    copies, outputs, heard, _, noted, rhythm, tempo = batch
     assert copies.shape == (45, 24_000) and np.abs(copies).max() <= 1
     np.testing.assert_array_equal(outputs[0], recordings.outputs[0])
     # Of a slower copy only its tempo is known; of one without a tempo there is none.
@@ -73,6 +82,12 @@ def test_copies_are_the_same_for_a_seed_and_slower_ones_have_a_slower_tempo():
     normal = beat_index(120.0)
     assert (tempo["beats"][:40][heard[:40]] == normal).all()
     assert (tempo["beats"][:40][~heard[:40]] <= normal).all()
+    # What fits a slower copy best is as much slower, or half or twice that.
+    best = RHYTHM[rhythm[:40].argmax(axis=1)]
+    known = np.array([float(BEATS[n]) for n in tempo["beats"][:40]])
+    octaves = np.abs(np.log2(best / known))
+    assert np.abs(octaves - np.round(octaves)).max() < 0.06
+    assert not rhythm[40:].any()
     assert (tempo["beats"][40:] == UNKNOWN).all() == (tempo["tempo"][40:] == -1).all()
 
 
@@ -93,6 +108,15 @@ def test_an_encoder_to_begin_with_must_have_the_same_architecture():
     rngs = nnx.Rngs(0)
     found = encoder.first_encoder(config, "musilingo-tiny-1/encoder", rngs)
     assert found.config == config
+    # It hears further now, and computes the same as long as that is not learnt.
+    narrow = weights.load_encoder(
+        "musilingo-tiny-1/encoder", dtype="float32", mesh=None
+    )
+    assert narrow.config.num_conv_pos_embeddings < config.num_conv_pos_embeddings
+    clip = np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32)
+    lengths = np.array([24_000])
+    (one, _), (other, _) = (each.embed(clip, lengths) for each in (narrow, found))
+    np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-5)
     other = MertConfig.from_dict(settings.model.to_dict() | {"hidden_size": 96})
     with pytest.raises(UserError, match="start is musilingo-tiny-1/encoder"):
         encoder.first_encoder(other, "musilingo-tiny-1/encoder", rngs)
