@@ -11,9 +11,9 @@ Data: the embedded corpus, 64 clips of rendered music to train on and 32 to test
 known answers.
 
 Expected: half a minute on two cores. An adapter that starts from random numbers names
-the style of every second test clip, the drums of nearly all, and the key (one of 24) of
-every third; `evaluate` reports this with intervals and controls. The shipped adapter
-was trained on 2,000 clips and on recordings, and is better:
+the style and the key (one of 24) of every second test clip, and the drums of nearly
+all; `evaluate` reports this with intervals and controls. The shipped adapter was
+trained on 2,000 clips and on recordings, and is better:
 `--config.model.adapter=musilingo-tiny` starts from it.
 """
 
