@@ -143,7 +143,7 @@ def first_encoder(config: MertConfig, start: str, rngs: nnx.Rngs) -> Mert:
         kernel = found.positional.kernel
         before = wide // 2 - narrow // 2
         padding = ((before, wide - narrow - before), (0, 0), (0, 0))
-        found.positional.kernel = kernel.replace(jnp.pad(kernel[...], padding))
+        kernel.set_value(jnp.pad(kernel[...], padding))
         found.config = dataclasses.replace(found.config, num_conv_pos_embeddings=wide)
     if found.config != config:
         raise UserError(
