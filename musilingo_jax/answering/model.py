@@ -40,7 +40,7 @@ class Model:
     >>> model.embed(f"{clips}/00002.ogg").shape
     (3, 192)
     >>> "".join(model.stream(f"{clips}/00002.ogg", "Which instrument leads?"))
-    'The trumpet plays the melody.'
+    'The lead instrument is the trumpet.'
     >>> model.close()
 
     A song is a path, an array with its samples per second, `(array, 44_100)`, or an
