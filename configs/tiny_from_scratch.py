@@ -3,7 +3,7 @@
     make recipe
     python -m musilingo_jax.recipes.tiny --config=configs/tiny_from_scratch.py
 
-Purpose: to make the embedded model, `musilingo-tiny-4`, and the embedded corpus. The
+Purpose: to make the embedded model, `musilingo-tiny-5`, and the embedded corpus. The
 first command also fetches what it is made from (3 GB, on Debian 12), runs the second,
 and measures the result with `configs/real_songs.py`. After the colon, `quick` is a
 smoke test: every stage in small, and a model that has learnt nothing:
@@ -21,7 +21,7 @@ Start: the encoder begins with that of `musilingo-tiny-3`, which has heard the s
 packages; the language model is that of `musilingo-tiny-2`. `scratch` begins with random
 numbers instead, makes more steps, and trains a language model.
 
-Expected: two hours and a half in all on two cores (2026-12-01), of which the encoder's
+Expected: two and three quarter hours on two cores (2026-12-01), of which the encoder's
 stage takes an hour and a half, and 8 GB below `build/tiny`; `scratch`, longer. What
 came of it is in `docs/embedded-model.md`.
 
@@ -171,10 +171,10 @@ def get_config(arg: str = "") -> ConfigDict:
     stage2.steps = 4 if quick else 6000
     stage2.warmup_steps = 2 if quick else 50
     stage2.learning_rate = 1e-3
-    stage2.final_learning_rate = 1e-4
+    stage2.final_learning_rate = 2e-5
 
-    stage1.batch_size = stage2.batch_size = 16
-    stage1.rows = stage2.rows = 4
+    stage1.batch_size = stage2.batch_size = 32
+    stage1.rows = stage2.rows = 8
     stage1.checkpoint_every = stage2.checkpoint_every = 250
 
     # The embedded corpus.

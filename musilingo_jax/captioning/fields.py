@@ -3,7 +3,7 @@
     {"bpm": {"value": 112.4, "confidence": 1.0, "source": "estimator",
              "name": "musilingo_jax.annotation.beats", "version": "1, librosa 0.11.0"},
      "instruments": {"value": ["piano", "flute"], "confidence": [0.61, 0.33],
-                     "source": "model", "name": "musilingo-tiny-4", "version": "9b1f…"}}
+                     "source": "model", "name": "musilingo-tiny-5", "version": "9b1f…"}}
 
 A confidence belongs to a value: a number, a list for a list, or null where there is
 none. What it means depends on the source:

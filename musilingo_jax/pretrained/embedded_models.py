@@ -7,10 +7,10 @@ Whatever is recorded has the first form: a program that makes something begins w
 `settle`. A run goes on with the model that it was begun with, whichever is the newest:
 
     the config says     its run records      used
-    musilingo-tiny      (not begun)          musilingo-tiny-4, the newest
-    musilingo-tiny      musilingo-tiny-1     musilingo-tiny-1, and a note tells of the 4
+    musilingo-tiny      (not begun)          musilingo-tiny-5, the newest
+    musilingo-tiny      musilingo-tiny-1     musilingo-tiny-1, and a note tells of the 5
     musilingo-tiny      musilingo-tiny       musilingo-tiny-1
-    musilingo-tiny-4    musilingo-tiny-1     4: to train is refused, as the run differs
+    musilingo-tiny-5    musilingo-tiny-1     5: to train is refused, as the run differs
 
 The third kind of run was made before the names had versions, by the first model.
 """
@@ -61,7 +61,7 @@ def names() -> list[str]:
 def exact(source: str) -> str:
     """The source with the newest version in its name, if it is an embedded model's.
 
-    "musilingo-tiny/adapter" → "musilingo-tiny-4/adapter". All other sources, also
+    "musilingo-tiny/adapter" → "musilingo-tiny-5/adapter". All other sources, also
     folders of this name, stay as they are.
     """
     return _with_version(source, None)

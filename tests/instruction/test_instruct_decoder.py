@@ -105,7 +105,7 @@ def test_the_instruction_says_what_is_known_and_how_to_reply():
 
 
 def test_a_model_without_a_chat_template_is_told(tmp_path):
-    with pytest.raises(UserError, match="musilingo-tiny-4 cannot be asked by a chat"):
+    with pytest.raises(UserError, match="musilingo-tiny-5 cannot be asked by a chat"):
         instruct.main(
             instruct.parser().parse_args(
                 ["musilingo-tiny-corpus", f"--out={tmp_path}", "--by=decoder"]

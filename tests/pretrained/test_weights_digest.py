@@ -44,14 +44,14 @@ DIGESTS = {
     ("musilingo-tiny-3", "adapter"): (
         "58a8ef99c62bc522d70cc6b36afb531c0ce08effafa44e41ac97597469b4185c"
     ),
-    ("musilingo-tiny-4", "encoder"): (
+    ("musilingo-tiny-5", "encoder"): (
         "b0bbc335b5197fb49bd2373108d20b21d8bbdb89148dac9bc5621c76bf9f4aab"
     ),
-    ("musilingo-tiny-4", "language_model"): (
+    ("musilingo-tiny-5", "language_model"): (
         "c70c26aeea9875c32cc74b1007464fd6297da36ef89721718225a06b6cb472fd"
     ),
-    ("musilingo-tiny-4", "adapter"): (
-        "8a5b6417a90a200ee4cd2f61eb5aae899413e8fa4bf776273695b8acf61d6d74"
+    ("musilingo-tiny-5", "adapter"): (
+        "b4750895f7a0690e67ad15335d444d1580b275adb5a85bbf510a98f9384d09d2"
     ),
     (VERSION_0_1 / "encoder", "encoder"): (
         "c05d5722bc665921237d047138fb0e65a821bf5b4fe4ee962ce753d321e9830d"

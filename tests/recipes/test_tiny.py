@@ -117,10 +117,10 @@ def check_model(folder, corpus):
     """That the parts load, fit each other, and answer a question about a song."""
     for part in PARTS:
         assert (
-            (folder / part / "README.md").read_text().startswith("# musilingo-tiny-4 /")
+            (folder / part / "README.md").read_text().startswith("# musilingo-tiny-5 /")
         )
     assert json.loads((folder / "config.json").read_text())["model"] == {
-        "pretrained": "musilingo-tiny-4",
+        "pretrained": "musilingo-tiny-5",
         "adapter": "",
         "encoder": "",
         "language_model": "",
@@ -185,8 +185,8 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
         sine_soundfont.write(fonts / name, partials)
     # A scratch copy stands for the package, with old files that must go.
     monkeypatch.setattr(tiny, "ASSETS", assets)
-    (assets / "musilingo-tiny-4/adapter").mkdir(parents=True)
-    (assets / "musilingo-tiny-4/adapter/old.safetensors").write_bytes(b"old")
+    (assets / "musilingo-tiny-5/adapter").mkdir(parents=True)
+    (assets / "musilingo-tiny-5/adapter/old.safetensors").write_bytes(b"old")
     shipped = files_of(ASSETS)
 
     run(config, fonts, install=True)
@@ -215,10 +215,10 @@ def test_the_recipe_makes_a_model_and_a_corpus_and_installs_them(
     assert 0 < moved.max() < 0.01
     check_model(work / "model", work / "corpus")
 
-    assert files_of(assets / "musilingo-tiny-4") == files_of(work / "model")
+    assert files_of(assets / "musilingo-tiny-5") == files_of(work / "model")
     assert files_of(assets / "musilingo-tiny-corpus") == files_of(work / "corpus")
     assert {path.name for path in assets.iterdir()} == {
-        "musilingo-tiny-4",
+        "musilingo-tiny-5",
         "musilingo-tiny-corpus",
     }
     assert files_of(ASSETS) == shipped
@@ -278,21 +278,21 @@ def test_the_quick_recipe_as_a_user_runs_it_with_real_soundfonts(tmp_path):
     assert after != before
     assert {name.split("/")[0] for name in after} == {
         "musilingo-tiny-1",
-        "musilingo-tiny-4",
+        "musilingo-tiny-5",
         "musilingo-tiny-corpus",
         "musilingo-tiny-songs",
     }
     # The released layout: the same files as those of the model before.
     layout, made = (
         {path.split("/", 1)[1] for path in after if path.startswith(name)}
-        for name in ("musilingo-tiny-1", "musilingo-tiny-4")
+        for name in ("musilingo-tiny-1", "musilingo-tiny-5")
     )
     assert layout == made
     check_model(
-        package / "assets/musilingo-tiny-4", package / "assets/musilingo-tiny-corpus"
+        package / "assets/musilingo-tiny-5", package / "assets/musilingo-tiny-corpus"
     )
     for part in PARTS:
-        ours = weights.digest(package / "assets/musilingo-tiny-4", part)
+        ours = weights.digest(package / "assets/musilingo-tiny-5", part)
         assert f"{part}: {ours}" in done.stdout
 
 
@@ -393,11 +393,11 @@ def test_a_missing_soundfont_is_named(tmp_path):
 
 def test_an_installation_that_fails_leaves_what_was_there(tmp_path):
     assets = tmp_path / "assets"
-    (assets / "musilingo-tiny-4").mkdir(parents=True)
-    (assets / "musilingo-tiny-4/config.json").write_text("{}")
+    (assets / "musilingo-tiny-5").mkdir(parents=True)
+    (assets / "musilingo-tiny-5/config.json").write_text("{}")
     with pytest.raises(FileNotFoundError):
         shipping.install(tmp_path / "nothing was made", assets)
-    assert (assets / "musilingo-tiny-4/config.json").read_text() == "{}"
+    assert (assets / "musilingo-tiny-5/config.json").read_text() == "{}"
 
 
 def test_the_log_adds_up_interrupted_stages(tmp_path):
