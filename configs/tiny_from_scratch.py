@@ -174,7 +174,7 @@ def get_config(arg: str = "") -> ConfigDict:
     stage2.final_learning_rate = 2e-5
 
     stage1.batch_size = stage2.batch_size = 32
-    stage1.rows = stage2.rows = 8
+    stage1.rows = stage2.rows = 4 if quick else 8
     stage1.checkpoint_every = stage2.checkpoint_every = 250
 
     # The embedded corpus.
