@@ -9,7 +9,7 @@ SONG ?=
 # Whose tests `make shapes` runs.
 ROOMS ?= tests
 
-.PHONY: demo test test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers music measure
+.PHONY: demo test test-long test-fast shapes lint docs docs-check wheel lock recipe soundfonts teachers music measure
 
 # The locked packages without the test tools, then this project itself.
 $(VENV)/demo.stamp: requirements.lock pyproject.toml
@@ -56,6 +56,11 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE NUMBA_OPT=0 \
 
 test: $(VENV)/test.stamp
 	$(PYTEST)
+
+# The long tests that each change must pass, too.
+test-long: $(VENV)/test.stamp
+	$(PYTEST) tests/test_docs.py tests/recipes -m "slow or not slow" \
+	  -k "test_marked_commands_run or main_job or is_measured"
 
 # What takes under a minute together.
 test-fast: $(VENV)/test.stamp
