@@ -115,7 +115,9 @@ on questions about {clips:,} rendered songs, other ones than the encoder's, and,
 equal parts, about recordings. Answers about recordings are *pseudo-labels*: what the
 teachers of the encoder's card are sure of (a genre also where it is only the
 likeliest), keys where their notes fit one key far better than all others, tempi where a
-song's onsets agree. Nobody has listened.
+song's onsets agree. They are asked about seconds near those that the teachers and the
+encoder heard, which the encoder knows too well; two slowed copies are asked for their
+tempo; rare genres are asked for more often. Nobody has listened.
 
 It belongs to `{model}/encoder` and `{model}/language_model`, whose digests
 are in its `config.json`, and to windows of {window_frames} frames. Its accuracy, with

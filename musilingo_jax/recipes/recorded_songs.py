@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from musilingo_jax.corpora import fact_questions, songs
+from musilingo_jax.corpora import clips, fact_questions, songs
 from musilingo_jax.corpora.facts import FACTS
 from musilingo_jax.recipes import no_music, pseudo_labels
 from musilingo_jax.recipes.augmentation import slowed
@@ -25,6 +25,7 @@ from musilingo_jax.recipes.excerpts import RecordedSet
 from musilingo_jax.recipes.lessons import SOUNDS, Lessons, sound_of
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE
 from musilingo_jax.runtime import cli, storage
+from musilingo_jax.runtime.errors import UserError
 
 # Of the questions whose answer is that it cannot be told, so many are kept. A value can
 # be said in four ways or so, of which the likeliest is taken, and "I can't tell" in one
@@ -94,6 +95,9 @@ def write_corpus(
       split: "train", with questions about what is not known, too; or "test", with one
         about each fact that is known and nothing else.
       seed: of the texts.
+
+    Raises:
+      UserError: a song to learn from cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     seconds = recorded.waveform.shape[1] / SAMPLE_RATE
@@ -128,8 +132,15 @@ def write_corpus(
 def _nearby(
     path: Path, start: float, seconds: float, rng: np.random.Generator
 ) -> float:
-    """Where a stretch begins that is near another of the same song, and as long."""
-    last = max(0.0, soundfile.info(path).duration - seconds - _MARGIN)
+    """Where a stretch begins that is near another of the same song, and as long.
+
+    Raises:
+      UserError: the song cannot be read.
+    """
+    length = clips.duration(path, None) if path.is_file() else None
+    if length is None:
+        raise UserError(f"{path} cannot be read any more: give `make music` again")
+    last = max(0.0, length - seconds - _MARGIN)
     return min(max(0.0, start + rng.uniform(-_SHIFT, _SHIFT)), last)
 
 

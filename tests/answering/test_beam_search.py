@@ -164,7 +164,7 @@ def drawn_beams(theirs, prompt, seed, ends, first_ends, *, beams, length_penalty
 SAMPLE = Sample(temperature=1.25, top_k=7, top_p=0.95, min_p=0.0)
 
 
-@pytest.mark.quick("LLAMA_3-True--1.0")
+@pytest.mark.quick("LLAMA_3-True--1.0", "LLAMA_1-False-0.0")
 @pytest.mark.parametrize("length_penalty", [0.0, -1.0])
 @pytest.mark.parametrize("at_first_beam", [False, True])
 def test_drawn_beams_equal_those_of_transformers_4_28(

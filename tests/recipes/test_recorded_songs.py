@@ -12,6 +12,7 @@ from musilingo_jax.corpora import fact_questions
 from musilingo_jax.corpora.facts import UNSURE
 from musilingo_jax.recipes import recorded_songs
 from musilingo_jax.recipes.soundfont import SAMPLE_RATE
+from musilingo_jax.runtime.errors import UserError
 
 EXCERPTS = 5000
 
@@ -85,6 +86,12 @@ def test_what_is_learnt_from_is_near_what_the_teachers_heard(tmp_path, song):
     # The song ends before the second could begin any later.
     assert begins[:, 1].max() == pytest.approx(49.9, abs=2e-3)
     assert begins[:, 1].min() >= 41
+
+
+def test_a_song_that_is_gone_is_named(tmp_path, song):
+    song.paths[1].unlink()
+    with pytest.raises(UserError, match=r"song\.flac cannot be read any more"):
+        stretches(tmp_path / "train", song, "train", 1)
 
 
 def test_what_is_measured_with_is_what_the_teachers_heard(tmp_path, song):
