@@ -44,6 +44,7 @@ class EncoderRecipe:
       start: the encoder that it begins with, a folder or the name of an embedded one;
         "" for random numbers.
       steps: updates.
+      parts: stages into which the updates are divided, so that none takes too long.
       batch_size: rendered clips per update.
       recorded_batch_size: excerpts of recordings per update.
       learning_rate: of AdamW, after a linear warm-up, falling to 0 by a cosine.
@@ -59,6 +60,7 @@ class EncoderRecipe:
 
     start: str = setting()
     steps: int = setting(at_least=1)
+    parts: int = setting(at_least=1)
     batch_size: int = setting(at_least=1)
     recorded_batch_size: int = setting(at_least=1)
     learning_rate: float = setting(above=0)
@@ -70,6 +72,10 @@ class EncoderRecipe:
     window_frames: int = setting(at_least=1)
     checkpoint_every: int = setting(at_least=1)
     seed: int = setting(at_least=0)
+
+    def end_of(self, part: int) -> int:
+        """The updates that are made when a part ends; parts are counted from 1."""
+        return self.steps * part // self.parts
 
 
 # Compiled once for all the sets that are measured during and after a training.
@@ -161,8 +167,11 @@ def train(
     lessons: Lessons | None,
     held_out: Mapping[str, RenderedSet],
     folder: Path,
+    part: int,
 ) -> Student:
     """Trains the encoder, resuming from the newest checkpoint in `folder`.
+
+    It makes the same updates in parts as it would in one.
 
     Args:
       config: of the encoder.
@@ -171,6 +180,7 @@ def train(
       lessons: the recordings that it learns from; None for rendered clips alone.
       held_out: sets on which it is measured at each checkpoint, by name.
       folder: of the checkpoints.
+      part: how far, counted from 1.
 
     Raises:
       UserError: the encoder to begin with cannot be read, or has another architecture.
@@ -221,7 +231,7 @@ def train(
             weight_decay=recipe.weight_decay,
             gradient_norm=recipe.gradient_norm,
         ),
-        steps=recipe.steps,
+        steps=recipe.end_of(part),
         checkpoint_every=recipe.checkpoint_every,
         folder=folder,
         settings=dataclasses.asdict(recipe),

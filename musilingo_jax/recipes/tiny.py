@@ -11,7 +11,8 @@ The stages, each finished once and kept below `config.work`:
     recordings  excerpts of recordings, of packages to learn from and of others to
                 measure with; speech, noise, and voices that sing (`singing.py`)
     teachers    what published models hear in them (`lessons.py`)
-    encoder     `encoder.py`, on the training set and the recordings → model/encoder
+    encoder     `encoder.py`, on the training set and the recordings, in two stages
+                                                             → model/encoder
     language    `language_stage.py`, tokenizer and language model, trained or taken
                                                              → model/language_model
     songs       a corpus of rendered songs as files, as a user's own would be, and one
@@ -61,6 +62,7 @@ from musilingo_jax.recipes.lessons import SOUNDS, Lessons, sound_of
 from musilingo_jax.recipes.rendered_set import LABELS, RenderedSet
 from musilingo_jax.recipes.singing import SUNG
 from musilingo_jax.recipes.stage_log import StageLog
+from musilingo_jax.recipes.student import Student
 from musilingo_jax.runtime import cli
 from musilingo_jax.runtime.errors import UsageError, UserError
 
@@ -120,8 +122,12 @@ def make(recipe: RecipeConfig, sources: Sources) -> None:
         make_recordings(recipe, sources)
     with log.stage("teachers"):
         learnt, left_out = let_teach(recipe, sources)
+    parts = recipe.encoder.parts
+    for part in range(1, parts + 1):
+        with log.stage(f"encoder {part} of {parts}"):
+            student = train_encoder(recipe, learnt[1], part)
     with log.stage("encoder"):
-        log.note("encoder", make_encoder(recipe, learnt, left_out))
+        log.note("encoder", save_encoder(recipe, student, learnt, left_out))
     with log.stage("language"):
         log.note("language", language_stage.make(recipe))
     with log.stage("songs"):
@@ -232,18 +238,11 @@ def let_teach(recipe: RecipeConfig, sources: Sources) -> tuple[Taught, Taught]:
     return learnt, left_out
 
 
-def make_encoder(
-    recipe: RecipeConfig, learnt: Taught, left_out: Taught
-) -> dict[str, Any]:
-    """Trains and saves the encoder.
-
-    Returns:
-      How often its heads are right about rendered clips, and how far they agree with
-      the teachers on packages that were left out.
-    """
+def rendered_sets(recipe: RecipeConfig) -> dict[str, RenderedSet]:
+    """The sets of `make_sets`, by name, as the encoder learns from them."""
     config = recipe.encoder_model
     samples = round(recipe.render.seconds * config.sample_rate)
-    sets = {
+    return {
         name: RenderedSet(
             recipe.work / "sets" / name,
             frames=int(config.frames(samples)),
@@ -251,19 +250,37 @@ def make_encoder(
         )
         for name in ("training", "held_out", "unseen")
     }
-    student = encoder.train(
-        config,
+
+
+def train_encoder(recipe: RecipeConfig, lessons: Lessons, part: int) -> Student:
+    """Trains the encoder to the end of a part, unless it has come so far already."""
+    sets = rendered_sets(recipe)
+    return encoder.train(
+        recipe.encoder_model,
         recipe.encoder,
         training=sets.pop("training"),
-        lessons=learnt[1],
+        lessons=lessons,
         held_out=sets,
         folder=recipe.work / "checkpoints" / "encoder",
+        part=part,
     )
+
+
+def save_encoder(
+    recipe: RecipeConfig, student: Student, learnt: Taught, left_out: Taught
+) -> dict[str, Any]:
+    """Saves the encoder, and measures it.
+
+    Returns:
+      How often its heads are right about rendered clips, and how far they agree with
+      the teachers on packages that were left out.
+    """
     folder = recipe.work / "model" / "encoder"
     weights.save_encoder(student.encoder, folder, dtype=shipping.STORED)
+    sets = rendered_sets(recipe)
     measured = {
-        name: encoder.accuracy(student, rendered, recipe.encoder)
-        for name, rendered in sets.items()
+        name: encoder.accuracy(student, sets[name], recipe.encoder)
+        for name in ("held_out", "unseen")
     }
     return measured | {
         "values": {name: len(values) for name, values in LABELS.items()},

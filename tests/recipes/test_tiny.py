@@ -38,8 +38,8 @@ pytestmark = pytest.mark.medium
 
 ASSETS = Path(musilingo_jax.__file__).parent / "assets"
 PARTS = ("encoder", "language_model", "adapter")
-STAGES = ["sets", "recordings", "teachers", "encoder", "language", "songs"]
-STAGES += ["adapter", "corpus"]
+STAGES = ["sets", "recordings", "teachers", "encoder 1 of 2", "encoder 2 of 2"]
+STAGES += ["encoder", "language", "songs", "adapter", "corpus"]
 SOUNDFONTS = ROOT / "build/soundfonts"
 
 
