@@ -68,7 +68,7 @@ test-fast: $(VENV)/test.stamp
 
 # Checks the annotations of public functions, shapes included, at each call.
 shapes: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -p tests.helpers.shape_checks $(ROOMS)
+	$(PYTEST) -p tests.helpers.shape_checks $(ROOMS)
 
 lint: $(VENV)/lint.stamp
 	$(VENV)/bin/ruff check .
