@@ -21,9 +21,9 @@ Start: the encoder begins with that of `musilingo-tiny-3`, which has heard the s
 packages; the language model is that of `musilingo-tiny-2`. `scratch` begins with random
 numbers instead, makes more steps, and trains a language model.
 
-Expected: two and three quarter hours on two cores (2026-12-01), of which each of the
-encoder's two stages takes three quarters of an hour, and 8 GB below `build/tiny`;
-`scratch`, longer. What came of it is in `docs/embedded-model.md`.
+Expected: two and three quarter hours on two cores (2026-12-01), of which the encoder's
+two stages together take an hour and a half, and 8 GB below `build/tiny`; `scratch`,
+longer. What came of it is in `docs/embedded-model.md`.
 
 It can be interrupted at any time; the same command resumes. What the teachers heard is
 kept by digest, so that another training with the same recordings is half an hour

@@ -178,6 +178,11 @@ class RecipeConfig:
                     f"config.{name}.recipe.warmup_steps is {learning.warmup_steps}: it "
                     f"must be less than steps, which is {learning.steps}"
                 )
+        if self.encoder.parts > self.encoder.steps:
+            raise UserError(
+                f"config.encoder.recipe.parts is {self.encoder.parts}: it must be at "
+                f"most steps, which is {self.encoder.steps}"
+            )
         for name in ("clips", "held_out_clips"):
             clips = getattr(self.render, name)
             if clips < self.encoder.batch_size:

@@ -342,6 +342,7 @@ def test_the_folder_of_the_work_can_be_chosen():
             1,
             "encoder.recipe.warmup_steps is 1: it must be less",
         ),
+        ("encoder.recipe.parts", 3, "config.encoder.recipe.parts is 3: it must be at"),
         ("encoder.recipe.weight_decay", -1.0, "recipe.weight_decay is -1.0"),
         ("language.recipe.warmup_steps", 4, "language.recipe.warmup_steps is 4"),
         (
